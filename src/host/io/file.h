@@ -1,0 +1,56 @@
+/*
+ * file.h - whole files, and files that appear under their final name only when they are complete.
+ */
+#pragma once
+
+#include <stdio.h>
+
+#include "core/status.h"
+
+/*
+ * A file being written as PATH.tmp.<pid>; csp_file_commit flushes, fsyncs, renames it to PATH and
+ * fsyncs the folder. csp_file_abandon (NULL allowed) removes it. A crash leaves PATH as it was.
+ */
+typedef struct csp_file csp_file;
+
+/* Errors: CSP_ERR_IO (path and strerror). *out is written only on success. */
+CSP_CHECKED csp_status csp_file_create(const char *path, csp_file **out);
+
+/* The stream to write to. Owner: the csp_file. */
+FILE *csp_file_stream(csp_file *file);
+
+/* The temporary name, for libraries that open files themselves (HDF5): close them first. */
+const char *csp_file_temporary(const csp_file *file);
+
+/*
+ * Makes the file final and frees it, also on failure (the temporary is removed then).
+ * Errors: CSP_ERR_IO, with the write error of the stream if there was one (disk full).
+ */
+CSP_CHECKED csp_status csp_file_commit(csp_file *file);
+void csp_file_abandon(csp_file *file);
+
+/* Reads a whole file of at most limit bytes; *text is NUL-terminated and freed by the caller. */
+CSP_CHECKED csp_status csp_file_read(const char *path, int64_t limit, char **text, int64_t *bytes);
+
+/* Writes a whole small file through csp_file_create and csp_file_commit. */
+CSP_CHECKED csp_status csp_file_write(const char *path, const void *bytes, int64_t count);
+
+/* Makes a folder and its parents; an existing folder is fine. */
+CSP_CHECKED csp_status csp_file_make_dirs(const char *path);
+
+/* "dir/name", malloc'ed. */
+CSP_CHECKED csp_status csp_file_join(const char *dir, const char *name, char **out);
+
+bool csp_file_exists(const char *path);
+bool csp_file_is_dir(const char *path);
+
+/* Bytes free for this user on the file system that holds path (or its nearest existing parent). */
+CSP_CHECKED csp_status csp_file_free_bytes(const char *path, int64_t *out);
+
+/*
+ * Takes an exclusive lock on PATH (created if missing), which the system gives back when the
+ * process ends, however it ends. Errors: CSP_ERR_IO naming the process that holds it.
+ */
+typedef struct csp_file_lock csp_file_lock;
+CSP_CHECKED csp_status csp_file_lock_take(const char *path, csp_file_lock **out);
+void csp_file_lock_release(csp_file_lock *lock);

@@ -1,0 +1,39 @@
+/*
+ * lines.h - the lines of a text file, plain or gzip (recognised by its first bytes), in constant
+ * memory, with line numbers for messages.
+ */
+#pragma once
+
+#include "core/status.h"
+
+typedef struct csp_lines csp_lines;
+
+/* Opens path; "-" is standard input. Errors: CSP_ERR_IO. */
+CSP_CHECKED csp_status csp_lines_open(const char *path, csp_lines **out);
+
+/*
+ * The next line, without its end ("\n" or "\r\n").
+ *
+ *   line   out   NUL-terminated; may hold NUL bytes before *bytes; valid until the next call;
+ *                NULL at the end of the file
+ *   bytes  out   its length
+ *
+ * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (damaged gzip, a line above 256 MiB) with path and line.
+ */
+CSP_CHECKED csp_status csp_lines_next(csp_lines *lines, char **line, int64_t *bytes);
+
+/* Number of the line last returned, counted from 1; the path as given. For "path:line: ..." texts. */
+int64_t csp_lines_number(const csp_lines *lines);
+const char *csp_lines_path(const csp_lines *lines);
+
+/*
+ * Position from which csp_lines_seek goes on with the line after the one last returned: an offset
+ * in the uncompressed text (a gzip file is read again from its start).
+ */
+int64_t csp_lines_tell(const csp_lines *lines);
+CSP_CHECKED csp_status csp_lines_seek(csp_lines *lines, int64_t offset, int64_t line_number);
+
+void csp_lines_close(csp_lines *lines);
+
+/* Whether bytes are valid UTF-8 (no surrogates, no overlong forms); *at is the first bad byte. */
+bool csp_utf8_is_valid(const char *text, int64_t bytes, int64_t *at);

@@ -1,0 +1,64 @@
+/*
+ * safetensors.h - Hugging Face safetensors files, mapped into memory.
+ *
+ * File: u64 little-endian header length, JSON header
+ *     {"name": {"dtype": "F32", "shape": [2,3], "data_offsets": [begin, end]}, "__metadata__": {..}}
+ * padded with spaces to 8 bytes, then the data, contiguous and without holes.
+ */
+#pragma once
+
+#include "core/tensor.h"
+
+typedef struct csp_safetensors csp_safetensors;
+
+/* One tensor of an open file. Views stay valid until the file is closed. */
+typedef struct csp_safetensors_entry {
+    const char *name;
+    csp_tensor tensor;  /* data points into the map: read only, aligned to the element */
+} csp_safetensors_entry;
+
+/*
+ * Maps a file and checks its header completely: lengths, offsets, shapes, dtypes, holes, overlaps.
+ * Tensors of more than CSP_MAX_DIMS dimensions or a dtype csplade has no use for are refused only
+ * when asked for by name (csp_safetensors_find).
+ *
+ * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (path, tensor, value and limit).
+ */
+CSP_CHECKED csp_status csp_safetensors_open(const char *path, csp_safetensors **out);
+void csp_safetensors_close(csp_safetensors *file);
+
+int64_t csp_safetensors_count(const csp_safetensors *file);
+/* Entry index in the order of the data. Asserts the range. */
+const csp_safetensors_entry *csp_safetensors_at(const csp_safetensors *file, int64_t index);
+/* By name; CSP_ERR_FORMAT if absent or of an unusable dtype. */
+CSP_CHECKED csp_status csp_safetensors_find(const csp_safetensors *file, const char *name,
+                                            const csp_safetensors_entry **out);
+bool csp_safetensors_has(const csp_safetensors *file, const char *name);
+
+/*
+ * A model folder: model.safetensors, or the shards named by model.safetensors.index.json (always
+ * its weight_map). Every tensor the index names must be in the shard it names.
+ */
+typedef struct csp_safetensors_set csp_safetensors_set;
+CSP_CHECKED csp_status csp_safetensors_set_open(const char *dir, csp_safetensors_set **out);
+void csp_safetensors_set_close(csp_safetensors_set *set);
+int64_t csp_safetensors_set_count(const csp_safetensors_set *set);
+const csp_safetensors_entry *csp_safetensors_set_at(const csp_safetensors_set *set, int64_t index);
+/* NULL if absent. */
+const csp_safetensors_entry *csp_safetensors_set_find(const csp_safetensors_set *set,
+                                                      const char *name);
+
+/*
+ * Writes one file atomically (see file.h), with "__metadata__": {"format": "pt"}, offsets in the
+ * order given. Tensors are host memory.
+ */
+CSP_CHECKED csp_status csp_safetensors_write(const char *path, const csp_safetensors_entry *entries,
+                                             int64_t count);
+
+/*
+ * Writes DIR/model.safetensors, or shards of at most shard_bytes (a larger tensor gets its own) with
+ * their index. shard_bytes 0 = one file.
+ */
+CSP_CHECKED csp_status csp_safetensors_write_dir(const char *dir,
+                                                 const csp_safetensors_entry *entries, int64_t count,
+                                                 int64_t shard_bytes);

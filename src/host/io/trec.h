@@ -1,0 +1,45 @@
+/*
+ * trec.h - judgements (qrels) and runs.
+ *
+ * Qrels are read in TREC form (qid 0 docid rel), BEIR form (header line, qid docid score) or three
+ * columns without a header; runs in TREC form (qid Q0 docid rank score tag) or three columns
+ * (qid docid score) or MS MARCO's (qid docid rank). Any white space separates columns. Rows are kept
+ * in file order, grouped by query in order of first appearance.
+ */
+#pragma once
+
+#include "core/status.h"
+
+typedef struct csp_trec_row {
+    const char *doc_id;
+    double value; /* relevance of a judgement, score of a run */
+} csp_trec_row;
+
+typedef struct csp_trec_query {
+    const char *query_id;
+    csp_trec_row *rows;
+    int64_t count;
+} csp_trec_query;
+
+typedef struct csp_trec {
+    csp_trec_query *queries;
+    int64_t count;
+    void *memory; /* private: ids */
+} csp_trec;
+
+/* A malformed line is CSP_ERR_FORMAT "path:line: ..."; the same pair twice is CSP_ERR_DATA. */
+CSP_CHECKED csp_status csp_qrels_read(const char *path, csp_trec **out);
+CSP_CHECKED csp_status csp_run_read(const char *path, csp_trec **out);
+void csp_trec_free(csp_trec *trec);
+
+/* Query by id (hashed), NULL if absent. */
+const csp_trec_query *csp_trec_find(const csp_trec *trec, const char *query_id);
+
+/* Writes TREC form, ranks from 1, score with 6 decimals more than float needs ("%.9g"). */
+typedef struct csp_run_writer csp_run_writer;
+CSP_CHECKED csp_status csp_run_create(const char *path, const char *tag, csp_run_writer **out);
+/* rows best first. Ids with white space are CSP_ERR_DATA: no reader of runs could split them. */
+CSP_CHECKED csp_status csp_run_append(csp_run_writer *writer, const char *query_id,
+                                      const csp_trec_row *rows, int64_t count);
+CSP_CHECKED csp_status csp_run_commit(csp_run_writer *writer);
+void csp_run_abandon(csp_run_writer *writer);
