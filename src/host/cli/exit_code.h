@@ -1,0 +1,14 @@
+/*
+ * exit_code.h - exit codes, in one table: csp_status to code and meaning. --help prints it.
+ */
+#pragma once
+
+#include <stdio.h>
+
+#include "core/status.h"
+
+/* The exit code of the process for a status; 0 for CSP_OK. */
+int csp_exit_code(csp_status status);
+
+/* All codes with their meaning, a line each. */
+void csp_exit_code_print(FILE *stream);
