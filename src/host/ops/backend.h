@@ -1,0 +1,54 @@
+/*
+ * backend.h - what a device can do: one table of functions that every backend fills completely.
+ *
+ * The csp_<op>_fwd and _bwd functions of the other headers of this folder check shapes and dtypes,
+ * the same for all backends, and then call through this table. A second backend is a second table.
+ * Addresses in tensors are the backend's: host code reads them only through csp_backend_download.
+ */
+#pragma once
+
+#include "core/arena.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct csp_ops csp_ops;
+
+typedef struct csp_backend {
+    const csp_ops *ops;
+    void *state;       /* private to the backend, its scratch memory among it             */
+    const char *name;  /* "cpu", "cuda:0"                                                 */
+    int threads;       /* of a CPU backend; part of what a resumed run must keep the same */
+} csp_backend;
+
+/*
+ * Opens a backend by name: "cpu"; "auto" is the best there is.
+ *
+ *   threads   in   0 = one for each core this process may run on
+ *
+ * Errors: CSP_ERR_DEVICE (the device is not there, in words), CSP_ERR_ARGUMENT (unknown name).
+ */
+CSP_CHECKED csp_status csp_backend_create(const char *name, int threads, csp_backend **out);
+void csp_backend_destroy(csp_backend *be);
+
+/* Registers the opener of a backend; cli/ does so at start for each backend it carries. */
+typedef csp_status (*csp_backend_opener)(const char *name, int threads, csp_backend **out);
+void csp_backend_register(const char *prefix, csp_backend_opener opener);
+
+/* Gets bytes of device memory as an arena, its pages not yet touched. Errors: CSP_ERR_MEMORY. */
+CSP_CHECKED csp_status csp_backend_reserve(csp_backend *be, size_t bytes, csp_arena *out);
+void csp_backend_release(csp_backend *be, csp_arena *arena);
+
+/* Host to device, device to host (waits for be), device to device; sizes in bytes must agree. */
+CSP_CHECKED csp_status csp_backend_upload(csp_backend *be, const void *host, csp_tensor *dst);
+CSP_CHECKED csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *host);
+CSP_CHECKED csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst);
+CSP_CHECKED csp_status csp_backend_zero(csp_backend *be, csp_tensor *t);
+
+/* Waits for everything enqueued; reports faults of kernels, naming the last op. */
+CSP_CHECKED csp_status csp_backend_sync(csp_backend *be);
+
+#ifdef __cplusplus
+}
+#endif

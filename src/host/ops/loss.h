@@ -1,0 +1,126 @@
+/*
+ * loss.h - token cross-entropy of the adaptation phase; scores, InfoNCE and sparsity terms of the
+ * contrastive phase. Gradients of representations live on their own support only.
+ */
+#pragma once
+
+#include "ops/sparse_pool.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What csp_token_loss reads and writes. */
+typedef struct csp_token_loss_args {
+    csp_head head;        /* pooling is not read; excluded terms are left out of both softmaxes */
+    csp_tensor h;         /* in  (N,D) f32                                                      */
+    csp_tensor target;    /* in  (N) i32   next token, -1: no prediction at this row            */
+    float lambda_relu;    /* weight of the saturated loss                                       */
+    float coefficient;    /* 1/n_tok of the whole step: multiplies gradients, not the sums      */
+    csp_tensor dh;        /* out (N,D) f32, or none: losses only; overwritten                   */
+    csp_tensor de;        /* in,out (V,D) f32, or none: head not trained; added to              */
+} csp_token_loss_args;
+
+/*
+ * Both adaptation losses and their gradients from one tile of logits.
+ *
+ *     z = k h e^T;  V' = number of terms not excluded;  S_i = sum over j of ReLU(z_ij)
+ *     loss[0] = sum over rows with a target y of   logsumexp_j z_ij - z_iy
+ *     loss[1] = sum over rows with a target y of   log(V' + S_i) - log(1 + ReLU(z_iy))
+ *     dz_ij = coefficient · { softmax_ij - 1[j=y]
+ *                             + lambda_relu · (1[z_ij>0]/(V'+S_i) - 1[j=y, z_iy>0]/(1+z_iy)) }
+ *     dh = k dz e;   de += k dz^T h
+ *
+ * Source: CSPLADE (arXiv 2504.10816), adaptation phase; method.md 3, 11.7.
+ *
+ *   loss    out   host, two sums in double (not divided by n_tok)
+ *
+ * Stream:     waits for be (the sums are read by the host).
+ * Precision:  f32 logits; the sums over the vocabulary in f32 by blocks, combined in double.
+ * Errors:     CSP_ERR_SHAPE, CSP_ERR_DEVICE, CSP_ERR_NUMERIC (a row's logits are not finite: names it).
+ */
+CSP_CHECKED csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2]);
+
+/*
+ * Scores of all queries against all passages.
+ *
+ *     s[q,p] = scale · <query q, passage p>
+ *
+ *   q, p   in    sparse rows over one vocabulary; rows = their row counts Q, P
+ *   scale  in    1/temperature
+ *   s      out   (Q,P) f32   overwritten
+ *
+ * Precision:  products in f32, added in f32 in blocks of the vocabulary, ascending terms.
+ */
+CSP_CHECKED csp_status csp_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q,
+                                      const csp_sparse *p, int64_t P, float scale, csp_tensor *s);
+
+/*
+ * Gradients of csp_scores_fwd on the supports.
+ *
+ *     dq[e] = scale · sum over p of ds[q,p] · passage_p[term e]     for each stored entry e of q
+ *     dp[e] = scale · sum over q of ds[q,p] · query_q[term e]       for each stored entry e of p
+ *
+ *   ds       in    (Q,P) f32
+ *   dq, dp   out   (cap of q), (cap of p) f32   overwritten for entries of the first Q, P rows
+ */
+CSP_CHECKED csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
+                                      const csp_sparse *p, float scale, csp_tensor *dq,
+                                      csp_tensor *dp);
+
+/*
+ * Softmax cross-entropy of each query's positive among all unmasked passages.
+ *
+ *     loss = 1/Q sum over q of [ logsumexp over unmasked p of s[q,p]  -  s[q,positive[q]] ]
+ *     ds[q,p] = (softmax[q,p] - 1[p = positive[q]]) / Q;   0 where masked
+ *
+ * Source: method.md 4 (InfoNCE).
+ *
+ *   s         in    (Q,P)  f32
+ *   positive  in    (Q)    i32   column of each query's positive, 0 <= positive < P, never masked
+ *   mask      in    (Q,P)  u8    1 = left out (a known positive other than the query's own), or none
+ *   ds        out   (Q,P)  f32   overwritten; may be s
+ *   row_loss  out   host, Q doubles: each query's loss (their mean is the loss)
+ *
+ * Stream:     waits for be.
+ * Precision:  the row's maximum, exponentials and sum in double; ds rounded once.
+ */
+CSP_CHECKED csp_status csp_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                                    const csp_tensor *mask, csp_tensor *ds, double *row_loss);
+
+/*
+ * Column sums and counts of sparse rows, for FLOPS and for the health panel.
+ *
+ *     sum[v] += sum over rows of w[row,v];   count[v] += number of rows with w[row,v] > 0
+ *
+ *   w      in       rows 0 .. rows-1
+ *   sum    in,out   (V) f64
+ *   count  in,out   (V) i32, or none
+ */
+CSP_CHECKED csp_status csp_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows,
+                                       csp_tensor *sum, csp_tensor *count);
+
+typedef enum csp_regularizer { CSP_REG_FLOPS = 0, CSP_REG_L1 = 1 } csp_regularizer;
+
+/*
+ * The sparsity term of one side and its gradient.
+ *
+ *     FLOPS = sum over v of (sum[v] / M)^2        dw[e] += lambda · 2/M · sum[term e]/M
+ *     L1    = 1/M sum over v of sum[v]            dw[e] += lambda / M
+ *
+ * Source: FLOPS (arXiv 2004.05665); method.md 4, 11.7.
+ *
+ *   w      in       rows 0 .. rows-1
+ *   sum    in       (V) f64   csp_column_sums of the whole gathered batch of M rows
+ *   dw     in,out   (cap) f32 added to
+ *   value  out      host: the term before lambda
+ *
+ * Stream:     waits for be.
+ */
+CSP_CHECKED csp_status csp_regularize(csp_backend *be, csp_regularizer kind, const csp_sparse *w,
+                                      int64_t rows, const csp_tensor *sum, int64_t M, float lambda,
+                                      csp_tensor *dw, double *value);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,52 @@
+/*
+ * optim.h - global gradient norm and AdamW over many tensors at once.
+ */
+#pragma once
+
+#include "ops/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One trained tensor; the four have the same shape, all f32. */
+typedef struct csp_optim_tensor {
+    csp_tensor value; /* in,out                        */
+    csp_tensor grad;  /* in; cleared to 0 by csp_adamw */
+    csp_tensor m;     /* in,out first moment           */
+    csp_tensor v;     /* in,out second moment          */
+    bool decay;       /* false for norms and biases    */
+} csp_optim_tensor;
+
+/*
+ * Sum of squares of each gradient.
+ *
+ *   squares   out   host, count doubles; a NaN or an infinity in a gradient shows in its sum
+ *
+ * Precision:  squares and sums in double, in a fixed order. Stream: waits for be.
+ */
+CSP_CHECKED csp_status csp_grad_squares(csp_backend *be, const csp_optim_tensor *tensors,
+                                        int64_t count, double *squares);
+
+typedef struct csp_adamw_args {
+    int64_t t;           /* 1, 2, ...: which update this is                       */
+    double lr, beta1, beta2, eps, weight_decay;
+    double grad_scale;   /* κ = min(1, max_norm / (norm + 1e-6)): multiplies g    */
+} csp_adamw_args;
+
+/*
+ * One update, and clears the gradients.
+ *
+ *     g <- κ g;  θ <- θ (1 - η wd);  m <- β1 m + (1-β1) g;  v <- β2 v + (1-β2) g²
+ *     θ <- θ - η (m / (1-β1^t)) / (sqrt(v) / sqrt(1-β2^t) + eps);   g <- 0
+ *
+ * Source: arXiv 1711.05101 in PyTorch's order; method.md 11.6.
+ *
+ * Precision:  f32 element-wise; the scalars are computed in double and rounded once.
+ */
+CSP_CHECKED csp_status csp_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
+                                 const csp_adamw_args *args);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,94 @@
+/*
+ * sparse_pool.h - the retrieval head: vocabulary product, saturation and pooling over the tokens of
+ * each text, fused by tiles of the vocabulary. The (N,V) logits never exist.
+ *
+ * A batch of representations is stored as CSR with the winning position beside each weight, which
+ * is all the backward pass needs: each (text, term) has at most one non-zero logit gradient.
+ */
+#pragma once
+
+#include "ops/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Sparse rows. Capacity is dim[0] of term, weight, argmax; row_ptr has rows + 1 entries. */
+typedef struct csp_sparse {
+    csp_tensor row_ptr; /* (rows+1) i64  row_ptr[0] = 0                                          */
+    csp_tensor term;    /* (cap) i32     ascending in a row                                      */
+    csp_tensor weight;  /* (cap) f32     > 0                                                     */
+    csp_tensor argmax;  /* (cap) i32     position in the text, from its own start, of the first
+                                         kept row that reaches the maximum; not written by sum   */
+    int64_t vocab;      /* V                                                                     */
+} csp_sparse;
+
+typedef enum csp_pooling { CSP_POOL_MAX = 0, CSP_POOL_SUM = 1 } csp_pooling;
+
+typedef struct csp_head {
+    csp_tensor e;        /* (V,D) f32  vocabulary matrix                                         */
+    csp_tensor exclude;  /* (V) u8     1 for a term that is never active, or none                */
+    float scale;         /* k: logits are k h e^T; > 0                                           */
+    csp_pooling pooling;
+} csp_head;
+
+/*
+ * Representations of the B texts of a packed batch, appended as rows first_row .. first_row+B-1.
+ *
+ *     z = k h e^T
+ *     max:  w[b,v] = log(1 + ReLU(max over kept rows n of text b of z[n,v]))
+ *     sum:  w[b,v] = sum over kept rows n of text b of log(1 + ReLU(z[n,v]))
+ *
+ * Source: CSPLADE (arXiv 2504.10816) and SPLADE (sum: v1, max: v2); method.md 1.
+ *
+ *   h          in     (N,D)  f32   final hidden states; finite (a NaN is skipped, not reported)
+ *   seq_start  in     (B+1)  i32
+ *   keep       in     (N)    u8    1 for a pooled row, 0 for the first copy of an echo
+ *   first_row  in     rows already in out; row_ptr[first_row] entries are in use
+ *   out        in,out capacity for first_row + B rows and all their entries; entries of weight 0
+ *                     are not stored
+ *
+ * A text with no kept row gives an empty row.
+ * Aliasing:   none.
+ * Precision:  f32 logits, compared without rounding, one log1p in f32; the same bits on every run.
+ * Errors:     CSP_ERR_SHAPE, CSP_ERR_MEMORY (out is too small: needed and present; the rows before
+ *             first_row are untouched), CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head,
+                                           const csp_tensor *h, const csp_tensor *seq_start,
+                                           const csp_tensor *keep, int64_t first_row,
+                                           csp_sparse *out);
+
+/*
+ * Gradients of csp_sparse_pool_fwd for max pooling, through the saved positions.
+ *
+ *     dz[a,j] = dw · exp(-w)   for each stored (j, a, w);   dh = k dz e;   de += k dz^T h
+ *
+ *   rows       in      rows first_row .. first_row+B-1 are those of this batch
+ *   dw         in      (cap) f32   gradient of each weight of rows, same places
+ *   h          in      (N,D) f32   needed for de only; may be none
+ *   dh         out     (N,D) f32   overwritten (zero where no position won)
+ *   de         in,out  (V,D) f32, or none   added to
+ *
+ * Sum pooling: dz[n,j] = dw · 1/(1 + z[n,j]) at every kept n with z[n,j] > 0; h is required and the
+ * logits are computed again by tiles.
+ *
+ * The way (dense by vocabulary blocks, or sparse by text) is picked from the number of entries,
+ * which is a pure function of the data. Deterministic: no atomics, fixed orders.
+ */
+typedef struct csp_sparse_pool_grad {
+    const csp_sparse *rows;
+    csp_tensor dw;
+    int64_t first_row;
+    csp_tensor h;
+    csp_tensor seq_start;
+    csp_tensor keep;
+    csp_tensor dh;
+    csp_tensor de;
+} csp_sparse_pool_grad;
+CSP_CHECKED csp_status csp_sparse_pool_bwd(csp_backend *be, const csp_head *head,
+                                           csp_sparse_pool_grad *g);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,39 @@
+/*
+ * swiglu.h - the gated activation of the MLP.
+ */
+#pragma once
+
+#include "ops/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ *     m = silu(gate) ⊙ up,   silu(g) = g / (1 + exp(-g))
+ *
+ * Source: arXiv 2002.05202; method.md 11.4.
+ *
+ *   gate, up  in    (N,F)  f32
+ *   m         out   (N,F)  f32   overwritten
+ *
+ * Aliasing:   m may be gate or up.
+ * Precision:  one exp in f32 within 4 units of rounding.
+ */
+CSP_CHECKED csp_status csp_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                                      csp_tensor *m);
+
+/*
+ *     dup = dm ⊙ silu(gate);   dgate = dm ⊙ up ⊙ σ(gate) (1 + gate (1 - σ(gate)))
+ *
+ *   dm           in    (N,F)  f32
+ *   dgate, dup   out   (N,F)  f32   overwritten
+ *
+ * Aliasing:   dgate may be gate or dm, dup may be up or dm; dgate and dup are different.
+ */
+CSP_CHECKED csp_status csp_swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                                      const csp_tensor *dm, csp_tensor *dgate, csp_tensor *dup);
+
+#ifdef __cplusplus
+}
+#endif

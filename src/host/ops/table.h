@@ -1,0 +1,73 @@
+/*
+ * table.h - the table each backend fills. Only backends and the checking functions of ops/ read it.
+ *
+ * Every entry has the signature and the contract of the csp_<op> function of the same name; checks
+ * of shape and dtype have been made before an entry is called. No entry is NULL: what a backend
+ * cannot do is a function that returns CSP_ERR_UNSUPPORTED and says so.
+ */
+#pragma once
+
+#include "ops/attention.h"
+#include "ops/backend.h"
+#include "ops/embed.h"
+#include "ops/linear.h"
+#include "ops/loss.h"
+#include "ops/norm.h"
+#include "ops/optim.h"
+#include "ops/sparse_pool.h"
+#include "ops/swiglu.h"
+
+struct csp_ops {
+    void (*destroy)(csp_backend *be);
+    csp_status (*reserve)(csp_backend *be, size_t bytes, csp_arena *out);
+    void (*release)(csp_backend *be, csp_arena *arena);
+    csp_status (*upload)(csp_backend *be, const void *host, csp_tensor *dst);
+    csp_status (*download)(csp_backend *be, const csp_tensor *src, void *host);
+    csp_status (*copy)(csp_backend *be, const csp_tensor *src, csp_tensor *dst);
+    csp_status (*zero)(csp_backend *be, csp_tensor *t);
+    csp_status (*sync)(csp_backend *be);
+
+    csp_status (*linear_fwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
+                             csp_tensor *u, csp_tensor *y);
+    csp_status (*linear_bwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
+                             const csp_tensor *u, const csp_tensor *dy,
+                             const csp_linear_grad *grad, bool accumulate, csp_tensor *dx);
+    csp_status (*norm_fwd)(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
+                           const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
+                           csp_tensor *y);
+    csp_status (*norm_bwd)(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
+                           const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
+                           csp_tensor *dx, csp_tensor *dg);
+    csp_status (*attention_fwd)(csp_backend *be, const csp_attention *a, const csp_tensor *q,
+                                const csp_tensor *k, const csp_tensor *v, csp_tensor *o,
+                                csp_tensor *lse);
+    csp_status (*attention_bwd)(csp_backend *be, const csp_attention *a, csp_attention_grad *g);
+    csp_status (*swiglu_fwd)(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                             csp_tensor *m);
+    csp_status (*swiglu_bwd)(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                             const csp_tensor *dm, csp_tensor *dgate, csp_tensor *dup);
+    csp_status (*embed_fwd)(csp_backend *be, const csp_tensor *table, const csp_tensor *token,
+                            csp_tensor *x);
+    csp_status (*embed_bwd)(csp_backend *be, const csp_tensor *token, const csp_tensor *dx,
+                            csp_tensor *dtable);
+    csp_status (*sparse_pool_fwd)(csp_backend *be, const csp_head *head, const csp_tensor *h,
+                                  const csp_tensor *seq_start, const csp_tensor *keep,
+                                  int64_t first_row, csp_sparse *out);
+    csp_status (*sparse_pool_bwd)(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
+    csp_status (*token_loss)(csp_backend *be, csp_token_loss_args *args, double loss[2]);
+    csp_status (*scores_fwd)(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
+                             int64_t P, float scale, csp_tensor *s);
+    csp_status (*scores_bwd)(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
+                             const csp_sparse *p, float scale, csp_tensor *dq, csp_tensor *dp);
+    csp_status (*info_nce)(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                           const csp_tensor *mask, csp_tensor *ds, double *row_loss);
+    csp_status (*column_sums)(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
+                              csp_tensor *count);
+    csp_status (*regularize)(csp_backend *be, csp_regularizer kind, const csp_sparse *w,
+                             int64_t rows, const csp_tensor *sum, int64_t M, float lambda,
+                             csp_tensor *dw, double *value);
+    csp_status (*grad_squares)(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
+                               double *squares);
+    csp_status (*adamw)(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
+                        const csp_adamw_args *args);
+};
