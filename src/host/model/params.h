@@ -1,0 +1,112 @@
+/*
+ * params.h - the one table of parameters: a row for each tensor of a model, with its checkpoint
+ * name, shape, whether it is trained, and where its value, gradient and moments are.
+ *
+ * Everything that walks over parameters walks over this table: loading, saving, initialising,
+ * optimizing, counting. Building it takes no memory for the tensors themselves, so that the same
+ * rows tell what a model would need.
+ */
+#pragma once
+
+#include "core/arena.h"
+#include "model/lora.h"
+#include "model/model_config.h"
+#include "ops/optim.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Never renumber: random initial values are keyed by layer, kind and matrix. */
+typedef enum csp_param_kind {
+    CSP_PARAM_EMBED = 0,      /* (V,D)  model.embed_tokens.weight                        */
+    CSP_PARAM_ATTN_NORM = 1,  /* (D)    input_layernorm.weight                           */
+    CSP_PARAM_WEIGHT = 2,     /* (O,I)  of one csp_matrix                                */
+    CSP_PARAM_BIAS = 3,       /* (O)    of one csp_matrix                                */
+    CSP_PARAM_Q_NORM = 4,     /* (E)    self_attn.q_norm.weight                          */
+    CSP_PARAM_K_NORM = 5,     /* (E)    self_attn.k_norm.weight                          */
+    CSP_PARAM_MLP_NORM = 6,   /* (D)    post_attention_layernorm.weight                  */
+    CSP_PARAM_FINAL_NORM = 7, /* (D)    model.norm.weight                                */
+    CSP_PARAM_HEAD = 8,       /* (V,D)  lm_head.weight; no row where tied                */
+    CSP_PARAM_LORA_A = 9,     /* (R,I)  of one csp_matrix                                */
+    CSP_PARAM_LORA_B = 10     /* (O,R)  of one csp_matrix                                */
+} csp_param_kind;
+
+typedef enum csp_train_mode {
+    CSP_TRAIN_NONE = 0, /* encode only                             */
+    CSP_TRAIN_LORA = 1, /* the adapters; everything else is frozen */
+    CSP_TRAIN_FULL = 2  /* every parameter; no adapters            */
+} csp_train_mode;
+
+enum { CSP_PARAM_NAME_BYTES = 128 };
+
+typedef struct csp_param {
+    char name[CSP_PARAM_NAME_BYTES]; /* in model.safetensors; adapters: in adapter_model.safetensors */
+    csp_param_kind kind;
+    csp_matrix matrix; /* CSP_MATRIX_COUNT where the kind has none              */
+    int32_t layer;     /* -1 outside the blocks                                 */
+    int ndim;
+    int64_t dim[2];    /* dim[1] = 1 where ndim is 1                            */
+    bool trained;
+    bool decay;        /* weight decay applies: matrices, not norms and biases  */
+    csp_tensor value;  /* f32; without memory until csp_params_place            */
+    csp_tensor grad;   /* f32; none unless trained                              */
+    csp_tensor m, v;   /* f32 moments of AdamW; none unless trained             */
+} csp_param;
+
+/* The rows of one block by role; NULL where the model has no such tensor. */
+typedef struct csp_layer {
+    csp_param *attn_norm, *mlp_norm, *q_norm, *k_norm;
+    csp_param *weight[CSP_MATRIX_COUNT], *bias[CSP_MATRIX_COUNT];
+    csp_param *lora_a[CSP_MATRIX_COUNT], *lora_b[CSP_MATRIX_COUNT];
+} csp_layer;
+
+typedef struct csp_params {
+    csp_model_config config;
+    csp_lora lora;
+    csp_train_mode train;
+    csp_param *rows;
+    int64_t count;
+    int64_t trained;   /* rows with a gradient                             */
+    csp_layer *layers; /* [L]                                              */
+    csp_param *embed, *final_norm;
+    csp_param *head;   /* the embedding's row where tied                   */
+} csp_params;
+
+/*
+ * Builds the table; tensors have shapes but no memory.
+ *
+ *   lora   in   R = 0: no adapters. CSP_TRAIN_LORA needs R > 0, CSP_TRAIN_FULL needs R = 0.
+ *
+ * Errors: CSP_ERR_ARGUMENT, CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_params_create(const csp_model_config *config, const csp_lora *lora,
+                                         csp_train_mode train, csp_params **out);
+void csp_params_destroy(csp_params *params); /* the rows; the arena owns the tensors */
+
+/* Takes values, then gradients, then moments from an arena; on a ruler this measures. */
+CSP_CHECKED csp_status csp_params_place(csp_params *params, csp_arena *keep);
+
+/* Bytes csp_params_place would take: weights, gradients and optimizer state. */
+CSP_CHECKED csp_status csp_params_bytes(const csp_params *params, size_t *out);
+
+/* Numbers in all rows, and in the trained ones. Either pointer may be NULL. */
+void csp_params_elements(const csp_params *params, int64_t *all, int64_t *trained);
+
+/* By checkpoint name; NULL if there is none. */
+csp_param *csp_params_find(const csp_params *params, const char *name);
+
+/* Fills tensors[params->trained] for csp_grad_squares and csp_adamw, in table order. */
+void csp_params_optim(const csp_params *params, csp_optim_tensor *tensors);
+
+/* Sets all gradients to 0. */
+CSP_CHECKED csp_status csp_params_zero_grads(csp_backend *be, csp_params *params);
+
+static inline bool csp_param_is_lora(const csp_param *row)
+{
+    return row->kind == CSP_PARAM_LORA_A || row->kind == CSP_PARAM_LORA_B;
+}
+
+#ifdef __cplusplus
+}
+#endif

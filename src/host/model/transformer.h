@@ -1,0 +1,139 @@
+/*
+ * transformer.h - a model: parameters in memory, the stack of blocks forward and backward, and what
+ * is saved or computed again in between.
+ *
+ *     x = embed(token);   x = block_l(x), l = 0 .. L-1;   h = RMS(x)
+ *
+ * How a step is run (nothing is allocated after start-up):
+ *
+ *     csp_run_create(params, keep, &run)                    once
+ *     csp_run_bytes(params, N_max, keep, &bytes)            once; csp_backend_reserve with it
+ *     mark = csp_arena_mark(step)                           for each micro-batch:
+ *     csp_run_place(run, N, step)                             run->h, run->dh have memory now
+ *     csp_model_fwd(model, pack, pass, run)                   run->h is written
+ *     csp_sparse_pool_fwd(... run->h ...), loss, csp_sparse_pool_bwd(... run->dh ...)
+ *     csp_model_bwd(model, pack, pass, run)                   reads run->dh, adds to gradients
+ *     csp_arena_release(step, mark)
+ */
+#pragma once
+
+#include "model/block.h"
+#include "model/params.h"
+#include "ops/sparse_pool.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct csp_model {
+    csp_backend *be;       /* not owned                                    */
+    csp_params *params;    /* config, lora, train are in here              */
+    csp_arena keep;        /* values, gradients, moments, rotary tables    */
+    csp_tensor cos, sin;   /* (max_len,E/2) f32                            */
+    int64_t max_len;
+} csp_model;
+
+typedef struct csp_model_options {
+    const char *dir;                /* Hugging Face folder; NULL: config below                    */
+    const csp_model_config *config; /* read where dir is NULL                                     */
+    csp_lora lora;                  /* R = 0: no adapters                                         */
+    const char *adapter;            /* PEFT folder with the adapters' values (its r, alpha, targets
+                                       must be those of lora), or NULL: A random, B 0             */
+    csp_train_mode train;
+    uint64_t seed;                  /* of random values                                           */
+    bool blank;                     /* values are left 0: a checkpoint will fill them             */
+    int64_t max_len;                /* rows of the longest text, both copies of an echo included  */
+} csp_model_options;
+
+/*
+ * Reads or draws a model. The memory it takes is compared with what the machine has before
+ * anything is allocated.
+ *
+ * Errors: CSP_ERR_IO, CSP_ERR_FORMAT, CSP_ERR_UNSUPPORTED (among them: max_len above a sliding
+ *         window), CSP_ERR_ARGUMENT (max_len above max_position_embeddings), CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_model_create(csp_backend *be, const csp_model_options *options,
+                                        csp_model **out);
+void csp_model_destroy(csp_model *model);
+
+/* Bytes csp_model_create would take on the device for a table and max_len. */
+CSP_CHECKED csp_status csp_model_bytes(const csp_params *params, int64_t max_len, size_t *out);
+
+/* One packed batch on the device. */
+typedef struct csp_pack {
+    csp_tensor token;     /* (N) i32    0 <= token < V: checked by the host that made it           */
+    csp_tensor seq_start; /* (B+1) i32                                                             */
+    csp_tensor row_key;   /* (N) i64    csp_dropout.row_key; none: a pass without dropout          */
+    int64_t longest;      /* rows of the longest text, <= max_len                                  */
+} csp_pack;
+
+/* How a pass sees the texts. The same in csp_model_fwd and csp_model_bwd. */
+typedef struct csp_pass {
+    bool causal;   /* false: variant bi                                                   */
+    bool dropout;  /* lora.dropout is applied                                             */
+    uint64_t seed; /* of dropout                                                          */
+    uint64_t step; /* of dropout                                                          */
+} csp_pass;
+
+typedef enum csp_keep {
+    CSP_KEEP_NOTHING = 0, /* forward only                                                   */
+    CSP_KEEP_ALL = 1,     /* every block's activations: fastest                             */
+    CSP_KEEP_INPUTS = 2   /* inputs of blocks; the rest is computed again, to the same bits */
+} csp_keep;
+
+/* The activations of one micro-batch. Contents are private but for h and dh. */
+typedef struct csp_run {
+    const csp_params *params;
+    csp_keep keep;
+    int64_t N;
+    csp_tensor h;           /* (N,D) final hidden states; overwritten by csp_model_bwd         */
+    csp_tensor dh;          /* (N,D) the caller writes their gradient; consumed; none if NOTHING */
+    csp_tensor x_final;     /* (N,D) before the final norm                                     */
+    csp_tensor rstd_final;  /* (N)                                                             */
+    csp_block_saved *saved; /* [L]: aliases of one another where not kept                      */
+    csp_block_work work;
+} csp_run;
+
+/* Host memory only. params must outlive it. */
+CSP_CHECKED csp_status csp_run_create(const csp_params *params, csp_keep keep, csp_run **out);
+void csp_run_destroy(csp_run *run);
+
+/* Takes all activations of N rows from step, until the caller releases them. Allocates nothing. */
+CSP_CHECKED csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step);
+
+/* Bytes csp_run_place takes for N rows; needs a table only, no memory for the model. */
+CSP_CHECKED csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_keep keep,
+                                     size_t *out);
+
+/*
+ * Hidden states of a packed batch in run->h.
+ *
+ * Precision:  f32. Bits depend on shapes and be->threads only, not on run->keep.
+ * Stream:     enqueued on the model's backend.
+ * Errors:     CSP_ERR_ARGUMENT (a text above max_len), CSP_ERR_SHAPE, CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack,
+                                     const csp_pass *pass, csp_run *run);
+
+/*
+ * Adds the gradients of all trained parameters below the head, from run->dh. The same bits with
+ * CSP_KEEP_ALL and CSP_KEEP_INPUTS. run->h and run->dh are overwritten.
+ */
+CSP_CHECKED csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack,
+                                     const csp_pass *pass, csp_run *run);
+
+/*
+ * The retrieval head of a model.
+ *
+ *   scale     in   k: logits are k h e^T
+ *   exclude   in   (V) u8 on the device, or none
+ */
+csp_head csp_model_head(const csp_model *model, float scale, csp_pooling pooling,
+                        const csp_tensor *exclude);
+
+/* Where the head's gradient goes (the embedding's, where tied); none where it is frozen. */
+csp_tensor csp_model_head_grad(const csp_model *model);
+
+#ifdef __cplusplus
+}
+#endif
