@@ -16,26 +16,40 @@ typedef struct csp_file csp_file;
 /* Errors: CSP_ERR_IO (path and strerror). *out is written only on success. */
 CSP_CHECKED csp_status csp_file_create(const char *path, csp_file **out);
 
-/* The stream to write to. Owner: the csp_file. */
+/* The stream to write to. Owner: the csp_file. A write error on it is reported by commit. */
 FILE *csp_file_stream(csp_file *file);
+
+/* Appends bytes. Errors: CSP_ERR_IO with the path and the system's reason (disk full). */
+CSP_CHECKED csp_status csp_file_put(csp_file *file, const void *bytes, int64_t count);
+
+/* Appends text made by a printf format. Errors as csp_file_put. */
+CSP_CHECKED csp_status csp_file_print(csp_file *file, const char *format, ...) CSP_PRINTF(2, 3);
 
 /* The temporary name, for libraries that open files themselves (HDF5): close them first. */
 const char *csp_file_temporary(const csp_file *file);
 
 /*
  * Makes the file final and frees it, also on failure (the temporary is removed then).
- * Errors: CSP_ERR_IO, with the write error of the stream if there was one (disk full).
+ * Errors: CSP_ERR_IO, with the write error of the stream if there was one (disk full). PATH is as
+ * it was then, except when only the fsync of the folder failed: PATH is new and whole, but may not
+ * outlive a power cut.
  */
 CSP_CHECKED csp_status csp_file_commit(csp_file *file);
 void csp_file_abandon(csp_file *file);
 
-/* Reads a whole file of at most limit bytes; *text is NUL-terminated and freed by the caller. */
+/*
+ * Reads a whole file of at most limit bytes; *text is NUL-terminated and freed by the caller.
+ * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (more than limit bytes), CSP_ERR_MEMORY.
+ */
 CSP_CHECKED csp_status csp_file_read(const char *path, int64_t limit, char **text, int64_t *bytes);
 
 /* Writes a whole small file through csp_file_create and csp_file_commit. */
 CSP_CHECKED csp_status csp_file_write(const char *path, const void *bytes, int64_t count);
 
-/* Makes a folder and its parents; an existing folder is fine. */
+/* fsyncs the folder that holds path, so that a rename or a removal in it outlives a power cut. */
+CSP_CHECKED csp_status csp_file_sync_folder(const char *path);
+
+/* Makes a folder and its parents; an existing folder is fine. Errors: CSP_ERR_IO. */
 CSP_CHECKED csp_status csp_file_make_dirs(const char *path);
 
 /* "dir/name", malloc'ed. */
@@ -49,7 +63,10 @@ CSP_CHECKED csp_status csp_file_free_bytes(const char *path, int64_t *out);
 
 /*
  * Takes an exclusive lock on PATH (created if missing), which the system gives back when the
- * process ends, however it ends. Errors: CSP_ERR_IO naming the process that holds it.
+ * process ends, however it ends. The file stays behind, empty of meaning. On a file system without
+ * locks a warning is logged and the lock is granted.
+ *
+ * Errors: CSP_ERR_IO naming the process that holds it.
  */
 typedef struct csp_file_lock csp_file_lock;
 CSP_CHECKED csp_status csp_file_lock_take(const char *path, csp_file_lock **out);

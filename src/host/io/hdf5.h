@@ -1,5 +1,6 @@
 /*
- * hdf5.h - the only user of HDF5: named tensors and attributes in groups, checksummed, without times.
+ * hdf5.h - the only user of HDF5: named tensors and attributes in groups, checksummed, without
+ * times.
  *
  * Files are written under a temporary name and renamed when complete (file.h). Datasets are chunked
  * with fletcher32, object times are off, so that equal content gives equal bytes. bf16 is stored as

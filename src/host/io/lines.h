@@ -12,7 +12,8 @@ typedef struct csp_lines csp_lines;
 CSP_CHECKED csp_status csp_lines_open(const char *path, csp_lines **out);
 
 /*
- * The next line, without its end ("\n" or "\r\n").
+ * The next line, without its end ("\n" or "\r\n"). A byte order mark at the start of the file is
+ * skipped. After a failure only csp_lines_close may be called.
  *
  *   line   out   NUL-terminated; may hold NUL bytes before *bytes; valid until the next call;
  *                NULL at the end of the file
@@ -22,18 +23,23 @@ CSP_CHECKED csp_status csp_lines_open(const char *path, csp_lines **out);
  */
 CSP_CHECKED csp_status csp_lines_next(csp_lines *lines, char **line, int64_t *bytes);
 
-/* Number of the line last returned, counted from 1; the path as given. For "path:line: ..." texts. */
+/* Number of the line last returned, from 1; the path as given. For "path:line: ..." texts. */
 int64_t csp_lines_number(const csp_lines *lines);
 const char *csp_lines_path(const csp_lines *lines);
 
 /*
  * Position from which csp_lines_seek goes on with the line after the one last returned: an offset
- * in the uncompressed text (a gzip file is read again from its start).
+ * in the uncompressed text (a gzip file is read again from its start). line_number is what
+ * csp_lines_number said there. An offset beyond the end gives no more lines. Errors: CSP_ERR_IO (a
+ * pipe cannot go back).
  */
 int64_t csp_lines_tell(const csp_lines *lines);
 CSP_CHECKED csp_status csp_lines_seek(csp_lines *lines, int64_t offset, int64_t line_number);
 
 void csp_lines_close(csp_lines *lines);
 
-/* Whether bytes are valid UTF-8 (no surrogates, no overlong forms); *at is the first bad byte. */
+/*
+ * Whether bytes are valid UTF-8 (no surrogates, no overlong forms). at may be NULL; *at is the
+ * offset at which the first bad sequence begins, written only when there is one.
+ */
 bool csp_utf8_is_valid(const char *text, int64_t bytes, int64_t *at);

@@ -2,8 +2,8 @@
  * safetensors.h - Hugging Face safetensors files, mapped into memory.
  *
  * File: u64 little-endian header length, JSON header
- *     {"name": {"dtype": "F32", "shape": [2,3], "data_offsets": [begin, end]}, "__metadata__": {..}}
- * padded with spaces to 8 bytes, then the data, contiguous and without holes.
+ *     {"name": {"dtype": "F32", "shape": [2,3], "data_offsets": [begin, end]}, "__metadata__":
+ * {..}} padded with spaces to 8 bytes, then the data, contiguous and without holes.
  */
 #pragma once
 
@@ -14,7 +14,7 @@ typedef struct csp_safetensors csp_safetensors;
 /* One tensor of an open file. Views stay valid until the file is closed. */
 typedef struct csp_safetensors_entry {
     const char *name;
-    csp_tensor tensor;  /* data points into the map: read only, aligned to the element */
+    csp_tensor tensor; /* data points into the map: read only, aligned to the element */
 } csp_safetensors_entry;
 
 /*
@@ -56,9 +56,9 @@ CSP_CHECKED csp_status csp_safetensors_write(const char *path, const csp_safeten
                                              int64_t count);
 
 /*
- * Writes DIR/model.safetensors, or shards of at most shard_bytes (a larger tensor gets its own) with
- * their index. shard_bytes 0 = one file.
+ * Writes DIR/model.safetensors, or shards of at most shard_bytes (a larger tensor gets its own)
+ * with their index. shard_bytes 0 = one file.
  */
 CSP_CHECKED csp_status csp_safetensors_write_dir(const char *dir,
-                                                 const csp_safetensors_entry *entries, int64_t count,
-                                                 int64_t shard_bytes);
+                                                 const csp_safetensors_entry *entries,
+                                                 int64_t count, int64_t shard_bytes);

@@ -3,8 +3,10 @@
  *
  * Qrels are read in TREC form (qid 0 docid rel), BEIR form (header line, qid docid score) or three
  * columns without a header; runs in TREC form (qid Q0 docid rank score tag) or three columns
- * (qid docid score) or MS MARCO's (qid docid rank). Any white space separates columns. Rows are kept
- * in file order, grouped by query in order of first appearance.
+ * (qid docid score) or MS MARCO's (qid docid rank). Any white space separates columns; the first
+ * row says how many there are. Rows are kept in file order, grouped by query in order of first
+ * appearance. A three-column run in which every query's third column counts 1, 2, 3, ... from top
+ * to bottom holds ranks; its rows get the score 1/rank.
  */
 #pragma once
 
@@ -24,10 +26,15 @@ typedef struct csp_trec_query {
 typedef struct csp_trec {
     csp_trec_query *queries;
     int64_t count;
-    void *memory; /* private: ids */
+    void *memory; /* private: ids and the hash table */
 } csp_trec;
 
-/* A malformed line is CSP_ERR_FORMAT "path:line: ..."; the same pair twice is CSP_ERR_DATA. */
+/*
+ * Plain or gzip. A file without rows gives a count of 0.
+ *
+ * Errors: CSP_ERR_IO; CSP_ERR_FORMAT for a malformed line and CSP_ERR_DATA for a pair of query and
+ * document that comes twice, both as "path:line: ..."; CSP_ERR_MEMORY.
+ */
 CSP_CHECKED csp_status csp_qrels_read(const char *path, csp_trec **out);
 CSP_CHECKED csp_status csp_run_read(const char *path, csp_trec **out);
 void csp_trec_free(csp_trec *trec);
@@ -35,11 +42,18 @@ void csp_trec_free(csp_trec *trec);
 /* Query by id (hashed), NULL if absent. */
 const csp_trec_query *csp_trec_find(const csp_trec *trec, const char *query_id);
 
-/* Writes TREC form, ranks from 1, score with 6 decimals more than float needs ("%.9g"). */
+/*
+ * Writes TREC form, ranks from 1, scores with the 9 digits that bring a float back exactly. The
+ * file appears under its name at the commit (file.h).
+ */
 typedef struct csp_run_writer csp_run_writer;
 CSP_CHECKED csp_status csp_run_create(const char *path, const char *tag, csp_run_writer **out);
-/* rows best first. Ids with white space are CSP_ERR_DATA: no reader of runs could split them. */
+/*
+ * rows best first, scores finite (else CSP_ERR_ARGUMENT). Ids that are empty or hold white space
+ * are CSP_ERR_DATA: no reader of runs could split them.
+ */
 CSP_CHECKED csp_status csp_run_append(csp_run_writer *writer, const char *query_id,
                                       const csp_trec_row *rows, int64_t count);
+/* Frees the writer, also on failure. */
 CSP_CHECKED csp_status csp_run_commit(csp_run_writer *writer);
 void csp_run_abandon(csp_run_writer *writer);

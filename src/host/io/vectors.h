@@ -12,13 +12,13 @@
 #include "core/status.h"
 
 typedef struct csp_vectors {
-    int64_t rows;      /* number of texts                                  */
-    int64_t vocab;     /* size of the term axis                            */
-    int64_t *row_ptr;  /* [rows+1]                                         */
-    int32_t *term;     /* [row_ptr[rows]] ascending in a row               */
-    float *weight;     /* [row_ptr[rows]] > 0, finite                      */
-    char **ids;        /* [rows] unique, not empty                         */
-    char *meta;        /* JSON text of the contract and the model, or NULL */
+    int64_t rows;     /* number of texts                                  */
+    int64_t vocab;    /* size of the term axis                            */
+    int64_t *row_ptr; /* [rows+1]                                         */
+    int32_t *term;    /* [row_ptr[rows]] ascending in a row               */
+    float *weight;    /* [row_ptr[rows]] > 0, finite                      */
+    char **ids;       /* [rows] unique, not empty                         */
+    char *meta;       /* JSON text of the contract and the model, or NULL */
 } csp_vectors;
 
 /* Reads a file by its extension and checks it: order, ranges, finite, unique ids. */
