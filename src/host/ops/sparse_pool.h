@@ -23,13 +23,13 @@ typedef struct csp_sparse {
     int64_t vocab;      /* V                                                                     */
 } csp_sparse;
 
-typedef enum csp_pooling { CSP_POOL_MAX = 0, CSP_POOL_SUM = 1 } csp_pooling;
+typedef enum csp_pool_kind { CSP_POOL_MAX = 0, CSP_POOL_SUM = 1 } csp_pool_kind;
 
 typedef struct csp_head {
     csp_tensor e;        /* (V,D) f32  vocabulary matrix                                         */
     csp_tensor exclude;  /* (V) u8     1 for a term that is never active, or none                */
     float scale;         /* k: logits are k h e^T; > 0                                           */
-    csp_pooling pooling;
+    csp_pool_kind pooling;
 } csp_head;
 
 /*
