@@ -1,0 +1,189 @@
+/* health.c - counts over sparse rows, and warnings in words. */
+#include "train/health.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/memory.h"
+
+enum { RECENT_STEPS = 100, QUIET_STEPS = 50, POSITIONS = 4096, CHANCE_AFTER = 50 };
+
+typedef enum warning { WARN_ZERO_Q, WARN_ZERO_D, WARN_POSITION, WARN_DEAD, WARN_CHANCE, WARNINGS } warning;
+
+struct csp_health {
+    int64_t vocab;
+    csp_health_limits limits;
+    int64_t *last_active;  /* [vocab] step at which a term was last active, 0 = never */
+    int32_t *count_q;      /* [vocab] */
+    int32_t *count_d;      /* [vocab] */
+    int64_t first_step;    /* first step observed: dead terms are counted only after RECENT_STEPS */
+    int64_t warned[WARNINGS];
+};
+
+csp_status csp_health_create(int64_t vocab, const csp_health_limits *limits, csp_health **out)
+{
+    csp_health *h;
+    csp_status status;
+
+    CSP_TRY(csp_alloc_zero("health", 1, sizeof(*h), &h));
+    h->vocab = vocab;
+    h->limits = *limits;
+    h->first_step = -1;
+    for (int i = 0; i < WARNINGS; i++) {
+        h->warned[i] = -QUIET_STEPS;
+    }
+    CSP_TRY_GOTO(csp_alloc_zero("health", vocab, sizeof(int64_t), &h->last_active));
+    CSP_TRY_GOTO(csp_alloc_zero("health", vocab, sizeof(int32_t), &h->count_q));
+    CSP_TRY_GOTO(csp_alloc_zero("health", vocab, sizeof(int32_t), &h->count_d));
+    *out = h;
+    return CSP_OK;
+
+fail:
+    csp_health_destroy(h);
+    return status;
+}
+
+void csp_health_destroy(csp_health *h)
+{
+    if (h != NULL) {
+        free(h->last_active);
+        free(h->count_q);
+        free(h->count_d);
+        free(h);
+    }
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Mean, 95th percentile and maximum of the row lengths; share of empty rows. */
+static void measure_rows(const csp_health_side *side, double *mean, double *p95, double *max,
+                         double *zero)
+{
+    int64_t lengths[POSITIONS];
+    const int64_t n = side->rows < POSITIONS ? side->rows : POSITIONS;
+    int64_t empty = 0, total = 0;
+
+    if (n == 0) {
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        lengths[i] = side->row_ptr[i + 1] - side->row_ptr[i];
+        total += lengths[i];
+        empty += lengths[i] == 0;
+    }
+    qsort(lengths, (size_t)n, sizeof(lengths[0]), by_size);
+    *mean = (double)total / (double)n;
+    *p95 = (double)lengths[(n - 1) * 95 / 100];
+    *max = (double)lengths[n - 1];
+    *zero = (double)empty / (double)n;
+}
+
+static void count_terms(csp_health *h, int64_t step, const csp_health_side *side, int32_t *count)
+{
+    const int64_t nnz = side->row_ptr[side->rows];
+
+    memset(count, 0, (size_t)h->vocab * sizeof(*count));
+    for (int64_t i = 0; i < nnz; i++) {
+        count[side->term[i]]++;
+        h->last_active[side->term[i]] = step;
+    }
+}
+
+/* Share of all maxima that fall on the one position that gets most of them. */
+static double busiest_position(const csp_health_side *side)
+{
+    int64_t wins[POSITIONS] = { 0 };
+    const int64_t nnz = side->row_ptr[side->rows];
+    int64_t most = 0;
+
+    for (int64_t i = 0; i < nnz; i++) {
+        if (side->argmax[i] >= 0 && side->argmax[i] < POSITIONS) {
+            wins[side->argmax[i]]++;
+        }
+    }
+    for (int i = 0; i < POSITIONS; i++) {
+        most = wins[i] > most ? wins[i] : most;
+    }
+    return nnz > 0 ? (double)most / (double)nnz : NAN;
+}
+
+void csp_health_observe(csp_health *h, int64_t step, const csp_health_side *queries,
+                        const csp_health_side *documents, csp_step_metrics *m)
+{
+    const double pairs = (double)queries->rows * (double)documents->rows;
+    double products = 0.0;
+    int64_t dead = 0;
+
+    if (h->first_step < 0) {
+        h->first_step = step;
+    }
+    measure_rows(queries, &m->active_q, &m->active_q_p95, &m->active_q_max, &m->zero_q);
+    measure_rows(documents, &m->active_d, &m->active_d_p95, &m->active_d_max, &m->zero_d);
+    count_terms(h, step, queries, h->count_q);
+    count_terms(h, step, documents, h->count_d);
+    for (int64_t v = 0; v < h->vocab; v++) {
+        products += (double)h->count_q[v] * (double)h->count_d[v];
+        dead += step - h->last_active[v] >= RECENT_STEPS || h->last_active[v] == 0;
+    }
+    m->index_flops = pairs > 0.0 ? products / pairs : NAN;
+    if (step - h->first_step >= RECENT_STEPS) {
+        m->dead_terms = (double)dead / (double)h->vocab;
+    }
+    if (documents->argmax != NULL) {
+        m->top_position = busiest_position(documents);
+    }
+}
+
+/* Whether this kind may speak again. */
+static bool may_warn(csp_health *h, warning kind, int64_t step)
+{
+    if (step - h->warned[kind] < QUIET_STEPS) {
+        return false;
+    }
+    h->warned[kind] = step;
+    return true;
+}
+
+void csp_health_warn(csp_health *h, const csp_step_metrics *m, int64_t candidates, bool *collapsed)
+{
+    const double chance = log((double)(candidates > 0 ? candidates : 1));
+
+    if (m->zero_q > h->limits.zero_rows && may_warn(h, WARN_ZERO_Q, m->step)) {
+        csp_log(CSP_LOG_WARN, "health",
+                "step %lld: %.0f %% of the queries have no term at all: collapse; lower lambda_q or "
+                "the learning rate, or adapt longer",
+                (long long)m->step, 100.0 * m->zero_q);
+    }
+    if (m->zero_d > h->limits.zero_rows && may_warn(h, WARN_ZERO_D, m->step)) {
+        csp_log(CSP_LOG_WARN, "health",
+                "step %lld: %.0f %% of the documents have no term at all: collapse; lower lambda_d "
+                "or the learning rate, or adapt longer",
+                (long long)m->step, 100.0 * m->zero_d);
+    }
+    if (m->top_position > h->limits.top_position && may_warn(h, WARN_POSITION, m->step)) {
+        csp_log(CSP_LOG_WARN, "health",
+                "step %lld: one position wins %.0f %% of all maxima: all texts become alike; a BOS "
+                "token is the usual cause (model.add_bos)",
+                (long long)m->step, 100.0 * m->top_position);
+    }
+    if (m->dead_terms > h->limits.dead_terms && may_warn(h, WARN_DEAD, m->step)) {
+        csp_log(CSP_LOG_WARN, "health",
+                "step %lld: %.0f %% of the vocabulary was active in no text of the last %d steps",
+                (long long)m->step, 100.0 * m->dead_terms, RECENT_STEPS);
+    }
+    if (m->step > CHANCE_AFTER && candidates > 1 && m->nce > 0.97 * chance && m->nce < 1.03 * chance &&
+        may_warn(h, WARN_CHANCE, m->step)) {
+        csp_log(CSP_LOG_WARN, "health",
+                "step %lld: InfoNCE %.3f is at chance level (ln %lld = %.3f): the model does not "
+                "tell texts apart; raise the temperature, lower the rate or lambda",
+                (long long)m->step, m->nce, (long long)candidates, chance);
+    }
+    *collapsed = m->zero_q > h->limits.zero_rows || m->zero_d > h->limits.zero_rows;
+}

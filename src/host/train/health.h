@@ -1,0 +1,45 @@
+/*
+ * health.h - watches representations while training and says in words when they go wrong: the
+ * commonest failure of this field is a silent collapse.
+ */
+#pragma once
+
+#include "train/step_metrics.h"
+
+/* One side's rows of a step, on the host. argmax may be NULL (sum pooling). */
+typedef struct csp_health_side {
+    int64_t rows;
+    const int64_t *row_ptr;
+    const int32_t *term;
+    const int32_t *argmax;
+} csp_health_side;
+
+typedef struct csp_health csp_health;
+
+/* Which limits make a warning; a share of 1.01 never does. */
+typedef struct csp_health_limits {
+    double zero_rows;    /* share of all-zero queries or documents        */
+    double top_position; /* share of maxima at one position               */
+    double dead_terms;   /* share of terms never active in recent steps   */
+} csp_health_limits;
+
+CSP_CHECKED csp_status csp_health_create(int64_t vocab, const csp_health_limits *limits,
+                                         csp_health **out);
+void csp_health_destroy(csp_health *health);
+
+/*
+ * Looks at one step's rows and fills the members active_*, zero_*, dead_terms, index_flops and
+ * top_position of m. first_position is where pooled positions begin in a text (0, or of an echo's
+ * second copy unknown: -1 leaves top_position NaN).
+ */
+void csp_health_observe(csp_health *health, int64_t step, const csp_health_side *queries,
+                        const csp_health_side *documents, csp_step_metrics *m);
+
+/*
+ * Warns through core/log.h about what m shows, at most once per 50 steps and kind.
+ *
+ *   candidates   in   number of passages a query is compared with, for "at chance level"
+ *   collapsed    out  whether rows are all zero above the limit: what run.stop_on_collapse stops at
+ */
+void csp_health_warn(csp_health *health, const csp_step_metrics *m, int64_t candidates,
+                     bool *collapsed);
