@@ -1,9 +1,9 @@
 /*
  * block.h - one decoder block, forward and backward.
  *
- *     n1 = RMS(x);   q, k, v = n1 Wq^T, n1 Wk^T, n1 Wv^T   (each its bias and adapter; q, k: RMS over E)
- *     y  = x + attention(q, k, v) Wo^T
- *     n2 = RMS(y);   out = y + (silu(n2 Wgate^T) ⊙ n2 Wup^T) Wdown^T
+ *     n1 = RMS(x);   q, k, v = n1 Wq^T, n1 Wk^T, n1 Wv^T   (each its bias and adapter; q, k: RMS
+ * over E) y  = x + attention(q, k, v) Wo^T n2 = RMS(y);   out = y + (silu(n2 Wgate^T) ⊙ n2 Wup^T)
+ * Wdown^T
  *
  * The residual addition at the end of a block is left to the norm that follows it, which does both
  * in one pass: a block hands on y and the branch that is still to be added.
@@ -22,15 +22,15 @@ extern "C" {
 
 /* What the backward pass of one block needs of its forward pass. Consumed by csp_block_bwd. */
 typedef struct csp_block_saved {
-    csp_tensor x;            /* (N,D)   the block's input                                   */
-    csp_tensor rstd1;        /* (N)     of the first norm                                   */
-    csp_tensor q, k, v;      /* (N,H*E) (N,G*E) (N,G*E) before q and k norm and rotation    */
-    csp_tensor rq, rk;       /* (N*H) (N*G) of the norms of q and k; none without them      */
-    csp_tensor o;            /* (N,H*E) of attention                                        */
-    csp_tensor lse;          /* (N,H)                                                       */
-    csp_tensor y;            /* (N,D)   after attention                                     */
-    csp_tensor rstd2;        /* (N)     of the second norm                                  */
-    csp_tensor gate, up;     /* (N,F)                                                       */
+    csp_tensor x;        /* (N,D)   the block's input                                   */
+    csp_tensor rstd1;    /* (N)     of the first norm                                   */
+    csp_tensor q, k, v;  /* (N,H*E) (N,G*E) (N,G*E) before q and k norm and rotation    */
+    csp_tensor rq, rk;   /* (N*H) (N*G) of the norms of q and k; none without them      */
+    csp_tensor o;        /* (N,H*E) of attention                                        */
+    csp_tensor lse;      /* (N,H)                                                       */
+    csp_tensor y;        /* (N,D)   after attention                                     */
+    csp_tensor rstd2;    /* (N)     of the second norm                                  */
+    csp_tensor gate, up; /* (N,F)                                                       */
     csp_tensor u[CSP_MATRIX_COUNT]; /* (N,R) x A^T of each adapter; none without it         */
 } csp_block_saved;
 
@@ -50,7 +50,7 @@ typedef struct csp_block_pass {
     csp_backend *be;
     const csp_params *params;
     csp_attention attention;
-    csp_dropout dropout;  /* p = 0: none; key is set by the block */
+    csp_dropout dropout; /* p = 0: none; key is set by the block */
     double eps;
 } csp_block_pass;
 

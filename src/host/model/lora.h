@@ -29,9 +29,9 @@ typedef enum csp_matrix {
 } csp_matrix;
 
 typedef struct csp_lora {
-    int64_t R;        /* rank; 0 = no adapter, the rest is not read          */
+    int64_t R; /* rank; 0 = no adapter, the rest is not read          */
     double alpha;
-    double dropout;   /* of the adapter's input, 0 <= p < 1                  */
+    double dropout; /* of the adapter's input, 0 <= p < 1                  */
     bool rslora;
     uint32_t targets; /* bit 1 << csp_matrix for each matrix with an adapter */
 } csp_lora;

@@ -26,15 +26,15 @@ typedef enum csp_family {
 enum { CSP_MAX_EOS = 8 };
 
 typedef struct csp_model_config {
-    csp_family family;        /* model_type                                                       */
-    int64_t D;                /* hidden_size                                                      */
-    int64_t F;                /* intermediate_size                                                */
-    int64_t L;                /* num_hidden_layers                                                */
-    int64_t H;                /* num_attention_heads                                              */
-    int64_t G;                /* num_key_value_heads                                              */
-    int64_t E;                /* head_dim, even                                                   */
-    int64_t V;                /* vocab_size                                                       */
-    double rms_eps;           /* rms_norm_eps                                                     */
+    csp_family family; /* model_type                                                       */
+    int64_t D;         /* hidden_size                                                      */
+    int64_t F;         /* intermediate_size                                                */
+    int64_t L;         /* num_hidden_layers                                                */
+    int64_t H;         /* num_attention_heads                                              */
+    int64_t G;         /* num_key_value_heads                                              */
+    int64_t E;         /* head_dim, even                                                   */
+    int64_t V;         /* vocab_size                                                       */
+    double rms_eps;    /* rms_norm_eps                                                     */
     csp_rope rope;
     int64_t max_position;     /* max_position_embeddings                                          */
     int64_t sliding_window;   /* 0 = none; texts longer than it are refused (csp_model_create)    */

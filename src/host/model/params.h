@@ -41,17 +41,18 @@ typedef enum csp_train_mode {
 enum { CSP_PARAM_NAME_BYTES = 128 };
 
 typedef struct csp_param {
-    char name[CSP_PARAM_NAME_BYTES]; /* in model.safetensors; adapters: in adapter_model.safetensors */
+    char name[CSP_PARAM_NAME_BYTES]; /* in model.safetensors; adapters: in adapter_model.safetensors
+                                      */
     csp_param_kind kind;
     csp_matrix matrix; /* CSP_MATRIX_COUNT where the kind has none              */
     int32_t layer;     /* -1 outside the blocks                                 */
     int ndim;
-    int64_t dim[2];    /* dim[1] = 1 where ndim is 1                            */
+    int64_t dim[2]; /* dim[1] = 1 where ndim is 1                            */
     bool trained;
-    bool decay;        /* weight decay applies: matrices, not norms and biases  */
-    csp_tensor value;  /* f32; without memory until csp_params_place            */
-    csp_tensor grad;   /* f32; none unless trained                              */
-    csp_tensor m, v;   /* f32 moments of AdamW; none unless trained             */
+    bool decay;       /* weight decay applies: matrices, not norms and biases  */
+    csp_tensor value; /* f32; without memory until csp_params_place            */
+    csp_tensor grad;  /* f32; none unless trained                              */
+    csp_tensor m, v;  /* f32 moments of AdamW; none unless trained             */
 } csp_param;
 
 /* The rows of one block by role; NULL where the model has no such tensor. */
@@ -70,7 +71,7 @@ typedef struct csp_params {
     int64_t trained;   /* rows with a gradient                             */
     csp_layer *layers; /* [L]                                              */
     csp_param *embed, *final_norm;
-    csp_param *head;   /* the embedding's row where tied                   */
+    csp_param *head; /* the embedding's row where tied                   */
 } csp_params;
 
 /*

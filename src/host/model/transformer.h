@@ -26,10 +26,10 @@ extern "C" {
 #endif
 
 typedef struct csp_model {
-    csp_backend *be;       /* not owned                                    */
-    csp_params *params;    /* config, lora, train are in here              */
-    csp_arena keep;        /* values, gradients, moments, rotary tables    */
-    csp_tensor cos, sin;   /* (max_len,E/2) f32                            */
+    csp_backend *be;     /* not owned                                    */
+    csp_params *params;  /* config, lora, train are in here              */
+    csp_arena keep;      /* values, gradients, moments, rotary tables    */
+    csp_tensor cos, sin; /* (max_len,E/2) f32                            */
     int64_t max_len;
 } csp_model;
 
@@ -40,9 +40,9 @@ typedef struct csp_model_options {
     const char *adapter;            /* PEFT folder with the adapters' values (its r, alpha, targets
                                        must be those of lora), or NULL: A random, B 0             */
     csp_train_mode train;
-    uint64_t seed;                  /* of random values                                           */
-    bool blank;                     /* values are left 0: a checkpoint will fill them             */
-    int64_t max_len;                /* rows of the longest text, both copies of an echo included  */
+    uint64_t seed;   /* of random values                                           */
+    bool blank;      /* values are left 0: a checkpoint will fill them             */
+    int64_t max_len; /* rows of the longest text, both copies of an echo included  */
 } csp_model_options;
 
 /*
@@ -61,10 +61,10 @@ CSP_CHECKED csp_status csp_model_bytes(const csp_params *params, int64_t max_len
 
 /* One packed batch on the device. */
 typedef struct csp_pack {
-    csp_tensor token;     /* (N) i32    0 <= token < V: checked by the host that made it           */
-    csp_tensor seq_start; /* (B+1) i32                                                             */
-    csp_tensor row_key;   /* (N) i64    csp_dropout.row_key; none: a pass without dropout          */
-    int64_t longest;      /* rows of the longest text, <= max_len                                  */
+    csp_tensor token; /* (N) i32    0 <= token < V: checked by the host that made it           */
+    csp_tensor seq_start; /* (B+1) i32 */
+    csp_tensor row_key; /* (N) i64    csp_dropout.row_key; none: a pass without dropout          */
+    int64_t longest;    /* rows of the longest text, <= max_len                                  */
 } csp_pack;
 
 /* How a pass sees the texts. The same in csp_model_fwd and csp_model_bwd. */
@@ -128,7 +128,7 @@ CSP_CHECKED csp_status csp_model_bwd(const csp_model *model, const csp_pack *pac
  *   scale     in   k: logits are k h e^T
  *   exclude   in   (V) u8 on the device, or none
  */
-csp_head csp_model_head(const csp_model *model, float scale, csp_pooling pooling,
+csp_head csp_model_head(const csp_model *model, float scale, csp_pool_kind pooling,
                         const csp_tensor *exclude);
 
 /* Where the head's gradient goes (the embedding's, where tied); none where it is frozen. */

@@ -27,7 +27,8 @@ CSP_CHECKED csp_status csp_weights_settle_tie(const char *dir, csp_model_config 
  * BF16 become f32. The values must be finite.
  *
  * Errors: CSP_ERR_IO; CSP_ERR_FORMAT naming the tensors that are missing, unexpected, or of a wrong
- *         shape or dtype, before any value is written; CSP_ERR_NUMERIC (NaN or infinity) naming the tensor.
+ *         shape or dtype, before any value is written; CSP_ERR_NUMERIC (NaN or infinity) naming the
+ * tensor.
  */
 CSP_CHECKED csp_status csp_weights_load(csp_backend *be, csp_params *params, const char *dir);
 

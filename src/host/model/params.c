@@ -1,0 +1,262 @@
+/*
+ * params.c - builds the table of parameters from a configuration, in the order of the network.
+ */
+#include "model/params.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+
+/* Outputs and inputs of a matrix. */
+static void matrix_shape(const csp_model_config *c, csp_matrix matrix, int64_t dim[2])
+{
+    switch (matrix) {
+    case CSP_MATRIX_Q:
+        dim[0] = c->H * c->E;
+        dim[1] = c->D;
+        break;
+    case CSP_MATRIX_K:
+    case CSP_MATRIX_V:
+        dim[0] = c->G * c->E;
+        dim[1] = c->D;
+        break;
+    case CSP_MATRIX_O:
+        dim[0] = c->D;
+        dim[1] = c->H * c->E;
+        break;
+    case CSP_MATRIX_DOWN:
+        dim[0] = c->D;
+        dim[1] = c->F;
+        break;
+    default: /* gate, up */
+        dim[0] = c->F;
+        dim[1] = c->D;
+        break;
+    }
+}
+
+static bool has_bias(const csp_model_config *c, csp_matrix matrix)
+{
+    return matrix == CSP_MATRIX_O ? c->o_bias : matrix < CSP_MATRIX_O && c->qkv_bias;
+}
+
+/* Appends a row; its name is format with what follows. */
+static csp_param *add(csp_params *params, csp_param_kind kind, int32_t layer, csp_matrix matrix,
+                      int ndim, const int64_t *dim, const char *format, ...) CSP_PRINTF(7, 8);
+
+static csp_param *add(csp_params *params, csp_param_kind kind, int32_t layer, csp_matrix matrix,
+                      int ndim, const int64_t *dim, const char *format, ...)
+{
+    csp_param *row = &params->rows[params->count++];
+    const bool lora = kind == CSP_PARAM_LORA_A || kind == CSP_PARAM_LORA_B;
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(row->name, sizeof(row->name), format, args);
+    va_end(args);
+    row->kind = kind;
+    row->layer = layer;
+    row->matrix = matrix;
+    row->ndim = ndim;
+    row->dim[0] = dim[0];
+    row->dim[1] = ndim > 1 ? dim[1] : 1;
+    row->trained = params->train == CSP_TRAIN_FULL || (params->train == CSP_TRAIN_LORA && lora);
+    row->decay = ndim > 1;
+    row->value = csp_tensor_view(NULL, CSP_F32, ndim, dim);
+    row->grad = row->trained ? row->value : csp_tensor_none();
+    row->m = row->grad;
+    row->v = row->grad;
+    params->trained += row->trained ? 1 : 0;
+    return row;
+}
+
+static void add_matrix(csp_params *params, int32_t n, csp_layer *layer, csp_matrix matrix)
+{
+    const csp_lora *lora = &params->lora;
+    const char *part = matrix <= CSP_MATRIX_O ? "self_attn" : "mlp";
+    const char *name = csp_matrix_name(matrix);
+    int64_t dim[2];
+
+    matrix_shape(&params->config, matrix, dim);
+    layer->weight[matrix] = add(params, CSP_PARAM_WEIGHT, n, matrix, 2, dim,
+                                "model.layers.%d.%s.%s.weight", n, part, name);
+    if (has_bias(&params->config, matrix)) {
+        layer->bias[matrix] = add(params, CSP_PARAM_BIAS, n, matrix, 1, dim,
+                                  "model.layers.%d.%s.%s.bias", n, part, name);
+    }
+    if (lora->R > 0 && (lora->targets >> matrix & 1u) != 0) {
+        layer->lora_a[matrix] =
+            add(params, CSP_PARAM_LORA_A, n, matrix, 2, (int64_t[]) { lora->R, dim[1] },
+                "base_model.model.model.layers.%d.%s.%s.lora_A.weight", n, part, name);
+        layer->lora_b[matrix] =
+            add(params, CSP_PARAM_LORA_B, n, matrix, 2, (int64_t[]) { dim[0], lora->R },
+                "base_model.model.model.layers.%d.%s.%s.lora_B.weight", n, part, name);
+    }
+}
+
+static void add_layer(csp_params *params, int32_t n, csp_layer *layer)
+{
+    const csp_model_config *c = &params->config;
+    const csp_matrix none = CSP_MATRIX_COUNT;
+
+    layer->attn_norm = add(params, CSP_PARAM_ATTN_NORM, n, none, 1, &c->D,
+                           "model.layers.%d.input_layernorm.weight", n);
+    for (int m = CSP_MATRIX_Q; m <= CSP_MATRIX_O; m++) {
+        add_matrix(params, n, layer, (csp_matrix)m);
+    }
+    if (c->qk_norm) {
+        layer->q_norm = add(params, CSP_PARAM_Q_NORM, n, none, 1, &c->E,
+                            "model.layers.%d.self_attn.q_norm.weight", n);
+        layer->k_norm = add(params, CSP_PARAM_K_NORM, n, none, 1, &c->E,
+                            "model.layers.%d.self_attn.k_norm.weight", n);
+    }
+    layer->mlp_norm = add(params, CSP_PARAM_MLP_NORM, n, none, 1, &c->D,
+                          "model.layers.%d.post_attention_layernorm.weight", n);
+    for (int m = CSP_MATRIX_GATE; m <= CSP_MATRIX_DOWN; m++) {
+        add_matrix(params, n, layer, (csp_matrix)m);
+    }
+}
+
+csp_status csp_params_create(const csp_model_config *config, const csp_lora *lora,
+                             csp_train_mode train, csp_params **out)
+{
+    /* Norms, q and k norm, and weight, bias, A, B of each matrix. */
+    const int64_t rows_of_layer = 4 + 4 * CSP_MATRIX_COUNT;
+    const int64_t shape[] = { config->V, config->D };
+    const csp_matrix none = CSP_MATRIX_COUNT;
+    csp_params *params = NULL;
+    csp_status status;
+
+    if ((train == CSP_TRAIN_LORA) != (lora->R > 0) && train != CSP_TRAIN_NONE) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT,
+                        train == CSP_TRAIN_LORA
+                            ? "training adapters needs a rank above 0"
+                            : "full training takes no adapters: merge them first");
+    }
+    if (lora->R > 0) {
+        CSP_TRY(csp_lora_check(lora, "adapter"));
+    }
+    CSP_TRY_GOTO(csp_alloc_zero("parameter table", 1, sizeof(*params), &params));
+    params->config = *config;
+    params->lora = *lora;
+    params->train = train;
+    CSP_TRY_GOTO(csp_alloc_zero("parameter table", config->L * rows_of_layer + 3,
+                                sizeof(*params->rows), &params->rows));
+    CSP_TRY_GOTO(
+        csp_alloc_zero("parameter table", config->L, sizeof(*params->layers), &params->layers));
+    params->embed =
+        add(params, CSP_PARAM_EMBED, -1, none, 2, shape, "%s", "model.embed_tokens.weight");
+    for (int64_t l = 0; l < config->L; l++) {
+        add_layer(params, (int32_t)l, &params->layers[l]);
+    }
+    params->final_norm =
+        add(params, CSP_PARAM_FINAL_NORM, -1, none, 1, &config->D, "%s", "model.norm.weight");
+    params->head = config->tied
+                       ? params->embed
+                       : add(params, CSP_PARAM_HEAD, -1, none, 2, shape, "%s", "lm_head.weight");
+    *out = params;
+    return CSP_OK;
+
+fail:
+    csp_params_destroy(params);
+    return status;
+}
+
+void csp_params_destroy(csp_params *params)
+{
+    if (params != NULL) {
+        free(params->rows);
+        free(params->layers);
+        free(params);
+    }
+}
+
+csp_status csp_params_place(csp_params *params, csp_arena *keep)
+{
+    /* By purpose, not by row: a checkpoint or a sum over ranks walks one purpose at a time. */
+    for (int purpose = 0; purpose < 4; purpose++) {
+        for (int64_t i = 0; i < params->count; i++) {
+            csp_param *row = &params->rows[i];
+            csp_tensor *t[] = { &row->value, &row->grad, &row->m, &row->v };
+
+            if (purpose == 0 || row->trained) {
+                CSP_TRY(csp_arena_tensor(keep, CSP_F32, row->ndim, row->dim, t[purpose]));
+            }
+        }
+    }
+    return CSP_OK;
+}
+
+csp_status csp_params_bytes(const csp_params *params, size_t *out)
+{
+    csp_arena ruler = { 0 };
+
+    for (int64_t i = 0; i < params->count; i++) {
+        const csp_param *row = &params->rows[i];
+        csp_tensor t;
+
+        for (int copy = 0; copy < (row->trained ? 4 : 1); copy++) {
+            CSP_TRY(csp_arena_tensor(&ruler, CSP_F32, row->ndim, row->dim, &t));
+        }
+    }
+    *out = ruler.peak;
+    return CSP_OK;
+}
+
+void csp_params_elements(const csp_params *params, int64_t *all, int64_t *trained)
+{
+    int64_t sum = 0, of_trained = 0;
+
+    for (int64_t i = 0; i < params->count; i++) {
+        const int64_t n = params->rows[i].dim[0] * params->rows[i].dim[1];
+
+        sum += n;
+        of_trained += params->rows[i].trained ? n : 0;
+    }
+    if (all != NULL) {
+        *all = sum;
+    }
+    if (trained != NULL) {
+        *trained = of_trained;
+    }
+}
+
+csp_param *csp_params_find(const csp_params *params, const char *name)
+{
+    for (int64_t i = 0; i < params->count; i++) {
+        if (strcmp(params->rows[i].name, name) == 0) {
+            return &params->rows[i];
+        }
+    }
+    return NULL;
+}
+
+void csp_params_optim(const csp_params *params, csp_optim_tensor *tensors)
+{
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < params->count; i++) {
+        const csp_param *row = &params->rows[i];
+
+        if (row->trained) {
+            tensors[n++] = (csp_optim_tensor) { .value = row->value,
+                                                .grad = row->grad,
+                                                .m = row->m,
+                                                .v = row->v,
+                                                .decay = row->decay };
+        }
+    }
+}
+
+csp_status csp_params_zero_grads(csp_backend *be, csp_params *params)
+{
+    for (int64_t i = 0; i < params->count; i++) {
+        if (params->rows[i].trained) {
+            CSP_TRY(csp_backend_zero(be, &params->rows[i].grad));
+        }
+    }
+    return CSP_OK;
+}
