@@ -100,7 +100,7 @@ CSP_CHECKED csp_status csp_info_nce(csp_backend *be, const csp_tensor *s, const 
 CSP_CHECKED csp_status csp_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows,
                                        csp_tensor *sum, csp_tensor *count);
 
-typedef enum csp_regularizer { CSP_REG_FLOPS = 0, CSP_REG_L1 = 1 } csp_regularizer;
+typedef enum csp_reg_kind { CSP_REG_FLOPS = 0, CSP_REG_L1 = 1 } csp_reg_kind;
 
 /*
  * The sparsity term of one side and its gradient.
@@ -117,7 +117,7 @@ typedef enum csp_regularizer { CSP_REG_FLOPS = 0, CSP_REG_L1 = 1 } csp_regulariz
  *
  * Stream:     waits for be.
  */
-CSP_CHECKED csp_status csp_regularize(csp_backend *be, csp_regularizer kind, const csp_sparse *w,
+CSP_CHECKED csp_status csp_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w,
                                       int64_t rows, const csp_tensor *sum, int64_t M, float lambda,
                                       csp_tensor *dw, double *value);
 

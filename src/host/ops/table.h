@@ -63,7 +63,7 @@ struct csp_ops {
                            const csp_tensor *mask, csp_tensor *ds, double *row_loss);
     csp_status (*column_sums)(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
                               csp_tensor *count);
-    csp_status (*regularize)(csp_backend *be, csp_regularizer kind, const csp_sparse *w,
+    csp_status (*regularize)(csp_backend *be, csp_reg_kind kind, const csp_sparse *w,
                              int64_t rows, const csp_tensor *sum, int64_t M, float lambda,
                              csp_tensor *dw, double *value);
     csp_status (*grad_squares)(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
