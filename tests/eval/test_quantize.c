@@ -1,0 +1,115 @@
+/*
+ * test_quantize.c - pruning against sorting, and every scheme at its edges.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/rng.h"
+#include "eval/quantize.h"
+
+enum { LONGEST = 300 };
+
+static void keeps_the_largest_and_of_equals_the_lowest_term(void **state)
+{
+    const csp_rng rng = { .seed = 1, .draw = CSP_DRAW_TEST };
+    uint64_t at = 0;
+
+    for (int64_t n = 0; n <= LONGEST; n = n * 3 / 2 + 1) {
+        for (int64_t k = 0; k <= n + 1; k = k * 2 + 1) {
+            int32_t term[LONGEST], got_term[LONGEST];
+            float weight[LONGEST], got_weight[LONGEST];
+            int64_t kept, seen = 0;
+
+            for (int64_t i = 0; i < n; i++) {
+                term[i] = got_term[i] = (int32_t)(3 * i);
+                /* Few distinct values: many ties. */
+                weight[i] = got_weight[i] = (float)csp_rng_below(rng, at++, 7) + 1.0f;
+            }
+            kept = csp_prune_row(got_term, got_weight, n, k);
+            assert_int_equal(kept, n < k ? n : k);
+            for (int64_t i = 0; i < n; i++) {
+                int64_t better = 0;
+
+                for (int64_t j = 0; j < n; j++) {
+                    better += weight[j] > weight[i] || (weight[j] == weight[i] && j < i);
+                }
+                if (better < k) {
+                    assert_int_equal(got_term[seen], term[i]);
+                    assert_true(got_weight[seen] == weight[i]);
+                    seen++;
+                }
+            }
+            assert_int_equal(seen, kept);
+        }
+    }
+}
+
+static void reads_schemes_and_refuses_others(void **state)
+{
+    static const char *const bad[] = { "",         "round",    "round:", "round:0",    "round:-1",
+                                       "round:x",  "round:1x", "none:1", "u8-max:2",   "ceil:nan",
+                                       "ceil:inf", "Round:10", ":",      "round:1e999" };
+    csp_quant q;
+
+    assert_int_equal(csp_quant_parse("none", &q), CSP_OK);
+    assert_int_equal(q.kind, CSP_QUANT_NONE);
+    assert_int_equal(csp_quant_parse("round:100", &q), CSP_OK);
+    assert_int_equal(q.kind, CSP_QUANT_ROUND);
+    assert_true(q.scale == 100.0);
+    assert_int_equal(csp_quant_parse("ceil:51.2", &q), CSP_OK);
+    assert_true(q.scale == 51.2);
+    assert_int_equal(csp_quant_parse("u8-max", &q), CSP_OK);
+    assert_int_equal(q.kind, CSP_QUANT_U8_MAX);
+    assert_string_equal(csp_quant_name(q.kind), "u8-max");
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_int_equal(csp_quant_parse(bad[i], &q), CSP_ERR_ARGUMENT);
+        assert_int_equal(q.kind, CSP_QUANT_U8_MAX);
+    }
+}
+
+static void rounds_drops_and_clips(void **state)
+{
+    csp_quant round100, ceil100, u8;
+    csp_quant_counts c = { 0 };
+
+    assert_int_equal(csp_quant_parse("round:100", &round100), CSP_OK);
+    assert_int_equal(csp_quant_parse("ceil:100", &ceil100), CSP_OK);
+    assert_int_equal(csp_quant_parse("u8-max", &u8), CSP_OK);
+    assert_int_equal(csp_quant_impact(&round100, 1.25f, 255, &c), 125);
+    assert_int_equal(csp_quant_impact(&round100, 0.004f, 255, &c), 0);
+    assert_int_equal(csp_quant_impact(&round100, 2.55f, 255, &c), 255);
+    assert_int_equal(csp_quant_impact(&round100, 2.56f, 255, &c), 255);
+    assert_int_equal(csp_quant_impact(&round100, 3e38f, INT32_MAX, &c), INT32_MAX);
+    assert_int_equal(c.kept, 4);
+    assert_int_equal(c.dropped, 1);
+    assert_int_equal(c.clipped, 2);
+    assert_int_equal(csp_quant_impact(&ceil100, 0.004f, 255, &c), 1);
+    assert_int_equal(csp_quant_impact(&ceil100, 0.0f, 255, &c), 0);
+    csp_quant_fit(&u8, 3.7f);
+    c = (csp_quant_counts) { 0 };
+    assert_int_equal(csp_quant_impact(&u8, 3.7f, 255, &c), 255);
+    assert_int_equal(csp_quant_impact(&u8, 3.7f / 255.0f, 255, &c), 1);
+    assert_int_equal(csp_quant_impact(&u8, 0.005f, 255, &c), 0);
+    assert_int_equal(c.clipped, 0);
+    csp_quant_fit(&u8, 0.0f);
+    assert_true(u8.scale == 1.0);
+    csp_quant_fit(&round100, 9.0f);
+    assert_true(round100.scale == 100.0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(keeps_the_largest_and_of_equals_the_lowest_term),
+        cmocka_unit_test(reads_schemes_and_refuses_others),
+        cmocka_unit_test(rounds_drops_and_clips),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
