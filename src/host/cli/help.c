@@ -5,25 +5,22 @@
 
 enum { HELP_COLUMN = 30, HELP_WIDTH = 100 };
 
-/* Writes text in lines of at most HELP_WIDTH columns; the first begins at column, others indented.
- */
+/* Writes text in lines of at most HELP_WIDTH columns; it begins at column, later lines indented. */
 static void print_wrapped(FILE *stream, const char *text, size_t column, size_t indent)
 {
-    while (*text != '\0') {
+    for (bool first = true; *text != '\0'; first = false) {
         const size_t word = strcspn(text, " ");
 
-        if (column + 1 + word > HELP_WIDTH && column > indent) {
+        if (!first && column + 1 + word > HELP_WIDTH) {
             fprintf(stream, "\n%*s", (int)indent, "");
             column = indent;
+        } else if (!first) {
+            fputc(' ', stream);
+            column++;
         }
         fprintf(stream, "%.*s", (int)word, text);
         column += word;
-        text += word;
-        if (*text == ' ') {
-            fputc(' ', stream);
-            column++;
-            text++;
-        }
+        text += word + strspn(text + word, " ");
     }
     fputc('\n', stream);
 }

@@ -10,13 +10,14 @@
 #include <unistd.h>
 
 #include "cli/args.h"
+#include "cli/commands.h"
 #include "cli/exit_code.h"
 #include "config/suggest.h"
 #include "core/log.h"
 
 /* One line a subcommand, in the order of a first session. */
 static const csp_command *const commands[] = {
-    NULL, /* ends the table */
+    &csp_cmd_config, NULL, /* ends the table */
 };
 
 static const csp_command *find_command(const char *name)

@@ -1,0 +1,8 @@
+/*
+ * commands.h - every subcommand, one line each. main.c lists them in the order of --help.
+ */
+#pragma once
+
+#include "cli/args.h"
+
+extern const csp_command csp_cmd_config;

@@ -1,0 +1,179 @@
+/* resolve.c - what depends on several settings: inherited values, computed ones, and the checks. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/config.h"
+#include "config/origin.h"
+
+static const csp_section *find_section(const char *name)
+{
+    for (int s = 0; s < csp_section_count; s++) {
+        if (strcmp(csp_sections[s].name, name) == 0) {
+            return &csp_sections[s];
+        }
+    }
+    CSP_ASSERT(!"a section inherits from one that exists");
+    return NULL;
+}
+
+/* Keeps every value as text, before computed ones take their place. */
+static csp_status keep_texts(csp_config *config)
+{
+    for (int s = 0; s < csp_section_count; s++) {
+        const csp_section *section = &csp_sections[s];
+
+        for (int f = 0; f < section->count; f++) {
+            csp_origin *origin = &config->origins[csp_origin_first(s) + f];
+            char *text = NULL;
+            size_t bytes = 0;
+            FILE *stream = open_memstream(&text, &bytes);
+
+            if (stream == NULL) {
+                return CSP_FAIL(CSP_ERR_MEMORY, "config: no memory for its values");
+            }
+            csp_field_write(&section->fields[f], csp_section_object(section, config), stream);
+            if (fclose(stream) != 0) {
+                free(text);
+                return CSP_FAIL(CSP_ERR_MEMORY, "config: no memory for its values");
+            }
+            free(origin->text);
+            origin->text = text;
+        }
+    }
+    return CSP_OK;
+}
+
+static csp_status inherit(csp_config *config)
+{
+    for (int s = 0; s < csp_section_count; s++) {
+        const csp_section *section = &csp_sections[s];
+
+        for (int f = 0; f < section->count && section->inherits != NULL; f++) {
+            if (!config->origins[csp_origin_first(s) + f].is_set) {
+                const csp_section *from = find_section(section->inherits);
+
+                CSP_TRY(csp_field_copy(&section->fields[f], csp_section_object(from, config),
+                                       csp_section_object(section, config)));
+            }
+        }
+    }
+    return CSP_OK;
+}
+
+static void compute_learning_rate(csp_optim_settings *optim, bool lora)
+{
+    if (optim->learning_rate == 0.0) {
+        optim->learning_rate = lora ? 1e-4 : 2e-5;
+    }
+}
+
+csp_status csp_config_resolve(csp_config *config)
+{
+    CSP_TRY(keep_texts(config));
+    CSP_TRY(inherit(config));
+    config->lora.enabled = config->lora.enabled && config->lora.r > 0;
+    compute_learning_rate(&config->optim, config->lora.enabled);
+    compute_learning_rate(&config->adapt.optim, config->lora.enabled);
+    compute_learning_rate(&config->contrastive.optim, config->lora.enabled);
+    if (config->contrastive.ramp_steps < 0) {
+        config->contrastive.ramp_steps = config->contrastive.max_steps / 3;
+    }
+    return CSP_OK;
+}
+
+bool csp_config_has_phase(const csp_config *config, const char *phase)
+{
+    for (int64_t i = 0; i < config->run.phases.count; i++) {
+        if (strcmp(config->run.phases.values[i], phase) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static csp_status check_required(const csp_config *config)
+{
+    if (config->model.path == NULL || config->model.path[0] == '\0') {
+        return CSP_FAIL(CSP_ERR_CONFIG, "model.path is required: the folder of the model to train");
+    }
+    if (config->run.output_dir == NULL || config->run.output_dir[0] == '\0') {
+        return CSP_FAIL(CSP_ERR_CONFIG, "run.output_dir is required: where checkpoints go");
+    }
+    if (config->run.phases.count == 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "run.phases is empty: adapt, contrastive or both");
+    }
+    if (config->run.phases.count == 2 && strcmp(config->run.phases.values[0], "adapt") != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "run.phases: adapt comes before contrastive");
+    }
+    return CSP_OK;
+}
+
+static csp_status check_data(const csp_config *config)
+{
+    const csp_data_settings *data = &config->data;
+
+    if (csp_config_has_phase(config, "adapt") && data->text.count == 0 && data->corpus == NULL) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "run.phases names adapt, but neither data.text nor data.corpus is set");
+    }
+    if (csp_config_has_phase(config, "contrastive") && data->train == NULL &&
+        (data->corpus == NULL || data->qrels == NULL)) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "run.phases names contrastive, but neither data.train nor "
+                                        "data.corpus with data.qrels is set");
+    }
+    if (data->train != NULL && (data->queries != NULL || data->qrels != NULL)) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "data.train has its own queries and judgements: leave "
+                                        "data.queries and data.qrels out");
+    }
+    if (config->run.eval_steps > 0 && (data->dev_qrels == NULL || data->corpus == NULL)) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "run.eval_steps is %lld, but data.corpus and "
+                        "data.dev_qrels, which it evaluates on, are not both set",
+                        (long long)config->run.eval_steps);
+    }
+    return CSP_OK;
+}
+
+/* A micro-batch must hold the longest text. */
+static csp_status check_micro_batch(const char *phase, const csp_batch_settings *batch,
+                                    int64_t longest)
+{
+    if (batch->micro_batch_tokens > 0 && batch->micro_batch_tokens < longest) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "%s.batch.micro_batch_tokens is %lld, but one text may have %lld tokens",
+                        phase, (long long)batch->micro_batch_tokens, (long long)longest);
+    }
+    return CSP_OK;
+}
+
+static csp_status check_sizes(const csp_config *config)
+{
+    const csp_model_settings *model = &config->model;
+    const int64_t copies = model->variant == 1 ? 2 : 1; /* echo writes a text twice */
+    const int64_t longest = model->query_max_len > model->passage_max_len ? model->query_max_len
+                                                                          : model->passage_max_len;
+    const int64_t tokens = copies * (longest + model->append_eos) + model->add_bos;
+
+    if (csp_config_has_phase(config, "adapt")) {
+        CSP_TRY(check_micro_batch("adapt", &config->adapt.batch, config->adapt.max_len));
+    }
+    if (csp_config_has_phase(config, "contrastive")) {
+        CSP_TRY(check_micro_batch("contrastive", &config->contrastive.batch, tokens));
+    }
+    return CSP_OK;
+}
+
+csp_status csp_config_validate(const csp_config *config)
+{
+    CSP_TRY(check_required(config));
+    CSP_TRY(check_data(config));
+    CSP_TRY(check_sizes(config));
+    if (config->lora.enabled && config->lora.target_modules.count == 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "lora.target_modules is empty: nothing would be trained");
+    }
+    if (config->device.name == CSP_DEVICE_CPU && config->device.precision == CSP_PRECISION_BF16) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "device.precision bf16: the CPU backend computes in fp32 only");
+    }
+    return CSP_OK;
+}
