@@ -1,0 +1,28 @@
+/*
+ * compare.h - how a test judges numbers: the worst element, as a multiple of what arithmetic
+ * allows.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#define UNIT_F32 0x1p-24 /* half the spacing at 1: the rounding unit of each type */
+#define UNIT_BF16 0x1p-8
+
+/*
+ * Worst error as a multiple of what is allowed: max_i |got_i - want_i| / (bound * mag_i).
+ *
+ *   want, mag   n values each, from the f64 reference. mag_i is the sum of the absolute
+ *               values of the terms that want_i adds up (|want_i| itself where nothing is
+ *               summed), so a cancelled sum is judged by the size of its terms.
+ *   bound       rounding unit of the type, times the number of roundings the op may make.
+ *
+ * At most 1 passes. A NaN or an infinity in got returns INFINITY, as does any difference
+ * where mag_i is 0. Prints the worst element under the name what if it does not pass.
+ */
+double worst_ratio(const char *what, const float *got, const double *want, const double *mag,
+                   int64_t n, double bound);
+
+/* The same for results that are stored as doubles (column sums, losses). */
+double worst_ratio_f64(const char *what, const double *got, const double *want, const double *mag,
+                       int64_t n, double bound);

@@ -1,0 +1,66 @@
+/*
+ * rig.h - what an op test stands on: a backend, seeded inputs, guarded outputs, host access.
+ *
+ * Every tensor a rig gives lies in device memory between two guards. Inputs are remembered, so that
+ * rig_check_guards also sees an op that writes what it should only read. Anything that fails in the
+ * rig itself fails the running test.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "ops/backend.h"
+
+typedef struct rig {
+    csp_backend *be;
+    csp_arena arena; /* device memory of the tensors of one rig_begin         */
+    uint64_t seed;   /* of rig_begin                                          */
+    uint32_t drawn;  /* tensors drawn since: each is a sequence of its own    */
+    struct rig_piece *pieces;
+    int64_t piece_count, piece_capacity;
+    void **blocks; /* host memory given since rig_begin                     */
+    int64_t block_count, block_capacity;
+} rig;
+
+/* Forgets all tensors and host blocks given so far and seeds the next ones. */
+void rig_begin(rig *r, uint64_t seed);
+
+/* Inputs: checked by rig_check_guards to be left as they are. dtype CSP_F32 for the first two. */
+csp_tensor rig_normal(rig *r, csp_dtype dtype, int ndim, const int64_t *dims);
+csp_tensor rig_uniform(rig *r, double low, double high, int ndim, const int64_t *dims);
+/* (n) i32 in 0 .. below-1. */
+csp_tensor rig_indices(rig *r, int64_t below, int64_t n);
+/* (B+1) i32: random cuts of N rows, empty texts included; rig_lengths: as given. */
+csp_tensor rig_cuts(rig *r, int64_t B, int64_t N);
+csp_tensor rig_lengths(rig *r, int64_t B, const int64_t *length);
+/* (N) u8, each 1 with probability 3/4. */
+csp_tensor rig_mask(rig *r, int64_t N);
+/* A copy of host memory. */
+csp_tensor rig_input(rig *r, csp_dtype dtype, int ndim, const int64_t *dims, const void *host);
+
+/* Outputs: bytes of 0xFF (a NaN, a -1), or seeded normal numbers for what is added to. */
+csp_tensor rig_output(rig *r, csp_dtype dtype, int ndim, const int64_t *dims);
+csp_tensor rig_accumulated(rig *r, int ndim, const int64_t *dims);
+
+/* An in,out copy of t, of its own and without the check that it stays: for aliasing tests. */
+csp_tensor rig_copy(rig *r, const csp_tensor *t);
+
+/* Host memory until the next rig_begin. rig_host waits for the backend and downloads. */
+double *rig_doubles(rig *r, int64_t n);
+int32_t *rig_ints(rig *r, int64_t n);
+void *rig_host(rig *r, const csp_tensor *t);
+double *rig_as_doubles(rig *r, const csp_tensor *t);
+
+/* Nothing was written beside a tensor of this rig, and inputs are what they were. */
+void rig_check_guards(rig *r);
+/* t holds just what the rig put into it. */
+void rig_check_untouched(rig *r, const csp_tensor *t);
+/* Both hold the same bytes. */
+void rig_check_same(rig *r, const csp_tensor *a, const csp_tensor *b);
+
+struct CMUnitTest;
+/*
+ * Opens the backend named by argv[1] ("cpu" without one), with argv[2] threads (2), runs the tests
+ * with the rig as their state. Returns what main returns: 77 where there is no such device.
+ */
+int rig_main(int argc, char **argv, const struct CMUnitTest *tests, int64_t count);

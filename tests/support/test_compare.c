@@ -1,0 +1,105 @@
+/* test_compare.c - what the comparator and the gradient check must accept and reject. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "support/compare.h"
+#include "support/gradcheck.h"
+
+static void equal_arrays_give_0(void **state)
+{
+    const float got[] = { 1.0f, -2.5f, 0.0f };
+    const double want[] = { 1.0, -2.5, 0.0 };
+
+    (void)state;
+    assert_true(worst_ratio("x", got, want, want, 3, UNIT_F32) == 0.0);
+    assert_true(worst_ratio("x", got, want, want, 0, UNIT_F32) == 0.0);
+}
+
+static void an_error_beyond_the_bound_fails(void **state)
+{
+    const float got[] = { 1.0f, 0.75f + 0x1p-23f };
+    const double want[] = { 1.0, 0.75 };
+    const double mag[] = { 1.0, 0.75 };
+    const double ratio = worst_ratio("x (expected)", got, want, mag, 2, UNIT_F32);
+
+    (void)state;
+    assert_true(fabs(ratio - 8.0 / 3.0) <= 1e-12);
+    assert_true(worst_ratio("x", got, want, mag, 2, 3.0 * UNIT_F32) <= 1.0);
+}
+
+static void a_nan_and_an_infinity_fail_at_any_bound(void **state)
+{
+    const double want[] = { 1.0, 1.0 };
+    const float nan_last[] = { 1.0f, NAN }, nan_first[] = { NAN, 1.0f }, inf[] = { 1.0f, INFINITY };
+
+    (void)state;
+    assert_true(isinf(worst_ratio("x (expected)", nan_last, want, want, 2, 1e30)));
+    assert_true(isinf(worst_ratio("x (expected)", nan_first, want, want, 2, 1e30)));
+    assert_true(isinf(worst_ratio("x (expected)", inf, want, want, 2, 1e30)));
+}
+
+static void a_reference_that_is_nan_fails(void **state)
+{
+    const double want[] = { NAN };
+    const float got[] = { 1.0f };
+
+    (void)state;
+    assert_true(isinf(worst_ratio("x (expected)", got, want, want, 1, 1.0)));
+}
+
+static void anything_fails_where_exactly_0_is_expected(void **state)
+{
+    const double want[] = { 0.0 };
+    const float got[] = { 1e-30f };
+
+    (void)state;
+    assert_true(isinf(worst_ratio("x (expected)", got, want, want, 1, 1.0)));
+}
+
+static void doubles_are_judged_the_same_way(void **state)
+{
+    const double want[] = { 1.0, 2.0 }, near[] = { 1.0, 2.0 + 0x1p-51 }, bad[] = { 1.0, NAN };
+
+    (void)state;
+    assert_true(worst_ratio_f64("x", near, want, want, 2, 0x1p-52) <= 1.0);
+    assert_true(worst_ratio_f64("x (expected)", near, want, want, 2, 0x1p-53) > 1.0);
+    assert_true(isinf(worst_ratio_f64("x (expected)", bad, want, want, 2, 1.0)));
+}
+
+static double cubes(const double *x, const void *context)
+{
+    (void)context;
+    return x[0] * x[0] * x[0] + 2.0 * x[0] * x[1];
+}
+
+static void the_gradient_check_tells_right_from_wrong(void **state)
+{
+    double x[] = { 0.7, -1.3 };
+    const double right[] = { 3.0 * 0.49 - 2.6, 1.4 };
+    const double wrong[] = { 3.0 * 0.49 - 2.6, 1.4 * (1.0 + 1e-5) };
+
+    (void)state;
+    assert_true(gradient_distance(cubes, NULL, x, right, 2) <= 1e-9);
+    assert_true(gradient_distance(cubes, NULL, x, wrong, 2) > GRADIENT_LIMIT);
+    assert_true(x[0] == 0.7 && x[1] == -1.3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equal_arrays_give_0),
+        cmocka_unit_test(an_error_beyond_the_bound_fails),
+        cmocka_unit_test(a_nan_and_an_infinity_fail_at_any_bound),
+        cmocka_unit_test(a_reference_that_is_nan_fails),
+        cmocka_unit_test(anything_fails_where_exactly_0_is_expected),
+        cmocka_unit_test(doubles_are_judged_the_same_way),
+        cmocka_unit_test(the_gradient_check_tells_right_from_wrong),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
