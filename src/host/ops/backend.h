@@ -23,7 +23,7 @@ typedef struct csp_backend {
 } csp_backend;
 
 /*
- * Opens a backend by name: "cpu"; "auto" is the best there is.
+ * Opens a backend by name: "cpu"; "auto" is the last registered that opens, so register the best last.
  *
  *   threads   in   0 = one for each core this process may run on
  *

@@ -1,0 +1,234 @@
+/*
+ * backend.c - fills csp_ops for the CPU, and its memory: arenas straight from the system, so that
+ * pages come when they are first touched, and scratch blocks that only grow.
+ */
+#include "cpu/backend.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/fault.h"
+#include "core/memory.h"
+#include "core/size.h"
+#include "cpu/cpu.h"
+
+enum { MAX_THREADS = 1024 };
+static const size_t HUGE_PAGE = (size_t)2 << 20;
+
+/* Anonymous memory, huge pages where the system likes: fewer page faults and TLB misses. */
+static csp_status map_memory(const char *what, size_t bytes, void **out)
+{
+    const size_t rounded = csp_size_round_up(bytes > 0 ? bytes : 1, 4096);
+    void *at;
+
+    if (rounded < bytes || csp_fault_here()) {
+        return CSP_FAIL(CSP_ERR_MEMORY, "%s: no memory for %zu bytes", what, bytes);
+    }
+    at = mmap(NULL, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+              -1, 0);
+    if (at == MAP_FAILED) {
+        return CSP_FAIL(CSP_ERR_MEMORY, "%s: no memory for %zu bytes: %s", what, bytes,
+                        strerror(errno));
+    }
+    if (rounded >= HUGE_PAGE) {
+        (void)madvise(at, rounded, MADV_HUGEPAGE); /* a wish: refused on kernels without them */
+    }
+    *out = at;
+    return CSP_OK;
+}
+
+static void unmap_memory(void *at, size_t bytes)
+{
+    if (at != NULL) {
+        (void)munmap(at, csp_size_round_up(bytes > 0 ? bytes : 1, 4096));
+    }
+}
+
+csp_status cpu_block_grow(csp_backend *be, cpu_block *block, size_t bytes)
+{
+    /* A quarter more than asked, so that slowly growing batches do not map again each time. */
+    const size_t wanted = csp_size_round_up(bytes + bytes / 4, 4096);
+    void *at;
+
+    if (bytes <= block->bytes) {
+        return CSP_OK;
+    }
+    CSP_TRY(map_memory("scratch", wanted, &at));
+    unmap_memory(block->at, block->bytes);
+    block->at = at;
+    block->bytes = wanted;
+    __atomic_fetch_add(&cpu_state_of(be)->allocations, 1, __ATOMIC_RELAXED);
+    return CSP_OK;
+}
+
+csp_status cpu_scratch(csp_backend *be, int thread, size_t bytes, void **out)
+{
+    cpu_block *block = &cpu_state_of(be)->of_thread[thread];
+
+    CSP_ASSERT(thread >= 0 && thread < be->threads);
+    CSP_TRY(cpu_block_grow(be, block, bytes));
+    *out = block->at;
+    return CSP_OK;
+}
+
+csp_status cpu_shared(csp_backend *be, size_t bytes, void **out)
+{
+    cpu_block *block = &cpu_state_of(be)->shared;
+
+    CSP_TRY(cpu_block_grow(be, block, bytes));
+    *out = block->at;
+    return CSP_OK;
+}
+
+csp_status cpu_scratch_each(csp_backend *be, size_t bytes)
+{
+    for (int thread = 0; thread < be->threads; thread++) {
+        CSP_TRY(cpu_block_grow(be, &cpu_state_of(be)->of_thread[thread], bytes));
+    }
+    return CSP_OK;
+}
+
+static void cpu_destroy(csp_backend *be)
+{
+    cpu_state *state = be->state;
+
+    if (state != NULL) {
+        for (int thread = 0; state->of_thread != NULL && thread < be->threads; thread++) {
+            unmap_memory(state->of_thread[thread].at, state->of_thread[thread].bytes);
+        }
+        unmap_memory(state->shared.at, state->shared.bytes);
+        unmap_memory(state->gemm.at, state->gemm.bytes);
+        free(state->of_thread);
+        free(state);
+    }
+    free(be);
+}
+
+static csp_status cpu_reserve(csp_backend *be, size_t bytes, csp_arena *out)
+{
+    void *at;
+
+    (void)be;
+    CSP_TRY(map_memory("arena", bytes, &at));
+    *out = (csp_arena) { at, bytes, 0, 0 };
+    return CSP_OK;
+}
+
+static void cpu_release(csp_backend *be, csp_arena *arena)
+{
+    (void)be;
+    unmap_memory(arena->base, arena->capacity);
+}
+
+static csp_status cpu_upload(csp_backend *be, const void *host, csp_tensor *dst)
+{
+    (void)be;
+    memcpy(dst->data, host, csp_tensor_bytes(dst));
+    return CSP_OK;
+}
+
+static csp_status cpu_download(csp_backend *be, const csp_tensor *src, void *host)
+{
+    (void)be;
+    memcpy(host, src->data, csp_tensor_bytes(src));
+    return CSP_OK;
+}
+
+static csp_status cpu_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst)
+{
+    (void)be;
+    memmove(dst->data, src->data, csp_tensor_bytes(src));
+    return CSP_OK;
+}
+
+static csp_status cpu_zero(csp_backend *be, csp_tensor *t)
+{
+    (void)be;
+    memset(t->data, 0, csp_tensor_bytes(t));
+    return CSP_OK;
+}
+
+static csp_status cpu_sync(csp_backend *be)
+{
+    (void)be;
+    return CSP_OK;
+}
+
+static const csp_ops cpu_ops = {
+    .destroy = cpu_destroy,
+    .reserve = cpu_reserve,
+    .release = cpu_release,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .copy = cpu_copy,
+    .zero = cpu_zero,
+    .sync = cpu_sync,
+    .linear_fwd = cpu_linear_fwd,
+    .linear_bwd = cpu_linear_bwd,
+    .norm_fwd = cpu_norm_fwd,
+    .norm_bwd = cpu_norm_bwd,
+    .attention_fwd = cpu_attention_fwd,
+    .attention_bwd = cpu_attention_bwd,
+    .swiglu_fwd = cpu_swiglu_fwd,
+    .swiglu_bwd = cpu_swiglu_bwd,
+    .embed_fwd = cpu_embed_fwd,
+    .embed_bwd = cpu_embed_bwd,
+    .sparse_pool_fwd = cpu_sparse_pool_fwd,
+    .sparse_pool_bwd = cpu_sparse_pool_bwd,
+    .token_loss = cpu_token_loss,
+    .scores_fwd = cpu_scores_fwd,
+    .scores_bwd = cpu_scores_bwd,
+    .info_nce = cpu_info_nce,
+    .column_sums = cpu_column_sums,
+    .regularize = cpu_regularize,
+    .grad_squares = cpu_grad_squares,
+    .adamw = cpu_adamw,
+};
+
+/* Cores this process may run on, which taskset and containers make fewer than the machine has. */
+static int available_cores(void)
+{
+    cpu_set_t set;
+    int count;
+
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) {
+        return 1;
+    }
+    count = CPU_COUNT(&set);
+    return count > 0 ? count : 1;
+}
+
+csp_status csp_cpu_open(const char *name, int threads, csp_backend **out)
+{
+    csp_status status;
+    csp_backend *be = NULL;
+    cpu_state *state = NULL;
+
+    if (strcmp(name, "cpu") != 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "device %s: the CPU has no numbers, its name is cpu",
+                        name);
+    }
+    if (threads == 0) {
+        threads = available_cores();
+    }
+    if (threads > MAX_THREADS) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "device cpu: %d threads, at most %d are possible",
+                        threads, MAX_THREADS);
+    }
+    CSP_TRY(csp_alloc_zero("cpu backend", 1, sizeof(*be), &be));
+    be->ops = &cpu_ops;
+    be->name = "cpu";
+    be->threads = threads;
+    CSP_TRY_GOTO(csp_alloc_zero("cpu backend", 1, sizeof(*state), &state));
+    be->state = state;
+    CSP_TRY_GOTO(csp_alloc_zero("cpu backend", threads, sizeof(cpu_block), &state->of_thread));
+    *out = be;
+    return CSP_OK;
+fail:
+    cpu_destroy(be);
+    return status;
+}

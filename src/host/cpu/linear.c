@@ -1,0 +1,250 @@
+/*
+ * linear.c - CPU side of ops/linear.h: products by cpu_gemm, and the rank-R branch around them.
+ *
+ * The branch's input under dropout is made in blocks of rows, so that scratch does not grow with
+ * the batch; its mask is drawn again in backward and never stored.
+ */
+#include "core/rng.h"
+#include "cpu/cpu.h"
+#include "cpu/gemm.h"
+
+enum {
+    MASKED_ROWS = 512, /* rows of masked input that exist at a time */
+    CHANNELS = 64
+}; /* mask values drawn at a time              */
+
+/* What both directions work with. */
+typedef struct linear_call {
+    csp_backend *be;
+    const csp_linear *l;
+    int64_t N, I, O, R;
+} linear_call;
+
+static linear_call begin(csp_backend *be, const csp_linear *l, int64_t N)
+{
+    return (linear_call) { be,          l,           N,
+                           l->w.dim[1], l->w.dim[0], l->lora_a.ndim > 0 ? l->lora_a.dim[0] : 0 };
+}
+
+static bool has_dropout(const linear_call *c)
+{
+    return c->R > 0 && c->l->dropout.p > 0.0f;
+}
+
+/*
+ * out[i] = m_i in[i] (+ out[i] if add), m_i = kept ? scale : 0, for a row's channels.
+ * first is row_key * 262144, a multiple of 4: each Philox block gives four neighbours.
+ */
+CPU_CLONES static void mask_row(csp_rng rng, uint64_t first, float p, const float *in, bool add,
+                                float *out, int64_t I)
+{
+    const float scale = 1.0f / (1.0f - p);
+    float m[CHANNELS];
+
+    for (int64_t start = 0; start < I; start += CHANNELS) {
+        const int64_t n = I - start < CHANNELS ? I - start : CHANNELS;
+
+        for (int block = 0; block < CHANNELS / 4; block++) {
+            uint32_t word[4];
+
+            csp_rng_u32x4(rng, (first + (uint64_t)start) / 4 + (uint64_t)block, word);
+            for (int j = 0; j < 4; j++) {
+                m[block * 4 + j] = (float)(word[j] >> 8) * 0x1p-24f >= p ? scale : 0.0f;
+            }
+        }
+        if (add) {
+            for (int64_t i = 0; i < n; i++) {
+                out[start + i] += m[i] * in[start + i];
+            }
+        } else {
+            for (int64_t i = 0; i < n; i++) {
+                out[start + i] = m[i] * in[start + i];
+            }
+        }
+    }
+}
+
+/* Rows first .. first+rows-1: out = m ⊙ in, or out += m ⊙ in. in and out begin at row `first`. */
+static void mask_rows(const linear_call *c, int64_t first, int64_t rows, const float *in, bool add,
+                      float *out)
+{
+    const csp_dropout *d = &c->l->dropout;
+    const int64_t *row_key = (const int64_t *)d->row_key.data + first;
+    const csp_rng rng = { d->seed, CSP_DRAW_DROPOUT, d->key, d->step };
+    const int64_t I = c->I;
+
+#pragma omp parallel for num_threads(cpu_parts(c->be, rows *I * 8)) schedule(static)
+    for (int64_t n = 0; n < rows; n++) {
+        mask_row(rng, (uint64_t)row_key[n] * 65536 * 4, d->p, in + n * I, add, out + n * I, I);
+    }
+}
+
+/* Rows that the branch takes at a time: all of them where nothing has to be masked. */
+static int64_t block_rows(const linear_call *c)
+{
+    return has_dropout(c) && c->N > MASKED_ROWS ? MASKED_ROWS : c->N;
+}
+
+/* Scratch of a block of rows, this many columns wide. */
+static csp_status block_scratch(const linear_call *c, int64_t columns, float **out)
+{
+    return cpu_shared(c->be, (size_t)(block_rows(c) * columns) * sizeof(float), (void **)out);
+}
+
+/* u = (m ⊙ x) A^T */
+static csp_status branch_fwd(const linear_call *c, const float *x, float *u)
+{
+    const float *a = c->l->lora_a.data; // (R,I)
+    const int64_t I = c->I, R = c->R;
+    float *masked;
+
+    if (!has_dropout(c)) {
+        return cpu_gemm(c->be, false, true, c->N, R, I, 1.0f, x, I, a, I, 0.0f, u, R);
+    }
+    CSP_TRY(block_scratch(c, I, &masked));
+    for (int64_t n = 0; n < c->N; n += MASKED_ROWS) {
+        const int64_t rows = c->N - n < MASKED_ROWS ? c->N - n : MASKED_ROWS;
+
+        mask_rows(c, n, rows, x + n * I, false, masked);
+        CSP_TRY(
+            cpu_gemm(c->be, false, true, rows, R, I, 1.0f, masked, I, a, I, 0.0f, u + n * R, R));
+    }
+    return CSP_OK;
+}
+
+CPU_CLONES static void fill_row(const float *bias, float *y, int64_t O)
+{
+    for (int64_t o = 0; o < O; o++) {
+        y[o] = bias[o];
+    }
+}
+
+csp_status cpu_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
+                          csp_tensor *y)
+{
+    const linear_call c = begin(be, l, y->dim[0]);
+    const float *bias = l->bias.ndim > 0 ? l->bias.data : NULL;
+    float *out = y->data;
+
+    if (bias != NULL) {
+#pragma omp parallel for num_threads(cpu_parts(be, c.N *c.O)) schedule(static)
+        for (int64_t n = 0; n < c.N; n++) {
+            fill_row(bias, out + n * c.O, c.O);
+        }
+    }
+    CSP_TRY(cpu_gemm(be, false, true, c.N, c.O, c.I, 1.0f, x->data, c.I, l->w.data, c.I,
+                     bias != NULL ? 1.0f : 0.0f, out, c.O));
+    if (c.R > 0) {
+        CSP_TRY(branch_fwd(&c, x->data, u->data));
+        CSP_TRY(cpu_gemm(be, false, true, c.N, c.O, c.R, l->lora_scale, u->data, c.R,
+                         l->lora_b.data, c.R, 1.0f, out, c.O));
+    }
+    return CSP_OK;
+}
+
+CPU_CLONES static void add_columns(const float *dy, int64_t N, int64_t O, int64_t first,
+                                   int64_t end, float *dbias)
+{
+    for (int64_t n = 0; n < N; n++) {
+        for (int64_t o = first; o < end; o++) {
+            dbias[o] += dy[n * O + o];
+        }
+    }
+}
+
+/* dbias += sum of rows of dy, each thread its own columns, rows in order. */
+static void bias_bwd(const linear_call *c, const float *dy, float *dbias)
+{
+    const int parts = cpu_parts(c->be, c->N * c->O);
+
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+    for (int part = 0; part < parts; part++) {
+        add_columns(dy, c->N, c->O, cpu_cut(c->O, 16, parts, part),
+                    cpu_cut(c->O, 16, parts, part + 1), dbias);
+    }
+}
+
+/* dA += du^T (m ⊙ x) and dx += m ⊙ (du A), where wanted, for one block of rows. */
+static csp_status branch_block_bwd(const linear_call *c, int64_t first, int64_t rows,
+                                   const float *du, const float *x, float *da, float *dx,
+                                   float *masked)
+{
+    const int64_t I = c->I, R = c->R;
+    const float *a = c->l->lora_a.data; // (R,I)
+
+    if (da != NULL) {
+        mask_rows(c, first, rows, x + first * I, false, masked);
+        CSP_TRY(cpu_gemm(c->be, true, false, R, I, rows, 1.0f, du, R, masked, I, 1.0f, da, I));
+    }
+    if (dx != NULL) {
+        CSP_TRY(cpu_gemm(c->be, false, false, rows, I, R, 1.0f, du, R, a, I, 0.0f, masked, I));
+        mask_rows(c, first, rows, masked, true, dx + first * I);
+    }
+    return CSP_OK;
+}
+
+/* Everything of the branch but dB: du = s dy B, then dA and the branch's part of dx. */
+static csp_status branch_bwd(const linear_call *c, const float *x, const float *dy, float *da,
+                             float *dx)
+{
+    const int64_t I = c->I, R = c->R, O = c->O;
+    const float *b = c->l->lora_b.data; // (O,R)
+    const int64_t block = block_rows(c);
+    float *du, *masked;
+
+    CSP_TRY(block_scratch(c, R + (has_dropout(c) ? I : 0), &du));
+    masked = du + block * R;
+    for (int64_t n = 0; n < c->N; n += block) {
+        const int64_t rows = c->N - n < block ? c->N - n : block;
+
+        CSP_TRY(cpu_gemm(c->be, false, false, rows, R, O, c->l->lora_scale, dy + n * O, O, b, R,
+                         0.0f, du, R));
+        if (has_dropout(c)) {
+            CSP_TRY(branch_block_bwd(c, n, rows, du, x, da, dx, masked));
+            continue;
+        }
+        if (da != NULL) {
+            CSP_TRY(cpu_gemm(c->be, true, false, R, I, rows, 1.0f, du, R, x, I, 1.0f, da, I));
+        }
+        if (dx != NULL) {
+            CSP_TRY(cpu_gemm(c->be, false, false, rows, I, R, 1.0f, du, R, c->l->lora_a.data, I,
+                             1.0f, dx, I));
+        }
+    }
+    return CSP_OK;
+}
+
+static float *data_or_null(const csp_tensor *t)
+{
+    return t != NULL && t->ndim > 0 ? t->data : NULL;
+}
+
+csp_status cpu_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
+                          const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
+                          bool accumulate, csp_tensor *dx)
+{
+    const linear_call c = begin(be, l, dy->dim[0]);
+    const float *in = data_or_null(x), *d_out = dy->data;
+    float *dw = data_or_null(&grad->dw), *dbias = data_or_null(&grad->dbias);
+    float *da = data_or_null(&grad->dlora_a), *db = data_or_null(&grad->dlora_b);
+    float *d_in = data_or_null(dx);
+
+    if (dw != NULL) {
+        CSP_TRY(cpu_gemm(be, true, false, c.O, c.I, c.N, 1.0f, d_out, c.O, in, c.I, 1.0f, dw, c.I));
+    }
+    if (dbias != NULL) {
+        bias_bwd(&c, d_out, dbias);
+    }
+    if (db != NULL) {
+        CSP_TRY(cpu_gemm(be, true, false, c.O, c.R, c.N, l->lora_scale, d_out, c.O, u->data, c.R,
+                         1.0f, db, c.R));
+    }
+    if (d_in != NULL) {
+        CSP_TRY(cpu_gemm(be, false, false, c.N, c.I, c.O, 1.0f, d_out, c.O, l->w.data, c.I,
+                         accumulate ? 1.0f : 0.0f, d_in, c.I));
+    }
+    if (c.R > 0 && (da != NULL || d_in != NULL)) {
+        CSP_TRY(branch_bwd(&c, in, d_out, da, d_in));
+    }
+    return CSP_OK;
+}

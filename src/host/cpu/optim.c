@@ -1,0 +1,152 @@
+/*
+ * optim.c - CPU side of ops/optim.h. Bound by memory: one pass reads and writes each of the four
+ * arrays once, the gradient's clearing included.
+ *
+ * All tensors are seen as one long array cut into shares of equal size, so that threads are busy
+ * alike whatever the sizes of tensors are. Sums of squares go over blocks that do not depend on the
+ * number of threads.
+ */
+#include <math.h>
+
+#include "cpu/cpu.h"
+
+enum { BLOCK = 8192 }; /* elements per partial sum of squares */
+
+CPU_CLONES static double square_block(const float *g, int64_t n)
+{
+    double sum = 0.0;
+
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)g[i] * (double)g[i];
+    }
+    return sum;
+}
+
+static int64_t blocks_of(const csp_tensor *t)
+{
+    return (csp_tensor_count(t) + BLOCK - 1) / BLOCK;
+}
+
+/* One tensor's partial sums; part of parts threads. */
+static void square_tensor(const csp_tensor *grad, int parts, int part, double *partial)
+{
+    const int64_t n = csp_tensor_count(grad), blocks = blocks_of(grad);
+    const int64_t end = cpu_cut(blocks, 1, parts, part + 1);
+    const float *g = grad->data;
+
+    for (int64_t i = cpu_cut(blocks, 1, parts, part); i < end; i++) {
+        const int64_t first = i * BLOCK;
+
+        partial[i] = square_block(g + first, n - first < BLOCK ? n - first : BLOCK);
+    }
+}
+
+csp_status cpu_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
+                            double *squares)
+{
+    int64_t blocks = 0, at = 0;
+    double *partial;
+    int parts;
+
+    for (int64_t i = 0; i < count; i++) {
+        blocks += blocks_of(&tensors[i].grad);
+    }
+    CSP_TRY(cpu_shared(be, (size_t)blocks * sizeof(double), (void **)&partial));
+    parts = cpu_parts(be, blocks * BLOCK);
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+    for (int part = 0; part < parts; part++) {
+        int64_t first = 0;
+
+        for (int64_t i = 0; i < count; i++) {
+            square_tensor(&tensors[i].grad, parts, part, partial + first);
+            first += blocks_of(&tensors[i].grad);
+        }
+    }
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t end = at + blocks_of(&tensors[i].grad);
+
+        squares[i] = 0.0;
+        for (; at < end; at++) {
+            squares[i] += partial[at];
+        }
+    }
+    return CSP_OK;
+}
+
+/* The scalars of one update, computed in double and rounded once. */
+typedef struct adamw_factors {
+    float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
+    float step, rsqrt_correction, eps; /* η/(1-β1^t), 1/sqrt(1-β2^t) */
+    float keep;                        /* 1 - η wd                  */
+} adamw_factors;
+
+CPU_CLONES static void update(const adamw_factors *f, float keep, float *value, float *grad,
+                              float *m, float *v, int64_t n)
+{
+    const float b1 = f->beta1, c1 = f->one_minus_beta1, b2 = f->beta2, c2 = f->one_minus_beta2;
+    const float scale = f->grad_scale, step = f->step, root = f->rsqrt_correction, eps = f->eps;
+
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float g = scale * grad[i];
+        const float mi = b1 * m[i] + c1 * g;
+        const float vi = b2 * v[i] + c2 * (g * g);
+
+        m[i] = mi;
+        v[i] = vi;
+        value[i] = value[i] * keep - step * (mi / (sqrtf(vi) * root + eps));
+        grad[i] = 0.0f;
+    }
+}
+
+/* Elements first .. end-1 of all tensors seen as one array. */
+static void update_share(const adamw_factors *f, csp_optim_tensor *tensors, int64_t count,
+                         int64_t first, int64_t end)
+{
+    int64_t at = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        csp_optim_tensor *t = &tensors[i];
+        const int64_t n = csp_tensor_count(&t->value);
+        const int64_t from = first > at ? first - at : 0;
+        const int64_t to = end - at < n ? end - at : n;
+
+        if (from < to) {
+            update(f, t->decay ? f->keep : 1.0f, (float *)t->value.data + from,
+                   (float *)t->grad.data + from, (float *)t->m.data + from,
+                   (float *)t->v.data + from, to - from);
+        }
+        at += n;
+    }
+}
+
+csp_status cpu_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
+                     const csp_adamw_args *a)
+{
+    const double t = (double)a->t;
+    const adamw_factors f = {
+        .grad_scale = (float)a->grad_scale,
+        .beta1 = (float)a->beta1,
+        .one_minus_beta1 = (float)(1.0 - a->beta1),
+        .beta2 = (float)a->beta2,
+        .one_minus_beta2 = (float)(1.0 - a->beta2),
+        .step = (float)(a->lr / (1.0 - pow(a->beta1, t))),
+        .rsqrt_correction = (float)(1.0 / sqrt(1.0 - pow(a->beta2, t))),
+        .eps = (float)a->eps,
+        .keep = (float)(1.0 - a->lr * a->weight_decay),
+    };
+    int64_t total = 0;
+    int parts;
+
+    for (int64_t i = 0; i < count; i++) {
+        total += csp_tensor_count(&tensors[i].value);
+    }
+    parts = cpu_parts(be, total);
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+    for (int part = 0; part < parts; part++) {
+        update_share(&f, tensors, count, cpu_cut(total, 16, parts, part),
+                     cpu_cut(total, 16, parts, part + 1));
+    }
+    return CSP_OK;
+}

@@ -1,0 +1,123 @@
+/*
+ * backend.c - the list of backends this program carries, and the checks around memory and copies.
+ *
+ * The list is filled at start by cli/ (or a test) before any thread is made, and only read after.
+ */
+#include "ops/backend.h"
+
+#include <string.h>
+
+#include "ops/check.h"
+
+enum { MAX_BACKENDS = 8 };
+
+static struct {
+    const char *prefix;
+    csp_backend_opener open;
+} registered[MAX_BACKENDS];
+static int registered_count;
+
+void csp_backend_register(const char *prefix, csp_backend_opener opener)
+{
+    for (int i = 0; i < registered_count; i++) {
+        if (strcmp(registered[i].prefix, prefix) == 0) {
+            registered[i].open = opener;
+            return;
+        }
+    }
+    CSP_ASSERT(registered_count < MAX_BACKENDS);
+    registered[registered_count].prefix = prefix;
+    registered[registered_count].open = opener;
+    registered_count++;
+}
+
+/* "cuda" and "cuda:0" are both for the opener of "cuda". */
+static bool is_for(const char *name, const char *prefix)
+{
+    const size_t n = strlen(prefix);
+
+    return strncmp(name, prefix, n) == 0 && (name[n] == '\0' || name[n] == ':');
+}
+
+/* The last registered that opens: cli/ registers the plain one first and what is faster later. */
+static csp_status open_best(int threads, csp_backend **out)
+{
+    for (int i = registered_count - 1; i >= 0; i--) {
+        const csp_status status = registered[i].open(registered[i].prefix, threads, out);
+
+        if (status != CSP_ERR_DEVICE) {
+            return status;
+        }
+    }
+    return CSP_FAIL(CSP_ERR_DEVICE, "device auto: no backend of this program can be opened");
+}
+
+csp_status csp_backend_create(const char *name, int threads, csp_backend **out)
+{
+    if (threads < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "device %s: %d threads, at least 0 are needed", name,
+                        threads);
+    }
+    if (strcmp(name, "auto") == 0) {
+        return open_best(threads, out);
+    }
+    for (int i = 0; i < registered_count; i++) {
+        if (is_for(name, registered[i].prefix)) {
+            return registered[i].open(name, threads, out);
+        }
+    }
+    if (is_for(name, "cuda")) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "device %s: this program was built without CUDA", name);
+    }
+    return CSP_FAIL(CSP_ERR_ARGUMENT, "device %s: no such device (cpu, cuda, cuda:<n> or auto)",
+                    name);
+}
+
+void csp_backend_destroy(csp_backend *be)
+{
+    if (be != NULL) {
+        be->ops->destroy(be);
+    }
+}
+
+csp_status csp_backend_reserve(csp_backend *be, size_t bytes, csp_arena *out)
+{
+    return be->ops->reserve(be, bytes, out);
+}
+
+void csp_backend_release(csp_backend *be, csp_arena *arena)
+{
+    if (arena->base != NULL) {
+        be->ops->release(be, arena);
+    }
+    *arena = (csp_arena) { NULL, 0, 0, 0 };
+}
+
+csp_status csp_backend_upload(csp_backend *be, const void *host, csp_tensor *dst)
+{
+    return csp_tensor_bytes(dst) > 0 ? be->ops->upload(be, host, dst) : CSP_OK;
+}
+
+csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *host)
+{
+    return csp_tensor_bytes(src) > 0 ? be->ops->download(be, src, host) : CSP_OK;
+}
+
+csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst)
+{
+    if (csp_tensor_bytes(src) != csp_tensor_bytes(dst)) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "copy: source has %zu bytes, destination %zu",
+                        csp_tensor_bytes(src), csp_tensor_bytes(dst));
+    }
+    return csp_tensor_bytes(src) > 0 ? be->ops->copy(be, src, dst) : CSP_OK;
+}
+
+csp_status csp_backend_zero(csp_backend *be, csp_tensor *t)
+{
+    return csp_tensor_bytes(t) > 0 ? be->ops->zero(be, t) : CSP_OK;
+}
+
+csp_status csp_backend_sync(csp_backend *be)
+{
+    return be->ops->sync(be);
+}

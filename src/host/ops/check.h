@@ -1,0 +1,41 @@
+/*
+ * check.h - what the checking functions of ops/<op>.c share. Private to this folder.
+ */
+#pragma once
+
+#include "ops/table.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * CSP_ERR_SHAPE with "op: name must be f32 (3,4), not f32 (3,5)" unless t has just this dtype and
+ * these dimensions, and memory if it has elements.
+ */
+CSP_CHECKED csp_status csp_check_tensor(const char *op, const char *name, const csp_tensor *t,
+                                        csp_dtype dtype, int ndim, const int64_t *dims);
+
+/* CSP_ERR_SHAPE unless t has this dtype, ndim dimensions and memory if it has elements. */
+CSP_CHECKED csp_status csp_check_rank(const char *op, const char *name, const csp_tensor *t,
+                                      csp_dtype dtype, int ndim);
+
+/* Whether an optional tensor was given. */
+static inline bool csp_check_given(const csp_tensor *t)
+{
+    return t != NULL && t->ndim > 0;
+}
+
+/* Whether a and b do not overlap in memory. */
+bool csp_check_apart(const csp_tensor *a, const csp_tensor *b);
+
+/* What every op with a vocabulary matrix checks: e, exclude and scale; pooling is not read. */
+CSP_CHECKED csp_status csp_check_head(const char *op, const csp_head *head);
+
+/* Sparse rows with at least rows rows, all arrays of one capacity; argmax only where asked for. */
+CSP_CHECKED csp_status csp_check_sparse(const char *op, const char *name, const csp_sparse *w,
+                                        int64_t rows, bool argmax);
+
+#ifdef __cplusplus
+}
+#endif

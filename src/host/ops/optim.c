@@ -1,0 +1,52 @@
+/* optim.c - checks of ops/optim.h. */
+#include "ops/optim.h"
+
+#include "ops/check.h"
+
+csp_status csp_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
+                            double *squares)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const csp_tensor *g = &tensors[i].grad;
+
+        CSP_TRY(csp_check_tensor("grad_squares", "grad", g, CSP_F32, g->ndim > 0 ? g->ndim : 1,
+                                 g->dim));
+    }
+    return count > 0 ? be->ops->grad_squares(be, tensors, count, squares) : CSP_OK;
+}
+
+static csp_status check_scalars(const csp_adamw_args *a)
+{
+    if (a->t < 1) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "adamw: t is %lld, the first update is 1",
+                        (long long)a->t);
+    }
+    if (!(a->beta1 >= 0.0 && a->beta1 < 1.0) || !(a->beta2 >= 0.0 && a->beta2 < 1.0)) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "adamw: betas %g and %g must be in [0, 1)", a->beta1,
+                        a->beta2);
+    }
+    if (!(a->eps >= 0.0) || !(a->lr >= 0.0) || !(a->weight_decay >= 0.0) ||
+        !(a->grad_scale >= 0.0)) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT,
+                        "adamw: lr %g, eps %g, weight_decay %g and grad_scale %g must be at least "
+                        "0",
+                        a->lr, a->eps, a->weight_decay, a->grad_scale);
+    }
+    return CSP_OK;
+}
+
+csp_status csp_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
+                     const csp_adamw_args *args)
+{
+    CSP_TRY(check_scalars(args));
+    for (int64_t i = 0; i < count; i++) {
+        const csp_tensor *value = &tensors[i].value;
+        const int ndim = value->ndim > 0 ? value->ndim : 1;
+
+        CSP_TRY(csp_check_tensor("adamw", "value", value, CSP_F32, ndim, value->dim));
+        CSP_TRY(csp_check_tensor("adamw", "grad", &tensors[i].grad, CSP_F32, ndim, value->dim));
+        CSP_TRY(csp_check_tensor("adamw", "m", &tensors[i].m, CSP_F32, ndim, value->dim));
+        CSP_TRY(csp_check_tensor("adamw", "v", &tensors[i].v, CSP_F32, ndim, value->dim));
+    }
+    return count > 0 ? be->ops->adamw(be, tensors, count, args) : CSP_OK;
+}
