@@ -70,7 +70,8 @@ static csp_status write_failed(csp_file *file, int reason)
 csp_status csp_file_put(csp_file *file, const void *bytes, int64_t count)
 {
     errno = EIO;
-    if (csp_fault_here() || fwrite(bytes, 1, (size_t)count, file->stream) != (size_t)count) {
+    if (csp_fault_here() ||
+        (count > 0 && fwrite(bytes, 1, (size_t)count, file->stream) != (size_t)count)) {
         return write_failed(file, errno);
     }
     return CSP_OK;

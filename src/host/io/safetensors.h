@@ -18,11 +18,16 @@ typedef struct csp_safetensors_entry {
 } csp_safetensors_entry;
 
 /*
- * Maps a file and checks its header completely: lengths, offsets, shapes, dtypes, holes, overlaps.
- * Tensors of more than CSP_MAX_DIMS dimensions or a dtype csplade has no use for are refused only
- * when asked for by name (csp_safetensors_find).
+ * Maps a file and checks its header completely: lengths, offsets, shapes, dtypes, holes, overlaps,
+ * names that come twice. A tensor of more than CSP_MAX_DIMS dimensions or of a dtype csplade has no
+ * use for is refused only when asked for by name (csp_safetensors_find); its entry has
+ * csp_tensor_none(). A scalar (shape []) has the shape (1). Data that does not lie at a multiple of
+ * its element (older writers) is copied to where it does.
  *
- * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (path, tensor, value and limit).
+ * The map shows later changes of the file: replace such files by rename, as csp_safetensors_write
+ * does, never in place.
+ *
+ * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (path, tensor, value and limit), CSP_ERR_MEMORY.
  */
 CSP_CHECKED csp_status csp_safetensors_open(const char *path, csp_safetensors **out);
 void csp_safetensors_close(csp_safetensors *file);
@@ -30,14 +35,18 @@ void csp_safetensors_close(csp_safetensors *file);
 int64_t csp_safetensors_count(const csp_safetensors *file);
 /* Entry index in the order of the data. Asserts the range. */
 const csp_safetensors_entry *csp_safetensors_at(const csp_safetensors *file, int64_t index);
-/* By name; CSP_ERR_FORMAT if absent or of an unusable dtype. */
+/* By name; CSP_ERR_FORMAT if absent or of an unusable dtype or shape. */
 CSP_CHECKED csp_status csp_safetensors_find(const csp_safetensors *file, const char *name,
                                             const csp_safetensors_entry **out);
 bool csp_safetensors_has(const csp_safetensors *file, const char *name);
 
 /*
- * A model folder: model.safetensors, or the shards named by model.safetensors.index.json (always
- * its weight_map). Every tensor the index names must be in the shard it names.
+ * A model folder: model.safetensors, or, where it is absent, the shards named by
+ * model.safetensors.index.json (always its weight_map). Every tensor the index names must be in the
+ * shard it names; tensors it does not name are left out, with a warning. Entries are in the order
+ * of the shards' names, then of the data.
+ *
+ * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (also for an unusable dtype or shape), CSP_ERR_MEMORY.
  */
 typedef struct csp_safetensors_set csp_safetensors_set;
 CSP_CHECKED csp_status csp_safetensors_set_open(const char *dir, csp_safetensors_set **out);
@@ -51,6 +60,9 @@ const csp_safetensors_entry *csp_safetensors_set_find(const csp_safetensors_set 
 /*
  * Writes one file atomically (see file.h), with "__metadata__": {"format": "pt"}, offsets in the
  * order given. Tensors are host memory.
+ *
+ * Errors: CSP_ERR_IO, CSP_ERR_ARGUMENT (a name twice, empty or not UTF-8; no tensor),
+ * CSP_ERR_MEMORY.
  */
 CSP_CHECKED csp_status csp_safetensors_write(const char *path, const csp_safetensors_entry *entries,
                                              int64_t count);
