@@ -41,7 +41,7 @@ typedef struct csp_block_work {
     csp_tensor m;      /* (N,F)   product of the gate; forward without backward: is gate    */
     csp_tensor dm;     /* (N,F)   backward only, like the rest                              */
     csp_tensor d_o;    /* (N,H*E)                                                           */
-    csp_tensor dt;     /* (N,D)   gradient of a normalised input                            */
+    csp_tensor dt;     /* (N,D)   gradient of a normalised input; set by the caller         */
     csp_tensor r;      /* (N*max(H,1)) rstd computed once more                              */
 } csp_block_work;
 

@@ -1,0 +1,67 @@
+/* machine.c - reads /proc/meminfo and the limits of the control group. */
+#include "core/machine.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The whole number a file begins with; -1 where there is none ("max", no such file). */
+static int64_t number_in(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    long long value = -1;
+
+    if (file != NULL) {
+        if (fscanf(file, "%lld", &value) != 1) {
+            value = -1;
+        }
+        fclose(file);
+    }
+    return value;
+}
+
+/* The number after key in a file of "key number" lines; -1 where there is none. */
+static int64_t number_of(const char *path, const char *key)
+{
+    FILE *file = fopen(path, "r");
+    char name[64];
+    long long value = 0, found = -1;
+
+    if (file == NULL) {
+        return -1;
+    }
+    while (found < 0 && fscanf(file, "%63s %lld%*[^\n]", name, &value) == 2) {
+        if (strcmp(name, key) == 0) {
+            found = value;
+        }
+    }
+    fclose(file);
+    return found;
+}
+
+/* What a control group leaves; file pages it can drop count as free. */
+static int64_t group_leaves(const char *limit, const char *used, const char *stat,
+                            const char *cache)
+{
+    const int64_t most = number_in(limit), taken = number_in(used);
+    const int64_t droppable = number_of(stat, cache);
+
+    if (most < 0 || taken < 0) {
+        return INT64_MAX;
+    }
+    return most - taken + (droppable > 0 ? droppable : 0);
+}
+
+int64_t csp_machine_available_bytes(void)
+{
+    const int64_t kib = number_of("/proc/meminfo", "MemAvailable:");
+    const int64_t v2 = group_leaves("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
+                                    "/sys/fs/cgroup/memory.stat", "inactive_file");
+    const int64_t v1 = group_leaves("/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                                    "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+                                    "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file");
+    int64_t least = kib >= 0 ? kib * 1024 : INT64_MAX;
+
+    least = v2 < least ? v2 : least;
+    least = v1 < least ? v1 : least;
+    return least > 0 ? least : 0;
+}

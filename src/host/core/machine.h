@@ -1,0 +1,20 @@
+/*
+ * machine.h - what the machine can give: memory, asked before it is taken.
+ */
+#pragma once
+
+#include "core/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Bytes of memory this process can still take without swapping: MemAvailable of the system, or
+ * what its control group leaves, whichever is less; INT64_MAX where neither can be read.
+ */
+int64_t csp_machine_available_bytes(void);
+
+#ifdef __cplusplus
+}
+#endif

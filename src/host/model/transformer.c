@@ -1,0 +1,203 @@
+/*
+ * transformer.c - the stack of blocks, and what a pass keeps.
+ */
+#include "model/transformer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "ops/embed.h"
+#include "ops/norm.h"
+
+csp_status csp_run_create(const csp_params *params, csp_keep keep, csp_run **out)
+{
+    csp_run *run = NULL;
+    csp_status status;
+
+    if (keep != CSP_KEEP_NOTHING && params->train == CSP_TRAIN_NONE) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "a model opened without training keeps no activations");
+    }
+    CSP_TRY_GOTO(csp_alloc_zero("activations", 1, sizeof(*run), &run));
+    CSP_TRY_GOTO(csp_alloc_zero("activations", params->config.L, sizeof(*run->saved), &run->saved));
+    run->params = params;
+    run->keep = keep;
+    *out = run;
+    return CSP_OK;
+
+fail:
+    csp_run_destroy(run);
+    return status;
+}
+
+void csp_run_destroy(csp_run *run)
+{
+    if (run != NULL) {
+        free(run->saved);
+        free(run);
+    }
+}
+
+/* One set for all blocks; with KEEP_INPUTS each has its own input and its own u of the last map,
+   which the repeated forward pass then need not run. */
+static csp_status place_shared(csp_run *run, int64_t N, csp_arena *step)
+{
+    const csp_params *params = run->params;
+    const int64_t shape[] = { N, params->config.D };
+    csp_block_saved set;
+    csp_tensor *u = &set.u[CSP_MATRIX_DOWN];
+
+    memset(&set, 0, sizeof(set));
+    CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &set.x));
+    CSP_TRY(csp_block_saved_place(params, N, step, &set));
+    run->saved[0] = set;
+    for (int64_t l = 1; l < params->config.L; l++) {
+        if (run->keep == CSP_KEEP_INPUTS) {
+            CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &set.x));
+            if (u->ndim > 0) {
+                CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, u->dim, u));
+            }
+        }
+        run->saved[l] = set;
+    }
+    return CSP_OK;
+}
+
+csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step)
+{
+    const csp_params *params = run->params;
+    const int64_t shape[] = { N, params->config.D };
+
+    run->N = N;
+    CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &run->h));
+    CSP_TRY(csp_arena_tensor(step, CSP_F32, 1, &N, &run->rstd_final));
+    if (run->keep == CSP_KEEP_ALL) {
+        for (int64_t l = 0; l < params->config.L; l++) {
+            CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &run->saved[l].x));
+            CSP_TRY(csp_block_saved_place(params, N, step, &run->saved[l]));
+        }
+    } else {
+        CSP_TRY(place_shared(run, N, step));
+    }
+    CSP_TRY(csp_block_work_place(params, N, run->keep != CSP_KEEP_NOTHING, step, &run->work));
+    run->dh = csp_tensor_none();
+    run->x_final = run->saved[0].x;
+    if (run->keep != CSP_KEEP_NOTHING) {
+        CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &run->x_final));
+        CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &run->dh));
+        run->work.dt = run->h; /* the head is done with h when the blocks go back */
+    }
+    return CSP_OK;
+}
+
+csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_keep keep, size_t *out)
+{
+    csp_arena ruler = { 0 };
+    csp_run *run;
+    csp_status status;
+
+    CSP_TRY(csp_run_create(params, keep, &run));
+    status = csp_run_place(run, N, &ruler);
+    csp_run_destroy(run);
+    CSP_TRY(status);
+    *out = ruler.peak;
+    return CSP_OK;
+}
+
+/* The checks of both directions, and what all blocks share. */
+static csp_status begin(const csp_model *model, const csp_pack *pack, const csp_pass *pass,
+                        const csp_run *run, csp_block_pass *out)
+{
+    const csp_model_config *c = &model->params->config;
+    const csp_lora *lora = &model->params->lora;
+    const bool dropout = pass->dropout && lora->R > 0 && lora->dropout > 0.0;
+
+    CSP_ASSERT(run->params == model->params);
+    if (pack->longest < 1 || pack->longest > model->max_len) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "a text of %lld rows, not in 1..%lld (max_len)",
+                        (long long)pack->longest, (long long)model->max_len);
+    }
+    if (!csp_tensor_is(&pack->token, CSP_I32, 1, &run->N)) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "model: token must be i32 (%lld)", (long long)run->N);
+    }
+    if (dropout && !csp_tensor_is(&pack->row_key, CSP_I64, 1, &run->N)) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "model: row_key must be i64 (%lld)", (long long)run->N);
+    }
+    *out = (csp_block_pass) {
+        .be = model->be,
+        .params = model->params,
+        .attention = { .seq_start = pack->seq_start,
+                       .cos = model->cos,
+                       .sin = model->sin,
+                       .H = c->H,
+                       .G = c->G,
+                       .E = c->E,
+                       .longest = pack->longest,
+                       .causal = pass->causal },
+        .dropout = { .p = dropout ? (float)lora->dropout : 0.0f,
+                     .seed = pass->seed,
+                     .step = pass->step,
+                     .row_key = dropout ? pack->row_key : csp_tensor_none() },
+        .eps = c->rms_eps,
+    };
+    return CSP_OK;
+}
+
+csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack, const csp_pass *pass,
+                         csp_run *run)
+{
+    const csp_params *params = model->params;
+    csp_tensor before = csp_tensor_none();
+    csp_block_pass blocks;
+
+    CSP_TRY(begin(model, pack, pass, run, &blocks));
+    CSP_TRY(csp_embed_fwd(model->be, &params->embed->value, &pack->token, &run->saved[0].x));
+    for (int64_t l = 0; l < params->config.L; l++) {
+        CSP_TRY(csp_block_fwd(&blocks, l, true, &before, &run->saved[l], &run->work));
+        before = run->saved[l].y;
+    }
+    return csp_norm_fwd(model->be, &before, &run->work.t, &params->final_norm->value,
+                        (float)params->config.rms_eps, &run->x_final, &run->rstd_final, &run->h);
+}
+
+csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack, const csp_pass *pass,
+                         csp_run *run)
+{
+    const csp_params *params = model->params;
+    const csp_tensor none = csp_tensor_none();
+    const bool all = params->train == CSP_TRAIN_FULL;
+    csp_tensor dg = params->final_norm->grad;
+    csp_block_pass blocks;
+
+    CSP_ASSERT(run->keep != CSP_KEEP_NOTHING);
+    CSP_TRY(begin(model, pack, pass, run, &blocks));
+    CSP_TRY(csp_norm_bwd(model->be, &run->x_final, &params->final_norm->value, &run->rstd_final,
+                         &run->dh, &none, &run->dh, &dg));
+    for (int64_t l = params->config.L - 1; l >= 0; l--) {
+        csp_block_saved *s = &run->saved[l];
+
+        if (run->keep == CSP_KEEP_INPUTS) {
+            CSP_TRY(csp_block_fwd(&blocks, l, false, &none, s, &run->work));
+        }
+        CSP_TRY(csp_block_bwd(&blocks, l, l > 0 || all, s, &run->work, &run->dh));
+    }
+    if (params->embed->grad.ndim > 0) {
+        csp_tensor de = params->embed->grad;
+
+        CSP_TRY(csp_embed_bwd(model->be, &pack->token, &run->dh, &de));
+    }
+    return CSP_OK;
+}
+
+csp_head csp_model_head(const csp_model *model, float scale, csp_pool_kind pooling,
+                        const csp_tensor *exclude)
+{
+    return (csp_head) {
+        .e = model->params->head->value, .exclude = *exclude, .scale = scale, .pooling = pooling
+    };
+}
+
+csp_tensor csp_model_head_grad(const csp_model *model)
+{
+    return model->params->head->grad;
+}
