@@ -58,9 +58,9 @@ typedef enum csp_status {
     } while (0)
 
 /* In a function with a fail: label and a local `csp_status status`. */
-#define CSP_TRY_GOTO(call)     \
+#define CSP_TRY_GOTO(call)      \
     do {                       \
-        status = (call);       \
+        status = (call);        \
         if (status != CSP_OK) { \
             goto fail;         \
         }                      \

@@ -1,0 +1,68 @@
+/*
+ * snapshot.h - a model inside an HDF5 checkpoint: weights or adapters, config, contract, tokenizer.
+ *
+ * What encode and search need is here; what training alone needs (moments, step, settings) is
+ * written beside it by train/checkpoint.
+ *
+ *     /                    format = "csplade-checkpoint", format_version, model_type
+ *     / config_json        the model's config.json
+ *     / contract_json      the text contract (io/contract.h)
+ *     / tokenizer          (bytes) u8: tokenizer.json, byte for byte
+ *     /model/<hf name>     every parameter, f32                    full fine-tuning
+ *     /lora/<peft name>    adapters, f32                           LoRA
+ *     / base_path, base_hash, lora_r, lora_alpha, lora_dropout, lora_rslora, lora_targets   LoRA
+ *
+ * base_hash is xxh3-128 over the base's values in table order: another base is refused.
+ */
+#pragma once
+
+#include "io/contract.h"
+#include "io/hdf5.h"
+#include "model/transformer.h"
+
+enum { CSP_CHECKPOINT_VERSION = 1, CSP_HASH_TEXT_BYTES = 33 };
+
+typedef struct csp_snapshot {
+    const csp_model *model;
+    const csp_contract *contract;
+    const char *tokenizer; /* tokenizer.json                          */
+    int64_t tokenizer_bytes;
+    const char *base_path; /* of LoRA: where the frozen weights are    */
+    const char *base_hash; /* of LoRA: csp_snapshot_hash of the base   */
+} csp_snapshot;
+
+/* Hash of all values that are not adapters, 32 hexadecimal digits and a NUL. Reads every weight. */
+CSP_CHECKED csp_status csp_snapshot_hash(const csp_model *model, char text[CSP_HASH_TEXT_BYTES]);
+
+/* Writes the parts above into a file being written. */
+CSP_CHECKED csp_status csp_snapshot_write(csp_hdf5 *file, const csp_snapshot *snapshot);
+
+/* What a reader gets. All owned by the caller: csp_opened_clear. */
+typedef struct csp_opened {
+    csp_model *model;
+    csp_contract contract;
+    char *tokenizer; /* tokenizer.json, NUL-terminated */
+    int64_t tokenizer_bytes;
+    char *base_path; /* "" unless LoRA                 */
+    char base_hash[CSP_HASH_TEXT_BYTES];
+} csp_opened;
+
+typedef struct csp_open_options {
+    csp_train_mode train; /* NONE to encode; else what the checkpoint was trained as           */
+    const char *base;     /* overrides the base_path of a LoRA checkpoint; NULL: as it says    */
+    int64_t max_len;      /* rows of the longest text; 0 = what the contract asks for          */
+} csp_open_options;
+
+/*
+ * Opens PATH for encoding or to go on training: a checkpoint (.h5), or a Hugging Face folder with
+ * tokenizer.json and, where csplade wrote it, csplade.json (else the standard contract).
+ *
+ * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (a format_version this program does not know is named; so is a
+ *         base whose hash differs), and those of csp_model_create.
+ */
+CSP_CHECKED csp_status csp_snapshot_open(csp_backend *be, const char *path,
+                                         const csp_open_options *options, csp_opened *out);
+void csp_opened_clear(csp_opened *opened);
+
+/* Rows of the longest text under a contract: both copies of an echo, BOS and EOS included. */
+int64_t csp_contract_rows(const csp_contract *contract);

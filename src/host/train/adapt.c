@@ -1,0 +1,117 @@
+/* adapt.c - the adaptation step: each micro-batch goes forward, through the loss, and backward. */
+#include "train/adapt.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "core/memory.h"
+#include "train/contrastive.h"
+
+struct csp_adapt {
+    csp_backend *be;
+    const csp_model *model;
+    const csp_contract *contract;
+    csp_adapt_options options;
+    csp_chunked *chunks;
+    csp_arena keep; /* exclude */
+    csp_tensor exclude;
+    double flop;
+};
+
+csp_status csp_adapt_create(csp_backend *be, const csp_model *model, const csp_contract *contract,
+                            const csp_adapt_options *options, csp_adapt **out)
+{
+    const int64_t V = model->params->config.V;
+    csp_adapt *a;
+    csp_arena ruler = { 0 };
+    csp_status status;
+
+    CSP_TRY(csp_alloc_zero("adaptation phase", 1, sizeof(*a), &a));
+    a->be = be;
+    a->model = model;
+    a->contract = contract;
+    a->options = *options;
+    /* Budget 0: a micro-batch is finished before the next begins, so one is ever in memory. */
+    CSP_TRY_GOTO(csp_chunked_create(be, model, contract, options->max_rows, options->max_len, 0,
+                                    options->recompute, &a->chunks));
+    CSP_TRY_GOTO(csp_exclude_tensor(be, contract, V, &ruler, &a->exclude));
+    CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &a->keep));
+    CSP_TRY_GOTO(csp_exclude_tensor(be, contract, V, &a->keep, &a->exclude));
+    *out = a;
+    return CSP_OK;
+
+fail:
+    csp_adapt_destroy(a);
+    return status;
+}
+
+void csp_adapt_destroy(csp_adapt *a)
+{
+    if (a != NULL) {
+        csp_chunked_destroy(a->chunks);
+        csp_backend_release(a->be, &a->keep);
+        free(a);
+    }
+}
+
+static double count_flop(const csp_adapt *a, bool backward)
+{
+    const csp_model_config *f = &a->model->params->config;
+    const bool full = a->model->params->train == CSP_TRAIN_FULL;
+    const double D = (double)f->D, N = (double)csp_chunked_rows(a->chunks);
+    const double linear =
+        (double)f->L * (D * (double)((2 * f->H + 2 * f->G) * f->E) + 3.0 * D * (double)f->F);
+    const double passes = !backward ? 1.0 : full ? 3.0 : 2.0;
+
+    return passes * 2.0 * (linear + D * (double)f->V) * N;
+}
+
+csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const csp_pass *pass,
+                         bool backward, csp_step_metrics *m)
+{
+    const int64_t predicted = csp_batch_predicted(texts);
+    double sums[2] = { 0.0, 0.0 };
+
+    if (predicted == 0) {
+        return CSP_FAIL(CSP_ERR_DATA, "adaptation step: none of its %lld texts has two tokens",
+                        (long long)texts->count);
+    }
+    csp_chunked_begin(a->chunks);
+    CSP_TRY(csp_chunked_add_adapt(a->chunks, texts));
+    for (int64_t i = 0; i < a->chunks->count; i++) {
+        csp_chunk *chunk = &a->chunks->chunks[i];
+        csp_token_loss_args args = { .lambda_relu = (float)a->options.lambda_relu,
+                                     .coefficient = (float)(1.0 / (double)predicted) };
+        double loss[2];
+
+        a->chunks->step.used = 0;
+        CSP_TRY(csp_chunked_fwd(a->chunks, i, pass));
+        args.head = csp_model_head(a->model, (float)a->contract->logit_scale, CSP_POOL_MAX,
+                                   &a->exclude);
+        args.h = chunk->run->h;
+        args.target = chunk->target;
+        args.dh = backward ? chunk->run->dh : csp_tensor_none();
+        args.de = backward ? csp_model_head_grad(a->model) : csp_tensor_none();
+        CSP_TRY(csp_token_loss(a->be, &args, loss));
+        sums[0] += loss[0];
+        sums[1] += loss[1];
+        if (backward) {
+            CSP_TRY(csp_model_bwd(a->model, &chunk->pack, pass, chunk->run));
+        }
+    }
+    m->clm = sums[0] / (double)predicted;
+    m->relu = sums[1] / (double)predicted;
+    m->loss = m->clm + a->options.lambda_relu * m->relu;
+    m->tokens = (double)csp_chunked_rows(a->chunks);
+    a->flop = count_flop(a, backward);
+    if (!isfinite(m->loss)) {
+        return CSP_FAIL(CSP_ERR_NUMERIC, "step %lld: the loss is not finite: clm %g, relu %g",
+                        (long long)m->step, m->clm, m->relu);
+    }
+    return CSP_OK;
+}
+
+double csp_adapt_flop(const csp_adapt *a)
+{
+    return a->flop;
+}

@@ -1,0 +1,42 @@
+/*
+ * adapt.h - one step of the adaptation phase: next-token prediction on plain and on log-saturated
+ * logits.
+ *
+ *     L_Adapt = L_CLM + λ_ReLU · L_ReLU,   means over all predicted tokens of the whole step
+ *
+ * Source: CSPLADE (arXiv 2504.10816); method.md 3. Causal whatever the variant.
+ */
+#pragma once
+
+#include "ops/loss.h"
+#include "train/chunked.h"
+#include "train/step_metrics.h"
+
+typedef struct csp_adapt csp_adapt;
+
+typedef struct csp_adapt_options {
+    int64_t max_rows;   /* of a micro-batch                      */
+    int64_t max_len;    /* rows of the longest text              */
+    bool recompute;
+    double lambda_relu;
+} csp_adapt_options;
+
+/* model, contract and be must outlive it. Errors: CSP_ERR_MEMORY. */
+CSP_CHECKED csp_status csp_adapt_create(csp_backend *be, const csp_model *model,
+                                        const csp_contract *contract,
+                                        const csp_adapt_options *options, csp_adapt **out);
+void csp_adapt_destroy(csp_adapt *a);
+
+/*
+ * Adds the gradients of one step to those of the model's trained parameters; backward false: losses
+ * only (dev evaluation).
+ *
+ *   m   in,out   loss, clm, relu, tokens are filled
+ *
+ * Errors: CSP_ERR_DATA when no text has two tokens; CSP_ERR_NUMERIC; CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts,
+                                     const csp_pass *pass, bool backward, csp_step_metrics *m);
+
+/* Floating-point operations the last step needed, recomputation not counted. */
+double csp_adapt_flop(const csp_adapt *a);

@@ -1,0 +1,189 @@
+/* chunked.c - micro-batches in an arena: a kept prefix, and one place behind it for the others. */
+#include "train/chunked.h"
+
+#include <stdlib.h>
+
+#include "core/memory.h"
+
+csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp_contract *contract,
+                              int64_t max_rows, int64_t longest, size_t budget, bool recompute,
+                              csp_chunked **out)
+{
+    const int64_t rows = max_rows > longest ? max_rows : longest;
+    csp_chunked *c;
+    size_t least;
+    csp_status status;
+
+    CSP_TRY(csp_alloc_zero("micro-batches", 1, sizeof(*c), &c));
+    c->be = be;
+    c->model = model;
+    c->contract = contract;
+    c->max_rows = max_rows;
+    c->keep = recompute ? CSP_KEEP_INPUTS : CSP_KEEP_ALL;
+    CSP_TRY_GOTO(csp_run_bytes(model->params, rows, c->keep, &least));
+    least += (size_t)(rows + 1) * 32 + 8 * CSP_ARENA_ALIGN; /* tokens, starts, keys, keep, target */
+    CSP_TRY_GOTO(csp_backend_reserve(be, budget > least ? budget : least, &c->step));
+    *out = c;
+    return CSP_OK;
+
+fail:
+    csp_chunked_destroy(c);
+    return status;
+}
+
+void csp_chunked_destroy(csp_chunked *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    for (int64_t i = 0; i < c->room; i++) {
+        csp_batch_clear(&c->chunks[i].batch);
+        csp_run_destroy(c->chunks[i].run);
+    }
+    csp_backend_release(c->be, &c->step);
+    free(c->chunks);
+    free(c->edges);
+    free(c);
+}
+
+void csp_chunked_begin(csp_chunked *c)
+{
+    c->count = 0;
+    c->kept = 0;
+    c->step.used = 0;
+}
+
+/* Room for count chunks, each with its run; grows in the first steps only. */
+static csp_status make_room(csp_chunked *c, int64_t count)
+{
+    if (count > c->room) {
+        CSP_TRY(csp_realloc("micro-batches", count, sizeof(*c->chunks), &c->chunks));
+        while (c->room < count) {
+            csp_chunk fresh = { 0 };
+
+            CSP_TRY(csp_run_create(c->model->params, c->keep, &fresh.run));
+            c->chunks[c->room++] = fresh;
+        }
+    }
+    return CSP_OK;
+}
+
+/* Takes the device tensors of a chunk from an arena; on a ruler this measures. */
+static csp_status place(csp_chunk *chunk, csp_arena *arena)
+{
+    const int64_t rows[] = { chunk->batch.N }, starts[] = { chunk->batch.B + 1 };
+
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->pack.token));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &chunk->pack.seq_start));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, rows, &chunk->pack.row_key));
+    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, rows, &chunk->keep));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->target));
+    return csp_run_place(chunk->run, chunk->batch.N, arena);
+}
+
+static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *lists,
+                         const csp_contract *contract, int64_t text_base)
+{
+    int64_t pieces;
+
+    if (lists->count + 1 > c->edge_room) {
+        CSP_TRY(csp_realloc("micro-batches", lists->count + 1, sizeof(*c->edges), &c->edges));
+        c->edge_room = lists->count + 1;
+    }
+    csp_batch_split(contract, lists, c->max_rows, c->edges, &pieces);
+    CSP_TRY(make_room(c, c->count + pieces));
+    for (int64_t i = 0; i < pieces; i++) {
+        csp_chunk *chunk = &c->chunks[c->count];
+        csp_arena ruler = { 0 };
+
+        if (contract != NULL) {
+            CSP_TRY(csp_batch_pack(contract, lists, c->edges[i], c->edges[i + 1], text_base,
+                                   &chunk->batch));
+        } else {
+            CSP_TRY(csp_batch_pack_adapt(lists, c->edges[i], c->edges[i + 1], text_base,
+                                         &chunk->batch));
+        }
+        chunk->side = side;
+        chunk->first = c->edges[i];
+        CSP_TRY(place(chunk, &ruler));
+        chunk->bytes = ruler.peak;
+        c->count++;
+    }
+    return CSP_OK;
+}
+
+csp_status csp_chunked_add(csp_chunked *c, csp_side side, const csp_token_lists *lists,
+                           int64_t text_base)
+{
+    return append(c, side, lists, c->contract, text_base);
+}
+
+csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lists *lists)
+{
+    return append(c, CSP_SIDE_PASSAGE, lists, NULL, 0);
+}
+
+csp_status csp_chunked_plan(csp_chunked *c)
+{
+    size_t rest = 0, used = 0, total = 0;
+
+    for (int64_t i = 0; i < c->count; i++) {
+        total += c->chunks[i].bytes;
+        rest = c->chunks[i].bytes > rest ? c->chunks[i].bytes : rest;
+    }
+    if (rest > c->step.capacity) {
+        return CSP_FAIL(CSP_ERR_MEMORY,
+                        "a micro-batch needs %zu bytes for its activations, %zu are reserved: lower "
+                        "batch.micro_batch_tokens or set batch.recompute",
+                        rest, c->step.capacity);
+    }
+    /* The longest prefix that leaves room for the largest chunk of all: simple, and at most one
+       chunk short of the best. */
+    c->kept = 0;
+    while (c->kept < c->count &&
+           (total <= c->step.capacity || used + c->chunks[c->kept].bytes + rest <= c->step.capacity)) {
+        used += c->chunks[c->kept].bytes;
+        c->kept++;
+    }
+    for (int64_t i = 0; i < c->count; i++) {
+        c->chunks[i].kept = i < c->kept;
+    }
+    return CSP_OK;
+}
+
+csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
+{
+    csp_chunk *chunk = &c->chunks[i];
+
+    chunk->mark = csp_arena_mark(&c->step);
+    CSP_TRY(place(chunk, &c->step));
+    CSP_TRY(csp_backend_upload(c->be, chunk->batch.tokens, &chunk->pack.token));
+    CSP_TRY(csp_backend_upload(c->be, chunk->batch.seq_start, &chunk->pack.seq_start));
+    CSP_TRY(csp_backend_upload(c->be, chunk->batch.row_key, &chunk->pack.row_key));
+    CSP_TRY(csp_backend_upload(c->be, chunk->batch.keep, &chunk->keep));
+    CSP_TRY(csp_backend_upload(c->be, chunk->batch.target, &chunk->target));
+    chunk->pack.longest = chunk->batch.max_len;
+    return csp_model_fwd(c->model, &chunk->pack, pass, chunk->run);
+}
+
+void csp_chunked_leave(csp_chunked *c, int64_t i)
+{
+    if (!c->chunks[i].kept) {
+        csp_arena_release(&c->step, c->chunks[i].mark);
+    }
+}
+
+csp_status csp_chunked_again(csp_chunked *c, int64_t i, const csp_pass *pass)
+{
+    return c->chunks[i].kept ? CSP_OK : csp_chunked_fwd(c, i, pass);
+}
+
+int64_t csp_chunked_rows(const csp_chunked *c)
+{
+    int64_t rows = 0;
+
+    for (int64_t i = 0; i < c->count; i++) {
+        rows += c->chunks[i].batch.N;
+    }
+    return rows;
+}

@@ -1,0 +1,79 @@
+/*
+ * chunked.h - the texts of one optimizer step as micro-batches, so that the batch may be larger than
+ * memory: activations of the first ones are kept while they fit, the others are computed again.
+ *
+ * Representation gradients are cached between the passes (GradCache, arXiv 2101.06983): forward
+ * over all micro-batches, the loss on the whole batch, backward over all micro-batches. Which are
+ * kept changes no bit of the result, because a recomputed forward pass repeats the same operations
+ * (dropout is counter-based); how texts are cut into micro-batches changes the order of additions.
+ */
+#pragma once
+
+#include "data/batch.h"
+#include "model/transformer.h"
+
+typedef struct csp_chunk {
+    csp_batch batch; /* on the host                                              */
+    csp_side side;
+    int64_t first;   /* row of its first text among the texts of its side        */
+    size_t bytes;    /* of the step arena                                        */
+    bool kept;
+    size_t mark;     /* arena position before it was placed                      */
+    csp_pack pack;   /* on the device from csp_chunked_fwd on, while in memory   */
+    csp_tensor keep;
+    csp_tensor target;
+    csp_run *run;
+} csp_chunk;
+
+typedef struct csp_chunked {
+    csp_backend *be;
+    const csp_model *model;
+    const csp_contract *contract;
+    csp_keep keep;      /* CSP_KEEP_ALL, or CSP_KEEP_INPUTS for batch.recompute  */
+    int64_t max_rows;   /* of a micro-batch; recorded in checkpoints             */
+    csp_arena step;
+    csp_chunk *chunks;
+    int64_t count;      /* of this step                                          */
+    int64_t room;
+    int64_t kept;       /* chunks 0 .. kept-1 stay in memory between the passes  */
+    int64_t *edges;
+    int64_t edge_room;
+} csp_chunked;
+
+/*
+ *   max_rows  in   rows of a micro-batch; a longer text has one to itself
+ *   longest   in   rows of the longest text there can be
+ *   budget    in   bytes for activations; at least one micro-batch is reserved whatever it says
+ *
+ * Errors: CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_chunked_create(csp_backend *be, const csp_model *model,
+                                          const csp_contract *contract, int64_t max_rows,
+                                          int64_t longest, size_t budget, bool recompute,
+                                          csp_chunked **out);
+void csp_chunked_destroy(csp_chunked *c);
+
+/* Forgets the last step's texts. */
+void csp_chunked_begin(csp_chunked *c);
+
+/* Cuts, packs and appends the texts of one side; text_base as in csp_batch_pack. */
+CSP_CHECKED csp_status csp_chunked_add(csp_chunked *c, csp_side side, const csp_token_lists *lists,
+                                       int64_t text_base);
+
+/* The same for adaptation: targets, causal, one copy. */
+CSP_CHECKED csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lists *lists);
+
+/* Decides what is kept; after the last add. Errors: CSP_ERR_MEMORY: a micro-batch does not fit. */
+CSP_CHECKED csp_status csp_chunked_plan(csp_chunked *c);
+
+/* Puts chunk i into memory and runs it forward: chunk->run->h is there. Chunks in order. */
+CSP_CHECKED csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass);
+
+/* After chunk i was used, forward or backward: gives its memory back unless it is kept. */
+void csp_chunked_leave(csp_chunked *c, int64_t i);
+
+/* Before the backward pass: runs chunk i forward again if it was not kept. */
+CSP_CHECKED csp_status csp_chunked_again(csp_chunked *c, int64_t i, const csp_pass *pass);
+
+/* Token rows of all chunks. */
+int64_t csp_chunked_rows(const csp_chunked *c);

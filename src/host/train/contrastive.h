@@ -1,0 +1,72 @@
+/*
+ * contrastive.h - one step of the contrastive phase: representations, InfoNCE, sparsity terms, and
+ * the gradients of everything that is trained.
+ *
+ *     L = L_NCE + λ_q FLOPS(Q) + λ_d FLOPS(D)          (or L1 in place of FLOPS)
+ *
+ * Source: CSPLADE (arXiv 2504.10816); method.md 4, 11.7. Any split into micro-batches gives the same
+ * gradient to the order of summation.
+ */
+#pragma once
+
+#include "ops/loss.h"
+#include "train/chunked.h"
+#include "train/health.h"
+
+typedef struct csp_contrastive csp_contrastive;
+
+typedef struct csp_contrastive_options {
+    int64_t queries;      /* most queries of a step   */
+    int64_t passages;     /* most documents of a step */
+    int64_t max_rows;     /* of a micro-batch         */
+    size_t budget;        /* bytes for activations    */
+    bool recompute;
+    double temperature;
+    csp_reg_kind regularizer;
+    csp_health_limits limits;
+} csp_contrastive_options;
+
+/* One step's texts, tokenised under the contract. */
+typedef struct csp_contrastive_texts {
+    const csp_token_lists *queries;
+    const csp_token_lists *passages;
+    const int32_t *positive; /* [queries]            passage of each query               */
+    const uint8_t *mask;     /* [queries x passages] 1 = left out of the softmax; NULL: none */
+    int64_t text_base;       /* of the first query in the global batch (dropout keys)    */
+} csp_contrastive_texts;
+
+/* What changes from step to step. */
+typedef struct csp_contrastive_step {
+    int64_t step;    /* from 1, for the health panel */
+    double lambda_q;
+    double lambda_d;
+    csp_pass pass;
+} csp_contrastive_step;
+
+/* model, contract and be must outlive it. Errors: CSP_ERR_MEMORY. */
+CSP_CHECKED csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
+                                              const csp_contract *contract,
+                                              const csp_contrastive_options *options,
+                                              csp_contrastive **out);
+void csp_contrastive_destroy(csp_contrastive *c);
+
+/*
+ * Adds the gradients of one step to those of the model's trained parameters.
+ *
+ *   m   in,out   loss, nce, reg_*, active_*, zero_*, margin, accuracy, masked, tokens, ... are filled
+ *
+ * Errors: CSP_ERR_NUMERIC when hidden states or the loss are not finite, naming what and the step;
+ *         CSP_ERR_MEMORY; CSP_ERR_ARGUMENT (more texts than planned).
+ */
+CSP_CHECKED csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *texts,
+                                           const csp_contrastive_step *step, csp_step_metrics *m);
+
+/* Warnings in words about the last step (see health.h). */
+void csp_contrastive_warn(csp_contrastive *c, const csp_step_metrics *m, bool *collapsed);
+
+/* Floating-point operations the last step needed, recomputation not counted. */
+double csp_contrastive_flop(const csp_contrastive *c);
+
+/* (V) u8 on the device, 1 for an excluded term; none where the contract excludes nothing. */
+CSP_CHECKED csp_status csp_exclude_tensor(csp_backend *be, const csp_contract *contract, int64_t V,
+                                          csp_arena *keep, csp_tensor *out);

@@ -1,0 +1,97 @@
+/* optimizer.c - the update. */
+#include "train/optimizer.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "core/memory.h"
+#include "train/schedule.h"
+
+struct csp_optimizer {
+    csp_backend *be;
+    const csp_model *model;
+    csp_optim_tensor *tensors;
+    double *squares;
+    int64_t count;
+};
+
+csp_status csp_optimizer_create(csp_backend *be, const csp_model *model, csp_optimizer **out)
+{
+    csp_optimizer *o;
+    csp_status status;
+
+    CSP_TRY(csp_alloc_zero("optimizer", 1, sizeof(*o), &o));
+    o->be = be;
+    o->model = model;
+    o->count = model->params->trained;
+    CSP_TRY_GOTO(csp_alloc("optimizer", o->count, sizeof(*o->tensors), &o->tensors));
+    CSP_TRY_GOTO(csp_alloc("optimizer", o->count, sizeof(double), &o->squares));
+    csp_params_optim(model->params, o->tensors);
+    *out = o;
+    return CSP_OK;
+
+fail:
+    csp_optimizer_destroy(o);
+    return status;
+}
+
+void csp_optimizer_destroy(csp_optimizer *o)
+{
+    if (o != NULL) {
+        free(o->tensors);
+        free(o->squares);
+        free(o);
+    }
+}
+
+csp_status csp_optimizer_reset(csp_optimizer *o)
+{
+    for (int64_t i = 0; i < o->count; i++) {
+        CSP_TRY(csp_backend_zero(o->be, &o->tensors[i].grad));
+        CSP_TRY(csp_backend_zero(o->be, &o->tensors[i].m));
+        CSP_TRY(csp_backend_zero(o->be, &o->tensors[i].v));
+    }
+    return CSP_OK;
+}
+
+/* The name of the i-th trained row, in the order of csp_params_optim. */
+static const char *trained_name(const csp_params *params, int64_t index)
+{
+    for (int64_t i = 0; i < params->count; i++) {
+        if (params->rows[i].trained && index-- == 0) {
+            return params->rows[i].name;
+        }
+    }
+    return "unknown";
+}
+
+csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int64_t t, int64_t T,
+                              csp_step_metrics *m)
+{
+    const csp_lr_kind kind = (csp_lr_kind)s->lr_scheduler_type;
+    csp_adamw_args args = { .t = t,
+                            .lr = csp_lr_at(kind, s->learning_rate, s->warmup_ratio, t - 1, T),
+                            .beta1 = s->adam_beta1,
+                            .beta2 = s->adam_beta2,
+                            .eps = s->adam_epsilon,
+                            .weight_decay = s->weight_decay,
+                            .grad_scale = 1.0 };
+    double total = 0.0, norm;
+
+    CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, o->squares));
+    for (int64_t i = 0; i < o->count; i++) {
+        if (!isfinite(o->squares[i])) {
+            return CSP_FAIL(CSP_ERR_NUMERIC, "step %lld: the gradient of %s is not finite",
+                            (long long)t, trained_name(o->model->params, i));
+        }
+        total += o->squares[i];
+    }
+    norm = sqrt(total);
+    if (s->max_grad_norm > 0.0 && norm + 1e-6 > s->max_grad_norm) {
+        args.grad_scale = s->max_grad_norm / (norm + 1e-6);
+    }
+    m->lr = args.lr;
+    m->grad_norm = norm;
+    m->clipped = args.grad_scale < 1.0 ? 1.0 : 0.0;
+    return csp_adamw(o->be, o->tensors, o->count, &args);
+}
