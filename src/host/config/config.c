@@ -138,6 +138,10 @@ static csp_status refuse_unknown(const char *where, const char *key)
 
     CSP_TRY(refuse_alias(where, last));
     snprintf(section, sizeof(section), "%.*s", dot != NULL ? (int)(dot - key) : 0, key);
+    list_namesakes(last, namesakes, sizeof(namesakes));
+    if (namesakes[0] != '\0') {
+        return CSP_FAIL(CSP_ERR_CONFIG, "%s: no such setting (did you mean %s?)", where, namesakes);
+    }
     csp_suggest_init(&suggest, last);
     for (int s = 0; s < csp_section_count; s++) {
         if (strcmp(csp_sections[s].name, section) == 0) {
@@ -148,11 +152,6 @@ static csp_status refuse_unknown(const char *where, const char *key)
         }
     }
     if (suggest.best == NULL) {
-        list_namesakes(last, namesakes, sizeof(namesakes));
-        if (namesakes[0] != '\0') {
-            return CSP_FAIL(CSP_ERR_CONFIG, "%s: no such setting (did you mean %s?)", where,
-                            namesakes);
-        }
         csp_suggest_init(&suggest, in_section || dot == NULL ? key : section);
         for (int s = 0; s < csp_section_count && !in_section; s++) {
             csp_suggest_offer(&suggest, csp_sections[s].name);
