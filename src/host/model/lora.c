@@ -77,14 +77,11 @@ csp_status csp_lora_check(const csp_lora *lora, const char *where)
 static csp_status refuse_unsupported(const json_t *root, const char *path)
 {
     static const char *const absent[] = {
-        "use_dora",          "use_qalora",
-        "modules_to_save",   "rank_pattern",
-        "alpha_pattern",     "layers_to_transform",
-        "layers_pattern",    "exclude_modules",
-        "target_parameters", "megatron_config",
-        "layer_replication", "fan_in_fan_out",
-        "lora_bias",         "trainable_token_indices",
-        "corda_config",      "eva_config",
+        "use_dora",          "use_qalora",      "use_bdlora",          "modules_to_save",
+        "rank_pattern",      "alpha_pattern",   "layers_to_transform", "layers_pattern",
+        "layer_replication", "exclude_modules", "target_parameters",   "trainable_token_indices",
+        "fan_in_fan_out",    "lora_bias",       "megatron_config",     "arrow_config",
+        "kasa_config",       "velora_config",   "monteclora_config",   "alora_invocation_tokens",
     };
     const json_t *type = json_object_get(root, "peft_type");
     const json_t *bias = json_object_get(root, "bias");
