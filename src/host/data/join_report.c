@@ -1,0 +1,93 @@
+/* join_report.c - counting and wording of what did not join. */
+#include "data/join_report.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void csp_missing_add(csp_missing *missing, const char *id)
+{
+    if (missing->count < CSP_MISSING_NAMED) {
+        char *name = missing->first[missing->count];
+        const size_t size = sizeof(missing->first[0]);
+        size_t bytes = strlen(id);
+
+        if (bytes >= size) {
+            bytes = size - 1;
+            while (bytes > 0 && ((unsigned char)id[bytes] & 0xC0) == 0x80) {
+                bytes--; /* never cut inside a UTF-8 character */
+            }
+        }
+        memcpy(name, id, bytes);
+        name[bytes] = '\0';
+    }
+    missing->count++;
+}
+
+bool csp_join_is_clean(const csp_join_report *r)
+{
+    return r->unknown_queries.count == 0 && r->unknown_positives.count == 0 &&
+           r->unknown_negatives.count == 0 && r->without_positive.count == 0 &&
+           r->differing.count == 0;
+}
+
+/* Text that fills up and then stays as it is. */
+typedef struct writer {
+    char *text;
+    size_t size, used;
+} writer;
+
+static void CSP_PRINTF(2, 3) add(writer *w, const char *format, ...)
+{
+    va_list list;
+    int wanted;
+
+    if (w->used + 1 >= w->size) {
+        return;
+    }
+    va_start(list, format);
+    wanted = vsnprintf(w->text + w->used, w->size - w->used, format, list);
+    va_end(list);
+    w->used =
+        wanted < 0 || w->used + (size_t)wanted >= w->size ? w->size - 1 : w->used + (size_t)wanted;
+}
+
+static void say_missing(writer *w, const csp_missing *missing, const char *what)
+{
+    const int64_t named = missing->count < CSP_MISSING_NAMED ? missing->count : CSP_MISSING_NAMED;
+
+    if (missing->count == 0) {
+        return;
+    }
+    add(w, "; %lld %s (", (long long)missing->count, what);
+    for (int64_t i = 0; i < named; i++) {
+        add(w, "%s%s", i > 0 ? ", " : "", missing->first[i]);
+    }
+    add(w, "%s)", missing->count > named ? ", ..." : "");
+}
+
+void csp_join_say(const csp_join_report *r, char *text, size_t size)
+{
+    writer w = { text, size, 0 };
+
+    if (size == 0) {
+        return;
+    }
+    text[0] = '\0';
+    add(&w, "%lld queries to train on, %lld documents, %lld positives, %lld negatives",
+        (long long)r->examples, (long long)r->documents, (long long)r->positives,
+        (long long)r->negatives);
+    say_missing(&w, &r->unknown_queries, "query ids are not among the queries");
+    say_missing(&w, &r->unknown_positives, "positives are not in the corpus");
+    say_missing(&w, &r->unknown_negatives, "negatives are not in the corpus");
+    say_missing(&w, &r->without_positive, "queries have no positive and are left out");
+    say_missing(&w, &r->differing, "passages came again with another text");
+    if (r->negatives_positive > 0) {
+        add(&w, "; %lld negatives dropped because they are known positives",
+            (long long)r->negatives_positive);
+    }
+    if (r->negatives_repeated > 0) {
+        add(&w, "; %lld negatives dropped because they are listed twice",
+            (long long)r->negatives_repeated);
+    }
+}

@@ -1,0 +1,158 @@
+/* plain.c - several text stores read as one, visited in a counter-based order. */
+#include "data/plain.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "core/rng.h"
+#include "core/size.h"
+#include "data/text_store.h"
+
+#define MEASURED_TEXTS 1000
+#define SHUFFLE_KEY 1 /* CSP_DRAW_SHUFFLE with key 0 is the order of training pairs */
+
+struct csp_plain {
+    csp_text_store **stores;
+    int64_t *first; /* ordinal of each store's first text; store_count + 1 */
+    int64_t store_count;
+    int64_t empty;
+};
+
+csp_status csp_plain_open(const char *const *paths, int64_t count, bool strict,
+                          const char *separator, csp_plain **out)
+{
+    const csp_texts_options options = { .side = CSP_SIDE_PASSAGE,
+                                        .strict = strict,
+                                        .skip_empty = true,
+                                        .without_ids = true,
+                                        .separator = separator };
+    csp_status status;
+    csp_plain *plain = NULL;
+
+    if (count < 1) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "adaptation texts: no file is given");
+    }
+    CSP_TRY(csp_alloc_zero("texts", 1, sizeof(*plain), &plain));
+    CSP_TRY_GOTO(csp_alloc_zero("texts", count, sizeof(*plain->stores), &plain->stores));
+    CSP_TRY_GOTO(csp_alloc_zero("texts", count + 1, sizeof(*plain->first), &plain->first));
+    for (int64_t i = 0; i < count; i++) {
+        CSP_TRY_GOTO(csp_text_store_open(paths[i], &options, &plain->stores[i]));
+        plain->store_count = i + 1;
+        plain->first[i + 1] = plain->first[i] + csp_text_store_count(plain->stores[i]);
+        plain->empty += csp_text_store_empty(plain->stores[i]);
+    }
+    if (csp_plain_count(plain) == 0) {
+        status = CSP_FAIL(CSP_ERR_DATA, "%s: holds no text", paths[0]);
+        goto fail;
+    }
+    *out = plain;
+    return CSP_OK;
+
+fail:
+    csp_plain_close(plain);
+    return status;
+}
+
+void csp_plain_close(csp_plain *plain)
+{
+    if (plain == NULL) {
+        return;
+    }
+    for (int64_t i = 0; i < plain->store_count; i++) {
+        csp_text_store_close(plain->stores[i]);
+    }
+    free(plain->stores);
+    free(plain->first);
+    free(plain);
+}
+
+int64_t csp_plain_count(const csp_plain *plain)
+{
+    return plain->first[plain->store_count];
+}
+
+int64_t csp_plain_empty(const csp_plain *plain)
+{
+    return plain->empty;
+}
+
+csp_status csp_plain_read(csp_plain *plain, int64_t text, csp_text_row *row)
+{
+    int64_t store = 0;
+
+    if (text < 0 || text >= csp_plain_count(plain)) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "adaptation texts: text %lld of %lld", (long long)text,
+                        (long long)csp_plain_count(plain));
+    }
+    while (text >= plain->first[store + 1]) {
+        store++; /* a handful of files: a walk is as good as a search */
+    }
+    return csp_text_store_read(plain->stores[store], text - plain->first[store], row);
+}
+
+int64_t csp_plain_text_of(const csp_plain *plain, const csp_plain_sampling *sampling, int64_t step,
+                          int64_t i)
+{
+    const int64_t n = csp_plain_count(plain), p = step * sampling->texts + i;
+    const csp_rng shuffle = { sampling->seed, CSP_DRAW_SHUFFLE, SHUFFLE_KEY, (uint64_t)(p / n) };
+
+    if (sampling->in_order) {
+        return p % n;
+    }
+    return (int64_t)csp_rng_permute(shuffle, (uint64_t)(p % n), (uint64_t)n);
+}
+
+csp_status csp_plain_load(csp_plain *plain, csp_text_encoder *encoder,
+                          const csp_plain_sampling *sampling, int64_t step, int64_t first,
+                          int64_t count, csp_token_lists *lists)
+{
+    csp_status status = CSP_OK;
+    csp_token_list ids = { 0 };
+    int64_t last;
+
+    if (sampling->texts < 1 || step < 0 || first < 0 || count < 0 ||
+        first + count > sampling->texts) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "adaptation texts: %lld..%lld of %lld, step %lld",
+                        (long long)first, (long long)(first + count), (long long)sampling->texts,
+                        (long long)step);
+    }
+    CSP_TRY(csp_size_mul("step x texts", step + 1, sampling->texts, &last));
+    csp_token_lists_reset(lists);
+    for (int64_t i = first; i < first + count; i++) {
+        csp_text_row row;
+
+        CSP_TRY_GOTO(csp_plain_read(plain, csp_plain_text_of(plain, sampling, step, i), &row));
+        CSP_TRY_GOTO(
+            csp_text_encode_plain(encoder, sampling->max_len, NULL, row.text, row.bytes, &ids));
+        CSP_TRY_GOTO(csp_token_lists_add(lists, ids.ids, ids.count));
+    }
+
+fail:
+    csp_token_list_clear(&ids);
+    return status;
+}
+
+csp_status csp_plain_texts_per_step(csp_plain *plain, const csp_contract *contract,
+                                    const csp_tokenizer *tokenizer, int32_t max_len, int64_t tokens,
+                                    int64_t *texts)
+{
+    const int64_t n = csp_plain_count(plain);
+    const csp_plain_sampling sampling = { .texts = n < MEASURED_TEXTS ? n : MEASURED_TEXTS,
+                                          .max_len = max_len };
+    csp_status status;
+    csp_text_encoder *encoder = NULL;
+    csp_token_lists lists = { 0 };
+    int64_t measured;
+
+    CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, false, &encoder));
+    CSP_TRY_GOTO(csp_plain_load(plain, encoder, &sampling, 0, 0, sampling.texts, &lists));
+    measured = lists.start[lists.count] > 0 ? lists.start[lists.count] : 1;
+    *texts = (int64_t)((double)tokens * (double)sampling.texts / (double)measured);
+    *texts = *texts > 1 ? *texts : 1;
+
+fail:
+    csp_token_lists_clear(&lists);
+    csp_text_encoder_destroy(encoder);
+    return status;
+}

@@ -1,0 +1,184 @@
+/* row_file.c - offsets into a plain file, or the lines themselves where it cannot be read twice. */
+#include "data/row_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+
+#define FIRST_READ 8192
+
+struct csp_row_file {
+    char *path;
+    int fd;           /* -1 = in memory                             */
+    int64_t *offsets; /* of each line: in the file, or in kept      */
+    int64_t count, room;
+    char *kept; /* lines one after another, each with '\n' behind it */
+    int64_t kept_bytes, kept_room;
+    char *buffer; /* the line last read from the file */
+    int64_t buffer_room;
+};
+
+/* Opens path for reading at offsets; leaves fd at -1 where that is not possible. */
+static csp_status open_plain(csp_row_file *file)
+{
+    unsigned char magic[2] = { 0, 0 };
+    struct stat info;
+
+    if (strcmp(file->path, "-") == 0) {
+        return CSP_OK;
+    }
+    if (stat(file->path, &info) != 0) {
+        return CSP_FAIL(CSP_ERR_IO, "%s: %s", file->path, strerror(errno));
+    }
+    if (!S_ISREG(info.st_mode)) {
+        return CSP_OK; /* opening a pipe a second time would take lines from the first reader */
+    }
+    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    if (file->fd < 0) {
+        return CSP_FAIL(CSP_ERR_IO, "%s: %s", file->path, strerror(errno));
+    }
+    if (pread(file->fd, magic, 2, 0) == 2 && magic[0] == 0x1F && magic[1] == 0x8B) {
+        (void)close(file->fd);
+        file->fd = -1;
+    }
+    return CSP_OK;
+}
+
+csp_status csp_row_file_open(const char *path, csp_row_file **out)
+{
+    csp_status status;
+    csp_row_file *file = NULL;
+
+    CSP_TRY(csp_alloc_zero(path, 1, sizeof(*file), &file));
+    file->fd = -1;
+    CSP_TRY_GOTO(csp_strdup(path, path, &file->path));
+    CSP_TRY_GOTO(open_plain(file));
+    *out = file;
+    return CSP_OK;
+
+fail:
+    csp_row_file_close(file);
+    return status;
+}
+
+void csp_row_file_close(csp_row_file *file)
+{
+    if (file == NULL) {
+        return;
+    }
+    if (file->fd >= 0) {
+        (void)close(file->fd);
+    }
+    free(file->path);
+    free(file->offsets);
+    free(file->kept);
+    free(file->buffer);
+    free(file);
+}
+
+static csp_status grow(const char *what, int64_t needed, size_t size, int64_t *room, void *block)
+{
+    if (needed > *room) {
+        const int64_t wanted = needed + needed / 2 + 64;
+
+        CSP_TRY(csp_realloc(what, wanted, size, block));
+        *room = wanted;
+    }
+    return CSP_OK;
+}
+
+csp_status csp_row_file_add(csp_row_file *file, int64_t offset, const char *line, int64_t bytes)
+{
+    CSP_TRY(grow(file->path, file->count + 1, sizeof(*file->offsets), &file->room, &file->offsets));
+    if (file->fd < 0) {
+        offset = file->kept_bytes;
+        CSP_TRY(grow(file->path, offset + bytes + 1, 1, &file->kept_room, &file->kept));
+        memcpy(file->kept + offset, line, (size_t)bytes);
+        file->kept[offset + bytes] = '\n';
+        file->kept_bytes += bytes + 1;
+    }
+    file->offsets[file->count++] = offset;
+    return CSP_OK;
+}
+
+/* Reads the line that begins at offset into the buffer. */
+static csp_status read_line(csp_row_file *file, int64_t offset, int64_t *bytes)
+{
+    int64_t have = 0;
+
+    for (;;) {
+        char *end;
+        ssize_t got;
+
+        CSP_TRY(grow(file->path, have + FIRST_READ, 1, &file->buffer_room, &file->buffer));
+        got = pread(file->fd, file->buffer + have, (size_t)(file->buffer_room - have),
+                    (off_t)(offset + have));
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got < 0) {
+            return CSP_FAIL(CSP_ERR_IO, "%s: %s", file->path, strerror(errno));
+        }
+        end = got > 0 ? memchr(file->buffer + have, '\n', (size_t)got) : NULL;
+        have += got;
+        if (end != NULL || got == 0) {
+            *bytes = end != NULL ? end - file->buffer : have;
+            return CSP_OK;
+        }
+    }
+}
+
+csp_status csp_row_file_read(csp_row_file *file, int64_t row, const char **line, int64_t *bytes)
+{
+    const char *start;
+    int64_t length = 0;
+
+    if (row < 0 || row >= file->count) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: row %lld of %lld", file->path, (long long)row,
+                        (long long)file->count);
+    }
+    if (file->fd < 0) {
+        const int64_t end = row + 1 < file->count ? file->offsets[row + 1] : file->kept_bytes;
+
+        *line = file->kept + file->offsets[row];
+        *bytes = end - file->offsets[row] - 1;
+        return CSP_OK;
+    }
+    CSP_TRY(read_line(file, file->offsets[row], &length));
+    start = file->buffer;
+    if (file->offsets[row] == 0 && length >= 3 && memcmp(start, "\xEF\xBB\xBF", 3) == 0) {
+        start += 3; /* a byte order mark is no part of the first line, as in csp_lines */
+        length -= 3;
+    }
+    if (length > 0 && start[length - 1] == '\r') {
+        length--;
+    }
+    *line = start;
+    *bytes = length;
+    return CSP_OK;
+}
+
+int64_t csp_row_file_count(const csp_row_file *file)
+{
+    return file->count;
+}
+
+const char *csp_row_file_path(const csp_row_file *file)
+{
+    return file->path;
+}
+
+bool csp_row_file_in_memory(const csp_row_file *file)
+{
+    return file->fd < 0;
+}
+
+int64_t csp_row_file_bytes(const csp_row_file *file)
+{
+    return file->room * (int64_t)sizeof(*file->offsets) + file->kept_room + file->buffer_room;
+}

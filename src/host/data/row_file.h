@@ -1,0 +1,43 @@
+/*
+ * row_file.h - any line of a text file by its ordinal, as it was when the file was first read.
+ *
+ * A plain file is read again from the disk, so memory is 8 bytes a line and the system's page cache
+ * decides what stays near. What cannot be read again at an offset (gzip, a pipe) is kept in memory
+ * unpacked.
+ */
+#pragma once
+
+#include "core/status.h"
+
+typedef struct csp_row_file csp_row_file;
+
+/*
+ * Prepares to hold lines of path, which the caller reads through once with csp_lines, handing each
+ * line to csp_row_file_add. Errors: CSP_ERR_IO, CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_row_file_open(const char *path, csp_row_file **out);
+void csp_row_file_close(csp_row_file *file);
+
+/*
+ * Adds the next line: its ordinal is the number of lines added before.
+ *
+ *   offset  in  where it begins in the uncompressed file: csp_lines_tell before reading it
+ *   line    in  bytes bytes
+ */
+CSP_CHECKED csp_status csp_row_file_add(csp_row_file *file, int64_t offset, const char *line,
+                                        int64_t bytes);
+
+/*
+ * Line number row of those added, without its end; valid until the next call on this file.
+ *
+ * Errors: CSP_ERR_IO; CSP_ERR_ARGUMENT for a row that was not added; CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_row_file_read(csp_row_file *file, int64_t row, const char **line,
+                                         int64_t *bytes);
+
+int64_t csp_row_file_count(const csp_row_file *file);
+const char *csp_row_file_path(const csp_row_file *file);
+
+/* Whether the lines lie in memory, and bytes of memory held. */
+bool csp_row_file_in_memory(const csp_row_file *file);
+int64_t csp_row_file_bytes(const csp_row_file *file);
