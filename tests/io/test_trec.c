@@ -165,11 +165,11 @@ static void a_run_reads_back_as_written(void **state)
     size_t bytes;
 
     (void)state;
-    assert_int_equal(csp_run_create(scratch_path("out.run"), "csplade", &writer), CSP_OK);
-    assert_int_equal(csp_run_append(writer, "q1", rows, 4), CSP_OK);
-    assert_int_equal(csp_run_append(writer, "q2", rows, 0), CSP_OK);
-    assert_int_equal(csp_run_append(writer, "q3", rows, 1), CSP_OK);
-    assert_int_equal(csp_run_commit(writer), CSP_OK);
+    assert_int_equal(csp_run_writer_create(scratch_path("out.run"), "csplade", &writer), CSP_OK);
+    assert_int_equal(csp_run_writer_append(writer, "q1", rows, 4), CSP_OK);
+    assert_int_equal(csp_run_writer_append(writer, "q2", rows, 0), CSP_OK);
+    assert_int_equal(csp_run_writer_append(writer, "q3", rows, 1), CSP_OK);
+    assert_int_equal(csp_run_writer_commit(writer), CSP_OK);
     text = scratch_read(scratch_path("out.run"), &bytes);
     assert_non_null(strstr(text, "q1 Q0 d1 1 12.3456793 csplade\n"));
     assert_non_null(strstr(text, "q1 Q0 d3 3 0.100000001 csplade\n"));
@@ -190,17 +190,17 @@ static void rows_that_no_reader_could_split_are_refused(void **state)
     csp_run_writer *writer = NULL;
 
     (void)state;
-    assert_int_equal(csp_run_create(scratch_path("bad.run"), "a b", &writer), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_run_writer_create(scratch_path("bad.run"), "a b", &writer), CSP_ERR_ARGUMENT);
     assert_null(writer);
-    assert_int_equal(csp_run_create(scratch_path("bad.run"), "tag", &writer), CSP_OK);
-    assert_int_equal(csp_run_append(writer, "q", &space, 1), CSP_ERR_DATA);
+    assert_int_equal(csp_run_writer_create(scratch_path("bad.run"), "tag", &writer), CSP_OK);
+    assert_int_equal(csp_run_writer_append(writer, "q", &space, 1), CSP_ERR_DATA);
     assert_error_has("\"d 1\"");
-    assert_int_equal(csp_run_append(writer, "q", &empty, 1), CSP_ERR_DATA);
-    assert_int_equal(csp_run_append(writer, "q\t", rising, 1), CSP_ERR_DATA);
-    assert_int_equal(csp_run_append(writer, "q", rising, 2), CSP_ERR_ARGUMENT);
-    assert_int_equal(csp_run_append(writer, "q", nan, 2), CSP_ERR_ARGUMENT);
-    csp_run_abandon(writer);
-    csp_run_abandon(NULL);
+    assert_int_equal(csp_run_writer_append(writer, "q", &empty, 1), CSP_ERR_DATA);
+    assert_int_equal(csp_run_writer_append(writer, "q\t", rising, 1), CSP_ERR_DATA);
+    assert_int_equal(csp_run_writer_append(writer, "q", rising, 2), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_run_writer_append(writer, "q", nan, 2), CSP_ERR_ARGUMENT);
+    csp_run_writer_abandon(writer);
+    csp_run_writer_abandon(NULL);
     assert_int_equal(access(scratch_path("bad.run"), F_OK), -1);
 }
 
@@ -211,16 +211,16 @@ static csp_status write_and_read(void *context)
     csp_trec *trec;
     csp_status status;
 
-    CSP_TRY(csp_run_create(context, "t", &writer));
-    CSP_TRY_GOTO(csp_run_append(writer, "q1", rows, 2));
-    CSP_TRY_GOTO(csp_run_append(writer, "q2", rows, 2));
-    CSP_TRY(csp_run_commit(writer));
+    CSP_TRY(csp_run_writer_create(context, "t", &writer));
+    CSP_TRY_GOTO(csp_run_writer_append(writer, "q1", rows, 2));
+    CSP_TRY_GOTO(csp_run_writer_append(writer, "q2", rows, 2));
+    CSP_TRY(csp_run_writer_commit(writer));
     CSP_TRY(csp_run_read(context, &trec));
     csp_trec_free(trec);
     return CSP_OK;
 
 fail:
-    csp_run_abandon(writer);
+    csp_run_writer_abandon(writer);
     return status;
 }
 

@@ -6,6 +6,7 @@
 #include "eval/search.h"
 
 #include "core/memory.h"
+#include "core/size.h"
 #include "eval/quantize.h"
 
 #include <omp.h>
@@ -138,7 +139,7 @@ static void search_one(const csp_index *index, const csp_vectors *queries, int64
         const int64_t base = b * CSP_INDEX_BLOCK, left = index->docs - base;
         const int32_t docs = (int32_t)(left < CSP_INDEX_BLOCK ? left : CSP_INDEX_BLOCK);
 
-        memset(w->score, 0, (size_t)CSP_INDEX_BLOCK * sizeof(*w->score));
+        memset(w->score, 0, csp_size_round_up((size_t)docs, STRIDE) * sizeof(*w->score));
         add_lists(index, b, w->term, w->weight, terms, w->score);
         if (banned >= base && banned < base + docs) {
             w->score[banned - base] = 0.0f;
@@ -302,15 +303,15 @@ csp_status csp_ranking_write(const csp_ranking *ranking, const char *path, const
 {
     csp_run_writer *writer;
 
-    CSP_TRY(csp_run_create(path, tag, &writer));
+    CSP_TRY(csp_run_writer_create(path, tag, &writer));
     for (int64_t q = 0; q < ranking->trec.count; q++) {
         const csp_trec_query *x = &ranking->trec.queries[q];
-        const csp_status status = csp_run_append(writer, x->query_id, x->rows, x->count);
+        const csp_status status = csp_run_writer_append(writer, x->query_id, x->rows, x->count);
 
         if (status != CSP_OK) {
-            csp_run_abandon(writer);
+            csp_run_writer_abandon(writer);
             return status;
         }
     }
-    return csp_run_commit(writer);
+    return csp_run_writer_commit(writer);
 }

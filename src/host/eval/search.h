@@ -57,6 +57,6 @@ CSP_CHECKED csp_status csp_ranking_from_hits(const csp_hits *hits, const csp_ind
 CSP_CHECKED csp_status csp_ranking_create(int64_t queries, int64_t rows, csp_ranking **out);
 void csp_ranking_free(csp_ranking *ranking);
 
-/* Writes a TREC run. Errors: as csp_run_append. */
+/* Writes a TREC run. Errors: as csp_run_writer_append. */
 CSP_CHECKED csp_status csp_ranking_write(const csp_ranking *ranking, const char *path,
                                          const char *tag);

@@ -19,7 +19,7 @@ static bool is_column(const char *text)
     return text[0] != '\0' && strpbrk(text, " \t\n\v\f\r") == NULL;
 }
 
-csp_status csp_run_create(const char *path, const char *tag, csp_run_writer **out)
+csp_status csp_run_writer_create(const char *path, const char *tag, csp_run_writer **out)
 {
     csp_run_writer *writer = NULL;
     csp_status status;
@@ -36,11 +36,11 @@ csp_status csp_run_create(const char *path, const char *tag, csp_run_writer **ou
     return CSP_OK;
 
 fail:
-    csp_run_abandon(writer);
+    csp_run_writer_abandon(writer);
     return status;
 }
 
-csp_status csp_run_append(csp_run_writer *writer, const char *query_id, const csp_trec_row *rows,
+csp_status csp_run_writer_append(csp_run_writer *writer, const char *query_id, const csp_trec_row *rows,
                           int64_t count)
 {
     if (!is_column(query_id)) {
@@ -68,16 +68,16 @@ csp_status csp_run_append(csp_run_writer *writer, const char *query_id, const cs
     return CSP_OK;
 }
 
-csp_status csp_run_commit(csp_run_writer *writer)
+csp_status csp_run_writer_commit(csp_run_writer *writer)
 {
     csp_file *file = writer->file;
 
     writer->file = NULL;
-    csp_run_abandon(writer);
+    csp_run_writer_abandon(writer);
     return csp_file_commit(file);
 }
 
-void csp_run_abandon(csp_run_writer *writer)
+void csp_run_writer_abandon(csp_run_writer *writer)
 {
     if (writer == NULL) {
         return;
