@@ -6,3 +6,5 @@
 #include "cli/args.h"
 
 extern const csp_command csp_cmd_config;
+extern const csp_command csp_cmd_doctor;
+extern const csp_command csp_cmd_eval;

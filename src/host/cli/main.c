@@ -14,15 +14,20 @@
 #include "cli/exit_code.h"
 #include "config/suggest.h"
 #include "core/log.h"
+#include "cpu/backend.h"
 
 /* One line a subcommand, in the order of a first session. */
 static const csp_command *const commands[] = {
-    &csp_cmd_config, NULL, /* ends the table */
+    // clang-format off
+    &csp_cmd_eval,
+    &csp_cmd_config,
+    &csp_cmd_doctor,
+    // clang-format on
 };
 
 static const csp_command *find_command(const char *name)
 {
-    for (int i = 0; commands[i] != NULL; i++) {
+    for (int i = 0; i < CSP_COUNT(commands); i++) {
         if (strcmp(commands[i]->name, name) == 0) {
             return commands[i];
         }
@@ -46,7 +51,7 @@ static void print_program_help(FILE *stream)
     fprintf(stream, "csplade: trains sparse retrievers from causal language models, and encodes,\n"
                     "searches and evaluates with them\n\n"
                     "usage: csplade COMMAND [options]\n\ncommands:\n");
-    for (int i = 0; commands[i] != NULL; i++) {
+    for (int i = 0; i < CSP_COUNT(commands); i++) {
         fprintf(stream, "  %-10s  %s\n", commands[i]->name, commands[i]->summary);
     }
     fprintf(stream, "  %-10s  %s\n\n", "help", "the text of `csplade COMMAND --help`");
@@ -61,7 +66,7 @@ static csp_status refuse_command(const char *name)
     csp_suggest suggest;
 
     csp_suggest_init(&suggest, name);
-    for (int i = 0; commands[i] != NULL; i++) {
+    for (int i = 0; i < CSP_COUNT(commands); i++) {
         csp_suggest_offer(&suggest, commands[i]->name);
     }
     if (suggest.best != NULL) {
@@ -150,7 +155,10 @@ static csp_status dispatch(int count, char *const *words)
 
 int main(int argc, char **argv)
 {
-    csp_status status = dispatch(argc > 0 ? argc - 1 : 0, argv + 1);
+    csp_status status;
+
+    csp_backend_register("cpu", csp_cpu_open);
+    status = dispatch(argc > 0 ? argc - 1 : 0, argv + 1);
 
     /* A result that did not reach its file must not look like success. */
     if (fflush(stdout) != 0 || ferror(stdout)) {
