@@ -14,7 +14,7 @@ extern "C" {
 typedef struct csp_token_loss_args {
     csp_head head;        /* pooling is not read; excluded terms are left out of both softmaxes */
     csp_tensor h;         /* in  (N,D) f32                                                      */
-    csp_tensor target;    /* in  (N) i32   next token, -1: no prediction at this row            */
+    csp_tensor target;    /* in  (N) i32   next token, not an excluded term; -1: no prediction  */
     float lambda_relu;    /* weight of the saturated loss                                       */
     float coefficient;    /* 1/n_tok of the whole step: multiplies gradients, not the sums      */
     csp_tensor dh;        /* out (N,D) f32, or none: losses only; overwritten                   */
@@ -37,7 +37,9 @@ typedef struct csp_token_loss_args {
  *
  * Stream:     waits for be (the sums are read by the host).
  * Precision:  f32 logits; the sums over the vocabulary in f32 by blocks, combined in double.
- * Errors:     CSP_ERR_SHAPE, CSP_ERR_DEVICE, CSP_ERR_NUMERIC (a row's logits are not finite: names it).
+ * Errors:     CSP_ERR_SHAPE, CSP_ERR_DEVICE, CSP_ERR_ARGUMENT (a target is an excluded term: names
+ *             the row), CSP_ERR_NUMERIC (a row's logits are not finite: names it; dh and de are
+ *             undefined then).
  */
 CSP_CHECKED csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2]);
 
@@ -50,7 +52,8 @@ CSP_CHECKED csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args
  *   scale  in    1/temperature
  *   s      out   (Q,P) f32   overwritten
  *
- * Precision:  products in f32, added in f32 in blocks of the vocabulary, ascending terms.
+ * Precision:  many entries: products added in f32 by blocks of the vocabulary, ascending terms; few
+ *             entries: in double, rounded once. Which, is a function of the entries only.
  */
 CSP_CHECKED csp_status csp_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q,
                                       const csp_sparse *p, int64_t P, float scale, csp_tensor *s);

@@ -73,8 +73,8 @@ CSP_CHECKED csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head
  * Sum pooling: dz[n,j] = dw · 1/(1 + z[n,j]) at every kept n with z[n,j] > 0; h is required and the
  * logits are computed again by tiles.
  *
- * The way (dense by vocabulary blocks, or sparse by text) is picked from the number of entries,
- * which is a pure function of the data. Deterministic: no atomics, fixed orders.
+ * Precision:  f32, the rows of e that one row of dh receives are added in order of terms, the rows of
+ *             h that one row of de receives in order of texts: no atomics, the same bits on every run.
  */
 typedef struct csp_sparse_pool_grad {
     const csp_sparse *rows;
@@ -82,7 +82,7 @@ typedef struct csp_sparse_pool_grad {
     int64_t first_row;
     csp_tensor h;
     csp_tensor seq_start;
-    csp_tensor keep;
+    csp_tensor keep; /* sum pooling only */
     csp_tensor dh;
     csp_tensor de;
 } csp_sparse_pool_grad;

@@ -1,0 +1,109 @@
+/* sparse_pool.c - checks of ops/sparse_pool.h. */
+#include "ops/sparse_pool.h"
+
+#include <math.h>
+
+#include "ops/check.h"
+
+static const char OP[] = "sparse_pool";
+
+csp_status csp_check_head(const char *op, const csp_head *head)
+{
+    CSP_TRY(csp_check_rank(op, "e", &head->e, CSP_F32, 2));
+    if (head->e.dim[0] < 1 || head->e.dim[1] < 1 || head->e.dim[0] > INT32_MAX ||
+        head->e.dim[1] > INT32_MAX) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "%s: e (%lld,%lld) must have 1 to 2^31-1 rows and columns",
+                        op, (long long)head->e.dim[0], (long long)head->e.dim[1]);
+    }
+    if (csp_check_given(&head->exclude)) {
+        CSP_TRY(csp_check_tensor(op, "exclude", &head->exclude, CSP_U8, 1, head->e.dim));
+    }
+    if (!(head->scale > 0.0f) || !isfinite(head->scale)) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: scale %g is not a positive number", op,
+                        (double)head->scale);
+    }
+    return CSP_OK;
+}
+
+csp_status csp_check_sparse(const char *op, const char *name, const csp_sparse *w, int64_t rows,
+                            bool argmax)
+{
+    CSP_TRY(csp_check_rank(op, name, &w->row_ptr, CSP_I64, 1));
+    if (rows < 0 || w->row_ptr.dim[0] < rows + 1) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "%s: row_ptr of %s has %lld entries, %lld rows need %lld",
+                        op, name, (long long)w->row_ptr.dim[0], (long long)rows,
+                        (long long)rows + 1);
+    }
+    CSP_TRY(csp_check_rank(op, name, &w->term, CSP_I32, 1));
+    CSP_TRY(csp_check_tensor(op, name, &w->weight, CSP_F32, 1, w->term.dim));
+    if (argmax) {
+        CSP_TRY(csp_check_tensor(op, name, &w->argmax, CSP_I32, 1, w->term.dim));
+    }
+    if (w->vocab < 1 || w->vocab > INT32_MAX) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "%s: %s has a vocabulary of %lld terms", op, name,
+                        (long long)w->vocab);
+    }
+    return CSP_OK;
+}
+
+/* The batch of both directions: B texts of N rows, and the sparse rows that belong to them. */
+static csp_status check_batch(const csp_head *head, const csp_tensor *seq_start,
+                              const csp_sparse *rows, int64_t first_row)
+{
+    CSP_TRY(csp_check_head(OP, head));
+    if (head->pooling != CSP_POOL_MAX && head->pooling != CSP_POOL_SUM) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: pooling %d is neither max nor sum", OP,
+                        (int)head->pooling);
+    }
+    CSP_TRY(csp_check_rank(OP, "seq_start", seq_start, CSP_I32, 1));
+    if (seq_start->dim[0] < 1) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "%s: seq_start must have at least one entry", OP);
+    }
+    if (first_row < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: first_row %lld is negative", OP,
+                        (long long)first_row);
+    }
+    CSP_TRY(csp_check_sparse(OP, "the sparse rows", rows, first_row + seq_start->dim[0] - 1,
+                             head->pooling == CSP_POOL_MAX));
+    if (rows->vocab != head->e.dim[0]) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "%s: the sparse rows have %lld terms, e has %lld", OP,
+                        (long long)rows->vocab, (long long)head->e.dim[0]);
+    }
+    return CSP_OK;
+}
+
+csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
+                               const csp_tensor *seq_start, const csp_tensor *keep,
+                               int64_t first_row, csp_sparse *out)
+{
+    CSP_TRY(check_batch(head, seq_start, out, first_row));
+    CSP_TRY(csp_check_rank(OP, "h", h, CSP_F32, 2));
+    CSP_TRY(csp_check_tensor(OP, "h", h, CSP_F32, 2, (int64_t[]) { h->dim[0], head->e.dim[1] }));
+    CSP_TRY(csp_check_tensor(OP, "keep", keep, CSP_U8, 1, h->dim));
+    return seq_start->dim[0] > 1
+               ? be->ops->sparse_pool_fwd(be, head, h, seq_start, keep, first_row, out)
+               : CSP_OK;
+}
+
+csp_status csp_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
+{
+    const bool trained = csp_check_given(&g->de);
+    int64_t rows[2];
+
+    CSP_TRY(check_batch(head, &g->seq_start, g->rows, g->first_row));
+    CSP_TRY(csp_check_tensor(OP, "dw", &g->dw, CSP_F32, 1, g->rows->term.dim));
+    CSP_TRY(csp_check_rank(OP, "dh", &g->dh, CSP_F32, 2));
+    rows[0] = g->dh.dim[0];
+    rows[1] = head->e.dim[1];
+    CSP_TRY(csp_check_tensor(OP, "dh", &g->dh, CSP_F32, 2, rows));
+    if (trained) {
+        CSP_TRY(csp_check_tensor(OP, "de", &g->de, CSP_F32, 2, head->e.dim));
+    }
+    if (trained || head->pooling == CSP_POOL_SUM) {
+        CSP_TRY(csp_check_tensor(OP, "h", &g->h, CSP_F32, 2, rows));
+    }
+    if (head->pooling == CSP_POOL_SUM) {
+        CSP_TRY(csp_check_tensor(OP, "keep", &g->keep, CSP_U8, 1, rows));
+    }
+    return rows[0] > 0 ? be->ops->sparse_pool_bwd(be, head, g) : CSP_OK;
+}
