@@ -1,0 +1,399 @@
+/* checkpoint.c - writing, finding and reading checkpoints. */
+#include "train/checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/memory.h"
+#include "io/file.h"
+
+enum { NAME_BYTES = 64, CONFIG_LIMIT = 1 << 24 };
+
+static void file_name(const char *phase, int64_t step, char name[NAME_BYTES])
+{
+    snprintf(name, NAME_BYTES, "%s-%08lld.h5", phase, (long long)step);
+}
+
+static csp_status checkpoint_dir(const char *run_dir, char **out)
+{
+    return csp_file_join(run_dir, "checkpoints", out);
+}
+
+/* One of a trained row's two moments, through host memory. */
+static csp_status write_moment(csp_hdf5 *file, const csp_model *model, const csp_param *row,
+                               const csp_tensor *moment, const char *which, float **values)
+{
+    char name[CSP_PARAM_NAME_BYTES + 16];
+    csp_tensor host = *moment;
+
+    CSP_TRY(csp_realloc("checkpoint", csp_tensor_count(moment), sizeof(float), values));
+    CSP_TRY(csp_backend_download(model->be, moment, *values));
+    host.data = *values;
+    snprintf(name, sizeof(name), "/optim/%s/%s", which, row->name);
+    return csp_hdf5_write(file, name, &host);
+}
+
+static csp_status write_moments(csp_hdf5 *file, const csp_model *model)
+{
+    float *values = NULL;
+    csp_status status = CSP_OK;
+
+    for (int64_t i = 0; i < model->params->count; i++) {
+        const csp_param *row = &model->params->rows[i];
+
+        if (row->trained) {
+            CSP_TRY_GOTO(write_moment(file, model, row, &row->m, "m", &values));
+            CSP_TRY_GOTO(write_moment(file, model, row, &row->v, "v", &values));
+        }
+    }
+
+fail:
+    free(values);
+    return status;
+}
+
+static csp_status write_progress(csp_hdf5 *file, const csp_progress *p)
+{
+    const char *at = "/progress";
+
+    CSP_TRY(csp_hdf5_set_text(file, at, "phase", p->phase));
+    CSP_TRY(csp_hdf5_set_i64(file, at, "phase_index", p->phase_index));
+    CSP_TRY(csp_hdf5_set_i64(file, at, "step", p->step));
+    CSP_TRY(csp_hdf5_set_i64(file, at, "next_example", p->next_example));
+    CSP_TRY(csp_hdf5_set_i64(file, at, "threads", p->threads));
+    CSP_TRY(csp_hdf5_set_i64(file, at, "micro_batch_tokens", p->micro_batch_tokens));
+    CSP_TRY(csp_hdf5_set_f64(file, at, "best", p->best));
+    CSP_TRY(csp_hdf5_set_i64(file, at, "best_step", p->best_step));
+    return csp_hdf5_set_text(file, at, "best_phase", p->best_phase);
+}
+
+static csp_status write_file(const char *path, const csp_snapshot *snapshot, const char *config,
+                             const csp_progress *progress)
+{
+    const int64_t bytes[] = { (int64_t)strlen(config) };
+    csp_tensor text = csp_tensor_view((void *)(uintptr_t)config, CSP_U8, 1, bytes);
+    csp_hdf5 *file = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_hdf5_create(path, &file));
+    CSP_TRY_GOTO(csp_snapshot_write(file, snapshot));
+    CSP_TRY_GOTO(csp_hdf5_write(file, "/config_yaml", &text));
+    CSP_TRY_GOTO(write_moments(file, snapshot->model));
+    CSP_TRY_GOTO(write_progress(file, progress));
+    return csp_hdf5_commit(file);
+
+fail:
+    csp_hdf5_close(file);
+    return status;
+}
+
+/* "contrastive-00000200.h5" -> its step, or -1 for other names. */
+static int64_t step_of(const char *name)
+{
+    const char *dash = strrchr(name, '-');
+    char *end;
+    long long step;
+
+    if (dash == NULL || strlen(dash) != strlen("-00000000.h5")) {
+        return -1;
+    }
+    step = strtoll(dash + 1, &end, 10);
+    return strcmp(end, ".h5") == 0 ? (int64_t)step : -1;
+}
+
+typedef struct found {
+    char name[NAME_BYTES];
+    bool adapt; /* phases run in this order: adapt before contrastive */
+    int64_t step;
+} found;
+
+/* Newest first. */
+static int by_age(const void *a, const void *b)
+{
+    const found *x = a, *y = b;
+
+    if (x->adapt != y->adapt) {
+        return x->adapt ? 1 : -1;
+    }
+    return (x->step < y->step) - (x->step > y->step);
+}
+
+/* All checkpoints of a folder, newest first. Owner: the caller frees *out. */
+static csp_status list_checkpoints(const char *dir, found **out, int64_t *count)
+{
+    DIR *folder = opendir(dir);
+    found *list = NULL;
+    int64_t n = 0;
+    csp_status status = CSP_OK;
+
+    *out = NULL;
+    *count = 0;
+    if (folder == NULL) {
+        return errno == ENOENT ? CSP_OK : CSP_FAIL(CSP_ERR_IO, "%s: %s", dir, strerror(errno));
+    }
+    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        const int64_t step = step_of(entry->d_name);
+
+        if (step >= 0 && strlen(entry->d_name) < NAME_BYTES) {
+            CSP_TRY_GOTO(csp_realloc("checkpoints", n + 1, sizeof(*list), &list));
+            snprintf(list[n].name, NAME_BYTES, "%s", entry->d_name);
+            list[n].adapt = strncmp(entry->d_name, "adapt-", 6) == 0;
+            list[n++].step = step;
+        }
+    }
+    if (n > 0) {
+        qsort(list, (size_t)n, sizeof(*list), by_age);
+    }
+    *out = list;
+    *count = n;
+    list = NULL;
+
+fail:
+    closedir(folder);
+    free(list);
+    return status;
+}
+
+/* Removes what is beyond the limit, the best one excepted. A file that stays is only a warning. */
+static csp_status prune(const char *dir, const csp_config *config, const csp_progress *p)
+{
+    char best[NAME_BYTES] = "";
+    found *list = NULL;
+    int64_t count = 0;
+    csp_status status;
+
+    if (config->run.keep_best && p->best_phase[0] != '\0') {
+        file_name(p->best_phase, p->best_step, best);
+    }
+    CSP_TRY(list_checkpoints(dir, &list, &count));
+    status = CSP_OK;
+    for (int64_t i = config->run.save_total_limit; i < count; i++) {
+        char *path = NULL;
+
+        if (strcmp(list[i].name, best) == 0) {
+            continue;
+        }
+        CSP_TRY_GOTO(csp_file_join(dir, list[i].name, &path));
+        if (unlink(path) != 0) {
+            csp_log(CSP_LOG_WARN, "train", "%s: cannot be removed: %s", path, strerror(errno));
+        }
+        free(path);
+    }
+
+fail:
+    free(list);
+    return status;
+}
+
+csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapshot,
+                                const csp_config *config, const csp_progress *progress, char **path)
+{
+    char name[NAME_BYTES];
+    char *dir = NULL, *file = NULL, *latest = NULL, *text = NULL;
+    csp_status status;
+
+    file_name(progress->phase, progress->step, name);
+    CSP_TRY_GOTO(checkpoint_dir(run_dir, &dir));
+    CSP_TRY_GOTO(csp_file_make_dirs(dir));
+    CSP_TRY_GOTO(csp_file_join(dir, name, &file));
+    CSP_TRY_GOTO(csp_file_join(dir, "LATEST", &latest));
+    CSP_TRY_GOTO(csp_config_dump(config, false, &text));
+    CSP_TRY_GOTO(write_file(file, snapshot, text, progress));
+    CSP_TRY_GOTO(csp_file_write(latest, name, (int64_t)strlen(name)));
+    CSP_TRY_GOTO(prune(dir, config, progress));
+    if (path != NULL) {
+        *path = file;
+        file = NULL;
+    }
+
+fail:
+    free(dir);
+    free(file);
+    free(latest);
+    free(text);
+    return status;
+}
+
+int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes)
+{
+    const bool lora = model->params->lora.R > 0;
+    int64_t numbers = 0;
+
+    for (int64_t i = 0; i < model->params->count; i++) {
+        const csp_param *row = &model->params->rows[i];
+
+        if (csp_param_is_lora(row) == lora) {
+            numbers += csp_tensor_count(&row->value);
+        }
+        numbers += row->trained ? 2 * csp_tensor_count(&row->value) : 0;
+    }
+    return 4 * numbers + tokenizer_bytes + (1 << 20);
+}
+
+/* Whether a checkpoint opens and can be read in full: every dataset's checksum is looked at. */
+static csp_status check_dataset(const char *name, void *context)
+{
+    const csp_hdf5 *file = context;
+    csp_tensor t;
+    csp_status status;
+
+    CSP_TRY(csp_hdf5_describe(file, name, &t));
+    CSP_TRY(csp_alloc("checkpoint", (int64_t)csp_tensor_bytes(&t), 1, &t.data));
+    status = csp_hdf5_read(file, name, &t);
+    free(t.data);
+    return status;
+}
+
+static csp_status check_file(const char *path)
+{
+    csp_hdf5 *file = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_hdf5_open(path, &file));
+    status = csp_hdf5_visit(file, "/", check_dataset, file);
+    csp_hdf5_close(file);
+    return status;
+}
+
+/* The name in LATEST, NULL if there is none. */
+static csp_status read_latest(const char *dir, char **name)
+{
+    char *path = NULL;
+    int64_t bytes;
+    csp_status status;
+
+    *name = NULL;
+    CSP_TRY(csp_file_join(dir, "LATEST", &path));
+    status = csp_file_exists(path) ? csp_file_read(path, NAME_BYTES, name, &bytes) : CSP_OK;
+    free(path);
+    return status;
+}
+
+csp_status csp_checkpoint_latest(const char *run_dir, char **path)
+{
+    char *dir = NULL, *name = NULL, *file = NULL;
+    found *list = NULL;
+    int64_t count = 0;
+    csp_status status;
+
+    CSP_TRY_GOTO(checkpoint_dir(run_dir, &dir));
+    CSP_TRY_GOTO(list_checkpoints(dir, &list, &count));
+    CSP_TRY_GOTO(read_latest(dir, &name));
+    for (int64_t i = -1; i < count; i++) {
+        const char *candidate = i < 0 ? name : list[i].name;
+
+        if (candidate == NULL || (i >= 0 && name != NULL && strcmp(candidate, name) == 0)) {
+            continue;
+        }
+        CSP_TRY_GOTO(csp_file_join(dir, candidate, &file));
+        if (check_file(file) == CSP_OK) {
+            break;
+        }
+        csp_log(CSP_LOG_WARN, "train", "passed over a damaged checkpoint: %s", csp_error_text());
+        free(file);
+        file = NULL;
+    }
+    if (file == NULL && count > 0) {
+        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: none of its %lld checkpoints can be read", dir,
+                          (long long)count);
+        goto fail;
+    }
+    *path = file;
+    file = NULL;
+
+fail:
+    free(dir);
+    free(name);
+    free(file);
+    free(list);
+    return status;
+}
+
+static csp_status read_progress(const csp_hdf5 *file, csp_progress *p)
+{
+    const char *at = "/progress";
+    char *text = NULL;
+    int64_t index;
+
+    CSP_TRY(csp_hdf5_get_text(file, at, "phase", &text));
+    snprintf(p->phase, sizeof(p->phase), "%s", text);
+    free(text);
+    text = NULL;
+    CSP_TRY(csp_hdf5_get_text(file, at, "best_phase", &text));
+    snprintf(p->best_phase, sizeof(p->best_phase), "%s", text);
+    free(text);
+    CSP_TRY(csp_hdf5_get_i64(file, at, "phase_index", &index));
+    p->phase_index = (int)index;
+    CSP_TRY(csp_hdf5_get_i64(file, at, "step", &p->step));
+    CSP_TRY(csp_hdf5_get_i64(file, at, "next_example", &p->next_example));
+    CSP_TRY(csp_hdf5_get_i64(file, at, "threads", &p->threads));
+    CSP_TRY(csp_hdf5_get_i64(file, at, "micro_batch_tokens", &p->micro_batch_tokens));
+    CSP_TRY(csp_hdf5_get_f64(file, at, "best", &p->best));
+    return csp_hdf5_get_i64(file, at, "best_step", &p->best_step);
+}
+
+csp_status csp_checkpoint_peek(const char *path, csp_progress *progress, csp_config **config)
+{
+    csp_progress p = { 0 };
+    csp_hdf5 *file = NULL;
+    csp_tensor t;
+    char *text = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_hdf5_open(path, &file));
+    if (!csp_hdf5_has(file, "/config_yaml")) {
+        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: not a checkpoint of a training run", path);
+        goto fail;
+    }
+    CSP_TRY_GOTO(read_progress(file, &p));
+    CSP_TRY_GOTO(csp_hdf5_describe(file, "/config_yaml", &t));
+    if (csp_tensor_count(&t) > CONFIG_LIMIT || t.dtype != CSP_U8) {
+        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: its config is not a text", path);
+        goto fail;
+    }
+    CSP_TRY_GOTO(csp_alloc_zero("checkpoint", csp_tensor_count(&t) + 1, 1, &text));
+    t.data = text;
+    CSP_TRY_GOTO(csp_hdf5_read(file, "/config_yaml", &t));
+    CSP_TRY_GOTO(csp_config_parse(path, text, config));
+    *progress = p;
+
+fail:
+    csp_hdf5_close(file);
+    free(text);
+    return status;
+}
+
+csp_status csp_checkpoint_read_moments(const char *path, csp_model *model)
+{
+    csp_hdf5 *file = NULL;
+    float *values = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_hdf5_open(path, &file));
+    status = CSP_OK;
+    for (int64_t i = 0; i < model->params->count; i++) {
+        csp_param *row = &model->params->rows[i];
+
+        for (int which = 0; row->trained && which < 2; which++) {
+            csp_tensor *moment = which == 0 ? &row->m : &row->v;
+            csp_tensor host = *moment;
+            char name[CSP_PARAM_NAME_BYTES + 16];
+
+            snprintf(name, sizeof(name), "/optim/%s/%s", which == 0 ? "m" : "v", row->name);
+            CSP_TRY_GOTO(csp_realloc("checkpoint", csp_tensor_count(&host), sizeof(float), &values));
+            host.data = values;
+            CSP_TRY_GOTO(csp_hdf5_read(file, name, &host));
+            CSP_TRY_GOTO(csp_backend_upload(model->be, values, moment));
+        }
+    }
+
+fail:
+    csp_hdf5_close(file);
+    free(values);
+    return status;
+}

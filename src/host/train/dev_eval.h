@@ -1,0 +1,34 @@
+/*
+ * dev_eval.h - the evaluation every run.eval_steps: encode a pool of documents and the dev queries
+ * with the model as it is, search, measure.
+ */
+#pragma once
+
+#include "config/config.h"
+#include "eval/encode.h"
+
+enum { CSP_DEV_VALUES = 6 };
+
+/* "nDCG@10", "RR@10", "R@100", "AP", "active_q", "active_d": in the order of csp_dev_run's values. */
+extern const char *const csp_dev_names[CSP_DEV_VALUES];
+
+typedef struct csp_dev csp_dev;
+
+/*
+ * Reads dev queries, judgements and the pool's texts into memory: all judged documents, and a
+ * fixed sample of the corpus up to eval.pool (0 = the whole corpus). *out is NULL where the config
+ * names no data.dev_qrels.
+ *
+ * Errors: CSP_ERR_DATA (no dev query has a judged document in the corpus), and those of the readers.
+ */
+CSP_CHECKED csp_status csp_dev_open(const csp_config *config, csp_dev **out);
+void csp_dev_close(csp_dev *dev);
+
+/* Queries and documents of an evaluation. */
+int64_t csp_dev_queries(const csp_dev *dev);
+int64_t csp_dev_documents(const csp_dev *dev);
+
+/* Values in the order of csp_dev_names. */
+CSP_CHECKED csp_status csp_dev_run(csp_dev *dev, csp_backend *be, const csp_model *model,
+                                   const csp_contract *contract, const csp_tokenizer *tokenizer,
+                                   double values[CSP_DEV_VALUES]);

@@ -1,0 +1,81 @@
+/* run_save.c - checkpoints, evaluations, and what happens to an adapter between phases. */
+#include "train/trainer_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/memory.h"
+#include "model/weights.h"
+
+csp_status csp_run_save(csp_run_state *run)
+{
+    const csp_snapshot snapshot = { .model = run->opened.model,
+                                    .contract = &run->opened.contract,
+                                    .tokenizer = run->opened.tokenizer,
+                                    .tokenizer_bytes = run->opened.tokenizer_bytes,
+                                    .base_path = run->opened.base_path,
+                                    .base_hash = run->opened.base_hash };
+    char *path = NULL;
+
+    CSP_TRY(csp_checkpoint_write(run->config->run.output_dir, &snapshot, run->config,
+                                 &run->progress, &path));
+    csp_log(CSP_LOG_INFO, "train", "checkpoint %s", path);
+    free(path);
+    return CSP_OK;
+}
+
+csp_status csp_run_evaluate(csp_run_state *run)
+{
+    const char *best = run->config->run.metric_for_best;
+    csp_progress *p = &run->progress;
+    double values[CSP_DEV_VALUES];
+
+    CSP_TRY(csp_dev_run(run->dev, run->be, run->opened.model, &run->opened.contract, run->tokenizer,
+                        values));
+    CSP_TRY(csp_metrics_log_eval(run->log, p->phase, p->step, csp_dev_names, values,
+                                 CSP_DEV_VALUES));
+    csp_log(CSP_LOG_INFO, "eval",
+            "%s step %lld  nDCG@10 %.4f  RR@10 %.4f  R@100 %.4f  active_q %.1f  active_d %.1f  "
+            "(%lld queries, %lld documents)",
+            p->phase, (long long)p->step, values[0], values[1], values[2], values[4], values[5],
+            (long long)csp_dev_queries(run->dev), (long long)csp_dev_documents(run->dev));
+    for (int i = 0; i < CSP_DEV_VALUES; i++) {
+        if (strcmp(csp_dev_names[i], best) == 0 && (isnan(p->best) || values[i] > p->best)) {
+            p->best = values[i];
+            p->best_step = p->step;
+            memcpy(p->best_phase, p->phase, sizeof(p->best_phase));
+        }
+    }
+    return CSP_OK;
+}
+
+csp_status csp_run_merge_adapter(csp_run_state *run)
+{
+    const csp_weights_write_options options = { .dtype = CSP_F32, .merge = false };
+    const csp_model *model = run->opened.model;
+    char *dir = NULL, *from = NULL, *config = NULL;
+    csp_status status;
+
+    /* The next phase's checkpoints hold adapters only, so the merged base must be on disk. */
+    CSP_TRY_GOTO(csp_weights_merge_lora(run->be, model->params, (uint64_t)run->config->run.seed + 1));
+    CSP_TRY_GOTO(csp_file_join(run->config->run.output_dir, "merged-adapt", &dir));
+    CSP_TRY_GOTO(csp_file_make_dirs(dir));
+    CSP_TRY_GOTO(csp_weights_write(run->be, model->params, dir, &options));
+    CSP_TRY_GOTO(csp_model_config_text(&model->params->config, CSP_F32, &config));
+    CSP_TRY_GOTO(csp_file_join(dir, "config.json", &from));
+    CSP_TRY_GOTO(csp_file_write(from, config, (int64_t)strlen(config)));
+    CSP_TRY_GOTO(csp_snapshot_hash(model, run->opened.base_hash));
+    free(run->opened.base_path);
+    run->opened.base_path = dir;
+    dir = NULL;
+    csp_log(CSP_LOG_INFO, "train", "adapter merged into %s; a new one begins",
+            run->opened.base_path);
+
+fail:
+    free(dir);
+    free(from);
+    free(config);
+    return status;
+}

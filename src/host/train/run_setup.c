@@ -1,0 +1,318 @@
+/* run_setup.c - opening a run: folder, resume point, model, data, memory and disk checks. */
+#include "train/trainer_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/log.h"
+#include "core/machine.h"
+#include "core/memory.h"
+#include "model/weights.h"
+
+double csp_now_s(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* The contract that training stores with the model, from the settings and the model's ids. */
+static csp_status make_contract(const csp_config *config, const csp_model_config *model,
+                                csp_contract *out)
+{
+    const csp_model_settings *s = &config->model;
+    csp_contract c;
+    int32_t *ids = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_contract_init(&c));
+    c.variant = (csp_variant)s->variant;
+    CSP_TRY_GOTO(csp_contract_set_text(&c.query_prefix, s->query_prefix));
+    CSP_TRY_GOTO(csp_contract_set_text(&c.passage_prefix, s->passage_prefix));
+    CSP_TRY_GOTO(csp_contract_set_text(&c.title_separator, s->title_separator));
+    c.query_max_len = (int32_t)s->query_max_len;
+    c.passage_max_len = (int32_t)s->passage_max_len;
+    c.add_bos = s->add_bos;
+    c.append_eos = s->append_eos;
+    c.bos_id = (int32_t)model->bos_id;
+    c.eos_id = model->eos_count > 0 ? (int32_t)model->eos_id[0] : -1;
+    c.logit_scale = s->logit_scale;
+    CSP_TRY_GOTO(csp_alloc("excluded ids", s->exclude_ids.count, sizeof(*ids), &ids));
+    for (int64_t i = 0; i < s->exclude_ids.count; i++) {
+        ids[i] = (int32_t)s->exclude_ids.values[i];
+        if (ids[i] >= model->V) {
+            status = CSP_FAIL(CSP_ERR_CONFIG, "model.exclude_ids: %d is not below vocab_size %lld",
+                              (int)ids[i], (long long)model->V);
+            goto fail;
+        }
+    }
+    CSP_TRY_GOTO(csp_contract_set_exclude_ids(&c, ids, s->exclude_ids.count));
+    c.pooling = (csp_pooling)s->pooling;
+    c.top_k_query = (int32_t)s->top_k_query;
+    c.top_k_passage = (int32_t)s->top_k_passage;
+    c.quant_scale = s->quant_scale;
+    CSP_TRY_GOTO(csp_contract_check(&c, "model settings"));
+    free(ids);
+    *out = c;
+    return CSP_OK;
+
+fail:
+    free(ids);
+    csp_contract_clear(&c);
+    return status;
+}
+
+/* Rows of the longest text of any phase. */
+static int64_t longest_rows(const csp_config *config, const csp_contract *contract)
+{
+    const int64_t contrastive = csp_contract_rows(contract);
+    const int64_t adapt = csp_config_has_phase(config, "adapt") ? config->adapt.max_len + 2 : 0;
+
+    return contrastive > adapt ? contrastive : adapt;
+}
+
+static csp_status lora_of(const csp_config *config, csp_lora *out)
+{
+    csp_lora lora = { 0 };
+
+    if (config->lora.enabled) {
+        lora.R = config->lora.r;
+        lora.alpha = config->lora.alpha;
+        lora.dropout = config->lora.dropout;
+        lora.rslora = config->lora.use_rslora;
+        for (int64_t i = 0; i < config->lora.target_modules.count; i++) {
+            CSP_TRY(csp_lora_target(&lora, config->lora.target_modules.values[i]));
+        }
+        CSP_TRY(csp_lora_check(&lora, "lora"));
+    }
+    *out = lora;
+    return CSP_OK;
+}
+
+/* The model of model.path: a Hugging Face folder, with fresh adapters where lora is enabled. */
+static csp_status open_folder(csp_run_state *run)
+{
+    const csp_config *config = run->config;
+    csp_model_options m = { .dir = config->model.path,
+                            .adapter = config->lora.enabled ? config->lora.init : NULL,
+                            .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
+                            .seed = (uint64_t)config->run.seed };
+    csp_model_config shape;
+    char *path = NULL;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_file_join(config->model.path, "config.json", &path));
+    CSP_TRY_GOTO(csp_model_config_read(path, &shape));
+    free(path);
+    path = NULL;
+    CSP_TRY_GOTO(make_contract(config, &shape, &run->opened.contract));
+    CSP_TRY_GOTO(csp_file_join(config->model.path, "tokenizer.json", &path));
+    CSP_TRY_GOTO(csp_file_read(path, (int64_t)1 << 29, &run->opened.tokenizer,
+                               &run->opened.tokenizer_bytes));
+    CSP_TRY_GOTO(lora_of(config, &m.lora));
+    m.max_len = longest_rows(config, &run->opened.contract);
+    CSP_TRY_GOTO(csp_model_create(run->be, &m, &run->opened.model));
+    CSP_TRY_GOTO(csp_strdup("run", config->model.path, &run->opened.base_path));
+    if (m.lora.R > 0) {
+        CSP_TRY_GOTO(csp_snapshot_hash(run->opened.model, run->opened.base_hash));
+    }
+
+fail:
+    free(path);
+    return status;
+}
+
+/* A checkpoint: to resume from, or the start of another run (model.path). */
+static csp_status open_checkpoint(csp_run_state *run, const char *path, bool moments)
+{
+    const csp_config *config = run->config;
+    csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL };
+    csp_contract contract;
+
+    /* The contract's own length may be shorter than what adaptation needs. */
+    o.max_len = config->adapt.max_len + 2;
+    if (2 * config->model.passage_max_len + 3 > o.max_len) {
+        o.max_len = 2 * config->model.passage_max_len + 3;
+    }
+    if (2 * config->model.query_max_len + 3 > o.max_len) {
+        o.max_len = 2 * config->model.query_max_len + 3;
+    }
+    CSP_TRY(csp_snapshot_open(run->be, path, &o, &run->opened));
+    CSP_TRY(make_contract(config, &run->opened.model->params->config, &contract));
+    csp_contract_clear(&run->opened.contract);
+    run->opened.contract = contract;
+    return moments ? csp_checkpoint_read_moments(path, run->opened.model) : CSP_OK;
+}
+
+/* Whether model.path is a file: a checkpoint of another run. */
+static bool starts_from_checkpoint(const csp_config *config)
+{
+    return csp_file_exists(config->model.path) && !csp_file_is_dir(config->model.path);
+}
+
+/* Decides where to go on, and that the checkpoint there is one of this config. */
+static csp_status find_resume_point(csp_run_state *run)
+{
+    const csp_run_settings *s = &run->config->run;
+    csp_config *there = NULL;
+    char difference[256];
+    csp_status status;
+
+    if (strcmp(s->resume, "none") == 0 || strcmp(s->resume, "auto") == 0) {
+        CSP_TRY(csp_checkpoint_latest(s->output_dir, &run->resume_path));
+        if (run->resume_path != NULL && strcmp(s->resume, "none") == 0) {
+            return CSP_FAIL(CSP_ERR_CONFIG,
+                            "%s has checkpoints of an earlier run: choose another run.output_dir, "
+                            "remove it, or let run.resume be auto",
+                            s->output_dir);
+        }
+    } else {
+        CSP_TRY(csp_strdup("run", s->resume, &run->resume_path));
+    }
+    if (run->resume_path == NULL) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_checkpoint_peek(run->resume_path, &run->progress, &there));
+    status = csp_config_compare(there, run->config, difference, sizeof(difference));
+    csp_config_free(there);
+    CSP_TRY(status);
+    if (difference[0] != '\0') {
+        return CSP_FAIL(CSP_ERR_CONFIG, "%s was made with another config: %s", run->resume_path,
+                        difference);
+    }
+    run->resumed = true;
+    return CSP_OK;
+}
+
+/* The number of threads of the checkpoint, unless the config names another. */
+static int thread_count(const csp_run_state *run)
+{
+    const int64_t asked = run->config->device.threads;
+
+    if (run->resumed && asked == 0) {
+        return (int)run->progress.threads;
+    }
+    if (run->resumed && asked != run->progress.threads) {
+        csp_log(CSP_LOG_WARN, "train",
+                "device.threads was %lld before and is %lld now: the run goes on, but not to the "
+                "same bits",
+                (long long)run->progress.threads, (long long)asked);
+    }
+    return (int)asked;
+}
+
+static csp_status check_disk(const csp_run_state *run)
+{
+    const csp_run_settings *s = &run->config->run;
+    const int64_t one = csp_checkpoint_bytes(run->opened.model, run->opened.tokenizer_bytes);
+    /* The ones that stay, the best, and the one being written. */
+    const int64_t needed = one * (s->save_total_limit + 2);
+    int64_t left;
+
+    CSP_TRY(csp_file_free_bytes(s->output_dir, &left));
+    if (left < needed) {
+        return CSP_FAIL(CSP_ERR_IO,
+                        "%s: %lld MB free, but checkpoints of %lld MB each need %lld MB "
+                        "(run.save_total_limit %lld)",
+                        s->output_dir, (long long)(left >> 20), (long long)(one >> 20),
+                        (long long)(needed >> 20), (long long)s->save_total_limit);
+    }
+    return CSP_OK;
+}
+
+static csp_status check_vocabulary(const csp_run_state *run)
+{
+    const int64_t words = csp_tokenizer_vocab_size(run->tokenizer);
+    const int64_t V = run->opened.model->params->config.V;
+
+    if (words > V) {
+        return CSP_FAIL(CSP_ERR_DATA,
+                        "%s: its tokenizer has ids up to %lld, the model's vocab_size is %lld",
+                        run->config->model.path, (long long)words - 1, (long long)V);
+    }
+    return CSP_OK;
+}
+
+/* Rows computed at once: as set, as recorded, or planned. */
+static int64_t plan_rows(const csp_run_state *run)
+{
+    const bool adapt = csp_config_has_phase(run->config, "adapt");
+    const int64_t set = adapt ? run->config->adapt.batch.micro_batch_tokens
+                              : run->config->contrastive.batch.micro_batch_tokens;
+    int64_t rows = 4096;
+    size_t bytes;
+
+    if (run->resumed) {
+        return run->progress.micro_batch_tokens;
+    }
+    if (set > 0) {
+        return set;
+    }
+    /* 4,096 rows keep matrix products efficient; fewer where a quarter of memory would not do. */
+    while (rows > 256 &&
+           (csp_run_bytes(run->opened.model->params, rows, CSP_KEEP_ALL, &bytes) != CSP_OK ||
+            (int64_t)bytes > csp_machine_available_bytes() / 4)) {
+        rows /= 2;
+    }
+    return rows;
+}
+
+csp_status csp_run_setup(csp_run_state *run)
+{
+    const csp_config *config = run->config;
+    const char *dir = config->run.output_dir;
+    char *path = NULL;
+    csp_status status = CSP_OK;
+
+    run->started_s = csp_now_s();
+    CSP_TRY_GOTO(csp_config_validate(config));
+    if (!run->options->dry_run) {
+        CSP_TRY_GOTO(csp_file_make_dirs(dir));
+        CSP_TRY_GOTO(csp_file_join(dir, "lock", &path));
+        CSP_TRY_GOTO(csp_file_lock_take(path, &run->lock));
+    }
+    CSP_TRY_GOTO(find_resume_point(run));
+    CSP_TRY_GOTO(csp_backend_create(run->options->backend, thread_count(run), &run->be));
+    if (run->resumed) {
+        CSP_TRY_GOTO(open_checkpoint(run, run->resume_path, true));
+    } else if (starts_from_checkpoint(config)) {
+        CSP_TRY_GOTO(open_checkpoint(run, config->model.path, false));
+    } else {
+        CSP_TRY_GOTO(open_folder(run));
+    }
+    CSP_TRY_GOTO(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
+                                         "tokenizer.json", &run->tokenizer));
+    CSP_TRY_GOTO(check_vocabulary(run));
+    CSP_TRY_GOTO(csp_train_data_open(config, &run->opened.contract, run->tokenizer, &run->data));
+    CSP_TRY_GOTO(csp_dev_open(config, &run->dev));
+    CSP_TRY_GOTO(csp_optimizer_create(run->be, run->opened.model, &run->optimizer));
+    if (!run->resumed) {
+        run->progress.best = NAN;
+    }
+    run->progress.micro_batch_tokens = plan_rows(run);
+    run->progress.threads = run->be->threads;
+    if (!run->options->dry_run) {
+        status = check_disk(run);
+    }
+
+fail:
+    free(path);
+    return status;
+}
+
+void csp_run_clear(csp_run_state *run)
+{
+    csp_metrics_log_close(run->log);
+    csp_optimizer_destroy(run->optimizer);
+    csp_dev_close(run->dev);
+    csp_train_data_close(run->data);
+    csp_tokenizer_close(run->tokenizer);
+    csp_opened_clear(&run->opened);
+    csp_backend_destroy(run->be);
+    csp_file_lock_release(run->lock);
+    free(run->resume_path);
+}

@@ -1,0 +1,221 @@
+/* train_data.c - drawing, reading and tokenising the texts of a step. */
+#include "train/train_data.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/memory.h"
+#include "core/rng.h"
+
+/* Token lists of texts already seen; results never depend on it. */
+static const int64_t CACHE_BYTES = (int64_t)512 << 20;
+
+struct csp_train_data {
+    const csp_config *config;
+    csp_text_encoder *encoder;
+    csp_pairs *pairs;
+    csp_plain *plain;
+    csp_token_cache *query_cache;
+    csp_token_cache *document_cache;
+    csp_draw_list draw;
+    csp_token_list ids; /* of one text */
+    csp_token_lists queries;
+    csp_token_lists passages;
+    csp_token_lists plain_lists;
+    int32_t *positive;
+    uint8_t *mask;
+};
+
+static csp_status open_pairs(csp_train_data *d, const csp_tokenizer *tokenizer)
+{
+    const csp_data_settings *s = &d->config->data;
+    const csp_pairs_source source = { .corpus = s->corpus,
+                                      .queries = s->queries,
+                                      .qrels = s->qrels,
+                                      .negatives = s->negatives,
+                                      .train = s->train,
+                                      .separator = d->config->model.title_separator,
+                                      .strict = s->strict };
+    const int64_t Q = d->config->contrastive.batch.queries, G = s->train_group_size;
+    const int64_t vocab = csp_tokenizer_vocab_size(tokenizer);
+    char text[512];
+
+    CSP_TRY(csp_pairs_open(&source, &d->pairs));
+    csp_join_say(csp_pairs_report(d->pairs), text, sizeof(text));
+    csp_log(CSP_LOG_INFO, "data", "%s", text);
+    CSP_TRY(csp_token_cache_create(csp_pairs_count(d->pairs), vocab, CACHE_BYTES, &d->query_cache));
+    CSP_TRY(csp_token_cache_create(csp_pairs_documents(d->pairs), vocab, CACHE_BYTES,
+                                   &d->document_cache));
+    CSP_TRY(csp_alloc("training data", Q, sizeof(*d->positive), &d->positive));
+    return csp_alloc("training data", Q * Q * G, 1, &d->mask);
+}
+
+static csp_status open_plain(csp_train_data *d)
+{
+    const csp_data_settings *s = &d->config->data;
+    const char *corpus[] = { s->corpus };
+
+    if (s->text.count > 0) {
+        CSP_TRY(csp_plain_open((const char *const *)s->text.values, s->text.count, s->strict,
+                               d->config->model.title_separator, &d->plain));
+    } else {
+        CSP_TRY(csp_plain_open(corpus, 1, s->strict, d->config->model.title_separator, &d->plain));
+    }
+    csp_log(CSP_LOG_INFO, "data", "%lld texts to adapt on, %lld empty ones left out",
+            (long long)csp_plain_count(d->plain), (long long)csp_plain_empty(d->plain));
+    return CSP_OK;
+}
+
+csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
+                               const csp_tokenizer *tokenizer, csp_train_data **out)
+{
+    csp_train_data *d;
+    csp_status status;
+
+    CSP_TRY(csp_alloc_zero("training data", 1, sizeof(*d), &d));
+    d->config = config;
+    CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, config->data.strict, &d->encoder));
+    if (csp_config_has_phase(config, "adapt")) {
+        CSP_TRY_GOTO(open_plain(d));
+    }
+    if (csp_config_has_phase(config, "contrastive")) {
+        CSP_TRY_GOTO(open_pairs(d, tokenizer));
+    }
+    *out = d;
+    return CSP_OK;
+
+fail:
+    csp_train_data_close(d);
+    return status;
+}
+
+void csp_train_data_close(csp_train_data *d)
+{
+    if (d == NULL) {
+        return;
+    }
+    csp_text_encoder_destroy(d->encoder);
+    csp_pairs_close(d->pairs);
+    csp_plain_close(d->plain);
+    csp_token_cache_destroy(d->query_cache);
+    csp_token_cache_destroy(d->document_cache);
+    csp_draw_list_clear(&d->draw);
+    csp_token_list_clear(&d->ids);
+    csp_token_lists_clear(&d->queries);
+    csp_token_lists_clear(&d->passages);
+    csp_token_lists_clear(&d->plain_lists);
+    free(d->positive);
+    free(d->mask);
+    free(d);
+}
+
+/* Appends the tokens of one query or document, from the cache where it has them. */
+static csp_status add_text(csp_train_data *d, csp_side side, int64_t ordinal)
+{
+    const bool query = side == CSP_SIDE_QUERY;
+    csp_token_cache *cache = query ? d->query_cache : d->document_cache;
+    csp_token_lists *lists = query ? &d->queries : &d->passages;
+    csp_text_row row;
+    bool found;
+
+    CSP_TRY(csp_token_cache_get(cache, ordinal, lists, &found));
+    if (found) {
+        return CSP_OK;
+    }
+    if (query) {
+        CSP_TRY(csp_pairs_read_query(d->pairs, ordinal, &row));
+    } else {
+        CSP_TRY(csp_pairs_read_document(d->pairs, ordinal, &row));
+    }
+    CSP_TRY(csp_text_encode(d->encoder, side, row.id, row.text, row.bytes, &d->ids));
+    csp_token_cache_put(cache, ordinal, d->ids.ids, d->ids.count);
+    return csp_token_lists_add(lists, d->ids.ids, d->ids.count);
+}
+
+/* mask[q,p] = 1 where passage p is a known positive of q, but not its own positive's column. */
+static bool fill_mask(csp_train_data *d, int64_t Q, int64_t P)
+{
+    bool any = false;
+
+    for (int64_t q = 0; q < Q; q++) {
+        for (int64_t p = 0; p < P; p++) {
+            const bool out = p != d->positive[q] &&
+                             csp_pairs_is_positive(d->pairs, d->draw.example[q], d->draw.document[p]);
+
+            d->mask[q * P + p] = out;
+            any = any || out;
+        }
+    }
+    return any;
+}
+
+csp_status csp_train_data_pairs(csp_train_data *d, int64_t k, csp_contrastive_texts *out)
+{
+    const int64_t Q = d->config->contrastive.batch.queries, G = d->config->data.train_group_size;
+    const csp_sampling sampling = { .seed = (uint64_t)d->config->run.seed,
+                                    .Q = Q,
+                                    .G = G,
+                                    .in_order = !d->config->data.shuffle };
+    bool masked = false;
+
+    CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, 0, Q, &d->draw));
+    csp_token_lists_reset(&d->queries);
+    csp_token_lists_reset(&d->passages);
+    for (int64_t q = 0; q < Q; q++) {
+        CSP_TRY(add_text(d, CSP_SIDE_QUERY, d->draw.example[q]));
+        d->positive[q] = (int32_t)(q * G);
+    }
+    for (int64_t p = 0; p < Q * G; p++) {
+        CSP_TRY(add_text(d, CSP_SIDE_PASSAGE, d->draw.document[p]));
+    }
+    if (d->config->contrastive.mask_known_positives) {
+        masked = fill_mask(d, Q, Q * G);
+    }
+    out->queries = &d->queries;
+    out->passages = &d->passages;
+    out->positive = d->positive;
+    out->mask = masked ? d->mask : NULL;
+    out->text_base = 0;
+    return CSP_OK;
+}
+
+csp_status csp_train_data_plain(csp_train_data *d, int64_t k, const csp_token_lists **out)
+{
+    const int64_t texts = d->config->adapt.batch.texts;
+    const csp_plain_sampling sampling = { .seed = (uint64_t)d->config->run.seed,
+                                          .texts = texts,
+                                          .max_len = (int32_t)d->config->adapt.max_len,
+                                          .in_order = !d->config->data.shuffle };
+
+    CSP_TRY(csp_plain_load(d->plain, d->encoder, &sampling, k, 0, texts, &d->plain_lists));
+    *out = &d->plain_lists;
+    return CSP_OK;
+}
+
+const csp_join_report *csp_train_data_report(const csp_train_data *d)
+{
+    return d->pairs != NULL ? csp_pairs_report(d->pairs) : NULL;
+}
+
+void csp_train_data_say(const csp_train_data *d)
+{
+    const csp_contract *contract = csp_text_encoder_contract(d->encoder);
+    const csp_text_counts *queries = csp_text_encoder_counts(d->encoder, CSP_SIDE_QUERY);
+    const csp_text_counts *passages = csp_text_encoder_counts(d->encoder, CSP_SIDE_PASSAGE);
+    const csp_text_counts *plain = csp_text_encoder_plain_counts(d->encoder);
+    char text[512];
+
+    if (plain->texts > 0) {
+        csp_text_counts_say(plain, "texts adapted on", (int32_t)d->config->adapt.max_len, text,
+                            sizeof(text));
+        csp_log(CSP_LOG_INFO, "data", "%s", text);
+    }
+    if (queries->texts > 0) {
+        csp_text_counts_say(queries, "queries read", contract->query_max_len, text, sizeof(text));
+        csp_log(CSP_LOG_INFO, "data", "%s", text);
+        csp_text_counts_say(passages, "documents read", contract->passage_max_len, text,
+                            sizeof(text));
+        csp_log(CSP_LOG_INFO, "data", "%s", text);
+    }
+}

@@ -1,0 +1,40 @@
+/*
+ * train_data.h - the texts of each optimizer step, tokenised: what was drawn depends on (seed, step)
+ * alone, so a resumed run asks for step k and gets what the first run got.
+ */
+#pragma once
+
+#include "config/config.h"
+#include "data/pairs.h"
+#include "data/plain.h"
+#include "data/text_encoder.h"
+#include "data/token_lists.h"
+#include "train/contrastive.h"
+
+typedef struct csp_train_data csp_train_data;
+
+/*
+ * Opens what the phases of the config need. contract and tokenizer must outlive it.
+ *
+ * Errors: those of csp_pairs_open and csp_plain_open.
+ */
+CSP_CHECKED csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
+                                           const csp_tokenizer *tokenizer, csp_train_data **out);
+void csp_train_data_close(csp_train_data *data);
+
+/*
+ * The batch of contrastive step k = 0, 1, ... Lists, positives and mask are valid until the next
+ * call. Query i's documents are passages i·G .. i·G+G-1, its positive first.
+ */
+CSP_CHECKED csp_status csp_train_data_pairs(csp_train_data *data, int64_t k,
+                                            csp_contrastive_texts *out);
+
+/* The texts of adaptation step k; valid until the next call. */
+CSP_CHECKED csp_status csp_train_data_plain(csp_train_data *data, int64_t k,
+                                            const csp_token_lists **out);
+
+/* The join report of the pairs; NULL without a contrastive phase. */
+const csp_join_report *csp_train_data_report(const csp_train_data *data);
+
+/* What was empty or cut so far, a line each, through core/log.h. */
+void csp_train_data_say(const csp_train_data *data);

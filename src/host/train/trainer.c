@@ -1,0 +1,343 @@
+/* trainer.c - the step loop, written once for both phases. */
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "core/log.h"
+#include "core/machine.h"
+#include "core/memory.h"
+#include "train/schedule.h"
+#include "train/trainer_internal.h"
+
+/* One phase while it runs: just one of the two objectives exists. */
+typedef struct phase_state {
+    csp_run_state *run;
+    const csp_optim_settings *optim;
+    int64_t steps;
+    csp_adapt *adapt;
+    csp_contrastive *contrastive;
+    double began_s;
+    bool collapsed;
+} phase_state;
+
+static void close_phase(phase_state *p)
+{
+    csp_adapt_destroy(p->adapt);
+    csp_contrastive_destroy(p->contrastive);
+}
+
+/* Half of what the machine has left may hold activations. */
+static size_t activation_budget(void)
+{
+    const int64_t available = csp_machine_available_bytes();
+
+    return available == INT64_MAX ? (size_t)4 << 30 : (size_t)available / 2;
+}
+
+static csp_status open_phase(csp_run_state *run, const char *name, phase_state *p)
+{
+    const csp_config *config = run->config;
+    const int64_t micro = run->progress.micro_batch_tokens;
+
+    p->run = run;
+    p->began_s = csp_now_s();
+    if (strcmp(name, "adapt") == 0) {
+        const csp_adapt_options options = { .max_rows = micro,
+                                            .max_len = config->adapt.max_len + 2,
+                                            .recompute = config->adapt.batch.recompute,
+                                            .lambda_relu = config->adapt.lambda_relu };
+
+        p->optim = &config->adapt.optim;
+        p->steps = config->adapt.max_steps;
+        return csp_adapt_create(run->be, run->opened.model, &run->opened.contract, &options,
+                                &p->adapt);
+    } else {
+        const csp_contrastive_settings *s = &config->contrastive;
+        const csp_contrastive_options options = {
+            .queries = s->batch.queries,
+            .passages = s->batch.queries * config->data.train_group_size,
+            .max_rows = micro,
+            .budget = activation_budget(),
+            .recompute = s->batch.recompute,
+            .temperature = s->temperature,
+            .regularizer = s->regularizer == CSP_REGULARIZER_L1 ? CSP_REG_L1 : CSP_REG_FLOPS,
+            .limits = { .zero_rows = config->run.collapse_share,
+                        .top_position = 0.8,
+                        .dead_terms = 0.99 }
+        };
+
+        p->optim = &s->optim;
+        p->steps = s->max_steps;
+        return csp_contrastive_create(run->be, run->opened.model, &run->opened.contract, &options,
+                                      &p->contrastive);
+    }
+}
+
+static double peak_mb(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss / 1024.0;
+}
+
+/* Losses and gradients of step k, from 0. */
+static csp_status gradients(phase_state *p, int64_t k, csp_step_metrics *m, double *flop)
+{
+    csp_run_state *run = p->run;
+    const csp_config *config = run->config;
+    csp_pass pass = { .causal = true,
+                      .dropout = config->lora.enabled && config->lora.dropout > 0.0,
+                      .seed = (uint64_t)config->run.seed,
+                      .step = (uint64_t)k };
+
+    if (p->adapt != NULL) {
+        const csp_token_lists *texts;
+
+        CSP_TRY(csp_train_data_plain(run->data, k, &texts));
+        CSP_TRY(csp_adapt_run(p->adapt, texts, &pass, true, m));
+        *flop = csp_adapt_flop(p->adapt);
+    } else {
+        const csp_contrastive_settings *s = &config->contrastive;
+        csp_contrastive_texts texts;
+        csp_contrastive_step step = { .step = k + 1,
+                                      .lambda_q = csp_lambda_at(s->lambda_q, k, s->ramp_steps),
+                                      .lambda_d = csp_lambda_at(s->lambda_d, k, s->ramp_steps) };
+
+        pass.causal = run->opened.contract.variant != CSP_VARIANT_BI;
+        /* Phases draw different masks at the same step number. */
+        pass.step += (uint64_t)1 << 32;
+        step.pass = pass;
+        CSP_TRY(csp_train_data_pairs(run->data, k, &texts));
+        CSP_TRY(csp_contrastive_run(p->contrastive, &texts, &step, m));
+        *flop = csp_contrastive_flop(p->contrastive);
+    }
+    return CSP_OK;
+}
+
+/* One optimizer step, logged. */
+static csp_status run_step(phase_state *p, int64_t k)
+{
+    csp_run_state *run = p->run;
+    const int64_t every = run->config->run.logging_steps;
+    const double start = csp_now_s();
+    csp_step_metrics m;
+    double flop, seconds;
+
+    csp_step_metrics_clear(&m, run->progress.phase, k + 1, p->steps);
+    CSP_TRY(gradients(p, k, &m, &flop));
+    CSP_TRY(csp_optimizer_step(run->optimizer, p->optim, k + 1, p->steps, &m));
+    seconds = csp_now_s() - start;
+    m.tokens_per_s = m.tokens / seconds;
+    m.gflop_per_s = flop / seconds * 1e-9;
+    m.peak_mb = peak_mb();
+    m.elapsed_s = csp_now_s() - p->began_s;
+    CSP_TRY(csp_metrics_log_step(run->log, &m));
+    csp_metrics_log_say(&m, (k + 1) % every == 0 || k == 0 || k + 1 == p->steps);
+    if (p->contrastive != NULL) {
+        csp_contrastive_warn(p->contrastive, &m, &p->collapsed);
+        if (p->collapsed && run->config->run.stop_on_collapse) {
+            return CSP_FAIL(CSP_ERR_NUMERIC,
+                            "step %lld: %.0f %% of the queries and %.0f %% of the documents have no "
+                            "term: collapsed (run.stop_on_collapse)",
+                            (long long)(k + 1), 100.0 * m.zero_q, 100.0 * m.zero_d);
+        }
+    }
+    return CSP_OK;
+}
+
+/* Where the data stands after so many steps of a phase. */
+static int64_t position_after(const csp_run_state *run, int64_t steps)
+{
+    const bool adapt = strcmp(run->progress.phase, "adapt") == 0;
+
+    return steps * (adapt ? run->config->adapt.batch.texts : run->config->contrastive.batch.queries);
+}
+
+/* What is due after a step: an evaluation, a checkpoint, the end of the time. */
+static csp_status after_step(phase_state *p, int64_t done)
+{
+    csp_run_state *run = p->run;
+    const csp_run_settings *s = &run->config->run;
+    const bool last = done == p->steps;
+    const bool timed_out = s->max_minutes > 0.0 &&
+                           csp_now_s() - run->started_s >= 60.0 * s->max_minutes;
+    const bool stop = *run->options->stop != 0 || timed_out;
+    bool save = last || (s->save_steps > 0 && done % s->save_steps == 0);
+
+    run->progress.step = done;
+    run->progress.next_example = position_after(run, done);
+    if (run->dev != NULL && (last || done % s->eval_steps == 0)) {
+        const double best = run->progress.best;
+
+        CSP_TRY(csp_run_evaluate(run));
+        /* The best model is only worth naming if its checkpoint exists. */
+        save = save || (s->keep_best && (isnan(best) || run->progress.best > best));
+    }
+    if (*run->options->save != 0) {
+        *run->options->save = 0;
+        save = true;
+    }
+    if (save || stop) {
+        CSP_TRY(csp_run_save(run));
+    }
+    if (stop && !last) {
+        return CSP_FAIL(CSP_ERR_INTERRUPTED,
+                        "stopped after step %lld of %lld of phase %s with a checkpoint%s; the same "
+                        "command goes on",
+                        (long long)done, (long long)p->steps, run->progress.phase,
+                        timed_out ? " (run.max_minutes)" : "");
+    }
+    return CSP_OK;
+}
+
+static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
+{
+    phase_state p = { 0 };
+    csp_status status;
+
+    snprintf(run->progress.phase, sizeof(run->progress.phase), "%s", name);
+    CSP_TRY_GOTO(open_phase(run, name, &p));
+    csp_log(CSP_LOG_INFO, "train", "phase %s: steps %lld to %lld, %d threads, %lld token rows at once",
+            name, (long long)first + 1, (long long)p.steps, run->be->threads,
+            (long long)run->progress.micro_batch_tokens);
+    for (int64_t k = first; k < p.steps; k++) {
+        CSP_TRY_GOTO(run_step(&p, k));
+        CSP_TRY_GOTO(after_step(&p, k + 1));
+    }
+    csp_train_data_say(run->data);
+
+fail:
+    csp_log_progress(NULL);
+    close_phase(&p);
+    return status;
+}
+
+/* Which lines of metrics.jsonl a resumed run keeps: earlier phases whole, this one up to its step. */
+static csp_status open_log(csp_run_state *run)
+{
+    const csp_text_list *phases = &run->config->run.phases;
+    int64_t *steps = NULL;
+    const int count = run->resumed ? run->progress.phase_index + 1 : 0;
+    csp_status status;
+
+    CSP_TRY(csp_alloc("run", count, sizeof(*steps), &steps));
+    for (int i = 0; i < count; i++) {
+        steps[i] = i < run->progress.phase_index ? INT64_MAX : run->progress.step;
+    }
+    status = csp_metrics_log_open(run->config->run.output_dir, (const char *const *)phases->values,
+                                  steps, count, &run->log);
+    free(steps);
+    return status;
+}
+
+static csp_status write_config(const csp_run_state *run)
+{
+    char *path = NULL, *text = NULL;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_file_join(run->config->run.output_dir, "config.yaml", &path));
+    CSP_TRY_GOTO(csp_config_dump(run->config, false, &text));
+    status = csp_file_write(path, text, (int64_t)strlen(text));
+
+fail:
+    free(path);
+    free(text);
+    return status;
+}
+
+/* All phases from where the run stands. */
+static csp_status run_phases(csp_run_state *run)
+{
+    const csp_text_list *phases = &run->config->run.phases;
+    int64_t first = run->resumed ? run->progress.step : 0;
+
+    for (int i = run->resumed ? run->progress.phase_index : 0; i < phases->count; i++) {
+        const bool begins = first == 0;
+
+        if (begins && i > 0 && run->config->lora.enabled &&
+            run->config->lora.between_phases == CSP_LORA_MERGE) {
+            CSP_TRY(csp_run_merge_adapter(run));
+        }
+        if (begins) {
+            CSP_TRY(csp_optimizer_reset(run->optimizer));
+        }
+        run->progress.phase_index = i;
+        CSP_TRY(run_phase(run, phases->values[i], first));
+        first = 0;
+    }
+    return CSP_OK;
+}
+
+/* The plan of a run in words: what --dry-run is for. */
+static csp_status describe(csp_run_state *run)
+{
+    const csp_config *config = run->config;
+    csp_contrastive_texts texts;
+    const csp_token_lists *plain;
+    int64_t all, trained;
+
+    csp_params_elements(run->opened.model->params, &all, &trained);
+    csp_log(CSP_LOG_INFO, "train", "%lld parameters, %lld trained, %lld token rows at once",
+            (long long)all, (long long)trained, (long long)run->progress.micro_batch_tokens);
+    if (csp_config_has_phase(config, "adapt")) {
+        CSP_TRY(csp_train_data_plain(run->data, 0, &plain));
+        csp_log(CSP_LOG_INFO, "train", "adapt: %lld steps, the first has %lld texts, %lld tokens",
+                (long long)config->adapt.max_steps, (long long)plain->count,
+                (long long)plain->start[plain->count]);
+    }
+    if (csp_config_has_phase(config, "contrastive")) {
+        CSP_TRY(csp_train_data_pairs(run->data, 0, &texts));
+        csp_log(CSP_LOG_INFO, "train",
+                "contrastive: %lld steps, the first has %lld queries of %lld tokens and %lld "
+                "documents of %lld tokens",
+                (long long)config->contrastive.max_steps, (long long)texts.queries->count,
+                (long long)texts.queries->start[texts.queries->count],
+                (long long)texts.passages->count,
+                (long long)texts.passages->start[texts.passages->count]);
+    }
+    return CSP_OK;
+}
+
+static void report(const csp_run_state *run, csp_train_result *result)
+{
+    const csp_progress *p = &run->progress;
+    const char *dir = run->config->run.output_dir;
+
+    snprintf(result->model, sizeof(result->model), "%s/checkpoints/%s-%08lld.h5", dir, p->phase,
+             (long long)p->step);
+    result->best_value = p->best;
+    if (p->best_phase[0] != '\0') {
+        snprintf(result->best, sizeof(result->best), "%s/checkpoints/%s-%08lld.h5", dir,
+                 p->best_phase, (long long)p->best_step);
+    }
+}
+
+csp_status csp_train(const csp_config *config, const csp_train_options *options,
+                     csp_train_result *result)
+{
+    csp_run_state run = { .config = config, .options = options };
+    csp_status status;
+
+    memset(result, 0, sizeof(*result));
+    CSP_TRY_GOTO(csp_run_setup(&run));
+    if (options->dry_run) {
+        status = describe(&run);
+        goto fail;
+    }
+    if (run.resumed) {
+        csp_log(CSP_LOG_INFO, "train", "going on from %s", run.resume_path);
+    }
+    CSP_TRY_GOTO(write_config(&run));
+    CSP_TRY_GOTO(open_log(&run));
+    CSP_TRY_GOTO(run_phases(&run));
+    report(&run, result);
+
+fail:
+    csp_run_clear(&run);
+    return status;
+}

@@ -1,0 +1,40 @@
+/*
+ * trainer.h - a training run: the phases its config names, in one run folder, resumable to the bit.
+ *
+ *     RUN/config.yaml        the resolved config; can be given to `csplade train` again
+ *     RUN/metrics.jsonl      one line a step (train/step_metrics.h), one an evaluation
+ *     RUN/events.out.*       the same for TensorBoard
+ *     RUN/checkpoints/       train/checkpoint.h
+ *     RUN/lock               held while a process runs here
+ */
+#pragma once
+
+#include <signal.h>
+
+#include "config/config.h"
+#include "ops/backend.h"
+
+typedef struct csp_train_options {
+    const char *backend;                 /* "cpu", "auto" */
+    bool dry_run;                        /* plan, first batch, then stop: nothing is written          */
+    volatile sig_atomic_t *stop;         /* set by a signal: checkpoint at the next step and stop     */
+    volatile sig_atomic_t *save;         /* set by a signal: checkpoint at the next step and go on    */
+} csp_train_options;
+
+/* What came out, for the command line to print. */
+typedef struct csp_train_result {
+    char model[1024];      /* the last checkpoint, "" after a dry run */
+    char best[1024];       /* the best one by run.metric_for_best, "" */
+    double best_value;
+} csp_train_result;
+
+/*
+ * Runs, or goes on with, a training run.
+ *
+ * Errors: those of everything below; CSP_ERR_INTERRUPTED after a checkpoint that stop, or
+ *         run.max_minutes, asked for; CSP_ERR_NUMERIC (tensor and step; the last good checkpoint is kept);
+ *         CSP_ERR_CONFIG when the folder's checkpoint belongs to another config, naming the setting;
+ *         CSP_ERR_IO when another process runs there.
+ */
+CSP_CHECKED csp_status csp_train(const csp_config *config, const csp_train_options *options,
+                                 csp_train_result *result);

@@ -1,0 +1,44 @@
+/*
+ * trainer_internal.h - what the parts of a run share: trainer.c (the loop), run_setup.c (what is
+ * there before the first step), run_save.c (checkpoints and evaluations).
+ */
+#pragma once
+
+#include "data/tokenizer.h"
+#include "io/file.h"
+#include "train/adapt.h"
+#include "train/checkpoint.h"
+#include "train/dev_eval.h"
+#include "train/metrics_log.h"
+#include "train/optimizer.h"
+#include "train/train_data.h"
+#include "train/trainer.h"
+
+typedef struct csp_run_state {
+    const csp_config *config;
+    const csp_train_options *options;
+    csp_backend *be;
+    csp_opened opened;        /* model, contract, tokenizer text, base */
+    csp_tokenizer *tokenizer;
+    csp_train_data *data;
+    csp_dev *dev;
+    csp_optimizer *optimizer;
+    csp_metrics_log *log;
+    csp_file_lock *lock;
+    csp_progress progress;
+    bool resumed;
+    char *resume_path;        /* NULL: from the start */
+    double started_s;         /* monotonic clock when the run began */
+} csp_run_state;
+
+/* run_setup.c: everything up to the first step; nothing is written before all of it is checked. */
+CSP_CHECKED csp_status csp_run_setup(csp_run_state *run);
+void csp_run_clear(csp_run_state *run);
+
+/* run_save.c */
+CSP_CHECKED csp_status csp_run_save(csp_run_state *run);
+CSP_CHECKED csp_status csp_run_evaluate(csp_run_state *run);
+CSP_CHECKED csp_status csp_run_merge_adapter(csp_run_state *run);
+
+/* Seconds of a clock that never goes back. */
+double csp_now_s(void);
