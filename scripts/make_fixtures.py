@@ -215,7 +215,7 @@ def add_adapter(model, name, folder, texts, out):
     with torch.no_grad():
         for key, p in tuned.named_parameters():
             if "lora_" in key:
-                p.copy_(0.4 * torch.randn_like(p))
+                p.copy_(0.15 * torch.randn_like(p))  # more makes attention ill-conditioned
     tuned.save_pretrained(folder, save_embedding_layers=False)
     os.remove(os.path.join(folder, "README.md"))
     config_path = os.path.join(folder, "adapter_config.json")
