@@ -79,9 +79,7 @@ csp_status csp_texts_open(const char *path, const csp_texts_options *options, cs
     csp_texts *texts = NULL;
 
     CSP_TRY(csp_alloc_zero("texts", 1, sizeof(*texts), &texts));
-    if (options != NULL) {
-        texts->options = *options;
-    }
+    texts->options = options != NULL ? *options : (csp_texts_options) { .side = CSP_SIDE_PASSAGE };
     if (texts->options.skip_empty && !texts->options.without_ids) {
         status = CSP_FAIL(CSP_ERR_ARGUMENT,
                           "%s: texts with ids keep their empty rows: ordinals count them", path);

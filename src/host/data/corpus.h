@@ -28,7 +28,8 @@ typedef struct csp_texts csp_texts;
  * Opens path: a file, plain or gzip; "-" for standard input; or a BEIR
  * folder, of which corpus.jsonl or queries.jsonl (or .jsonl.gz) is read by side.
  *
- *   options  in   NULL = all zero: documents, found format, lenient, ids checked
+ *   options  in   NULL = documents, found format, lenient, ids checked; a zeroed struct means
+ * queries
  *
  * Owner:  the caller calls csp_texts_close.
  * Errors: CSP_ERR_IO; CSP_ERR_ARGUMENT for a format that cannot be told; those of the first line.

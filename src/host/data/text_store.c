@@ -33,7 +33,7 @@ static csp_status read_through(csp_text_store *store, csp_texts *texts)
 csp_status csp_text_store_open(const char *path, const csp_texts_options *options,
                                csp_text_store **out)
 {
-    static const csp_texts_options none = { 0 };
+    static const csp_texts_options none = { .side = CSP_SIDE_PASSAGE };
     const csp_texts_options *o = options != NULL ? options : &none;
     csp_status status;
     csp_texts *texts = NULL;
