@@ -33,15 +33,17 @@ find_library(csplade_aec NAMES libaec.a aec REQUIRED)
 target_link_libraries(csplade_hdf5 INTERFACE ${csplade_sz} ${csplade_aec} csplade_zlib
                       ${CMAKE_DL_LIBS} m Threads::Threads)
 
-# OpenBLAS without threads of its own: csplade's OpenMP regions are the one owner of threads, and
-# which thread adds which numbers must not depend on a library's mood.
-find_path(csplade_blas_INCLUDE cblas.h PATH_SUFFIXES x86_64-linux-gnu/openblas-serial
-          aarch64-linux-gnu/openblas-serial openblas-serial)
-find_library(csplade_blas_LIBRARY NAMES libopenblas.a openblas
-             PATHS /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/openblas-serial NO_DEFAULT_PATH)
-if(NOT csplade_blas_INCLUDE OR NOT csplade_blas_LIBRARY)
-  message(FATAL_ERROR "csplade needs OpenBLAS without threads: Debian's libopenblas-serial-dev")
+# OpenBLAS built for callers that use OpenMP: inside a region it works in the calling thread, and
+# src/host/cpu/gemm.c keeps it so outside. csplade's regions are the one owner of threads, and which
+# thread adds which numbers must not depend on a library's mood. Debian's build without threads
+# (openblas-serial) must not be used: it hands one work buffer to two callers (wrong products).
+find_path(csplade_openblas_INCLUDE cblas.h PATH_SUFFIXES x86_64-linux-gnu/openblas-openmp
+          aarch64-linux-gnu/openblas-openmp openblas-openmp)
+find_library(csplade_openblas_LIBRARY NAMES libopenblas.a openblas
+             PATHS /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/openblas-openmp NO_DEFAULT_PATH)
+if(NOT csplade_openblas_INCLUDE OR NOT csplade_openblas_LIBRARY)
+  message(FATAL_ERROR "csplade needs OpenBLAS for OpenMP: Debian's libopenblas-openmp-dev")
 endif()
 add_library(csplade_blas INTERFACE)
-target_include_directories(csplade_blas SYSTEM INTERFACE ${csplade_blas_INCLUDE})
-target_link_libraries(csplade_blas INTERFACE ${csplade_blas_LIBRARY} m)
+target_include_directories(csplade_blas SYSTEM INTERFACE ${csplade_openblas_INCLUDE})
+target_link_libraries(csplade_blas INTERFACE ${csplade_openblas_LIBRARY} OpenMP::OpenMP_C m)

@@ -47,7 +47,7 @@ static void unmap_memory(void *at, size_t bytes)
     }
 }
 
-csp_status cpu_block_grow(csp_backend *be, cpu_block *block, size_t bytes)
+static csp_status grow(csp_backend *be, cpu_block *block, size_t bytes)
 {
     /* A quarter more than asked, so that slowly growing batches do not map again each time. */
     const size_t wanted = csp_size_round_up(bytes + bytes / 4, 4096);
@@ -69,7 +69,7 @@ csp_status cpu_scratch(csp_backend *be, int thread, size_t bytes, void **out)
     cpu_block *block = &cpu_state_of(be)->of_thread[thread];
 
     CSP_ASSERT(thread >= 0 && thread < be->threads);
-    CSP_TRY(cpu_block_grow(be, block, bytes));
+    CSP_TRY(grow(be, block, bytes));
     *out = block->at;
     return CSP_OK;
 }
@@ -78,7 +78,7 @@ csp_status cpu_shared(csp_backend *be, size_t bytes, void **out)
 {
     cpu_block *block = &cpu_state_of(be)->shared;
 
-    CSP_TRY(cpu_block_grow(be, block, bytes));
+    CSP_TRY(grow(be, block, bytes));
     *out = block->at;
     return CSP_OK;
 }
@@ -86,7 +86,7 @@ csp_status cpu_shared(csp_backend *be, size_t bytes, void **out)
 csp_status cpu_scratch_each(csp_backend *be, size_t bytes)
 {
     for (int thread = 0; thread < be->threads; thread++) {
-        CSP_TRY(cpu_block_grow(be, &cpu_state_of(be)->of_thread[thread], bytes));
+        CSP_TRY(grow(be, &cpu_state_of(be)->of_thread[thread], bytes));
     }
     return CSP_OK;
 }
@@ -100,7 +100,6 @@ static void cpu_destroy(csp_backend *be)
             unmap_memory(state->of_thread[thread].at, state->of_thread[thread].bytes);
         }
         unmap_memory(state->shared.at, state->shared.bytes);
-        unmap_memory(state->gemm.at, state->gemm.bytes);
         free(state->of_thread);
         free(state);
     }

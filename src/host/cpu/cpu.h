@@ -2,8 +2,8 @@
  * cpu.h - what the files of the CPU backend share: its state, scratch memory, the functions that
  * fill csp_ops. Private to this folder.
  *
- * Threads: one OpenMP region per op with be->threads threads; OpenBLAS has none of its own. Work is
- * cut by shapes and be->threads only, so the same call gives the same bits on every run.
+ * Threads: one OpenMP region per op with be->threads threads; OpenBLAS is kept to the caller's.
+ * Work is cut by shapes and be->threads only, so the same call gives the same bits on every run.
  */
 #pragma once
 
@@ -31,7 +31,6 @@ typedef struct cpu_block {
 typedef struct cpu_state {
     cpu_block *of_thread; /* be->threads scratch blocks                                 */
     cpu_block shared;     /* scratch of a whole op                                      */
-    cpu_block gemm;       /* partial products of cpu_gemm                               */
     int64_t allocations;  /* blocks got from the system so far: a test watches it stand */
 } cpu_state;
 
@@ -59,9 +58,6 @@ static inline void *cpu_scratch_of(csp_backend *be, int thread)
 {
     return cpu_state_of(be)->of_thread[thread].at;
 }
-
-/* Grows block to bytes, contents lost. For cpu_gemm's own block. */
-CSP_CHECKED csp_status cpu_block_grow(csp_backend *be, cpu_block *block, size_t bytes);
 
 /*
  * First element of share `part` of `parts` of n elements cut at multiples of unit; share `parts` is

@@ -9,6 +9,7 @@
 #include "cpu/gemm.h"
 
 #include <cblas.h>
+#include <omp.h>
 
 #include "core/size.h"
 #include "cpu/cpu.h"
@@ -25,14 +26,24 @@ typedef struct grid {
     int rows, columns; /* rectangles down and across */
 } grid;
 
+/* Outside a region this build of OpenBLAS would use as many threads as OpenMP allows: allow one. */
 void cpu_gemm_serial(bool trans_a, bool trans_b, int64_t M, int64_t N, int64_t K, float alpha,
                      const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                      int64_t ldc)
 {
-    if (M > 0 && N > 0) {
-        cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-                    trans_b ? CblasTrans : CblasNoTrans, (int)M, (int)N, (int)K, alpha, a, (int)lda,
-                    b, (int)ldb, beta, c, (int)ldc);
+    const int allowed = omp_get_max_threads();
+
+    if (M < 1 || N < 1) {
+        return;
+    }
+    if (allowed != 1) {
+        omp_set_num_threads(1);
+    }
+    cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
+                trans_b ? CblasTrans : CblasNoTrans, (int)M, (int)N, (int)K, alpha, a, (int)lda, b,
+                (int)ldb, beta, c, (int)ldc);
+    if (allowed != 1) {
+        omp_set_num_threads(allowed);
     }
 }
 

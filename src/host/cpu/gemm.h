@@ -1,6 +1,6 @@
 /*
- * gemm.h - matrix products over all threads: OpenBLAS's single-threaded sgemm inside one region of
- * csplade's own threads. Private to this folder.
+ * gemm.h - matrix products over all threads: OpenBLAS's sgemm in each thread of one region of
+ * csplade's own. Private to this folder; nothing else of csplade calls BLAS.
  */
 #pragma once
 
