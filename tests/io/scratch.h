@@ -118,6 +118,15 @@ static inline int scratch_count(const char *folder, const char *part)
     return count;
 }
 
+/* Success, or the error's text on the terminal. */
+static inline void assert_ok(csp_status status)
+{
+    if (status != CSP_OK) {
+        print_error("error text \"%s\"\n", csp_error_text());
+    }
+    assert_int_equal(status, CSP_OK);
+}
+
 /* The last failure's text has part in it; prints the text where it has not. */
 static inline void assert_error_has(const char *part)
 {

@@ -13,12 +13,12 @@ static void a_file_appears_only_when_committed(void **state)
     size_t bytes;
 
     (void)state;
-    assert_int_equal(csp_file_create(path, &file), CSP_OK);
-    assert_int_equal(csp_file_put(file, "half ", 5), CSP_OK);
-    assert_int_equal(csp_file_print(file, "and %d", 2), CSP_OK);
+    assert_ok(csp_file_create(path, &file));
+    assert_ok(csp_file_put(file, "half ", 5));
+    assert_ok(csp_file_print(file, "and %d", 2));
     assert_false(csp_file_exists(path));
     assert_true(csp_file_exists(csp_file_temporary(file)));
-    assert_int_equal(csp_file_commit(file), CSP_OK);
+    assert_ok(csp_file_commit(file));
     text = scratch_read(path, &bytes);
     assert_string_equal(text, "half and 2");
     free(text);
@@ -33,9 +33,9 @@ static void an_abandoned_file_leaves_the_earlier_one(void **state)
     size_t bytes;
 
     (void)state;
-    assert_int_equal(csp_file_write(path, "one", 3), CSP_OK);
-    assert_int_equal(csp_file_create(path, &file), CSP_OK);
-    assert_int_equal(csp_file_put(file, "two", 3), CSP_OK);
+    assert_ok(csp_file_write(path, "one", 3));
+    assert_ok(csp_file_create(path, &file));
+    assert_ok(csp_file_put(file, "two", 3));
     csp_file_abandon(file);
     csp_file_abandon(NULL);
     text = scratch_read(path, &bytes);
@@ -113,10 +113,10 @@ static void a_full_device_is_reported(void **state)
         skip();
     }
     /* The stream of a csp_file is pointed at the device that is always full. */
-    assert_int_equal(csp_file_create(scratch_path("full"), &file), CSP_OK);
+    assert_ok(csp_file_create(scratch_path("full"), &file));
     assert_true(dup2(fileno(full), fileno(csp_file_stream(file))) >= 0);
     fclose(full);
-    assert_int_equal(csp_file_put(file, "small", 5), CSP_OK); /* still in the buffer */
+    assert_ok(csp_file_put(file, "small", 5)); /* still in the buffer */
     assert_int_equal(csp_file_commit(file), CSP_ERR_IO);
     assert_error_has("No space left on device");
     assert_false(csp_file_exists(scratch_path("full")));
@@ -135,7 +135,7 @@ static void a_full_device_is_reported_for_large_writes(void **state)
         free(block);
         skip();
     }
-    assert_int_equal(csp_file_create(scratch_path("full"), &file), CSP_OK);
+    assert_ok(csp_file_create(scratch_path("full"), &file));
     assert_true(dup2(fileno(full), fileno(csp_file_stream(file))) >= 0);
     fclose(full);
     assert_int_equal(csp_file_put(file, block, MANY), CSP_ERR_IO);
@@ -196,7 +196,7 @@ static void reading_obeys_its_limit(void **state)
 
     (void)state;
     scratch_text(path, "12345");
-    assert_int_equal(csp_file_read(path, 5, &text, &bytes), CSP_OK);
+    assert_ok(csp_file_read(path, 5, &text, &bytes));
     assert_int_equal(bytes, 5);
     assert_string_equal(text, "12345");
     free(text);
@@ -208,7 +208,7 @@ static void reading_obeys_its_limit(void **state)
     assert_int_equal(csp_file_read(scratch_dir, 4, &text, &bytes), CSP_ERR_IO);
     assert_error_has("Is a directory");
     scratch_text(path, "");
-    assert_int_equal(csp_file_read(path, 0, &text, &bytes), CSP_OK);
+    assert_ok(csp_file_read(path, 0, &text, &bytes));
     assert_int_equal(bytes, 0);
     free(text);
 }
@@ -219,21 +219,21 @@ static void folders_are_made_with_their_parents(void **state)
     int64_t bytes = -1;
 
     (void)state;
-    assert_int_equal(csp_file_make_dirs(scratch_path("a/b//c/")), CSP_OK);
-    assert_int_equal(csp_file_make_dirs(scratch_path("a/b/c")), CSP_OK);
-    assert_int_equal(csp_file_make_dirs("/"), CSP_OK);
+    assert_ok(csp_file_make_dirs(scratch_path("a/b//c/")));
+    assert_ok(csp_file_make_dirs(scratch_path("a/b/c")));
+    assert_ok(csp_file_make_dirs("/"));
     assert_true(csp_file_is_dir(scratch_path("a/b/c")));
     assert_false(csp_file_is_dir(scratch_path("a/b/d")));
-    assert_int_equal(csp_file_join("x/", "y", &joined), CSP_OK);
+    assert_ok(csp_file_join("x/", "y", &joined));
     assert_string_equal(joined, "x/y");
     free(joined);
-    assert_int_equal(csp_file_join("", "y", &joined), CSP_OK);
+    assert_ok(csp_file_join("", "y", &joined));
     assert_string_equal(joined, "y");
     free(joined);
-    assert_int_equal(csp_file_free_bytes(scratch_path("a/not/yet/there"), &bytes), CSP_OK);
+    assert_ok(csp_file_free_bytes(scratch_path("a/not/yet/there"), &bytes));
     assert_true(bytes > 0);
     bytes = -1;
-    assert_int_equal(csp_file_free_bytes("relative-not-there", &bytes), CSP_OK);
+    assert_ok(csp_file_free_bytes("relative-not-there", &bytes));
     assert_true(bytes > 0);
 }
 
@@ -246,7 +246,7 @@ static void a_lock_has_one_holder_until_its_process_ends(void **state)
     char byte, expected[64];
 
     (void)state;
-    assert_int_equal(csp_file_lock_take(path, &lock), CSP_OK);
+    assert_ok(csp_file_lock_take(path, &lock));
     assert_int_equal(csp_file_lock_take(path, &second), CSP_ERR_IO);
     snprintf(expected, sizeof(expected), "locked by process %ld on ", (long)getpid());
     assert_error_has(expected);
@@ -272,7 +272,7 @@ static void a_lock_has_one_holder_until_its_process_ends(void **state)
     assert_error_has(expected);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    assert_int_equal(csp_file_lock_take(path, &second), CSP_OK);
+    assert_ok(csp_file_lock_take(path, &second));
     csp_file_lock_release(second);
     close(ready[0]);
     close(ready[1]);

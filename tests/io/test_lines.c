@@ -19,7 +19,7 @@ static void assert_next(csp_lines *lines, const char *want)
     char *line;
     int64_t bytes;
 
-    assert_int_equal(csp_lines_next(lines, &line, &bytes), CSP_OK);
+    assert_ok(csp_lines_next(lines, &line, &bytes));
     if (want == NULL) {
         assert_null(line);
         return;
@@ -33,7 +33,7 @@ static void check_three_lines(const char *path)
 {
     csp_lines *lines;
 
-    assert_int_equal(csp_lines_open(path, &lines), CSP_OK);
+    assert_ok(csp_lines_open(path, &lines));
     assert_string_equal(csp_lines_path(lines), path);
     assert_int_equal(csp_lines_number(lines), 0);
     assert_next(lines, "one");
@@ -67,16 +67,16 @@ static void short_files_are_read_whole(void **state)
 
     (void)state;
     scratch_text(scratch_path("short"), "");
-    assert_int_equal(csp_lines_open(scratch_path("short"), &lines), CSP_OK);
+    assert_ok(csp_lines_open(scratch_path("short"), &lines));
     assert_next(lines, NULL);
     csp_lines_close(lines);
     scratch_text(scratch_path("short"), "a");
-    assert_int_equal(csp_lines_open(scratch_path("short"), &lines), CSP_OK);
+    assert_ok(csp_lines_open(scratch_path("short"), &lines));
     assert_next(lines, "a");
     assert_next(lines, NULL);
     csp_lines_close(lines);
     scratch_text(scratch_path("short"), "\xEF\xBB\xBF");
-    assert_int_equal(csp_lines_open(scratch_path("short"), &lines), CSP_OK);
+    assert_ok(csp_lines_open(scratch_path("short"), &lines));
     assert_next(lines, NULL);
     csp_lines_close(lines);
     csp_lines_close(NULL);
@@ -90,8 +90,8 @@ static void a_line_may_hold_nul_bytes(void **state)
 
     (void)state;
     scratch_write(scratch_path("nul"), "a\0b\nc", 5);
-    assert_int_equal(csp_lines_open(scratch_path("nul"), &lines), CSP_OK);
-    assert_int_equal(csp_lines_next(lines, &line, &bytes), CSP_OK);
+    assert_ok(csp_lines_open(scratch_path("nul"), &lines));
+    assert_ok(csp_lines_next(lines, &line, &bytes));
     assert_int_equal(bytes, 3);
     assert_memory_equal(line, "a\0b", 4);
     csp_lines_close(lines);
@@ -124,7 +124,7 @@ static void check_many_lines(csp_lines *lines, const char *text, size_t from)
         const char *end;
 
         assert_int_equal(csp_lines_tell(lines), at);
-        assert_int_equal(csp_lines_next(lines, &line, &bytes), CSP_OK);
+        assert_ok(csp_lines_next(lines, &line, &bytes));
         if (line == NULL) {
             return;
         }
@@ -151,18 +151,18 @@ static void long_files_can_be_gone_on_with_from_any_line(void **state)
         char *line;
         int64_t ignored, places[300];
 
-        assert_int_equal(csp_lines_open(scratch_path(packed ? "many.gz" : "many"), &lines), CSP_OK);
+        assert_ok(csp_lines_open(scratch_path(packed ? "many.gz" : "many"), &lines));
         for (int i = 0; i < 300; i++) {
             places[i] = csp_lines_tell(lines);
-            assert_int_equal(csp_lines_next(lines, &line, &ignored), CSP_OK);
+            assert_ok(csp_lines_next(lines, &line, &ignored));
         }
         for (int i = 299; i >= 0; i -= 23) {
-            assert_int_equal(csp_lines_seek(lines, places[i], i), CSP_OK);
+            assert_ok(csp_lines_seek(lines, places[i], i));
             assert_int_equal(csp_lines_number(lines), i);
             check_many_lines(lines, text, (size_t)places[i]);
             assert_int_equal(csp_lines_number(lines), 300);
         }
-        assert_int_equal(csp_lines_seek(lines, 0, 0), CSP_OK);
+        assert_ok(csp_lines_seek(lines, 0, 0));
         check_many_lines(lines, text, 0);
         assert_int_equal(csp_lines_seek(lines, -1, 0), CSP_ERR_IO);
         csp_lines_close(lines);
@@ -277,9 +277,9 @@ static void real_collections_are_utf8(void **state)
     int64_t bytes;
 
     (void)state;
-    assert_int_equal(csp_lines_open(shared_path("cranfield/corpus.jsonl"), &lines), CSP_OK);
+    assert_ok(csp_lines_open(shared_path("cranfield/corpus.jsonl"), &lines));
     for (;;) {
-        assert_int_equal(csp_lines_next(lines, &line, &bytes), CSP_OK);
+        assert_ok(csp_lines_next(lines, &line, &bytes));
         if (line == NULL) {
             break;
         }

@@ -31,9 +31,9 @@ static void the_worked_example_is_read(void **state)
     (void)state;
     assert_int_equal(sizeof(example) - 1, 8 + 56 + 4);
     scratch_write(scratch_path("example"), example, sizeof(example) - 1);
-    assert_int_equal(csp_safetensors_open(scratch_path("example"), &file), CSP_OK);
+    assert_ok(csp_safetensors_open(scratch_path("example"), &file));
     assert_int_equal(csp_safetensors_count(file), 1);
-    assert_int_equal(csp_safetensors_find(file, "w", &entry), CSP_OK);
+    assert_ok(csp_safetensors_find(file, "w", &entry));
     assert_true(csp_tensor_is(&entry->tensor, CSP_F32, 1, (int64_t[]) { 1 }));
     assert_true(*(float *)entry->tensor.data == 1.0f);
     assert_ptr_equal(csp_safetensors_at(file, 0), entry);
@@ -136,7 +136,7 @@ static void unusable_tensors_are_refused_only_when_asked_for(void **state)
     (void)state;
     memcpy(data + 3, &two, 4);
     put_file(scratch_path("odd"), header, data, 7);
-    assert_int_equal(csp_safetensors_open(scratch_path("odd"), &file), CSP_OK);
+    assert_ok(csp_safetensors_open(scratch_path("odd"), &file));
     assert_int_equal(csp_safetensors_count(file), 5);
     assert_int_equal(csp_safetensors_find(file, "five", &entry), CSP_ERR_FORMAT);
     assert_error_has("tensor five");
@@ -148,11 +148,11 @@ static void unusable_tensors_are_refused_only_when_asked_for(void **state)
     assert_true(csp_safetensors_has(file, "truth"));
     assert_false(csp_safetensors_has(file, "none"));
     /* The scalar lies at an odd address in the file and at an even one here. */
-    assert_int_equal(csp_safetensors_find(file, "scalar", &entry), CSP_OK);
+    assert_ok(csp_safetensors_find(file, "scalar", &entry));
     assert_true(csp_tensor_is(&entry->tensor, CSP_F32, 1, (int64_t[]) { 1 }));
     assert_int_equal((uintptr_t)entry->tensor.data % 4, 0);
     assert_true(*(float *)entry->tensor.data == 2.0f);
-    assert_int_equal(csp_safetensors_find(file, "empty", &entry), CSP_OK);
+    assert_ok(csp_safetensors_find(file, "empty", &entry));
     assert_int_equal(csp_tensor_count(&entry->tensor), 0);
     csp_safetensors_close(file);
 }
@@ -196,13 +196,13 @@ static void what_is_written_reads_back_in_order(void **state)
 
     (void)state;
     make_entries(entries);
-    assert_int_equal(csp_safetensors_write(scratch_path("out"), entries, 4), CSP_OK);
-    assert_int_equal(csp_safetensors_open(scratch_path("out"), &file), CSP_OK);
+    assert_ok(csp_safetensors_write(scratch_path("out"), entries, 4));
+    assert_ok(csp_safetensors_open(scratch_path("out"), &file));
     assert_int_equal(csp_safetensors_count(file), 4);
     for (int i = 0; i < 4; i++) {
         const csp_safetensors_entry *entry;
 
-        assert_int_equal(csp_safetensors_find(file, entries[i].name, &entry), CSP_OK);
+        assert_ok(csp_safetensors_find(file, entries[i].name, &entry));
         assert_same_tensor(&entry->tensor, &entries[i].tensor);
         assert_int_equal((uintptr_t)entry->tensor.data % csp_dtype_bytes(entry->tensor.dtype), 0);
         if (i < 3) {
@@ -216,8 +216,8 @@ static void what_is_written_reads_back_in_order(void **state)
     assert_int_equal(bytes[0] % 8, 0);
     free(bytes);
     /* Nothing at all is a file too. */
-    assert_int_equal(csp_safetensors_write(scratch_path("out"), entries, 0), CSP_OK);
-    assert_int_equal(csp_safetensors_open(scratch_path("out"), &file), CSP_OK);
+    assert_ok(csp_safetensors_write(scratch_path("out"), entries, 0));
+    assert_ok(csp_safetensors_open(scratch_path("out"), &file));
     assert_int_equal(csp_safetensors_count(file), 0);
     csp_safetensors_close(file);
 }
@@ -246,7 +246,7 @@ static void check_folder(const char *dir, const csp_safetensors_entry entries[4]
 {
     csp_safetensors_set *set;
 
-    assert_int_equal(csp_safetensors_set_open(dir, &set), CSP_OK);
+    assert_ok(csp_safetensors_set_open(dir, &set));
     assert_int_equal(csp_safetensors_set_count(set), 4);
     for (int i = 0; i < 4; i++) {
         const csp_safetensors_entry *entry = csp_safetensors_set_find(set, entries[i].name);
@@ -276,7 +276,7 @@ static void folders_read_back_whatever_the_shards(void **state)
         snprintf(name, sizeof(name), "model%zu", i);
         snprintf(dir, sizeof(dir), "%s", scratch_path(name));
         assert_int_equal(mkdir(dir, 0777), 0);
-        assert_int_equal(csp_safetensors_write_dir(dir, entries, 4, cases[i].shard_bytes), CSP_OK);
+        assert_ok(csp_safetensors_write_dir(dir, entries, 4, cases[i].shard_bytes));
         check_folder(dir, entries);
         assert_int_equal(scratch_count(dir, ".index.json"), cases[i].files > 1);
         assert_int_equal(scratch_count(dir, "model"), cases[i].files + (cases[i].files > 1));
@@ -292,10 +292,10 @@ static void a_folder_written_again_in_the_other_way_is_the_new_one(void **state)
     make_entries(entries);
     snprintf(dir, sizeof(dir), "%s", scratch_path("again"));
     assert_int_equal(mkdir(dir, 0777), 0);
-    assert_int_equal(csp_safetensors_write_dir(dir, entries, 2, 0), CSP_OK);
-    assert_int_equal(csp_safetensors_write_dir(dir, entries, 4, 50), CSP_OK);
+    assert_ok(csp_safetensors_write_dir(dir, entries, 2, 0));
+    assert_ok(csp_safetensors_write_dir(dir, entries, 4, 50));
     check_folder(dir, entries);
-    assert_int_equal(csp_safetensors_write_dir(dir, entries, 4, 0), CSP_OK);
+    assert_ok(csp_safetensors_write_dir(dir, entries, 4, 0));
     check_folder(dir, entries);
     assert_int_equal(scratch_count(dir, ".index.json"), 0);
 }
@@ -326,8 +326,7 @@ static void indexes_that_lie_are_refused(void **state)
     assert_int_equal(mkdir(dir, 0777), 0);
     assert_int_equal(csp_safetensors_set_open(dir, &set), CSP_ERR_IO);
     assert_error_has("neither model.safetensors nor");
-    assert_int_equal(csp_safetensors_write(scratch_path("lies/one.safetensors"), entries, 4),
-                     CSP_OK);
+    assert_ok(csp_safetensors_write(scratch_path("lies/one.safetensors"), entries, 4));
     snprintf(index, sizeof(index), "%s/model.safetensors.index.json", dir);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         scratch_text(index, cases[i].index);
@@ -337,7 +336,7 @@ static void indexes_that_lie_are_refused(void **state)
     }
     /* What the index does not name is left out. */
     scratch_text(index, "{\"weight_map\":{\"long\":\"one.safetensors\"}}");
-    assert_int_equal(csp_safetensors_set_open(dir, &set), CSP_OK);
+    assert_ok(csp_safetensors_set_open(dir, &set));
     assert_int_equal(csp_safetensors_set_count(set), 1);
     assert_null(csp_safetensors_set_find(set, "none"));
     csp_safetensors_set_close(set);
@@ -370,7 +369,7 @@ static void damaged_files_are_refused_without_harm(void **state)
     (void)state;
     make_entries(entries);
     snprintf(path, sizeof(path), "%s", scratch_path("damage"));
-    assert_int_equal(csp_safetensors_write(path, entries, 4), CSP_OK);
+    assert_ok(csp_safetensors_write(path, entries, 4));
     bytes = scratch_read(path, &count);
     header = 8 + (unsigned char)bytes[0] + 256 * (size_t)(unsigned char)bytes[1];
     for (size_t cut = 0; cut < count; cut++) {
@@ -405,7 +404,7 @@ static void an_earlier_file_stays_whole(void *context)
     const bool fsync_of_folder_failed = strstr(csp_error_text(), "its folder") != NULL;
     csp_safetensors *file;
 
-    assert_int_equal(csp_safetensors_open(context, &file), CSP_OK);
+    assert_ok(csp_safetensors_open(context, &file));
     assert_int_equal(csp_safetensors_count(file), fsync_of_folder_failed ? 4 : 0);
     csp_safetensors_close(file);
     assert_int_equal(scratch_count(scratch_dir, ".tmp."), 0);
@@ -417,7 +416,7 @@ static void every_failure_of_writing_keeps_the_earlier_file(void **state)
 
     (void)state;
     snprintf(path, sizeof(path), "%s", scratch_path("faults"));
-    assert_int_equal(csp_safetensors_write(path, NULL, 0), CSP_OK);
+    assert_ok(csp_safetensors_write(path, NULL, 0));
     assert_true(walk_faults(write_one, an_earlier_file_stays_whole, path) >= 14);
 }
 
@@ -456,7 +455,7 @@ static void a_real_model_is_read(void **state)
 
     (void)state;
     snprintf(dir, sizeof(dir), "%s", shared_path("models/stories260K"));
-    assert_int_equal(csp_safetensors_set_open(dir, &set), CSP_OK);
+    assert_ok(csp_safetensors_set_open(dir, &set));
     embedding = csp_safetensors_set_find(set, "model.embed_tokens.weight");
     assert_non_null(embedding);
     assert_true(csp_tensor_is(&embedding->tensor, CSP_F32, 2, (int64_t[]) { 512, 64 }));

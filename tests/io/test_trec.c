@@ -8,7 +8,7 @@ static csp_trec *read_text(const char *text, csp_status (*read)(const char *, cs
     csp_trec *trec = NULL;
 
     scratch_text(scratch_path("trec"), text);
-    assert_int_equal(read(scratch_path("trec"), &trec), CSP_OK);
+    assert_ok(read(scratch_path("trec"), &trec));
     return trec;
 }
 
@@ -139,7 +139,7 @@ static void many_queries_in_any_order_are_found(void **state)
         }
     }
     fclose(stream);
-    assert_int_equal(csp_qrels_read(path, &trec), CSP_OK);
+    assert_ok(csp_qrels_read(path, &trec));
     assert_int_equal(trec->count, QUERIES);
     for (int q = 0; q < QUERIES; q++) {
         const csp_trec_query *query;
@@ -165,16 +165,16 @@ static void a_run_reads_back_as_written(void **state)
     size_t bytes;
 
     (void)state;
-    assert_int_equal(csp_run_writer_create(scratch_path("out.run"), "csplade", &writer), CSP_OK);
-    assert_int_equal(csp_run_writer_append(writer, "q1", rows, 4), CSP_OK);
-    assert_int_equal(csp_run_writer_append(writer, "q2", rows, 0), CSP_OK);
-    assert_int_equal(csp_run_writer_append(writer, "q3", rows, 1), CSP_OK);
-    assert_int_equal(csp_run_writer_commit(writer), CSP_OK);
+    assert_ok(csp_run_writer_create(scratch_path("out.run"), "csplade", &writer));
+    assert_ok(csp_run_writer_append(writer, "q1", rows, 4));
+    assert_ok(csp_run_writer_append(writer, "q2", rows, 0));
+    assert_ok(csp_run_writer_append(writer, "q3", rows, 1));
+    assert_ok(csp_run_writer_commit(writer));
     text = scratch_read(scratch_path("out.run"), &bytes);
     assert_non_null(strstr(text, "q1 Q0 d1 1 12.3456793 csplade\n"));
     assert_non_null(strstr(text, "q1 Q0 d3 3 0.100000001 csplade\n"));
     free(text);
-    assert_int_equal(csp_run_read(scratch_path("out.run"), &trec), CSP_OK);
+    assert_ok(csp_run_read(scratch_path("out.run"), &trec));
     assert_int_equal(trec->count, 2);
     for (int i = 0; i < 4; i++) {
         assert_true((float)trec->queries[0].rows[i].value == (float)rows[i].value);
@@ -190,9 +190,10 @@ static void rows_that_no_reader_could_split_are_refused(void **state)
     csp_run_writer *writer = NULL;
 
     (void)state;
-    assert_int_equal(csp_run_writer_create(scratch_path("bad.run"), "a b", &writer), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_run_writer_create(scratch_path("bad.run"), "a b", &writer),
+                     CSP_ERR_ARGUMENT);
     assert_null(writer);
-    assert_int_equal(csp_run_writer_create(scratch_path("bad.run"), "tag", &writer), CSP_OK);
+    assert_ok(csp_run_writer_create(scratch_path("bad.run"), "tag", &writer));
     assert_int_equal(csp_run_writer_append(writer, "q", &space, 1), CSP_ERR_DATA);
     assert_error_has("\"d 1\"");
     assert_int_equal(csp_run_writer_append(writer, "q", &empty, 1), CSP_ERR_DATA);
@@ -245,7 +246,7 @@ static void real_judgements_and_runs_are_read(void **state)
     int64_t rows = 0;
 
     (void)state;
-    assert_int_equal(csp_qrels_read(shared_path("scifact/qrels/test.tsv"), &trec), CSP_OK);
+    assert_ok(csp_qrels_read(shared_path("scifact/qrels/test.tsv"), &trec));
     assert_int_equal(trec->count, 300);
     for (int64_t q = 0; q < trec->count; q++) {
         rows += trec->queries[q].count;
@@ -253,13 +254,13 @@ static void real_judgements_and_runs_are_read(void **state)
     assert_int_equal(rows, 339);
     csp_trec_free(trec);
 
-    assert_int_equal(csp_run_read(shared_path("scifact/bm25.test.run"), &trec), CSP_OK);
+    assert_ok(csp_run_read(shared_path("scifact/bm25.test.run"), &trec));
     assert_int_equal(trec->count, 300);
     assert_string_equal(trec->queries[0].rows[1].doc_id, "43385013");
     assert_true(trec->queries[0].rows[1].value == 5.080422);
     csp_trec_free(trec);
 
-    assert_int_equal(csp_qrels_read(shared_path("formats/msmarco/qrels.train.tsv"), &trec), CSP_OK);
+    assert_ok(csp_qrels_read(shared_path("formats/msmarco/qrels.train.tsv"), &trec));
     assert_true(trec->count > 0);
     csp_trec_free(trec);
 }
