@@ -24,7 +24,7 @@ for word in "$@"; do
 done
 
 packages="gcc g++ cmake ninja-build pkg-config clang-format python3 python3-venv zlib1g-dev
-    libopenblas-serial-dev libhdf5-dev libaec-dev libjansson-dev libyaml-dev libpcre2-dev
+    libopenblas-openmp-dev libhdf5-dev libaec-dev libjansson-dev libyaml-dev libpcre2-dev
     libutf8proc-dev libxxhash-dev libcmocka-dev libstemmer-dev"
 
 # Names of the packages that are not installed.
