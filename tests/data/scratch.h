@@ -38,12 +38,12 @@ static inline int scratch_remove(void **state)
     return system(command) == 0 ? 0 : -1;
 }
 
-/* Path of a scratch file; four of them stay valid at a time. */
+/* Path of a scratch file; the last 64 asked for stay valid. */
 static inline const char *at(const char *name)
 {
-    static char paths[4][300];
+    static char paths[64][300];
     static int next;
-    char *path = paths[next++ & 3];
+    char *path = paths[next++ & 63];
 
     (void)snprintf(path, sizeof(paths[0]), "%s/%s", scratch_dir, name);
     return path;

@@ -59,7 +59,7 @@ static void say_missing(writer *w, const csp_missing *missing, const char *what)
     if (missing->count == 0) {
         return;
     }
-    add(w, "; %lld %s (", (long long)missing->count, what);
+    add(w, "; %s: %lld (", what, (long long)missing->count);
     for (int64_t i = 0; i < named; i++) {
         add(w, "%s%s", i > 0 ? ", " : "", missing->first[i]);
     }
@@ -74,20 +74,18 @@ void csp_join_say(const csp_join_report *r, char *text, size_t size)
         return;
     }
     text[0] = '\0';
-    add(&w, "%lld queries to train on, %lld documents, %lld positives, %lld negatives",
+    add(&w, "queries to train on: %lld, documents: %lld, positives: %lld, negatives: %lld",
         (long long)r->examples, (long long)r->documents, (long long)r->positives,
         (long long)r->negatives);
-    say_missing(&w, &r->unknown_queries, "query ids are not among the queries");
-    say_missing(&w, &r->unknown_positives, "positives are not in the corpus");
-    say_missing(&w, &r->unknown_negatives, "negatives are not in the corpus");
-    say_missing(&w, &r->without_positive, "queries have no positive and are left out");
-    say_missing(&w, &r->differing, "passages came again with another text");
+    say_missing(&w, &r->unknown_queries, "query ids not among the queries");
+    say_missing(&w, &r->unknown_positives, "positives not in the corpus");
+    say_missing(&w, &r->unknown_negatives, "negatives not in the corpus");
+    say_missing(&w, &r->without_positive, "queries left out for want of a positive");
+    say_missing(&w, &r->differing, "passages that came again with another text");
     if (r->negatives_positive > 0) {
-        add(&w, "; %lld negatives dropped because they are known positives",
-            (long long)r->negatives_positive);
+        add(&w, "; negatives dropped as known positives: %lld", (long long)r->negatives_positive);
     }
     if (r->negatives_repeated > 0) {
-        add(&w, "; %lld negatives dropped because they are listed twice",
-            (long long)r->negatives_repeated);
+        add(&w, "; negatives dropped as repetitions: %lld", (long long)r->negatives_repeated);
     }
 }

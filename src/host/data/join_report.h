@@ -37,7 +37,7 @@ typedef struct csp_join_report {
 bool csp_join_is_clean(const csp_join_report *report);
 
 /*
- * The report in words on one line, "809 queries to train on, 5183 documents, 919 positives, 13000
- * negatives; 2 positives are not in the corpus (p9, p12)", cut to size bytes.
+ * The report in words on one line, "queries to train on: 809, documents: 5183, positives: 919,
+ * negatives: 13000; positives not in the corpus: 2 (p9, p12)", cut to size bytes.
  */
 void csp_join_say(const csp_join_report *report, char *text, size_t size);

@@ -166,7 +166,7 @@ static csp_status judge(const csp_pairs *pairs, const csp_pairs_source *source)
         return CSP_OK;
     }
     if (source->strict) {
-        return CSP_FAIL(CSP_ERR_DATA, "%s: %s, which data.strict forbids", name, text);
+        return CSP_FAIL(CSP_ERR_DATA, "%s: data.strict forbids what does not join: %s", name, text);
     }
     csp_log(CSP_LOG_WARN, "data", "%s  %s", name, text);
     return CSP_OK;
