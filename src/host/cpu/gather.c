@@ -43,12 +43,15 @@ static void gather_lanes(int64_t count, const int32_t *index, const float *coeff
     o[7] = s7;
 }
 
+/* Compiled for the same machines, so that a column is rounded alike wherever a cut puts it. */
+CPU_CLONES
 static void gather_rest(int64_t count, const int32_t *index, const float *coefficient,
                         const float *rows, int64_t stride, int64_t width, float *out)
 {
     for (int64_t i = 0; i < count; i++) {
         const float *row = rows + (int64_t)index[i] * stride;
 
+#pragma omp simd
         for (int64_t c = 0; c < width; c++) {
             out[c] += coefficient[i] * row[c];
         }
