@@ -11,8 +11,6 @@
 
 /* Of a tokenizer.json, uncompressed; the largest published ones have about 40 MB. */
 #define FILE_LIMIT ((int64_t)1 << 28)
-/* Of one text: symbols are counted in 32 bits. */
-#define TEXT_LIMIT ((int64_t)1 << 30)
 
 csp_status csp_scratch_create(csp_scratch **out)
 {
@@ -115,6 +113,7 @@ void csp_tokenizer_close(csp_tokenizer *tokenizer)
     }
     for (int64_t i = 0; i < tokenizer->added_count; i++) {
         free(tokenizer->added[i].content);
+        free(tokenizer->added[i].normal);
     }
     for (int64_t i = 0; i < tokenizer->normal_count; i++) {
         csp_pattern_clear(&tokenizer->normals[i].pattern);
@@ -139,7 +138,8 @@ void csp_tokenizer_close(csp_tokenizer *tokenizer)
     free(tokenizer->normals);
     free(tokenizer->presplits);
     free(tokenizer->decodes);
-    free((void *)tokenizer->tokens);
+    free(tokenizer->tokens);
+    free(tokenizer->decoded);
     free(tokenizer->special);
     free(tokenizer->unk_token);
     free(tokenizer->source);
@@ -147,28 +147,40 @@ void csp_tokenizer_close(csp_tokenizer *tokenizer)
     free(tokenizer);
 }
 
-/* Added tokens go into the trie of the text they are looked for in; of two equal, special first. */
-static csp_status build_tries(csp_tokenizer *t)
+/* Puts an added token into the trie of the text it is looked for in. */
+static csp_status place_added(csp_tokenizer *t, csp_scratch *scratch, int32_t index)
+{
+    csp_added_token *added = &t->added[index];
+    const char *text = added->content;
+    int64_t bytes = (int64_t)strlen(text);
+    bool first = true;
+
+    if (!added->normalized) {
+        return csp_trie_add(&t->raw_trie, text, bytes, index);
+    }
+    CSP_TRY(csp_normalize(t, scratch, &text, &bytes, &first));
+    CSP_TRY(csp_alloc(t->name, bytes + 1, 1, &added->normal));
+    if (bytes > 0) {
+        memcpy(added->normal, text, (size_t)bytes);
+    }
+    added->normal[bytes] = '\0';
+    t->decoded[added->id] = added->normal;
+    return csp_trie_add(&t->normal_trie, added->normal, bytes, index);
+}
+
+/* Of two added tokens that normalizing makes equal, a special one comes first. */
+static csp_status place_all_added(csp_tokenizer *t)
 {
     csp_scratch *scratch;
     csp_status status = CSP_OK;
 
+    CSP_TRY(csp_alloc("tokenizer", t->size, sizeof(*t->decoded), &t->decoded));
+    memcpy(t->decoded, t->tokens, (size_t)t->size * sizeof(*t->decoded));
     CSP_TRY(take_scratch(t, &scratch));
     for (int pass = 0; pass < 2; pass++) {
         for (int64_t i = 0; i < t->added_count && status == CSP_OK; i++) {
-            const csp_added_token *added = &t->added[i];
-            const char *text = added->content;
-            int64_t bytes = (int64_t)strlen(text);
-
-            if (added->special != (pass == 0)) {
-                continue;
-            }
-            if (added->normalized) {
-                status = csp_normalize(t, scratch, &text, &bytes);
-            }
-            if (status == CSP_OK) {
-                status = csp_trie_add(added->normalized ? &t->normal_trie : &t->raw_trie, text,
-                                      bytes, (int32_t)i);
+            if (t->added[i].special == (pass == 0)) {
+                status = place_added(t, scratch, (int32_t)i);
             }
         }
     }
@@ -200,7 +212,7 @@ static csp_status load_root(csp_tokenizer *t, const json_t *root)
     CSP_TRY(csp_load_pre_tokenizer(t, root));
     CSP_TRY(csp_load_post_processor(t, root));
     CSP_TRY(csp_load_decoder(t, root));
-    return build_tries(t);
+    return place_all_added(t);
 }
 
 /* Takes over source, also on failure. */
@@ -366,7 +378,7 @@ static csp_status encode_raw(const csp_tokenizer *t, csp_scratch *scratch, bool 
 {
     csp_added_walk walk = { 0 };
 
-    CSP_TRY(csp_normalize(t, scratch, &text, &bytes));
+    CSP_TRY(csp_normalize(t, scratch, &text, &bytes, &first));
     while (csp_added_next(t, &t->normal_trie, text, bytes, &walk)) {
         if (walk.token >= 0) {
             CSP_TRY(csp_token_list_add(out, t->added[walk.token].id));
@@ -408,9 +420,9 @@ csp_status csp_tokenizer_encode(const csp_tokenizer *tokenizer, const char *text
     int64_t bad;
 
     out->count = 0;
-    if (bytes < 0 || bytes > TEXT_LIMIT) {
+    if (bytes < 0 || bytes > CSP_TEXT_LIMIT) {
         return CSP_FAIL(CSP_ERR_DATA, "a text of %lld bytes is above the limit of %lld",
-                        (long long)bytes, (long long)TEXT_LIMIT);
+                        (long long)bytes, (long long)CSP_TEXT_LIMIT);
     }
     if (!csp_utf8_is_valid(text, bytes, &bad)) {
         return CSP_FAIL(CSP_ERR_DATA, "the text is not UTF-8 at byte %lld", (long long)bad);

@@ -6,10 +6,12 @@
  * Mistral; byte_fallback), with merges as "a b" strings or as pairs;
  *   normalizers     Sequence NFC NFD NFKC NFKD Lowercase Prepend Replace Strip
  *   pre-tokenizers  Sequence Split ByteLevel (last) Metaspace Digits Whitespace WhitespaceSplit
- *                   Punctuation
  *   post-processors Sequence TemplateProcessing ByteLevel
  *   decoders        Sequence ByteLevel Metaspace Replace ByteFallback Fuse Strip
  * and added tokens with all their flags. Whatever else a file holds is refused by name.
+ *
+ * Characters have the classes and cases of Unicode 14 (PCRE2, utf8proc); Hugging Face knows newer
+ * versions, so text in characters assigned since 2021 may be cut differently.
  */
 #pragma once
 

@@ -242,7 +242,9 @@ csp_status csp_bpe_encode(const csp_tokenizer *tokenizer, csp_scratch *scratch, 
         word->bytes = (uint8_t)bytes;
         word->count = (uint8_t)(out->count - before);
         memcpy(word->text, piece, (size_t)bytes);
-        memcpy(word->ids, out->ids + before, (size_t)word->count * sizeof(*word->ids));
+        for (int i = 0; i < word->count; i++) {
+            word->ids[i] = out->ids[before + i];
+        }
     }
     return CSP_OK;
 }

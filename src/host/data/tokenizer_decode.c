@@ -265,7 +265,8 @@ static csp_status list_tokens(const csp_tokenizer *tokenizer, const int32_t *ids
                               string_list *out)
 {
     for (int64_t i = 0; i < count; i++) {
-        const char *token = csp_tokenizer_token(tokenizer, ids[i]);
+        const bool known = ids[i] >= 0 && ids[i] < tokenizer->size;
+        const char *token = known ? tokenizer->decoded[ids[i]] : NULL;
 
         if (token == NULL) {
             continue;

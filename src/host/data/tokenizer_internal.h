@@ -133,6 +133,9 @@ CSP_CHECKED csp_status csp_pattern_next(const csp_pattern *pattern, csp_matcher 
                                         const char *text, int64_t bytes, csp_match *match,
                                         bool *found);
 
+/* Bytes of one text: symbols are counted in 32 bits. */
+#define CSP_TEXT_LIMIT ((int64_t)1 << 30)
+
 /* ---- the stages ---- */
 
 typedef enum csp_normal_kind {
@@ -206,6 +209,7 @@ typedef struct csp_decode_step {
 
 typedef struct csp_added_token {
     char *content;
+    char *normal; /* what is looked for in normalized text and given when decoding; or NULL */
     int32_t id;
     bool special;
     bool single_word;
@@ -315,7 +319,8 @@ struct csp_tokenizer {
 
     csp_string_table vocab;       /* the model's */
     csp_string_table added_vocab; /* contents of all added tokens */
-    const char **tokens;          /* [size] by id, NULL = none */
+    const char **tokens;          /* [size] by id, as in the file; NULL = none */
+    const char **decoded;         /* [size] the same with added tokens normalized where they are */
     bool *special;                /* [size] */
     int64_t size;
 
@@ -355,9 +360,12 @@ int csp_char_to_byte(int32_t c);
 CSP_CHECKED csp_status csp_scratch_create(csp_scratch **out);
 void csp_scratch_destroy(csp_scratch *scratch);
 
-/* tokenizer_normalize.c: *text may end up in the scratch, valid until the next call. */
+/*
+ * tokenizer_normalize.c: *text may end up in the scratch, valid until the next call. *first becomes
+ * false if characters at the beginning are taken away.
+ */
 CSP_CHECKED csp_status csp_normalize(const csp_tokenizer *tokenizer, csp_scratch *scratch,
-                                     const char **text, int64_t *bytes);
+                                     const char **text, int64_t *bytes, bool *first);
 
 /*
  * tokenizer_split.c: cuts normalized text into pieces; *text may end up in the scratch.
@@ -399,7 +407,38 @@ CSP_CHECKED csp_status csp_load_pre_tokenizer(csp_tokenizer *tokenizer, const js
 CSP_CHECKED csp_status csp_load_post_processor(csp_tokenizer *tokenizer, const json_t *root);
 CSP_CHECKED csp_status csp_load_decoder(csp_tokenizer *tokenizer, const json_t *root);
 
-/* tokenizer_save.c: the tokenizer.json of a trained vocabulary; merges are pairs of ids. */
+/* ---- training ---- */
+
+typedef struct csp_trained_merge {
+    int32_t left;
+    int32_t right;
+    int32_t id; /* of the merged token */
+} csp_trained_merge;
+
+/* What training finds. */
+typedef struct csp_trained {
+    csp_string_table tokens; /* bytes of each token; entry i is id i */
+    csp_trained_merge *merges;
+    int64_t merge_count;
+    int64_t merge_room;
+} csp_trained;
+
+/* tokenizer_count.c: distinct pieces of the texts, and how often each occurs. */
+typedef struct csp_word_counts {
+    csp_string_table words; /* entry i is word i */
+    int64_t *counts;
+    int64_t room;
+} csp_word_counts;
+
+/* splitter: a tokenizer whose normalizer and pre-tokenizers cut the texts. */
+CSP_CHECKED csp_status csp_count_words(const csp_tokenizer *splitter, csp_text_source next,
+                                       void *context, csp_word_counts *out);
+void csp_word_counts_clear(csp_word_counts *counts);
+
+/* tokenizer_merges.c: finds the merges for words; trained holds the 256 bytes as tokens 0..255. */
+CSP_CHECKED csp_status csp_find_merges(const csp_word_counts *words, int64_t token_limit,
+                                       int64_t min_frequency, csp_trained *trained);
+
+/* tokenizer_save.c: the tokenizer.json of what was trained. */
 CSP_CHECKED csp_status csp_write_trained(const csp_tokenizer_train_options *options,
-                                         const int32_t *merges, int64_t merge_count,
-                                         csp_text_buffer *out);
+                                         const csp_trained *trained, csp_text_buffer *out);

@@ -73,7 +73,7 @@ static csp_status to_lower(const char *text, int64_t bytes, csp_text_buffer *out
 }
 
 static csp_status replace(const csp_normal *step, csp_scratch *scratch, const char *text,
-                          int64_t bytes, csp_text_buffer *out)
+                          int64_t bytes, bool *first, csp_text_buffer *out)
 {
     const int64_t content_bytes = (int64_t)strlen(step->content);
     csp_match match = { 0, 0, -1 };
@@ -87,6 +87,7 @@ static csp_status replace(const csp_normal *step, csp_scratch *scratch, const ch
         }
         CSP_TRY(csp_text_buffer_add(out, text + kept, match.begin - kept));
         CSP_TRY(csp_text_buffer_add(out, step->content, content_bytes));
+        *first = *first && (match.begin > 0 || match.end == 0 || content_bytes > 0);
         kept = match.end;
     }
     return csp_text_buffer_add(out, text + kept, bytes - kept);
@@ -111,7 +112,7 @@ static void strip(const csp_normal *step, const char **text, int64_t *bytes)
 }
 
 csp_status csp_normalize(const csp_tokenizer *tokenizer, csp_scratch *scratch, const char **text,
-                         int64_t *bytes)
+                         int64_t *bytes, bool *first)
 {
     int turn = 0;
 
@@ -120,7 +121,10 @@ csp_status csp_normalize(const csp_tokenizer *tokenizer, csp_scratch *scratch, c
         csp_text_buffer *out = &scratch->normal[turn];
 
         if (step->kind == CSP_NORMAL_STRIP) {
+            const char *before = *text;
+
             strip(step, text, bytes);
+            *first = *first && *text == before;
             continue;
         }
         if (step->kind == CSP_NORMAL_FORM && is_in_form(step->form, *text, *bytes)) {
@@ -139,7 +143,7 @@ csp_status csp_normalize(const csp_tokenizer *tokenizer, csp_scratch *scratch, c
             CSP_TRY(csp_text_buffer_add(out, *text, *bytes));
             break;
         default:
-            CSP_TRY(replace(step, scratch, *text, *bytes, out));
+            CSP_TRY(replace(step, scratch, *text, *bytes, first, out));
             break;
         }
         *text = out->bytes;

@@ -239,6 +239,14 @@ static csp_status load_metaspace(csp_tokenizer *t, const char *where, const json
     return CSP_OK;
 }
 
+/*
+ * The word characters of Whitespace, as in csp_char_is_word: less than Oniguruma's \w by the
+ * numbers that are no digits (superscripts, fractions), more by the joiners.
+ */
+#define WORD                                                                                      \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200C}\\x{200D}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}" \
+    "\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+
 /* The pre-tokenizers that are a fixed pattern. */
 static csp_status load_fixed(csp_tokenizer *t, const char *where, const json_t *object,
                              const char *type)
@@ -249,38 +257,27 @@ static csp_status load_fixed(csp_tokenizer *t, const char *where, const json_t *
         csp_split_behavior behavior;
         bool invert;
     } fixed[] = {
-        { "Whitespace", "[\\w\\x{200C}\\x{200D}]+|[^\\w\\x{200C}\\x{200D}\\s]+", CSP_SPLIT_REMOVED,
-          true },
+        { "Whitespace", "[" WORD "]+|[^" WORD "\\s]+", CSP_SPLIT_REMOVED, true },
         { "WhitespaceSplit", "\\s", CSP_SPLIT_REMOVED, false },
         { "Digits", "\\p{N}", CSP_SPLIT_CONTIGUOUS, false },
-        { "Punctuation", "[!-/:-@\\[-`{-~\\p{P}]", CSP_SPLIT_ISOLATED, false },
     };
     static const char *const no_keys[] = { NULL };
     static const char *const digit_keys[] = { "individual_digits", NULL };
-    static const char *const behavior_keys[] = { "behavior", NULL };
     csp_presplit *step;
     size_t i = 0;
     bool single;
 
-    while (i < 4 && strcmp(type, fixed[i].type) != 0) {
+    while (i < 3 && strcmp(type, fixed[i].type) != 0) {
         i++;
     }
-    if (i == 4) {
+    if (i == 3) {
         return unknown_type(where, type);
     }
-    CSP_TRY(csp_json_only_keys(where, object,
-                               i == 2   ? digit_keys
-                               : i == 3 ? behavior_keys
-                                        : no_keys));
+    CSP_TRY(csp_json_only_keys(where, object, i == 2 ? digit_keys : no_keys));
+    CSP_TRY(csp_json_bool(where, object, "individual_digits", false, &single));
     CSP_TRY(new_presplit(t, CSP_PRESPLIT_PATTERN, &step));
-    step->behavior = fixed[i].behavior;
+    step->behavior = single ? CSP_SPLIT_ISOLATED : fixed[i].behavior;
     step->invert = fixed[i].invert;
-    if (i == 2) {
-        CSP_TRY(csp_json_bool(where, object, "individual_digits", false, &single));
-        step->behavior = single ? CSP_SPLIT_ISOLATED : CSP_SPLIT_CONTIGUOUS;
-    } else if (i == 3 && json_object_get(object, "behavior") != NULL) {
-        CSP_TRY(load_behavior(where, object, &step->behavior));
-    }
     return csp_pattern_regex(where, fixed[i].pattern, &step->pattern);
 }
 
