@@ -469,6 +469,31 @@ static void negatives_are_a_window_that_moves_through_the_list(void **state)
     csp_pairs_close(pairs);
 }
 
+static void consecutive_epochs_take_different_negatives(void **state)
+{
+    csp_pairs *pairs = make_pairs(5, 50, 6);
+    const csp_sampling sampling = { .seed = 9, .Q = 5, .G = 4 };
+    csp_draw_list drawn = { 0 };
+
+    for (int64_t epoch = 0; epoch < 8; epoch += 2) {
+        int used[5][50] = { { 0 } };
+
+        for (int64_t step = epoch; step < epoch + 2; step++) {
+            assert_int_equal(csp_pairs_draw(pairs, &sampling, step, 0, 5, &drawn), CSP_OK);
+            for (int64_t i = 0; i < 20; i++) {
+                used[drawn.example[i / 4]][drawn.document[i]] += i % 4 == 0 ? 0 : 1;
+            }
+        }
+        for (int64_t e = 0; e < 5; e++) {
+            for (int64_t d = e + 2; d < e + 8; d++) {
+                assert_int_equal(used[e][d], 1); /* 3 of 6, then the other 3 */
+            }
+        }
+    }
+    csp_draw_list_clear(&drawn);
+    csp_pairs_close(pairs);
+}
+
 static void short_lists_are_filled_with_random_documents_without_repetition(void **state)
 {
     csp_pairs *pairs = make_pairs(20, 30, 3);
@@ -654,6 +679,7 @@ int main(void)
         cmocka_unit_test(an_epoch_visits_each_example_once_across_batch_edges),
         cmocka_unit_test(a_step_is_the_same_whatever_was_drawn_before_and_in_parts),
         cmocka_unit_test(negatives_are_a_window_that_moves_through_the_list),
+        cmocka_unit_test(consecutive_epochs_take_different_negatives),
         cmocka_unit_test(short_lists_are_filled_with_random_documents_without_repetition),
         cmocka_unit_test(refuses_draws_that_cannot_be),
         cmocka_unit_test(every_allocation_may_fail),
