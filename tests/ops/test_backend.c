@@ -1,0 +1,242 @@
+/* test_backend.c - the registry, the table, memory, and that a step allocates nothing. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/fault.h"
+#include "cpu/backend.h"
+#include "ops/attention.h"
+#include "ops/embed.h"
+#include "ops/linear.h"
+#include "ops/norm.h"
+#include "ops/optim.h"
+#include "ops/rope.h"
+#include "ops/swiglu.h"
+#include "ops/table.h"
+#include "support/rig.h"
+
+static void no_entry_of_the_table_is_null(void **state)
+{
+    rig *r = *state;
+    void (*entry)(void);
+    const char *at = (const char *)r->be->ops;
+
+    assert_int_equal(sizeof(csp_ops) % sizeof(entry), 0);
+    for (size_t i = 0; i < sizeof(csp_ops) / sizeof(entry); i++) {
+        memcpy(&entry, at + i * sizeof(entry), sizeof(entry));
+        if (entry == NULL) {
+            fail_msg("entry %zu of csp_ops is NULL", i);
+        }
+    }
+}
+
+static void names_choose_a_backend_or_are_refused(void **state)
+{
+    csp_backend *be = NULL;
+
+    (void)state;
+    assert_int_equal(csp_backend_create("gpu", 1, &be), CSP_ERR_ARGUMENT);
+    assert_non_null(strstr(csp_error_text(), "device gpu: no such device"));
+    assert_int_equal(csp_backend_create("cpu:1", 1, &be), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_backend_create("cpux", 1, &be), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_backend_create("cpu", -1, &be), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_backend_create("cpu", 100000, &be), CSP_ERR_ARGUMENT);
+    assert_null(be);
+    assert_int_equal(csp_backend_create("auto", 3, &be), CSP_OK);
+    assert_int_equal(be->threads, 3);
+    csp_backend_destroy(be);
+    assert_int_equal(csp_backend_create("cpu", 0, &be), CSP_OK);
+    assert_true(be->threads >= 1);
+    csp_backend_destroy(be);
+    csp_backend_destroy(NULL);
+}
+
+static void opening_fails_cleanly_without_memory(void **state)
+{
+    csp_backend *be = NULL;
+    csp_status status = CSP_ERR_MEMORY;
+    long n;
+
+    (void)state;
+    for (n = 1; status != CSP_OK; n++) {
+        csp_fault_arm(n);
+        status = csp_backend_create("cpu", 2, &be);
+        csp_fault_arm(0);
+        assert_true(status == CSP_OK || (status == CSP_ERR_MEMORY && be == NULL));
+        assert_true(n < 10);
+    }
+    assert_true(n > 2);
+    csp_backend_destroy(be);
+}
+
+static void memory_is_lent_copied_and_cleared(void **state)
+{
+    rig *r = *state;
+    const int64_t n = 1000;
+    csp_arena arena = { 0 };
+    csp_tensor a, b, none = csp_tensor_none(), half;
+    float host[1000], back[1000];
+
+    for (int i = 0; i < 1000; i++) {
+        host[i] = (float)i;
+    }
+    csp_fault_arm(1);
+    assert_int_equal(csp_backend_reserve(r->be, 1 << 20, &arena), CSP_ERR_MEMORY);
+    csp_fault_arm(0);
+    assert_null(arena.base);
+    assert_int_equal(csp_backend_reserve(r->be, (size_t)1 << 62, &arena), CSP_ERR_MEMORY);
+    assert_int_equal(csp_backend_reserve(r->be, 1 << 20, &arena), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 1, &n, &a), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 1, &n, &b), CSP_OK);
+    assert_int_equal(csp_backend_upload(r->be, host, &a), CSP_OK);
+    assert_int_equal(csp_backend_copy(r->be, &a, &b), CSP_OK);
+    assert_int_equal(csp_backend_zero(r->be, &a), CSP_OK);
+    assert_int_equal(csp_backend_download(r->be, &b, back), CSP_OK);
+    assert_memory_equal(host, back, sizeof(host));
+    assert_int_equal(csp_backend_download(r->be, &a, back), CSP_OK);
+    assert_true(back[0] == 0.0f && back[999] == 0.0f);
+    half = csp_tensor_rows(&a, 0, 500);
+    assert_int_equal(csp_backend_copy(r->be, &half, &b), CSP_ERR_SHAPE);
+    assert_int_equal(csp_backend_upload(r->be, NULL, &none), CSP_OK);
+    csp_backend_release(r->be, &arena);
+    assert_null(arena.base);
+    csp_backend_release(r->be, &arena);
+}
+
+/* One small decoder block with an adapter under dropout, forward, backward and update. */
+enum { N = 700, D = 64, F = 96, R = 4, V = 50 };
+
+typedef struct block {
+    csp_linear l;
+    csp_attention a;
+    csp_attention_grad ag;
+    csp_tensor token, table, x, u, y, rstd, gain, gate, m;
+    csp_linear_grad lg;
+    csp_optim_tensor optim;
+} block;
+
+static csp_tensor rows(rig *r, int64_t width)
+{
+    return rig_normal(r, CSP_F32, 2, (int64_t[]) { N, width });
+}
+
+static csp_tensor rows_out(rig *r, int64_t width)
+{
+    return rig_output(r, CSP_F32, 2, (int64_t[]) { N, width });
+}
+
+static void make_block(rig *r, block *b)
+{
+    const int64_t n = N, d = D, length[] = { 300, 0, 400 };
+    static int64_t keys[N];
+    const csp_rope rope = { .theta = 1e4 };
+
+    memset(b, 0, sizeof(*b));
+    b->token = rig_indices(r, V, N);
+    b->table = rig_accumulated(r, 2, (int64_t[]) { V, D });
+    b->x = rows_out(r, D);
+    b->l.w = rig_normal(r, CSP_F32, 2, (int64_t[]) { F, D });
+    b->l.lora_a = rig_normal(r, CSP_F32, 2, (int64_t[]) { R, D });
+    b->l.lora_b = rig_normal(r, CSP_F32, 2, (int64_t[]) { F, R });
+    b->l.lora_scale = 2.0f;
+    b->l.dropout = (csp_dropout) { 0.1f, 1, 2, 3, rig_input(r, CSP_I64, 1, &n, keys) };
+    b->u = rows_out(r, R);
+    b->y = rows_out(r, F);
+    b->gate = rows(r, F);
+    b->m = rows_out(r, F);
+    b->rstd = rig_output(r, CSP_F32, 1, &n);
+    b->gain = rig_accumulated(r, 1, &d);
+    b->lg.dlora_a = rig_accumulated(r, 2, (int64_t[]) { R, D });
+    b->lg.dlora_b = rig_accumulated(r, 2, (int64_t[]) { F, R });
+    b->a = (csp_attention) { .H = 4, .G = 2, .E = 16, .longest = 400, .causal = true };
+    b->a.seq_start = rig_lengths(r, 3, length);
+    b->a.cos = rig_output(r, CSP_F32, 2, (int64_t[]) { 400, 8 });
+    b->a.sin = rig_output(r, CSP_F32, 2, (int64_t[]) { 400, 8 });
+    assert_int_equal(csp_rope_table(r->be, &rope, &b->a.cos, &b->a.sin), CSP_OK);
+    b->ag = (csp_attention_grad) { rows(r, 64),     rows(r, 32),     rows(r, 32),
+                                   rows_out(r, 64), rows_out(r, 4),  rows(r, 64),
+                                   rows_out(r, 64), rows_out(r, 32), rows_out(r, 32) };
+    b->optim = (csp_optim_tensor) { rig_accumulated(r, 2, (int64_t[]) { V, D }), b->table,
+                                    rig_accumulated(r, 2, (int64_t[]) { V, D }),
+                                    rig_output(r, CSP_F32, 2, (int64_t[]) { V, D }), true };
+}
+
+static void run_block(rig *r, block *b)
+{
+    const csp_adamw_args args = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.0, 1.0 };
+    csp_backend *be = r->be;
+    double squares;
+
+    assert_int_equal(csp_embed_fwd(be, &b->table, &b->token, &b->x), CSP_OK);
+    assert_int_equal(csp_linear_fwd(be, &b->l, &b->x, &b->u, &b->y), CSP_OK);
+    assert_int_equal(csp_swiglu_fwd(be, &b->gate, &b->y, &b->m), CSP_OK);
+    assert_int_equal(
+        csp_attention_fwd(be, &b->a, &b->ag.q, &b->ag.k, &b->ag.v, &b->ag.o, &b->ag.lse), CSP_OK);
+    assert_int_equal(csp_attention_bwd(be, &b->a, &b->ag), CSP_OK);
+    assert_int_equal(csp_linear_bwd(be, &b->l, &b->x, &b->u, &b->m, &b->lg, &b->ag.dq), CSP_OK);
+    assert_int_equal(csp_norm_fwd(be, &b->x, NULL, &b->gain, 1e-5f, NULL, &b->rstd, &b->ag.dq),
+                     CSP_OK);
+    assert_int_equal(
+        csp_norm_bwd(be, &b->x, &b->gain, &b->rstd, &b->ag.dq, NULL, &b->ag.dq, &b->gain), CSP_OK);
+    assert_int_equal(csp_embed_bwd(be, &b->token, &b->x, &b->optim.grad), CSP_OK);
+    assert_int_equal(csp_grad_squares(be, &b->optim, 1, &squares), CSP_OK);
+    assert_int_equal(csp_adamw(be, &b->optim, 1, &args), CSP_OK);
+}
+
+static void a_second_step_allocates_nothing(void **state)
+{
+    rig *r = *state;
+    block b;
+
+    rig_begin(r, 1);
+    make_block(r, &b);
+    run_block(r, &b);
+    csp_fault_arm(1000000);
+    run_block(r, &b);
+    assert_int_equal(csp_fault_asked(), 0);
+    csp_fault_arm(0);
+}
+
+static void a_step_without_memory_fails_with_words(void **state)
+{
+    rig *r = *state;
+    csp_backend *fresh, *usual = r->be;
+    block b;
+    const float *before;
+
+    rig_begin(r, 2);
+    make_block(r, &b);
+    before = rig_host(r, &b.u);
+    assert_int_equal(csp_backend_create(usual->name, 2, &fresh), CSP_OK);
+    r->be = fresh; /* its scratch is still empty */
+    csp_fault_arm(1);
+    assert_int_equal(csp_linear_fwd(fresh, &b.l, &b.gate, &b.u, &b.y), CSP_ERR_SHAPE);
+    assert_int_equal(csp_attention_fwd(fresh, &b.a, &b.ag.q, &b.ag.k, &b.ag.v, &b.ag.o, &b.ag.lse),
+                     CSP_ERR_MEMORY);
+    csp_fault_arm(0);
+    assert_non_null(strstr(csp_error_text(), "no memory"));
+    rig_check_untouched(r, &b.ag.o);
+    rig_check_untouched(r, &b.ag.lse);
+    assert_memory_equal(before, rig_host(r, &b.u), csp_tensor_bytes(&b.u));
+    csp_backend_destroy(fresh);
+    r->be = usual;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_entry_of_the_table_is_null),
+        cmocka_unit_test(names_choose_a_backend_or_are_refused),
+        cmocka_unit_test(opening_fails_cleanly_without_memory),
+        cmocka_unit_test(memory_is_lent_copied_and_cleared),
+        cmocka_unit_test(a_second_step_allocates_nothing),
+        cmocka_unit_test(a_step_without_memory_fails_with_words),
+    };
+
+    return rig_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+}
