@@ -5,6 +5,15 @@
 
 #include "cli/args.h"
 
+extern const csp_command csp_cmd_bench;
 extern const csp_command csp_cmd_config;
 extern const csp_command csp_cmd_doctor;
+extern const csp_command csp_cmd_encode;
+extern const csp_command csp_cmd_estimate;
 extern const csp_command csp_cmd_eval;
+extern const csp_command csp_cmd_export;
+extern const csp_command csp_cmd_info;
+extern const csp_command csp_cmd_init;
+extern const csp_command csp_cmd_search;
+extern const csp_command csp_cmd_tokenize;
+extern const csp_command csp_cmd_train;

@@ -19,9 +19,18 @@
 /* One line a subcommand, in the order of a first session. */
 static const csp_command *const commands[] = {
     // clang-format off
+    &csp_cmd_train,
+    &csp_cmd_encode,
+    &csp_cmd_search,
     &csp_cmd_eval,
+    &csp_cmd_export,
+    &csp_cmd_tokenize,
+    &csp_cmd_init,
+    &csp_cmd_info,
+    &csp_cmd_estimate,
     &csp_cmd_config,
     &csp_cmd_doctor,
+    &csp_cmd_bench,
     // clang-format on
 };
 

@@ -23,7 +23,7 @@ int64_t csp_contract_rows(const csp_contract *contract)
     return (contract->variant == CSP_VARIANT_ECHO ? 2 * copy : copy) + (contract->add_bos ? 1 : 0);
 }
 
-csp_status csp_snapshot_hash(const csp_model *model, char text[CSP_HASH_TEXT_BYTES])
+csp_status csp_snapshot_hash(const csp_model *model, bool adapters, char text[CSP_HASH_TEXT_BYTES])
 {
     XXH3_state_t *state = XXH3_createState();
     XXH128_hash_t hash;
@@ -38,7 +38,7 @@ csp_status csp_snapshot_hash(const csp_model *model, char text[CSP_HASH_TEXT_BYT
         const csp_param *row = &model->params->rows[i];
         const int64_t count = csp_tensor_count(&row->value);
 
-        if (csp_param_is_lora(row)) {
+        if (csp_param_is_lora(row) && !adapters) {
             continue;
         }
         CSP_TRY_GOTO(csp_realloc("model hash", count, sizeof(float), &values));
@@ -251,7 +251,7 @@ static csp_status open_checkpoint(csp_backend *be, const char *path,
     }
     CSP_TRY_GOTO(csp_model_create(be, &m, &o->model));
     if (m.lora.R > 0) {
-        CSP_TRY_GOTO(csp_snapshot_hash(o->model, hash));
+        CSP_TRY_GOTO(csp_snapshot_hash(o->model, false, hash));
         if (strcmp(hash, o->base_hash) != 0) {
             status = CSP_FAIL(CSP_ERR_FORMAT,
                               "%s: its adapter belongs to a base model with hash %s, but %s has %s",

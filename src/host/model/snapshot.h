@@ -31,8 +31,13 @@ typedef struct csp_snapshot {
     const char *base_hash; /* of LoRA: csp_snapshot_hash of the base   */
 } csp_snapshot;
 
-/* Hash of all values that are not adapters, 32 hexadecimal digits and a NUL. Reads every weight. */
-CSP_CHECKED csp_status csp_snapshot_hash(const csp_model *model, char text[CSP_HASH_TEXT_BYTES]);
+/*
+ * xxh3-128 over names and values in table order, 32 hexadecimal digits and a NUL. Reads every weight.
+ *
+ *   adapters   in   false: of the base alone, which is what a LoRA checkpoint stores
+ */
+CSP_CHECKED csp_status csp_snapshot_hash(const csp_model *model, bool adapters,
+                                         char text[CSP_HASH_TEXT_BYTES]);
 
 /* Writes the parts above into a file being written. */
 CSP_CHECKED csp_status csp_snapshot_write(csp_hdf5 *file, const csp_snapshot *snapshot);

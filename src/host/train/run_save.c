@@ -66,7 +66,7 @@ csp_status csp_run_merge_adapter(csp_run_state *run)
     CSP_TRY_GOTO(csp_model_config_text(&model->params->config, CSP_F32, &config));
     CSP_TRY_GOTO(csp_file_join(dir, "config.json", &from));
     CSP_TRY_GOTO(csp_file_write(from, config, (int64_t)strlen(config)));
-    CSP_TRY_GOTO(csp_snapshot_hash(model, run->opened.base_hash));
+    CSP_TRY_GOTO(csp_snapshot_hash(model, false, run->opened.base_hash));
     free(run->opened.base_path);
     run->opened.base_path = dir;
     dir = NULL;

@@ -118,7 +118,7 @@ static csp_status open_folder(csp_run_state *run)
     CSP_TRY_GOTO(csp_model_create(run->be, &m, &run->opened.model));
     CSP_TRY_GOTO(csp_strdup("run", config->model.path, &run->opened.base_path));
     if (m.lora.R > 0) {
-        CSP_TRY_GOTO(csp_snapshot_hash(run->opened.model, run->opened.base_hash));
+        CSP_TRY_GOTO(csp_snapshot_hash(run->opened.model, false, run->opened.base_hash));
     }
 
 fail:

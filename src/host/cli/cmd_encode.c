@@ -1,0 +1,115 @@
+/* cmd_encode.c - csplade encode: texts to sparse vectors. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/model_args.h"
+#include "core/log.h"
+#include "eval/encode_file.h"
+
+static const csp_option options[] = {
+    { .name = "model",
+      .letter = 'm',
+      .kind = CSP_OPTION_TEXT,
+      .value = "DIR|CHECKPOINT",
+      .required = true,
+      .help = "a Hugging Face folder or a checkpoint of `csplade train`" },
+    { .name = "input",
+      .letter = 'i',
+      .kind = CSP_OPTION_TEXT,
+      .value = "FILE|BEIR-DIR",
+      .required = true,
+      .help = ".jsonl, .tsv, .txt (.gz too), or a BEIR folder, of which --side picks the file" },
+    { .name = "output",
+      .letter = 'o',
+      .kind = CSP_OPTION_TEXT,
+      .value = "FILE",
+      .required = true,
+      .help = ".h5, or .jsonl with {\"id\": ..., \"vector\": {\"<term id>\": weight}} lines" },
+    { .name = "side",
+      .kind = CSP_OPTION_ENUM,
+      .value = "document|query",
+      .standard = "document",
+      .help = "which half of the contract applies" },
+    { .name = "shard",
+      .kind = CSP_OPTION_TEXT,
+      .value = "I/N",
+      .standard = "0/1",
+      .help = "encode only part I of N of the input, counted from 0" },
+    CSP_MODEL_OPTIONS,
+};
+
+static csp_status parse_shard(const char *text, int64_t *shard, int64_t *shards)
+{
+    char *end;
+    const long long i = strtoll(text, &end, 10);
+    const long long n = *end == '/' ? strtoll(end + 1, &end, 10) : 0;
+
+    if (*end != '\0' || n < 1 || n > 1000000 || i < 0 || i >= n) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "--shard %s: must be I/N with 0 <= I < N", text);
+    }
+    *shard = i;
+    *shards = n;
+    return CSP_OK;
+}
+
+static void say(const csp_encoder *encoder, csp_side side, const csp_contract *contract,
+                const csp_encode_file_report *r)
+{
+    char text[512];
+
+    if (r->reused < r->rows) {
+        csp_text_counts_say(csp_encoder_counts(encoder, side),
+                            side == CSP_SIDE_QUERY ? "queries" : "documents",
+                            csp_contract_max_len(contract, side), text, sizeof(text));
+        csp_log(CSP_LOG_INFO, "encode", "%s", text);
+    }
+    if (r->reused > 0) {
+        csp_log(CSP_LOG_INFO, "encode", "%lld of %lld texts were there from an earlier run",
+                (long long)r->reused, (long long)r->rows);
+    }
+    csp_log(CSP_LOG_INFO, "encode", "%.1f texts/s, %.0f token rows/s",
+            r->seconds > 0.0 ? (double)(r->rows - r->reused) / r->seconds : 0.0,
+            r->seconds > 0.0 ? (double)r->token_rows / r->seconds : 0.0);
+}
+
+static csp_status run(const csp_arguments *args)
+{
+    const bool query = strcmp(csp_args_text(args, "side"), "query") == 0;
+    const csp_side side = query ? CSP_SIDE_QUERY : CSP_SIDE_PASSAGE;
+    csp_encode_file_options o = { .input = csp_args_text(args, "input"),
+                                  .output = csp_args_text(args, "output"),
+                                  .side = side,
+                                  .strict = csp_args_flag(args, "strict") };
+    csp_encode_file_report report;
+    csp_inference inference;
+    csp_status status;
+
+    CSP_TRY(parse_shard(csp_args_text(args, "shard"), &o.shard, &o.shards));
+    CSP_TRY(csp_inference_open(args, side, &inference));
+    o.separator = inference.opened.contract.title_separator;
+    o.meta = inference.meta;
+    o.vocab = inference.opened.model->params->config.V;
+    CSP_TRY_GOTO(csp_encode_file(inference.encoder, &o, &report));
+    say(inference.encoder, side, &inference.opened.contract, &report);
+    printf("rows %lld\nempty %lld\nmean_terms %.2f\n", (long long)report.rows,
+           (long long)report.empty, report.mean_terms);
+
+fail:
+    csp_inference_close(&inference);
+    return status;
+}
+
+const csp_command csp_cmd_encode = {
+    .name = "encode",
+    .summary = "texts to sparse vectors",
+    .options = options,
+    .option_count = CSP_COUNT(options),
+    .positional = "",
+    .details =
+        "csplade encode --model runs/a/checkpoints/contrastive-00000500.h5 --input beir/ --output "
+        "docs.h5\ncsplade encode --model DIR --side query --input beir/ --output queries.h5\n\n"
+        "A run that was killed goes on where it was when the same command is given again.",
+    .run = run,
+};

@@ -1,0 +1,296 @@
+/* encode_file.c - parts of PART_ROWS texts, each final when it is complete, joined at the end. */
+#include "eval/encode_file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/memory.h"
+#include "data/corpus.h"
+#include "io/file.h"
+
+enum { PART_ROWS = 8192, NAME_BYTES = 32, PLAN_LIMIT = 1 << 24 };
+
+typedef struct part_state {
+    const csp_encode_file_options *options;
+    csp_encode_file_report *report;
+    char *folder;                  /* OUTPUT.parts */
+    int64_t first, last;           /* rows of the input that are this shard's */
+    csp_vectors_writer *writer;    /* of the part or output being written */
+    int64_t terms;
+} part_state;
+
+static double now_s(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static const char *side_name(csp_side side)
+{
+    return side == CSP_SIDE_QUERY ? "query" : "document";
+}
+
+static csp_status open_texts(const csp_encode_file_options *o, bool ids, csp_texts **out)
+{
+    const csp_texts_options options = { .side = o->side,
+                                        .strict = o->strict,
+                                        .without_ids = !ids,
+                                        .separator = o->separator };
+
+    return csp_texts_open(o->input, &options, out);
+}
+
+static csp_status count_texts(const csp_encode_file_options *o, int64_t *count)
+{
+    csp_texts *texts = NULL;
+    csp_text_row row;
+    csp_status status;
+
+    CSP_TRY(open_texts(o, true, &texts));
+    do {
+        CSP_TRY_GOTO(csp_texts_next(texts, &row));
+    } while (row.text != NULL);
+    *count = csp_texts_count(texts);
+
+fail:
+    csp_texts_close(texts);
+    return status;
+}
+
+static csp_status part_path(const part_state *p, int64_t part, char **out)
+{
+    char name[NAME_BYTES];
+
+    snprintf(name, sizeof(name), "part-%05lld.h5", (long long)part);
+    return csp_file_join(p->folder, name, out);
+}
+
+/* Removes the parts folder with everything we put there. */
+static csp_status remove_parts(const part_state *p, int64_t parts)
+{
+    csp_status status = CSP_OK;
+    char *path = NULL;
+
+    for (int64_t i = 0; i < parts; i++) {
+        CSP_TRY(part_path(p, i, &path));
+        (void)unlink(path);
+        free(path);
+    }
+    CSP_TRY(csp_file_join(p->folder, "plan.json", &path));
+    (void)unlink(path);
+    free(path);
+    if (rmdir(p->folder) != 0 && errno != ENOENT) {
+        csp_log(CSP_LOG_WARN, "encode", "%s: cannot be removed: %s", p->folder, strerror(errno));
+    }
+    return status;
+}
+
+/* Makes the folder belong to this plan; parts of another one are removed. */
+static csp_status settle_plan(const part_state *p, int64_t parts)
+{
+    char *path = NULL, *old = NULL, *plan = NULL;
+    int64_t bytes;
+    size_t size = 0;
+    FILE *stream = open_memstream(&plan, &size);
+    csp_status status;
+
+    if (stream == NULL) {
+        return CSP_FAIL(CSP_ERR_MEMORY, "encode: no memory");
+    }
+    fprintf(stream, "{\"first\": %lld, \"last\": %lld, \"part_rows\": %d, \"meta\": %s}\n",
+            (long long)p->first, (long long)p->last, PART_ROWS, p->options->meta);
+    fclose(stream);
+    CSP_TRY_GOTO(csp_file_join(p->folder, "plan.json", &path));
+    if (csp_file_exists(path)) {
+        CSP_TRY_GOTO(csp_file_read(path, PLAN_LIMIT, &old, &bytes));
+        if (strcmp(old, plan) == 0) {
+            goto fail;
+        }
+        csp_log(CSP_LOG_WARN, "encode", "%s holds parts of another encoding: begun anew",
+                p->folder);
+        CSP_TRY_GOTO(remove_parts(p, parts + 1000));
+    }
+    CSP_TRY_GOTO(csp_file_make_dirs(p->folder));
+    status = csp_file_write(path, plan, (int64_t)strlen(plan));
+
+fail:
+    free(path);
+    free(old);
+    free(plan);
+    return status;
+}
+
+static csp_status count_row(part_state *p, int64_t nnz)
+{
+    p->report->rows++;
+    p->report->empty += nnz == 0;
+    p->terms += nnz;
+    return CSP_OK;
+}
+
+static csp_status write_row(void *context, const char *id, int64_t nnz, const int32_t *term,
+                            const float *weight)
+{
+    part_state *p = context;
+
+    return csp_vectors_append(p->writer, id, nnz, term, weight);
+}
+
+/* Whether a part is there and whole. */
+static bool part_is_done(const part_state *p, int64_t part, int64_t rows)
+{
+    csp_vectors *vectors = NULL;
+    char *path = NULL;
+    bool done = false;
+
+    if (part_path(p, part, &path) == CSP_OK && csp_file_exists(path) &&
+        csp_vectors_read(path, &vectors) == CSP_OK) {
+        done = vectors->rows == rows;
+    }
+    csp_vectors_free(vectors);
+    free(path);
+    return done;
+}
+
+/* Encodes the next `rows` texts into one part, or passes over them where the part is done. */
+static csp_status do_part(part_state *p, csp_encoder *encoder, csp_texts *texts, int64_t part,
+                          int64_t rows)
+{
+    const csp_encode_file_options *o = p->options;
+    const bool done = part_is_done(p, part, rows);
+    const double start = now_s();
+    char *path = NULL;
+    csp_text_row row;
+    csp_status status = CSP_OK;
+
+    if (!done) {
+        CSP_TRY_GOTO(part_path(p, part, &path));
+        CSP_TRY_GOTO(csp_vectors_create(path, o->vocab, side_name(o->side), o->meta, &p->writer));
+        csp_encoder_target(encoder, o->side, write_row, p);
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        CSP_TRY_GOTO(csp_texts_next(texts, &row));
+        if (row.text == NULL) {
+            status = CSP_FAIL(CSP_ERR_DATA, "%s: became shorter while it was read", o->input);
+            goto fail;
+        }
+        if (!done) {
+            CSP_TRY_GOTO(csp_encoder_add(encoder, row.id, row.text, row.bytes));
+            if (i % 256 == 255) {
+                const int64_t at = part * PART_ROWS + i + 1, all = p->last - p->first;
+
+                csp_log_progress("%3.0f%% encoded %lld of %lld texts",
+                                 100.0 * (double)at / (double)all, (long long)at, (long long)all);
+            }
+        }
+    }
+    if (done) {
+        p->report->reused += rows;
+        goto fail;
+    }
+    CSP_TRY_GOTO(csp_encoder_flush(encoder));
+    status = csp_vectors_commit(p->writer);
+    p->writer = NULL;
+    p->report->seconds += now_s() - start;
+
+fail:
+    csp_vectors_abandon(p->writer);
+    p->writer = NULL;
+    free(path);
+    return status;
+}
+
+static csp_status append_part(part_state *p, int64_t part)
+{
+    csp_vectors *v = NULL;
+    char *path = NULL;
+    csp_status status;
+
+    CSP_TRY(part_path(p, part, &path));
+    CSP_TRY_GOTO(csp_vectors_read(path, &v));
+    for (int64_t i = 0; i < v->rows; i++) {
+        const int64_t at = v->row_ptr[i], nnz = v->row_ptr[i + 1] - at;
+
+        CSP_TRY_GOTO(csp_vectors_append(p->writer, v->ids[i], nnz, v->term + at, v->weight + at));
+        CSP_TRY_GOTO(count_row(p, nnz));
+    }
+
+fail:
+    csp_vectors_free(v);
+    free(path);
+    return status;
+}
+
+/* Parts become the output. */
+static csp_status join_parts(part_state *p, int64_t parts)
+{
+    const csp_encode_file_options *o = p->options;
+    csp_status status;
+
+    CSP_TRY(csp_vectors_create(o->output, o->vocab, side_name(o->side), o->meta, &p->writer));
+    for (int64_t i = 0; i < parts; i++) {
+        CSP_TRY_GOTO(append_part(p, i));
+    }
+    status = csp_vectors_commit(p->writer);
+    p->writer = NULL;
+    if (status == CSP_OK) {
+        status = remove_parts(p, parts);
+    }
+
+fail:
+    csp_vectors_abandon(p->writer);
+    p->writer = NULL;
+    return status;
+}
+
+/* Passes over the texts of earlier shards. */
+static csp_status skip(csp_texts *texts, int64_t count)
+{
+    csp_text_row row;
+
+    for (int64_t i = 0; i < count; i++) {
+        CSP_TRY(csp_texts_next(texts, &row));
+    }
+    return CSP_OK;
+}
+
+csp_status csp_encode_file(csp_encoder *encoder, const csp_encode_file_options *o,
+                           csp_encode_file_report *report)
+{
+    part_state p = { .options = o, .report = report };
+    csp_texts *texts = NULL;
+    int64_t total, parts;
+    csp_status status;
+
+    memset(report, 0, sizeof(*report));
+    CSP_TRY(count_texts(o, &total));
+    p.first = total / o->shards * o->shard + total % o->shards * o->shard / o->shards;
+    p.last = total / o->shards * (o->shard + 1) + total % o->shards * (o->shard + 1) / o->shards;
+    parts = (p.last - p.first + PART_ROWS - 1) / PART_ROWS;
+    CSP_TRY(csp_alloc("encode", (int64_t)strlen(o->output) + 8, 1, &p.folder));
+    snprintf(p.folder, strlen(o->output) + 8, "%s.parts", o->output);
+    CSP_TRY_GOTO(settle_plan(&p, parts));
+    CSP_TRY_GOTO(open_texts(o, true, &texts));
+    CSP_TRY_GOTO(skip(texts, p.first));
+    for (int64_t i = 0; i < parts; i++) {
+        const int64_t left = p.last - p.first - i * PART_ROWS;
+
+        CSP_TRY_GOTO(do_part(&p, encoder, texts, i, left < PART_ROWS ? left : PART_ROWS));
+    }
+    csp_log_progress(NULL);
+    CSP_TRY_GOTO(join_parts(&p, parts));
+    report->mean_terms = report->rows > 0 ? (double)p.terms / (double)report->rows : 0.0;
+    report->token_rows = csp_encoder_rows(encoder);
+
+fail:
+    csp_texts_close(texts);
+    free(p.folder);
+    return status;
+}
