@@ -1,0 +1,284 @@
+/* test_loss.c - InfoNCE, column sums and the sparsity terms of ops/loss.h. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ops/loss.h"
+#include "ref/loss.h"
+#include "support/compare.h"
+#include "support/gradcheck.h"
+#include "support/rig.h"
+#include "support/sparse.h"
+
+#define UNIT_F64 0x1p-53
+
+static const struct {
+    int64_t Q, P;
+    bool mask;
+} cases[] = { { 1, 1, false }, { 3, 2, false }, { 8, 33, true }, { 65, 129, true } };
+enum { CASES = sizeof(cases) / sizeof(cases[0]) };
+
+/* A query's positive is drawn; every third passage is left out, never the positive. */
+static csp_tensor some_passages(rig *r, int64_t Q, int64_t P, const int32_t *positive, bool wanted)
+{
+    uint8_t *mask = (uint8_t *)rig_ints(r, Q * P);
+
+    for (int64_t i = 0; i < Q * P; i++) {
+        mask[i] = i % 3 == 0 && i % P != positive[i / P];
+    }
+    return wanted ? rig_input(r, CSP_U8, 2, (int64_t[]) { Q, P }, mask) : csp_tensor_none();
+}
+
+static void info_nce_matches_the_reference(void **state)
+{
+    rig *r = *state;
+
+    for (int64_t i = 0; i < CASES; i++) {
+        const int64_t Q = cases[i].Q, P = cases[i].P;
+        double *loss, *want_loss, *want, *mag, *size;
+
+        rig_begin(r, (uint64_t)i);
+        const csp_tensor s = rig_uniform(r, -30.0, 30.0, 2, (int64_t[]) { Q, P });
+        const csp_tensor positive = rig_indices(r, P, Q);
+        const csp_tensor mask = some_passages(r, Q, P, rig_host(r, &positive), cases[i].mask);
+        csp_tensor ds = rig_output(r, CSP_F32, 2, s.dim), in_place = rig_copy(r, &s);
+
+        loss = rig_doubles(r, Q);
+        want_loss = rig_doubles(r, Q);
+        size = rig_doubles(r, Q);
+        want = rig_doubles(r, Q * P);
+        mag = rig_doubles(r, Q * P);
+        ref_info_nce(rig_as_doubles(r, &s), rig_host(r, &positive),
+                     cases[i].mask ? rig_host(r, &mask) : NULL, Q, P, want_loss, want, mag);
+        assert_int_equal(csp_info_nce(r->be, &s, &positive, &mask, &ds, loss), CSP_OK);
+        /* One rounding to f32, the rest is double. */
+        assert_true(worst_ratio("ds", rig_host(r, &ds), want, mag, Q * P, 1.001 * UNIT_F32) <= 1.0);
+        for (int64_t q = 0; q < Q; q++) {
+            size[q] = 64.0; /* scores up to 30, their difference, log of the sum */
+        }
+        assert_true(worst_ratio_f64("loss", loss, want_loss, size, Q, (double)(P + 8) * UNIT_F64) <=
+                    1.0);
+        assert_int_equal(csp_info_nce(r->be, &in_place, &positive, &mask, &in_place, loss), CSP_OK);
+        rig_check_same(r, &in_place, &ds);
+        rig_check_guards(r);
+    }
+}
+
+static void a_positive_without_competition_is_no_loss(void **state)
+{
+    rig *r = *state;
+    const float s[] = { 1e4f, -3e38f, 5.0f };
+    const uint8_t mask[] = { 1, 0, 1 };
+    const int32_t own = 1;
+    double loss = -1.0;
+
+    rig_begin(r, 0);
+    const csp_tensor score = rig_input(r, CSP_F32, 2, (int64_t[]) { 1, 3 }, s);
+    const csp_tensor positive = rig_input(r, CSP_I32, 1, (int64_t[]) { 1 }, &own);
+    const csp_tensor left_out = rig_input(r, CSP_U8, 2, (int64_t[]) { 1, 3 }, mask);
+    csp_tensor ds = rig_output(r, CSP_F32, 2, score.dim);
+    const float *got;
+
+    assert_int_equal(csp_info_nce(r->be, &score, &positive, &left_out, &ds, &loss), CSP_OK);
+    got = rig_host(r, &ds);
+    assert_true(loss == 0.0);
+    assert_true(got[0] == 0.0f && got[1] == 0.0f && got[2] == 0.0f);
+}
+
+static void huge_scores_stay_finite(void **state)
+{
+    rig *r = *state;
+    const float s[] = { 1e30f, -1e30f };
+    const int32_t own = 1;
+    const csp_tensor none = csp_tensor_none();
+    double loss = -1.0;
+
+    rig_begin(r, 0);
+    const csp_tensor score = rig_input(r, CSP_F32, 2, (int64_t[]) { 1, 2 }, s);
+    const csp_tensor positive = rig_input(r, CSP_I32, 1, (int64_t[]) { 1 }, &own);
+    csp_tensor ds = rig_output(r, CSP_F32, 2, score.dim);
+    const float *got;
+
+    assert_int_equal(csp_info_nce(r->be, &score, &positive, &none, &ds, &loss), CSP_OK);
+    got = rig_host(r, &ds);
+    assert_true(fabs(loss - 2e30) <= 1e24);
+    assert_true(got[0] == 1.0f && got[1] == -1.0f);
+}
+
+static void column_sums_are_exact(void **state)
+{
+    rig *r = *state;
+    static const int64_t shapes[][2] = { { 1, 1 }, { 5, 700 }, { 40, 3000 } };
+
+    for (size_t i = 0; i < 3; i++) {
+        const int64_t rows = shapes[i][0], V = shapes[i][1];
+
+        rig_begin(r, i);
+        const csp_sparse w = rig_sparse_random(r, rows, V, i == 2 ? 0.5 : 1.0, 0);
+        const double *dense = rig_sparse_dense(r, &w, rows, NULL);
+        double *want = rig_doubles(r, V);
+        int32_t *counts = rig_ints(r, V);
+
+        for (int64_t v = 0; v < V; v++) {
+            want[v] = (double)v;
+            counts[v] = (int32_t)v;
+        }
+        csp_tensor sum = rig_input(r, CSP_F64, 1, &V, want);
+        csp_tensor count = rig_input(r, CSP_I32, 1, &V, counts);
+        csp_tensor none = csp_tensor_none();
+
+        sum = rig_copy(r, &sum);
+        count = rig_copy(r, &count);
+        for (int64_t row = 0; row < rows; row++) { /* in the order of rows, in double */
+            for (int64_t v = 0; v < V; v++) {
+                want[v] += dense[row * V + v];
+                counts[v] += dense[row * V + v] > 0.0;
+            }
+        }
+        assert_int_equal(csp_column_sums(r->be, &w, rows, &sum, &count), CSP_OK);
+        assert_memory_equal(rig_host(r, &sum), want, sizeof(double) * (size_t)V);
+        assert_memory_equal(rig_host(r, &count), counts, sizeof(int32_t) * (size_t)V);
+        assert_int_equal(csp_column_sums(r->be, &w, rows, &sum, &none), CSP_OK);
+        rig_check_guards(r);
+    }
+}
+
+/* The rows of one rank, the sums of all rows: the gathered batch is larger than what is held. */
+static void sparsity_terms_match_the_reference(void **state)
+{
+    rig *r = *state;
+    enum { ROWS = 9, HELD = 4, TERMS = 1200 };
+
+    for (int kind = CSP_REG_FLOPS; kind <= CSP_REG_L1; kind++) {
+        rig_begin(r, 3);
+        const csp_sparse w = rig_sparse_random(r, ROWS, TERMS, 0.6, 0);
+        const double *dense = rig_sparse_dense(r, &w, ROWS, NULL);
+        double *want = rig_doubles(r, ROWS * TERMS), *mag = rig_doubles(r, ROWS * TERMS);
+        float *got = (float *)(void *)rig_ints(r, ROWS * TERMS);
+        double *zeros = rig_doubles(r, TERMS), value = -1.0, want_value;
+        csp_tensor sum = rig_input(r, CSP_F64, 1, (int64_t[]) { TERMS }, zeros);
+        csp_tensor none = csp_tensor_none();
+        csp_tensor dw = rig_accumulated(r, 1, w.term.dim);
+        const double *was = rig_sparse_dense(r, &w, ROWS, &dw), *now;
+
+        sum = rig_copy(r, &sum);
+        assert_int_equal(csp_column_sums(r->be, &w, ROWS, &sum, &none), CSP_OK);
+        want_value = kind == CSP_REG_FLOPS ? ref_flops(dense, ROWS, TERMS, ROWS, (double)0.7f, want)
+                                           : ref_l1(dense, ROWS, TERMS, ROWS, (double)0.7f, want);
+        assert_int_equal(
+            csp_regularize(r->be, (csp_reg_kind)kind, &w, HELD, &sum, ROWS, 0.7f, &dw, &value),
+            CSP_OK);
+        assert_true(worst_ratio_f64("value", &value, &want_value, &want_value, 1,
+                                    (TERMS + ROWS + 8) * UNIT_F64) <= 1.0);
+        now = rig_sparse_dense(r, &w, ROWS, &dw);
+        for (int64_t i = 0; i < ROWS * TERMS; i++) {
+            want[i] = was[i] + (i < HELD * TERMS ? want[i] : 0.0);
+            mag[i] = fabs(was[i]) + fabs(want[i] - was[i]);
+            got[i] = (float)now[i];
+        }
+        /* The gradient is rounded once, and its sum with what was there once. */
+        assert_true(worst_ratio("dw", got, want, mag, ROWS * TERMS, 2.001 * UNIT_F32) <= 1.0);
+        rig_check_guards(r);
+    }
+}
+
+static double flops_of(const double *w, const void *context)
+{
+    double dw[24];
+
+    (void)context;
+    return 0.7 * ref_flops(w, 4, 6, 4.0, 0.7, dw);
+}
+
+static double l1_of(const double *w, const void *context)
+{
+    double dw[24];
+
+    (void)context;
+    return 0.7 * ref_l1(w, 4, 6, 4.0, 0.7, dw);
+}
+
+typedef struct nce_context {
+    int32_t positive[3];
+    uint8_t mask[12];
+} nce_context;
+
+static double nce_of(const double *s, const void *context)
+{
+    const nce_context *c = context;
+    double loss[3], ds[12], mag[12];
+
+    ref_info_nce(s, c->positive, c->mask, 3, 4, loss, ds, mag);
+    return (loss[0] + loss[1] + loss[2]) / 3.0;
+}
+
+static void the_references_are_their_own_derivatives(void **state)
+{
+    rig *r = *state;
+    static const nce_context c = { { 1, 3, 0 }, { 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0 } };
+    double dw[24], loss[3], ds[12], mag[12];
+
+    rig_begin(r, 0);
+    const csp_tensor tw = rig_uniform(r, 0.5, 2.0, 1, (int64_t[]) { 24 });
+    const csp_tensor ts = rig_normal(r, CSP_F32, 2, (int64_t[]) { 3, 4 });
+    double *w = rig_as_doubles(r, &tw), *s = rig_as_doubles(r, &ts);
+
+    ref_flops(w, 4, 6, 4.0, 0.7, dw);
+    assert_true(gradient_distance(flops_of, NULL, w, dw, 24) <= GRADIENT_LIMIT);
+    ref_l1(w, 4, 6, 4.0, 0.7, dw);
+    assert_true(gradient_distance(l1_of, NULL, w, dw, 24) <= GRADIENT_LIMIT);
+    ref_info_nce(s, c.positive, c.mask, 3, 4, loss, ds, mag);
+    assert_true(gradient_distance(nce_of, &c, s, ds, 12) <= GRADIENT_LIMIT);
+}
+
+static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
+{
+    rig *r = *state;
+
+    rig_begin(r, 0);
+    const csp_tensor s = rig_normal(r, CSP_F32, 2, (int64_t[]) { 3, 4 });
+    const csp_tensor positive = rig_indices(r, 4, 3), few = rig_indices(r, 4, 2);
+    const csp_tensor mask = rig_mask(r, 12), none = csp_tensor_none();
+    csp_tensor ds = rig_output(r, CSP_F32, 2, s.dim);
+    const csp_sparse w = rig_sparse_random(r, 2, 10, 1.0, 0);
+    csp_tensor sum = rig_output(r, CSP_F64, 1, (int64_t[]) { 11 });
+    csp_tensor dw = rig_output(r, CSP_F32, 1, w.term.dim);
+    double loss[3] = { 7.0, 7.0, 7.0 }, value = 7.0;
+
+    assert_int_equal(csp_info_nce(r->be, &s, &few, &none, &ds, loss), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "positive must be i32 (3), not i32 (2)"));
+    assert_int_equal(csp_info_nce(r->be, &s, &positive, &mask, &ds, loss), CSP_ERR_SHAPE);
+    assert_int_equal(csp_column_sums(r->be, &w, 2, &sum, &sum), CSP_ERR_SHAPE);
+    assert_int_equal(csp_regularize(r->be, CSP_REG_FLOPS, &w, 2, &sum, 2, 1.0f, &dw, &value),
+                     CSP_ERR_SHAPE);
+    sum.dim[0] = 10;
+    assert_int_equal(csp_regularize(r->be, CSP_REG_FLOPS, &w, 2, &sum, 1, 1.0f, &dw, &value),
+                     CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_regularize(r->be, (csp_reg_kind)7, &w, 2, &sum, 2, 1.0f, &dw, &value),
+                     CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_regularize(r->be, CSP_REG_L1, &w, 2, &sum, 2, NAN, &dw, &value),
+                     CSP_ERR_ARGUMENT);
+    assert_true(loss[0] == 7.0 && value == 7.0);
+    rig_check_untouched(r, &ds);
+    rig_check_untouched(r, &dw);
+    rig_check_untouched(r, &sum);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_references_are_their_own_derivatives),
+        cmocka_unit_test(info_nce_matches_the_reference),
+        cmocka_unit_test(a_positive_without_competition_is_no_loss),
+        cmocka_unit_test(huge_scores_stay_finite),
+        cmocka_unit_test(column_sums_are_exact),
+        cmocka_unit_test(sparsity_terms_match_the_reference),
+        cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),
+    };
+
+    return rig_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+}

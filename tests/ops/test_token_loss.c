@@ -1,0 +1,423 @@
+/* test_token_loss.c - csp_token_loss: reference against its derivative, backend against reference. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/fault.h"
+#include "core/rng.h"
+#include "ops/loss.h"
+#include "ref/loss.h"
+#include "support/compare.h"
+#include "support/gradcheck.h"
+#include "support/rig.h"
+
+/* Edges on purpose: one element, one less and one more than a block of the sums (1,024). */
+static const struct {
+    int64_t N, V, D;
+    bool exclude;
+} cases[] = {
+    { 1, 1, 1, false },
+    { 3, 2, 5, false },
+    { 17, 1023, 16, true },
+    { 40, 1025, 33, false },
+};
+enum { CASES = sizeof(cases) / sizeof(cases[0]), SUM_BLOCK = 1024 };
+
+/* One call's arguments and what the reference needs of them. */
+typedef struct setup {
+    csp_token_loss_args args;
+    ref_tokens ref;
+    double *de_was;
+} setup;
+
+/* The first row and about every fourth have no target; every fifth term but 0 may be excluded. */
+static setup of_tensors(rig *r, csp_tensor h, csp_tensor e, bool exclude, float scale)
+{
+    const int64_t N = h.dim[0], V = e.dim[0];
+    const csp_tensor drawn = rig_indices(r, V, N);
+    int32_t *target = rig_host(r, &drawn);
+    uint8_t *excluded = (uint8_t *)rig_ints(r, V);
+    setup s;
+
+    for (int64_t v = 0; v < V; v++) {
+        excluded[v] = v % 5 == 4;
+    }
+    for (int64_t n = 0; n < N; n++) {
+        if (n % 4 == 0 && N > 1) {
+            target[n] = -1;
+        } else if (exclude && excluded[target[n]] != 0) {
+            target[n]--;
+        }
+    }
+    memset(&s, 0, sizeof(s));
+    s.args.head = (csp_head) { e, csp_tensor_none(), scale, CSP_POOL_MAX };
+    if (exclude) {
+        s.args.head.exclude = rig_input(r, CSP_U8, 1, &V, excluded);
+    }
+    s.args.h = h;
+    s.args.target = rig_input(r, CSP_I32, 1, &N, target);
+    s.args.lambda_relu = 0.25f;
+    s.args.coefficient = 0.125f;
+    s.args.dh = rig_output(r, CSP_F32, 2, h.dim);
+    s.args.de = rig_accumulated(r, 2, e.dim);
+    s.de_was = rig_as_doubles(r, &s.args.de);
+    s.ref = (ref_tokens) { .h = rig_as_doubles(r, &h),
+                           .e = rig_as_doubles(r, &e),
+                           .exclude = exclude ? rig_host(r, &s.args.head.exclude) : NULL,
+                           .target = rig_host(r, &s.args.target),
+                           .scale = (double)scale,
+                           .lambda = 0.25,
+                           .coefficient = 0.125,
+                           .N = N,
+                           .V = V,
+                           .D = e.dim[1] };
+    return s;
+}
+
+static setup random_setup(rig *r, int64_t i)
+{
+    const csp_tensor h = rig_normal(r, CSP_F32, 2, (int64_t[]) { cases[i].N, cases[i].D });
+    const csp_tensor e = rig_normal(r, CSP_F32, 2, (int64_t[]) { cases[i].V, cases[i].D });
+
+    return of_tensors(r, h, e, cases[i].exclude, 0.7f);
+}
+
+/* (rows,columns) of -1, 0, 1 with a last column of its own. */
+static csp_tensor signs(rig *r, int64_t rows, int64_t columns, float last)
+{
+    const csp_rng rng = { .seed = r->seed, .draw = CSP_DRAW_TEST, .key = r->drawn++, .step = 0 };
+    float *x = (float *)(void *)rig_ints(r, rows * columns);
+
+    for (int64_t i = 0; i < rows * columns; i++) {
+        x[i] = i % columns == columns - 1 ? last : (float)csp_rng_below(rng, (uint64_t)i, 3) - 1.0f;
+    }
+    return rig_input(r, CSP_F32, 2, (int64_t[]) { rows, columns }, x);
+}
+
+/* Logits that are exact in f32 and never 0: whole numbers plus 1/2, times 1/2. */
+static setup exact_setup(rig *r, int64_t i)
+{
+    const csp_tensor h = signs(r, cases[i].N, cases[i].D + 1, 1.0f);
+    const csp_tensor e = signs(r, cases[i].V, cases[i].D + 1, 0.5f);
+
+    return of_tensors(r, h, e, cases[i].exclude, 0.5f);
+}
+
+static void losses_match_the_reference(void **state)
+{
+    rig *r = *state;
+
+    for (int64_t i = 0; i < CASES; i++) {
+        rig_begin(r, (uint64_t)i);
+        setup s = random_setup(r, i);
+        const int64_t block = s.ref.V < SUM_BLOCK ? s.ref.V : SUM_BLOCK;
+        double loss[2], only[2], want[2], mag[2];
+
+        ref_token_loss_fwd(&s.ref, want, mag);
+        assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_OK);
+        /* A logit has D + 2 roundings, an exponential 4, a block's sum one for each term. */
+        assert_true(worst_ratio_f64("loss", loss, want, mag, 2,
+                                    (double)(s.ref.D + 8 + block) * UNIT_F32) <= 1.0);
+        rig_check_guards(r);
+        s.args.dh = csp_tensor_none();
+        s.args.de = csp_tensor_none();
+        assert_int_equal(csp_token_loss(r->be, &s.args, only), CSP_OK);
+        assert_memory_equal(only, loss, sizeof(loss));
+    }
+}
+
+static void gradients_match_the_reference(void **state)
+{
+    rig *r = *state;
+
+    for (int64_t i = 0; i < CASES; i++) {
+        rig_begin(r, (uint64_t)i);
+        setup s = exact_setup(r, i);
+        const int64_t nh = s.ref.N * s.ref.D, ne = s.ref.V * s.ref.D;
+        const int64_t block = s.ref.V < SUM_BLOCK ? s.ref.V : SUM_BLOCK;
+        double *dh = rig_doubles(r, nh), *dh_mag = rig_doubles(r, nh);
+        double *de = rig_doubles(r, ne), *de_mag = rig_doubles(r, ne), loss[2];
+
+        for (int64_t j = 0; j < ne; j++) {
+            de[j] = s.de_was[j];
+            de_mag[j] = fabs(s.de_was[j]);
+        }
+        ref_token_loss_bwd(&s.ref, dh, dh_mag, de, de_mag);
+        assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_OK);
+        /* dz: the sum it is divided by, an exponential (4), eight more; then a sum of V or N. */
+        assert_true(worst_ratio("dh", rig_host(r, &s.args.dh), dh, dh_mag, nh,
+                                (double)(s.ref.V + block + 12) * UNIT_F32) <= 1.0);
+        assert_true(worst_ratio("de", rig_host(r, &s.args.de), de, de_mag, ne,
+                                (double)(s.ref.N + block + 12) * UNIT_F32) <= 1.0);
+        rig_check_guards(r);
+    }
+}
+
+static void a_gradient_that_is_not_wanted_is_not_needed(void **state)
+{
+    rig *r = *state;
+
+    rig_begin(r, 3);
+    setup s = exact_setup(r, 2);
+    const csp_tensor dh = rig_output(r, CSP_F32, 2, s.args.h.dim), first = s.args.dh;
+    double loss[2];
+
+    assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_OK);
+    s.args.dh = dh;
+    s.args.de = csp_tensor_none();
+    assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_OK);
+    rig_check_same(r, &dh, &first);
+    rig_check_guards(r);
+}
+
+/* 40 rows of 2^19 terms are two tiles of 20 rows: the same as two calls, bit for bit. */
+static void several_tiles_add_up(void **state)
+{
+    rig *r = *state;
+    enum { ROWS = 40, TERMS = 1 << 19 };
+
+    rig_begin(r, 0);
+    const csp_tensor h = rig_normal(r, CSP_F32, 2, (int64_t[]) { ROWS, 2 });
+    const csp_tensor e = rig_normal(r, CSP_F32, 2, (int64_t[]) { TERMS, 2 });
+    setup whole = of_tensors(r, h, e, false, 1.0f);
+    const csp_tensor de = rig_copy(r, &whole.args.de);
+    csp_tensor dh = rig_output(r, CSP_F32, 2, h.dim);
+    double loss[2], sum[2] = { 0.0, 0.0 };
+    int32_t *target = rig_host(r, &whole.args.target);
+
+    for (int64_t n = 0; n < ROWS; n++) {
+        target[n] = (int32_t)n; /* all rows predict, so that the tiles are the halves */
+    }
+    whole.args.target = rig_input(r, CSP_I32, 1, (int64_t[]) { ROWS }, target);
+    assert_int_equal(csp_token_loss(r->be, &whole.args, loss), CSP_OK);
+    for (int half = 0; half < 2; half++) {
+        csp_token_loss_args args = whole.args;
+        double part[2];
+
+        args.h = csp_tensor_rows(&h, half * ROWS / 2, ROWS / 2);
+        args.target = csp_tensor_rows(&whole.args.target, half * ROWS / 2, ROWS / 2);
+        args.dh = csp_tensor_rows(&dh, half * ROWS / 2, ROWS / 2);
+        args.de = de;
+        assert_int_equal(csp_token_loss(r->be, &args, part), CSP_OK);
+        sum[0] += part[0];
+        sum[1] += part[1];
+    }
+    rig_check_same(r, &dh, &whole.args.dh);
+    rig_check_same(r, &de, &whole.args.de);
+    assert_true(fabs(sum[0] - loss[0]) <= 1e-13 * loss[0]);
+    assert_true(fabs(sum[1] - loss[1]) <= 1e-13 * loss[1]);
+    rig_check_guards(r);
+}
+
+static void large_logits_do_not_overflow(void **state)
+{
+    rig *r = *state;
+    const float h[] = { 2000.0f }, e[] = { 1.0f, -3.0f, 0.5f };
+    const int32_t target[] = { 2 };
+    const csp_tensor none = csp_tensor_none();
+    csp_token_loss_args args = { .lambda_relu = 1.0f, .coefficient = 1.0f, .dh = none, .de = none };
+    double loss[2];
+
+    rig_begin(r, 0);
+    args.head =
+        (csp_head) { rig_input(r, CSP_F32, 2, (int64_t[]) { 3, 1 }, e), none, 1.0f, CSP_POOL_MAX };
+    args.h = rig_input(r, CSP_F32, 2, (int64_t[]) { 1, 1 }, h);
+    args.target = rig_input(r, CSP_I32, 1, (int64_t[]) { 1 }, target);
+    args.dh = rig_output(r, CSP_F32, 2, (int64_t[]) { 1, 1 });
+    assert_int_equal(csp_token_loss(r->be, &args, loss), CSP_OK);
+    assert_true(fabs(loss[0] - 1000.0) <= 1e-9);
+    assert_true(fabs(loss[1] - (log(3.0 + 3000.0) - log(1001.0))) <= 1e-7);
+    /* (1 - 0.5) from the softmax, then 1.5/3003 - 0.5/1001 = 0 from the saturated loss. */
+    assert_true(fabs((double)*(float *)rig_host(r, &args.dh) - 0.5) <= 4.0 * UNIT_F32);
+}
+
+static void logits_that_are_not_finite_are_named(void **state)
+{
+    rig *r = *state;
+    static const float bad[] = { NAN, INFINITY, -INFINITY, 3e38f };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        rig_begin(r, 1);
+        setup s = random_setup(r, 3);
+        float *h = rig_host(r, &s.args.h);
+        double loss[2] = { 7.0, 8.0 };
+
+        h[30 * s.ref.D] = bad[i];
+        h[0] = bad[i]; /* row 0 has no target and is not looked at */
+        h[5 * s.ref.D + 1] = bad[i];
+        s.args.h = rig_input(r, CSP_F32, 2, s.args.h.dim, h);
+        assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_ERR_NUMERIC);
+        assert_non_null(strstr(csp_error_text(), "the logits of row 5 are not finite"));
+        assert_true(loss[0] == 7.0 && loss[1] == 8.0);
+        rig_check_guards(r);
+    }
+}
+
+static void an_excluded_target_is_refused(void **state)
+{
+    rig *r = *state;
+
+    rig_begin(r, 1);
+    setup s = random_setup(r, 2);
+    int32_t *target = rig_host(r, &s.args.target);
+    double loss[2];
+
+    target[6] = 9;
+    s.args.target = rig_input(r, CSP_I32, 1, s.args.target.dim, target);
+    assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_ERR_ARGUMENT);
+    assert_non_null(strstr(csp_error_text(), "target 9 of row 6"));
+    rig_check_untouched(r, &s.args.dh);
+    rig_check_untouched(r, &s.args.de);
+}
+
+static void no_targets_are_no_loss(void **state)
+{
+    rig *r = *state;
+
+    rig_begin(r, 1);
+    setup s = random_setup(r, 1);
+    const int32_t target[] = { -1, -1, -1 };
+    const csp_tensor de = rig_copy(r, &s.args.de);
+    double loss[2];
+    const float *dh;
+
+    s.args.target = rig_input(r, CSP_I32, 1, s.args.target.dim, target);
+    assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_OK);
+    assert_true(loss[0] == 0.0 && loss[1] == 0.0);
+    dh = rig_host(r, &s.args.dh);
+    for (int64_t i = 0; i < s.ref.N * s.ref.D; i++) {
+        assert_true(dh[i] == 0.0f);
+    }
+    rig_check_same(r, &s.args.de, &de);
+}
+
+static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
+{
+    rig *r = *state;
+
+    rig_begin(r, 1);
+    setup s = random_setup(r, 1);
+    csp_token_loss_args args = s.args;
+    double loss[2] = { 7.0, 8.0 };
+
+    args.target = rig_indices(r, 2, s.ref.N + 1);
+    assert_int_equal(csp_token_loss(r->be, &args, loss), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "target must be i32 (3), not i32 (4)"));
+    args = s.args;
+    args.h = rig_normal(r, CSP_F32, 2, (int64_t[]) { s.ref.N, s.ref.D + 1 });
+    assert_int_equal(csp_token_loss(r->be, &args, loss), CSP_ERR_SHAPE);
+    args = s.args;
+    args.de = rig_accumulated(r, 2, (int64_t[]) { s.ref.V, s.ref.D + 1 });
+    assert_int_equal(csp_token_loss(r->be, &args, loss), CSP_ERR_SHAPE);
+    args = s.args;
+    args.coefficient = NAN;
+    assert_int_equal(csp_token_loss(r->be, &args, loss), CSP_ERR_ARGUMENT);
+    args = s.args;
+    args.head.scale = -1.0f;
+    assert_int_equal(csp_token_loss(r->be, &args, loss), CSP_ERR_ARGUMENT);
+    assert_true(loss[0] == 7.0 && loss[1] == 8.0);
+    rig_check_untouched(r, &s.args.dh);
+    rig_check_untouched(r, &s.args.de);
+}
+
+static void failing_memory_is_reported(void **state)
+{
+    rig *r = *state;
+    csp_status status = CSP_ERR_MEMORY;
+
+    rig_begin(r, 2);
+    setup s = random_setup(r, 2);
+    for (long n = 1; status != CSP_OK; n++) {
+        csp_backend *fresh;
+        double loss[2] = { 7.0, 8.0 };
+
+        assert_int_equal(csp_backend_create(r->be->name, 2, &fresh), CSP_OK);
+        csp_fault_arm(n);
+        status = csp_token_loss(fresh, &s.args, loss);
+        csp_fault_arm(0);
+        assert_true(status == CSP_OK || (status == CSP_ERR_MEMORY && loss[0] == 7.0));
+        assert_true(n < 100);
+        csp_backend_destroy(fresh);
+    }
+}
+
+static double loss_of(const ref_tokens *p)
+{
+    double loss[2], mag[2];
+
+    ref_token_loss_fwd(p, loss, mag);
+    return p->coefficient * (loss[0] + p->lambda * loss[1]);
+}
+
+static double loss_of_h(const double *h, const void *context)
+{
+    ref_tokens p = *(const ref_tokens *)context;
+
+    p.h = h;
+    return loss_of(&p);
+}
+
+static double loss_of_e(const double *e, const void *context)
+{
+    ref_tokens p = *(const ref_tokens *)context;
+
+    p.e = e;
+    return loss_of(&p);
+}
+
+static void the_reference_is_its_own_derivative(void **state)
+{
+    rig *r = *state;
+    enum { N = 4, V = 6, D = 3 };
+    static const int32_t target[N] = { 2, -1, 5, 0 };
+    static const uint8_t exclude[V] = { 0, 1, 0, 0, 0, 0 };
+    double smallest = 0.0;
+
+    for (uint64_t seed = 0; smallest < 1e-3; seed++) {
+        double dh[N * D], de[V * D] = { 0.0 }, mag[N * D + V * D] = { 0.0 };
+
+        rig_begin(r, seed);
+        const csp_tensor th = rig_normal(r, CSP_F32, 2, (int64_t[]) { N, D });
+        const csp_tensor te = rig_normal(r, CSP_F32, 2, (int64_t[]) { V, D });
+        double *h = rig_as_doubles(r, &th), *e = rig_as_doubles(r, &te);
+        const ref_tokens p = { h, e, exclude, target, 0.7, 0.3, 0.5, N, V, D };
+
+        smallest = 1.0;
+        for (int i = 0; i < N * V; i++) {
+            double z = 0.0;
+
+            for (int d = 0; d < D; d++) {
+                z += h[i / V * D + d] * e[i % V * D + d];
+            }
+            smallest = fmin(smallest, fabs(z));
+        }
+        if (smallest >= 1e-3) {
+            ref_token_loss_bwd(&p, dh, mag, de, mag + N * D);
+            assert_true(gradient_distance(loss_of_h, &p, h, dh, N * D) <= GRADIENT_LIMIT);
+            assert_true(gradient_distance(loss_of_e, &p, e, de, V * D) <= GRADIENT_LIMIT);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_reference_is_its_own_derivative),
+        cmocka_unit_test(losses_match_the_reference),
+        cmocka_unit_test(gradients_match_the_reference),
+        cmocka_unit_test(a_gradient_that_is_not_wanted_is_not_needed),
+        cmocka_unit_test(several_tiles_add_up),
+        cmocka_unit_test(large_logits_do_not_overflow),
+        cmocka_unit_test(logits_that_are_not_finite_are_named),
+        cmocka_unit_test(an_excluded_target_is_refused),
+        cmocka_unit_test(no_targets_are_no_loss),
+        cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),
+        cmocka_unit_test(failing_memory_is_reported),
+    };
+
+    return rig_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+}
