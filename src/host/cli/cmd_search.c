@@ -172,6 +172,31 @@ static csp_status check_contract(const csp_arguments *args, const search *s,
     return status;
 }
 
+/*
+ * Refuses queries over another number of terms than the index's. A JSONL file without our first
+ * line (side is NULL there) does not say how many there are: only its largest is known.
+ */
+static csp_status check_terms(const csp_arguments *args, const search *s, const char *path,
+                              int64_t terms, bool known)
+{
+    const bool index_known = s->part[0]->side != NULL;
+
+    if ((known && index_known && terms != s->index->vocab) ||
+        (known && !index_known && terms < s->index->vocab)) {
+        return CSP_FAIL(CSP_ERR_DATA, "%s has %lld terms and %s has %lld: not of one model", path,
+                        (long long)terms, csp_args_list_at(args, "index", 0),
+                        (long long)s->index->vocab);
+    }
+    return CSP_OK;
+}
+
+static void warn_of_side(const csp_vectors *v, const char *path, const char *side)
+{
+    if (v->side != NULL && strcmp(v->side, side) != 0) {
+        csp_log(CSP_LOG_WARN, "search", "%s was encoded with --side %s", path, v->side);
+    }
+}
+
 static csp_status open_index(const csp_arguments *args, search *s)
 {
     const int parts = csp_args_list_count(args, "index");
@@ -181,6 +206,7 @@ static csp_status open_index(const csp_arguments *args, search *s)
     for (int i = 0; i < parts; i++) {
         CSP_TRY(csp_vectors_read(csp_args_list_at(args, "index", i), &s->part[i]));
         s->parts++;
+        warn_of_side(s->part[i], csp_args_list_at(args, "index", i), "document");
     }
     return csp_index_build((const csp_vectors *const *)s->part, s->parts, threads, &s->index);
 }
@@ -193,11 +219,8 @@ static csp_status read_queries(const csp_arguments *args, search *s)
     csp_status status = CSP_OK;
 
     CSP_TRY(csp_vectors_read(path, &s->queries));
-    if (s->queries->vocab != s->index->vocab) {
-        return CSP_FAIL(CSP_ERR_DATA, "%s has %lld terms and %s has %lld: not of one model", path,
-                        (long long)s->queries->vocab, csp_args_list_at(args, "index", 0),
-                        (long long)s->index->vocab);
-    }
+    CSP_TRY(check_terms(args, s, path, s->queries->vocab, s->queries->side != NULL));
+    warn_of_side(s->queries, path, "query");
     CSP_TRY(read_contract(s->queries, path, &contract, &has));
     if (has) {
         status = check_contract(args, s, &contract);
@@ -210,16 +233,10 @@ static csp_status open_model(const csp_arguments *args, search *s)
 {
     const char *path = csp_args_text(args, "model");
     const csp_open_options how = { .base = csp_args_text(args, "base") };
-    int64_t V;
 
     CSP_TRY(csp_backend_create("auto", (int)csp_args_i64(args, "threads"), &s->be));
     CSP_TRY(csp_snapshot_open(s->be, path, &how, &s->opened));
-    V = s->opened.model->params->config.V;
-    if (V != s->index->vocab) {
-        return CSP_FAIL(CSP_ERR_DATA, "%s has %lld terms and %s has %lld: not of one model", path,
-                        (long long)V, csp_args_list_at(args, "index", 0),
-                        (long long)s->index->vocab);
-    }
+    CSP_TRY(check_terms(args, s, path, s->opened.model->params->config.V, true));
     CSP_TRY(check_contract(args, s, &s->opened.contract));
     return csp_tokenizer_from_text(s->opened.tokenizer, s->opened.tokenizer_bytes, path,
                                    &s->tokenizer);
