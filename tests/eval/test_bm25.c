@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/fault.h"
 #include "eval/bm25.h"
 #include "eval/metrics.h"
 #include "eval/words.h"
@@ -139,6 +140,33 @@ static void searches_an_empty_collection(void **state)
     csp_bm25_destroy(bm25);
 }
 
+static void every_allocation_may_fail(void **state)
+{
+    static const char *const docs[][2] = { { "d1", "red blue" }, { "d2", "blue green green" } };
+    const csp_bm25_options options = csp_bm25_defaults();
+    const csp_search_options search = { .depth = 10, .threads = 1 };
+    char *id = "q", *text = "greens blues";
+    csp_status status = CSP_ERR_MEMORY;
+
+    for (long n = 1; status != CSP_OK; n++) {
+        pairs from = { docs, 2, 0 };
+        csp_bm25 *bm25 = NULL;
+        csp_hits *hits = NULL;
+
+        csp_fault_arm(n);
+        status = csp_bm25_create(next_pair, &from, &options, &bm25);
+        if (status == CSP_OK) {
+            status = csp_bm25_search(bm25, &id, &text, 1, &search, &hits, NULL);
+        }
+        csp_fault_arm(0);
+        assert_true(status == CSP_OK || status == CSP_ERR_MEMORY);
+        assert_true(status != CSP_OK || hits->count[0] == 2);
+        assert_true(n < 300);
+        csp_hits_free(hits);
+        csp_bm25_destroy(bm25);
+    }
+}
+
 /* A BEIR corpus or queries file. */
 typedef struct beir {
     csp_lines *lines;
@@ -258,6 +286,7 @@ int main(void)
         cmocka_unit_test(cuts_words_in_every_script),
         cmocka_unit_test(refuses_settings_out_of_range),
         cmocka_unit_test(searches_an_empty_collection),
+        cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(equals_bm25s_on_real_collections),
     };
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/fault.h"
 #include "eval/fuse.h"
 
 static csp_trec_row a1[] = { { "x", 10.0 }, { "y", 6.0 }, { "z", 2.0 } };
@@ -99,12 +100,29 @@ static void tunes_the_weight_on_judgements(void **state)
     csp_trec_free(qrels);
 }
 
+static void every_allocation_may_fail(void **state)
+{
+    csp_status status = CSP_ERR_MEMORY;
+
+    for (long n = 1; status != CSP_OK; n++) {
+        csp_ranking *r = NULL;
+
+        csp_fault_arm(n);
+        status = csp_fuse(&a, &b, 0.5, CSP_FUSE_MIN_MAX, 0, &r);
+        csp_fault_arm(0);
+        assert_true(status == CSP_OK || (status == CSP_ERR_MEMORY && r == NULL));
+        assert_true(n < 100);
+        csp_ranking_free(r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(interpolates_after_min_max),
         cmocka_unit_test(adds_raw_scores_and_cuts),
         cmocka_unit_test(refuses_a_weight_outside_0_to_1),
+        cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(tunes_the_weight_on_judgements),
     };
 

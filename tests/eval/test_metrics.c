@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/fault.h"
 #include "eval/metrics.h"
 #include "io/file.h"
 
@@ -192,6 +193,31 @@ static void refuses_measures_it_does_not_know(void **state)
     assert_int_equal(count, -1);
 }
 
+static void every_allocation_may_fail(void **state)
+{
+    csp_trec *q = read_text(qrels_text, false), *r = read_text(run_text, true);
+    csp_status status = CSP_ERR_MEMORY;
+
+    for (long n = 1; status != CSP_OK; n++) {
+        csp_measure *measure = NULL;
+        csp_metrics *metrics = NULL;
+        int64_t count;
+
+        csp_fault_arm(n);
+        status = csp_measures_parse(measures_text, &measure, &count);
+        if (status == CSP_OK) {
+            status = csp_metrics_compute(q, r, measure, count, NULL, &metrics);
+        }
+        csp_fault_arm(0);
+        assert_true(status == CSP_OK || (status == CSP_ERR_MEMORY && metrics == NULL));
+        assert_true(n < 100);
+        free(measure);
+        csp_metrics_free(metrics);
+    }
+    csp_trec_free(q);
+    csp_trec_free(r);
+}
+
 static void compare_golden(const char *collection)
 {
     char path[512], list[512] = "";
@@ -257,6 +283,7 @@ int main(void)
         cmocka_unit_test(refuses_a_run_of_other_queries),
         cmocka_unit_test(reads_measure_names_as_people_write_them),
         cmocka_unit_test(refuses_measures_it_does_not_know),
+        cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(equals_ir_measures_on_real_runs),
     };
 
