@@ -61,7 +61,8 @@ def main():
         (["check"], 2, "a FILE is missing"),
         (["burn"], 2, "neither check nor print"),
         ([], 2, "check|print is missing"),
-        (["print", "a", "b"], 2, "one argument too many"),
+        (["check", "configs/demo.yaml", "b"], 2, "--set b: section.key=value is expected"),
+        (["check", "configs/demo.yaml", "run.seed=-1"], 2, "run.seed=-1: -1 is below the minimum"),
     ]
     for words, code, message in cases:
         result = run(*words)

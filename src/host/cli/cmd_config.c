@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
-#include "config/config.h"
+#include "cli/config_args.h"
 
 static const csp_option options[] = {
     { .name = "set",
@@ -14,23 +14,6 @@ static const csp_option options[] = {
       .kind = CSP_OPTION_FLAG,
       .help = "print: also what every setting means and its limits (always so without a FILE)" },
 };
-
-static csp_status load(const csp_arguments *args, const char *path, csp_config **out)
-{
-    const int count = csp_args_list_count(args, "set");
-    const char **overrides = calloc((size_t)count + 1, sizeof(*overrides));
-    csp_status status;
-
-    if (overrides == NULL) {
-        return CSP_FAIL(CSP_ERR_MEMORY, "config: no memory for %d overrides", count);
-    }
-    for (int i = 0; i < count; i++) {
-        overrides[i] = csp_args_list_at(args, "set", i);
-    }
-    status = csp_config_load(path, overrides, count, out);
-    free((void *)overrides);
-    return status;
-}
 
 static csp_status check(const csp_config *config, const char *path)
 {
@@ -64,7 +47,7 @@ static csp_status run(const csp_arguments *args)
     if (strcmp(action, "check") == 0 && path == NULL) {
         return CSP_FAIL(CSP_ERR_CONFIG, "config check: a FILE is missing");
     }
-    CSP_TRY(load(args, path, &config));
+    CSP_TRY(csp_config_from_args(args, 1, NULL, &config));
     if (action[0] == 'c') {
         status = check(config, path);
     } else {
@@ -79,12 +62,12 @@ const csp_command csp_cmd_config = {
     .summary = "check a config, or print it with the origin of every value",
     .options = options,
     .option_count = CSP_COUNT(options),
-    .positional = "check|print [FILE]",
+    .positional = "check|print [FILE] [KEY=VALUE...]",
     .details =
         "csplade config print            every setting with its meaning and standard value\n"
         "csplade config print FILE       the resolved config: what `csplade train FILE` uses\n"
         "csplade config check FILE       also whether all that a training needs is there\n\n"
         "A file may begin with \"extends: other.yaml\" (relative to its own folder): that file "
-        "is read\nfirst, then this one, then --set.",
+        "is read\nfirst, then this one, then --set and KEY=VALUE.",
     .run = run,
 };
