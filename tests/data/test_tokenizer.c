@@ -14,7 +14,7 @@
 #include <jansson.h>
 
 #include "core/rng.h"
-#include "data/tokenizer.h"
+#include "tokenizer_check.h"
 
 #define CASES CSPLADE_SOURCE_DIR "/tests/fixtures/tokenizer/cases.json"
 
@@ -51,40 +51,6 @@ static csp_tokenizer *open_case(const json_t *root, const json_t *item)
     return tokenizer;
 }
 
-static bool same_ids(const csp_token_list *got, const json_t *want)
-{
-    bool same = got->count == (int64_t)json_array_size(want);
-
-    for (int64_t i = 0; i < got->count && same; i++) {
-        same = got->ids[i] == json_integer_value(json_array_get(want, (size_t)i));
-    }
-    return same;
-}
-
-/* Whether a text gives the ids, the ids with the post-processor, and the decoded text. */
-static bool agrees(const csp_tokenizer *tokenizer, const json_t *line, csp_token_list *list)
-{
-    const json_t *text = json_object_get(line, "text");
-    const json_t *want = json_object_get(line, "decoded");
-    const int64_t bytes = (int64_t)json_string_length(text);
-    char *decoded = NULL;
-    int64_t decoded_bytes = 0;
-    bool same;
-
-    assert_int_equal(csp_tokenizer_encode(tokenizer, json_string_value(text), bytes, true, list),
-                     CSP_OK);
-    same = same_ids(list, json_object_get(line, "special"));
-    assert_int_equal(csp_tokenizer_encode(tokenizer, json_string_value(text), bytes, false, list),
-                     CSP_OK);
-    same = same && same_ids(list, json_object_get(line, "ids"));
-    assert_int_equal(
-        csp_tokenizer_decode(tokenizer, list->ids, list->count, &decoded, &decoded_bytes), CSP_OK);
-    same = same && decoded_bytes == (int64_t)json_string_length(want) &&
-           memcmp(decoded, json_string_value(want), (size_t)decoded_bytes) == 0;
-    free(decoded);
-    return same;
-}
-
 static void every_case_gives_what_hugging_face_gives(void **state)
 {
     json_t *root = load_cases();
@@ -100,7 +66,7 @@ static void every_case_gives_what_hugging_face_gives(void **state)
 
         json_array_foreach(json_object_get(item, "texts"), j, line)
         {
-            if (!agrees(tokenizer, line, &list)) {
+            if (!agrees(tokenizer, line, "special", &list)) {
                 fail_msg("%s: text %zu differs: %s",
                          json_string_value(json_object_get(item, "name")), j,
                          json_string_value(json_object_get(line, "text")));
