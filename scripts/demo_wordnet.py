@@ -8,8 +8,8 @@ Splits are by definition: a hash of its text sends it to test, dev or train, so 
 test or dev definition is in any training file. Synsets that share a definition are all relevant to
 the one query made of it.
 
-Writes OUT/{corpus.jsonl,queries.jsonl,qrels/{train,dev,test}.tsv,adapt.txt,NOTICE}. adapt.txt is
-what the tokenizer and the adaptation phase read: every entry and the training definitions.
+Writes OUT/{corpus.jsonl,queries.jsonl,queries.{dev,test}.jsonl,qrels/{train,dev,test}.tsv,adapt.txt,
+NOTICE}. adapt.txt is what the tokenizer and the adaptation phase read: every entry and the training definitions.
 
 usage: demo_wordnet.py WORDNET_DIR COPYRIGHT_FILE OUT [--test N] [--dev N] [--documents N]
 """
@@ -91,7 +91,10 @@ def main():
     counts = {"train": 0, "dev": 0, "test": 0}
     with open(path("corpus.jsonl"), "w") as corpus, open(path("queries.jsonl"), "w") as queries, \
             open(path("adapt.txt"), "w") as adapt, open(path("qrels/train.tsv"), "w") as train, \
-            open(path("qrels/dev.tsv"), "w") as dev, open(path("qrels/test.tsv"), "w") as test:
+            open(path("qrels/dev.tsv"), "w") as dev, open(path("qrels/test.tsv"), "w") as test, \
+            open(path("queries.dev.jsonl"), "w") as dev_queries, \
+            open(path("queries.test.jsonl"), "w") as test_queries:
+        held_out = {"dev": dev_queries, "test": test_queries}
         qrels = {"train": train, "dev": dev, "test": test}
         for file in qrels.values():
             file.write("query-id\tcorpus-id\tscore\n")
@@ -106,7 +109,10 @@ def main():
             definition = synsets[relevant[0]][1]
             side = split_of(definition, args.dev / len(keys), args.test / len(keys))
             counts[side] += 1
-            queries.write(json.dumps({"_id": "q" + relevant[0], "text": definition}) + "\n")
+            line = json.dumps({"_id": "q" + relevant[0], "text": definition}) + "\n"
+            queries.write(line)
+            if side != "train":
+                held_out[side].write(line)
             for key in relevant:
                 qrels[side].write("q%s\t%s\t1\n" % (relevant[0], key))
                 if side == "train":

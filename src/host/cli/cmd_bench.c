@@ -18,32 +18,93 @@
 #include "train/optimizer.h"
 
 static const csp_option options[] = {
-    { .name = "vocab", .kind = CSP_OPTION_I64, .value = "N", .standard = "32768", .min = 2,
-      .max = 1 << 24, .help = "size of the vocabulary" },
-    { .name = "hidden", .kind = CSP_OPTION_I64, .value = "N", .standard = "256", .min = 32,
-      .max = 65536, .help = "hidden_size, a multiple of 32; intermediate_size is 4 times this" },
-    { .name = "layers", .kind = CSP_OPTION_I64, .value = "N", .standard = "6", .min = 1,
-      .max = 1000, .help = "decoder blocks" },
-    { .name = "queries", .kind = CSP_OPTION_I64, .value = "N", .standard = "8", .min = 1,
-      .max = 1 << 20, .help = "queries of a step" },
-    { .name = "query-tokens", .kind = CSP_OPTION_I64, .value = "N", .standard = "24", .min = 1,
-      .max = 4096, .help = "tokens of a query" },
-    { .name = "documents", .kind = CSP_OPTION_I64, .value = "N", .standard = "32", .min = 1,
-      .max = 1 << 20, .help = "documents of a step, a multiple of queries" },
-    { .name = "document-tokens", .kind = CSP_OPTION_I64, .value = "N", .standard = "96", .min = 1,
-      .max = 4096, .help = "tokens of a document" },
-    { .name = "lora", .kind = CSP_OPTION_FLAG, .help = "adapters (r = 16, all seven matrices) in "
-                                                       "place of full fine-tuning" },
-    { .name = "steps", .kind = CSP_OPTION_I64, .value = "N", .standard = "5", .min = 1,
-      .max = 10000, .help = "measured repeats; the median is printed" },
-    { .name = "warmup", .kind = CSP_OPTION_I64, .value = "N", .standard = "1", .min = 0,
-      .max = 1000, .help = "repeats before the measured ones" },
-    { .name = "micro-batch-tokens", .kind = CSP_OPTION_I64, .value = "N", .standard = "4096",
-      .min = 1, .max = 1e9, .help = "token rows computed at once" },
-    { .name = "threads", .kind = CSP_OPTION_I64, .value = "N", .standard = "0", .min = 0,
-      .max = 4096, .help = "0 = one for every core this process may use" },
-    { .name = "format", .letter = 'o', .kind = CSP_OPTION_ENUM, .value = "text|json",
-      .standard = "text", .help = "what is printed" },
+    { .name = "vocab",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "32768",
+      .min = 2,
+      .max = 1 << 24,
+      .help = "size of the vocabulary" },
+    { .name = "hidden",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "256",
+      .min = 32,
+      .max = 65536,
+      .help = "hidden_size, a multiple of 32; intermediate_size is 4 times this" },
+    { .name = "layers",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "6",
+      .min = 1,
+      .max = 1000,
+      .help = "decoder blocks" },
+    { .name = "queries",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "8",
+      .min = 1,
+      .max = 1 << 20,
+      .help = "queries of a step" },
+    { .name = "query-tokens",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "24",
+      .min = 1,
+      .max = 4096,
+      .help = "tokens of a query" },
+    { .name = "documents",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "32",
+      .min = 1,
+      .max = 1 << 20,
+      .help = "documents of a step, a multiple of queries" },
+    { .name = "document-tokens",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "96",
+      .min = 1,
+      .max = 4096,
+      .help = "tokens of a document" },
+    { .name = "lora",
+      .kind = CSP_OPTION_FLAG,
+      .help = "adapters (r = 16, all seven matrices) in "
+              "place of full fine-tuning" },
+    { .name = "steps",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "5",
+      .min = 1,
+      .max = 10000,
+      .help = "measured repeats; the median is printed" },
+    { .name = "warmup",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "1",
+      .min = 0,
+      .max = 1000,
+      .help = "repeats before the measured ones" },
+    { .name = "micro-batch-tokens",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "4096",
+      .min = 1,
+      .max = 1e9,
+      .help = "token rows computed at once" },
+    { .name = "threads",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "0",
+      .min = 0,
+      .max = 4096,
+      .help = "0 = one for every core this process may use" },
+    { .name = "format",
+      .letter = 'o',
+      .kind = CSP_OPTION_ENUM,
+      .value = "text|json",
+      .standard = "text",
+      .help = "what is printed" },
 };
 
 /* What is measured with, and the numbers that come out. */
@@ -137,9 +198,9 @@ static csp_status run_product(bench *b, void *context)
 
 static csp_status place_product(csp_arena *arena, product *p)
 {
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]){ 2048, 1024 }, &p->x));
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]){ 1024, 1024 }, &p->l.w));
-    return csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]){ 2048, 1024 }, &p->y);
+    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { 2048, 1024 }, &p->x));
+    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { 1024, 1024 }, &p->l.w));
+    return csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { 2048, 1024 }, &p->y);
 }
 
 /* The yardstick: a large matrix product on all threads. */
@@ -201,7 +262,7 @@ static csp_status make_model(bench *b)
     m.max_len = 4096;
     if (csp_args_flag(b->args, "lora")) {
         m.train = CSP_TRAIN_LORA;
-        m.lora = (csp_lora){ .R = 16, .alpha = 32.0 };
+        m.lora = (csp_lora) { .R = 16, .alpha = 32.0 };
         CSP_TRY(csp_lora_target(&m.lora, "all-linear"));
     }
     return csp_model_create(b->be, &m, &b->model);
@@ -224,10 +285,9 @@ static csp_status run_training(bench *b, void *context)
                                               .adam_epsilon = 1e-8,
                                               .max_grad_norm = 1.0 };
     training *t = context;
-    csp_contrastive_step step = { .step = ++t->step,
-                                  .lambda_q = 1e-3,
-                                  .lambda_d = 1e-3,
-                                  .pass = { .causal = true } };
+    csp_contrastive_step step = {
+        .step = ++t->step, .lambda_q = 1e-3, .lambda_d = 1e-3, .pass = { .causal = true }
+    };
 
     (void)b;
     csp_step_metrics_clear(&t->m, "bench", t->step, 1 << 20);
@@ -248,9 +308,9 @@ static csp_status open_training(bench *b, training *t, int32_t *positive)
     for (int64_t q = 0; q < Q; q++) {
         positive[q] = (int32_t)(q * (P / Q));
     }
-    t->texts = (csp_contrastive_texts){ .queries = &b->queries,
-                                        .passages = &b->documents,
-                                        .positive = positive };
+    t->texts = (csp_contrastive_texts) { .queries = &b->queries,
+                                         .passages = &b->documents,
+                                         .positive = positive };
     CSP_TRY(csp_contrastive_create(b->be, b->model, &b->contract, &o, &t->contrastive));
     return csp_optimizer_create(b->be, b->model, &t->optimizer);
 }
@@ -270,12 +330,13 @@ static csp_status bench_step(bench *b)
     print_case(b, "step", "6 P N (4 with LoRA) + attention + 2 d V N + sparse head backward",
                seconds, csp_contrastive_flop(t.contrastive));
     if (strcmp(csp_args_text(b->args, "format"), "json") == 0) {
-        printf("{\"case\":\"train\",\"side\":\"csplade\",\"vocab\":%lld,\"lora\":%s,\"tokens\":%.0f,"
-               "\"step_s\":%.6g,\"tokens_per_s\":%.6g,\"peak_mb\":%.1f,\"active_d\":%.6g,"
-               "\"loss\":%.9g}\n",
-               (long long)csp_args_i64(b->args, "vocab"),
-               csp_args_flag(b->args, "lora") ? "true" : "false", t.m.tokens, seconds,
-               t.m.tokens / seconds, peak_mb(), t.m.active_d, t.m.loss);
+        printf(
+            "{\"case\":\"train\",\"side\":\"csplade\",\"vocab\":%lld,\"lora\":%s,\"tokens\":%.0f,"
+            "\"step_s\":%.6g,\"tokens_per_s\":%.6g,\"peak_mb\":%.1f,\"active_d\":%.6g,"
+            "\"loss\":%.9g}\n",
+            (long long)csp_args_i64(b->args, "vocab"),
+            csp_args_flag(b->args, "lora") ? "true" : "false", t.m.tokens, seconds,
+            t.m.tokens / seconds, peak_mb(), t.m.active_d, t.m.loss);
     } else {
         printf("%.0f tokens a step, %.0f tokens/s, peak %.0f MB, %.0f active terms a document\n",
                t.m.tokens, t.m.tokens / seconds, peak_mb(), t.m.active_d);
@@ -333,8 +394,8 @@ static csp_status place_head(csp_arena *arena, int64_t D, int64_t V, head_case *
 {
     const int64_t cap[] = { c->B * V }, starts[] = { c->B + 1 };
 
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]){ c->N, D }, &c->h));
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]){ c->N, D }, &c->dh));
+    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { c->N, D }, &c->h));
+    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { c->N, D }, &c->dh));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &c->seq_start));
     CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &c->N, &c->keep));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &c->N, &c->target));

@@ -15,10 +15,7 @@
 #include "model/transformer.h"
 
 static const csp_option options[] = {
-    { .name = "set",
-      .kind = CSP_OPTION_LIST,
-      .value = "KEY=VALUE",
-      .help = "override a setting" },
+    { .name = "set", .kind = CSP_OPTION_LIST, .value = "KEY=VALUE", .help = "override a setting" },
     { .name = "model-config",
       .kind = CSP_OPTION_TEXT,
       .value = "FILE",
@@ -53,8 +50,9 @@ static csp_status read_shape(const csp_arguments *args, const csp_config *config
         return csp_model_config_read(csp_args_text(args, "model-config"), shape);
     }
     if (config->model.path == NULL) {
-        return CSP_FAIL(CSP_ERR_CONFIG, "estimate: model.path is not set; --model-config FILE names "
-                                        "a config.json");
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "estimate: model.path is not set; --model-config FILE names "
+                        "a config.json");
     }
     CSP_TRY(csp_file_join(config->model.path, "config.json", &path));
     status = csp_model_config_read(path, shape);
@@ -123,8 +121,8 @@ static csp_status fill(const csp_config *config, const csp_params *params, estim
         e->rows = longest;
     }
     CSP_TRY(csp_run_bytes(params, e->rows, keep, &e->activations));
-    e->step_kept = (size_t)((double)e->activations * (double)(Q * query + P * passage) /
-                            (double)e->rows);
+    e->step_kept =
+        (size_t)((double)e->activations * (double)(Q * query + P * passage) / (double)e->rows);
     /* term, weight, argmax, gradient: 16 bytes for every term of every text, if all were active. */
     e->sparse = (size_t)(Q + P) * (size_t)params->config.V * 16;
     e->available = csp_machine_available_bytes();
@@ -187,8 +185,8 @@ static csp_status run(const csp_arguments *args)
     }
     if ((int64_t)least > e.available) {
         status = CSP_FAIL(CSP_ERR_MEMORY,
-                          "this run needs at least %.0f MB, the machine has %.0f MB free", mb(least),
-                          mb((size_t)e.available));
+                          "this run needs at least %.0f MB, the machine has %.0f MB free",
+                          mb(least), mb((size_t)e.available));
     }
 
 fail:

@@ -92,9 +92,8 @@ static csp_status info_checkpoint(const char *path, const csp_hdf5 *file)
         printf("phase                 %s, %lld steps done\n", progress.phase,
                (long long)progress.step);
         if (!isnan(progress.best)) {
-            printf("best                  %s %.4f at %s step %lld\n",
-                   settings->run.metric_for_best, progress.best, progress.best_phase,
-                   (long long)progress.best_step);
+            printf("best                  %s %.4f at %s step %lld\n", settings->run.metric_for_best,
+                   progress.best, progress.best_phase, (long long)progress.best_step);
         }
     }
     CSP_TRY_GOTO(csp_hdf5_get_text(file, "/", "contract_json", &text));

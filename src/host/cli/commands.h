@@ -17,3 +17,5 @@ extern const csp_command csp_cmd_init;
 extern const csp_command csp_cmd_search;
 extern const csp_command csp_cmd_tokenize;
 extern const csp_command csp_cmd_train;
+extern const csp_command csp_cmd_bm25;
+extern const csp_command csp_cmd_fuse;

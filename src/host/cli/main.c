@@ -23,6 +23,8 @@ static const csp_command *const commands[] = {
     &csp_cmd_encode,
     &csp_cmd_search,
     &csp_cmd_eval,
+    &csp_cmd_bm25,
+    &csp_cmd_fuse,
     &csp_cmd_export,
     &csp_cmd_tokenize,
     &csp_cmd_init,
