@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <math.h>
 #include <signal.h>
@@ -103,6 +104,16 @@ static inline char *scratch_read(const char *path, size_t *count)
     fclose(stream);
     *count = (size_t)info.st_size;
     return bytes;
+}
+
+/* Changes one byte where it lies: quicker than writing the file again for every byte. */
+static inline void scratch_poke(const char *path, size_t at, char byte)
+{
+    const int fd = open(path, O_WRONLY);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+    close(fd);
 }
 
 /* How many entries of the folder have part in their name. */

@@ -194,8 +194,8 @@ static void a_damaged_gzip_file_is_an_error_with_its_line(void **state)
     snprintf(path, sizeof(path), "%s", scratch_path("damaged.gz"));
     gz_write(path, text, bytes);
     packed = scratch_read(path, &packed_bytes);
-    for (size_t cut = 2; cut < packed_bytes; cut++) {
-        scratch_write(path, packed, cut);
+    for (size_t cut = packed_bytes - 1; cut >= 2; cut--) {
+        assert_int_equal(truncate(path, (off_t)cut), 0);
         assert_int_equal(read_all(path), CSP_ERR_FORMAT);
         assert_error_has("damaged.gz:");
     }

@@ -139,9 +139,10 @@ static void unusable_tensors_are_refused_only_when_asked_for(void **state)
     assert_ok(csp_safetensors_open(scratch_path("odd"), &file));
     assert_int_equal(csp_safetensors_count(file), 5);
     assert_int_equal(csp_safetensors_find(file, "five", &entry), CSP_ERR_FORMAT);
-    assert_error_has("tensor five");
+    assert_error_has("tensor five: csplade does not read 5 dimensions");
     assert_int_equal(csp_safetensors_find(file, "future", &entry), CSP_ERR_FORMAT);
     assert_int_equal(csp_safetensors_find(file, "truth", &entry), CSP_ERR_FORMAT);
+    assert_error_has("tensor truth: csplade does not read dtype BOOL");
     assert_int_equal(csp_safetensors_find(file, "none", &entry), CSP_ERR_FORMAT);
     assert_error_has("no tensor named none");
     assert_null(entry);
@@ -372,21 +373,21 @@ static void damaged_files_are_refused_without_harm(void **state)
     assert_ok(csp_safetensors_write(path, entries, 4));
     bytes = scratch_read(path, &count);
     header = 8 + (unsigned char)bytes[0] + 256 * (size_t)(unsigned char)bytes[1];
-    for (size_t cut = 0; cut < count; cut++) {
-        scratch_write(path, bytes, cut);
+    for (size_t cut = count - 1; cut < count; cut--) { /* ends when 0 wraps round */
+        assert_int_equal(truncate(path, (off_t)cut), 0);
         assert_int_equal(open_file(path), CSP_ERR_FORMAT);
     }
+    scratch_write(path, bytes, count);
     for (size_t at = 0; at < header; at++) {
         for (int bit = 0; bit < 8; bit++) {
             csp_status status;
 
-            bytes[at] ^= (char)(1 << bit);
-            scratch_write(path, bytes, count);
+            scratch_poke(path, at, (char)(bytes[at] ^ (1 << bit)));
             status = open_file(path);
             /* A flip in a name or in a metadata value leaves a file that is right in itself. */
             assert_true(status == CSP_ERR_FORMAT || status == CSP_OK);
-            bytes[at] ^= (char)(1 << bit);
         }
+        scratch_poke(path, at, bytes[at]);
     }
     free(bytes);
 }

@@ -47,7 +47,7 @@ static void the_check_has_the_published_value(void **state)
 
 static const char *only_file(const char *dir)
 {
-    static char path[600];
+    static char path[1024];
     DIR *open = opendir(dir);
 
     assert_non_null(open);

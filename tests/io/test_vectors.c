@@ -387,19 +387,19 @@ static void damaged_files_are_refused_without_harm(void **state)
             assert_true(status == CSP_ERR_FORMAT || (e == 2 && status == CSP_OK));
             csp_vectors_free(v);
         }
+        scratch_write(path, bytes, count);
         for (size_t at = 0; at < count; at += step) {
             for (int bit = 0; bit < 8; bit += e == 2 ? 1 : 5) {
                 csp_vectors *v = NULL;
                 csp_status status;
 
-                bytes[at] ^= (char)(1 << bit);
-                scratch_write(path, bytes, count);
+                scratch_poke(path, at, (char)(bytes[at] ^ (1 << bit)));
                 status = csp_vectors_read(path, &v);
                 assert_true(status == CSP_ERR_FORMAT ||
                             (e == 2 && (status == CSP_OK || status == CSP_ERR_DATA)));
                 csp_vectors_free(v);
-                bytes[at] ^= (char)(1 << bit);
             }
+            scratch_poke(path, at, bytes[at]);
         }
         free(bytes);
     }

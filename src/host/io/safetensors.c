@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -33,6 +34,7 @@ typedef struct span {
     const char *dtype;
     uint64_t begin, end; /* in the data */
     csp_tensor tensor;   /* data NULL; none if unusable */
+    char problem[64];    /* why it is */
 } span;
 
 struct csp_safetensors {
@@ -43,6 +45,7 @@ struct csp_safetensors {
     csp_safetensors_entry *entries; /* by offset; names are owned */
     int64_t *by_name;               /* entry numbers in strcmp order */
     void **copies;                  /* of misaligned data, NULL elsewhere */
+    char **problems;                /* why an entry is of no use, NULL where it is */
 };
 
 static csp_status map_file(csp_safetensors *file)
@@ -119,9 +122,14 @@ static csp_status parse_shape(const char *path, const json_t *shape, csp_dtype o
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: tensor %s: its shape overflows 60 bits", path,
                         s->name);
     }
-    s->tensor = ours < CSP_DTYPE_COUNT && ndim <= CSP_MAX_DIMS
-                    ? csp_tensor_view(NULL, ours, ndim > 0 ? (int)ndim : 1, dims)
-                    : csp_tensor_none();
+    s->tensor = csp_tensor_none();
+    if (ours == CSP_DTYPE_COUNT) {
+        snprintf(s->problem, sizeof(s->problem), "dtype %.32s", s->dtype);
+    } else if (ndim > CSP_MAX_DIMS) {
+        snprintf(s->problem, sizeof(s->problem), "%zu dimensions", ndim);
+    } else {
+        s->tensor = csp_tensor_view(NULL, ours, ndim > 0 ? (int)ndim : 1, dims);
+    }
     *count = nothing ? 0 : *count;
     return CSP_OK;
 }
@@ -247,8 +255,9 @@ static csp_status keep_entries(csp_safetensors *file, const span *spans, int64_t
                                unsigned char *data)
 {
     CSP_TRY(csp_alloc_zero(file->path, count, sizeof(*file->entries), &file->entries));
-    CSP_TRY(csp_alloc_zero(file->path, count, sizeof(*file->copies), &file->copies));
     file->count = count;
+    CSP_TRY(csp_alloc_zero(file->path, count, sizeof(*file->copies), &file->copies));
+    CSP_TRY(csp_alloc_zero(file->path, count, sizeof(*file->problems), &file->problems));
     for (int64_t i = 0; i < count; i++) {
         csp_safetensors_entry *entry = &file->entries[i];
         unsigned char *bytes = data + spans[i].begin;
@@ -258,6 +267,7 @@ static csp_status keep_entries(csp_safetensors *file, const span *spans, int64_t
         entry->name = name;
         entry->tensor = spans[i].tensor;
         if (entry->tensor.ndim == 0) {
+            CSP_TRY(csp_strdup(file->path, spans[i].problem, &file->problems[i]));
             continue;
         }
         if ((uintptr_t)bytes % csp_dtype_bytes(entry->tensor.dtype) != 0) {
@@ -334,13 +344,15 @@ void csp_safetensors_close(csp_safetensors *file)
     }
     for (int64_t i = 0; i < file->count; i++) {
         free((char *)file->entries[i].name);
-        free(file->copies[i]);
+        free(file->copies != NULL ? file->copies[i] : NULL);
+        free(file->problems != NULL ? file->problems[i] : NULL);
     }
     if (file->map != NULL) {
         munmap(file->map, file->map_bytes);
     }
     free(file->entries);
     free(file->copies);
+    free(file->problems);
     free(file->by_name);
     free(file->path);
     free(file);
@@ -371,10 +383,8 @@ csp_status csp_safetensors_find(const csp_safetensors *file, const char *name,
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: no tensor named %s", file->path, name);
     }
     if (entry->tensor.ndim == 0) {
-        return CSP_FAIL(CSP_ERR_FORMAT,
-                        "%s: tensor %s: of a dtype csplade does not read, or of more than %d "
-                        "dimensions",
-                        file->path, name, CSP_MAX_DIMS);
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: tensor %s: csplade does not read %s", file->path, name,
+                        file->problems[entry - file->entries]);
     }
     *out = entry;
     return CSP_OK;
