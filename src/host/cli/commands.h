@@ -19,3 +19,4 @@ extern const csp_command csp_cmd_tokenize;
 extern const csp_command csp_cmd_train;
 extern const csp_command csp_cmd_bm25;
 extern const csp_command csp_cmd_fuse;
+extern const csp_command csp_cmd_report;
