@@ -40,8 +40,8 @@ fail:
     return status;
 }
 
-csp_status csp_run_writer_append(csp_run_writer *writer, const char *query_id, const csp_trec_row *rows,
-                          int64_t count)
+csp_status csp_run_writer_append(csp_run_writer *writer, const char *query_id,
+                                 const csp_trec_row *rows, int64_t count)
 {
     if (!is_column(query_id)) {
         return CSP_FAIL(CSP_ERR_DATA,

@@ -47,13 +47,14 @@ const csp_trec_query *csp_trec_find(const csp_trec *trec, const char *query_id);
  * file appears under its name at the commit (file.h).
  */
 typedef struct csp_run_writer csp_run_writer;
-CSP_CHECKED csp_status csp_run_writer_create(const char *path, const char *tag, csp_run_writer **out);
+CSP_CHECKED csp_status csp_run_writer_create(const char *path, const char *tag,
+                                             csp_run_writer **out);
 /*
  * rows best first, scores finite (else CSP_ERR_ARGUMENT). Ids that are empty or hold white space
  * are CSP_ERR_DATA: no reader of runs could split them.
  */
 CSP_CHECKED csp_status csp_run_writer_append(csp_run_writer *writer, const char *query_id,
-                                      const csp_trec_row *rows, int64_t count);
+                                             const csp_trec_row *rows, int64_t count);
 /* Frees the writer, also on failure. */
 CSP_CHECKED csp_status csp_run_writer_commit(csp_run_writer *writer);
 void csp_run_writer_abandon(csp_run_writer *writer);
