@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/fixtures/model: tiny random models and what PyTorch, transformers and PEFT make of them.
+"""Writes tests/fixtures/model: tiny random models and what transformers and PEFT make of them.
 
 Needs torch, transformers, peft and safetensors; the tests need only what it writes. For each model:
 
