@@ -355,6 +355,8 @@ static void validation_sees_what_belongs_together(void **state)
           "adapt.batch.micro_batch_tokens is 500" },
         { GOOD "lora: {target_modules: []}\n", CSP_ERR_CONFIG, "nothing would be trained" },
         { GOOD "device: {name: cpu, precision: bf16}\n", CSP_ERR_UNSUPPORTED, "fp32 only" },
+        { GOOD "device: {precision: bf16}\n", CSP_ERR_UNSUPPORTED, "needs device.name cuda" },
+        { GOOD "device: {name: cuda, precision: bf16}\n", CSP_OK, "" },
     };
 #undef GOOD
 

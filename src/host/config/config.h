@@ -30,7 +30,7 @@ void csp_config_free(csp_config *config);
  * Checks what settings must satisfy together before `train`: required ones are there, data for
  * every phase, limits that depend on each other. No file is touched.
  *
- * Errors: CSP_ERR_CONFIG; CSP_ERR_UNSUPPORTED for bf16 on the CPU.
+ * Errors: CSP_ERR_CONFIG; CSP_ERR_UNSUPPORTED for bf16 without a GPU.
  */
 CSP_CHECKED csp_status csp_config_validate(const csp_config *config);
 

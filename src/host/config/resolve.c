@@ -171,9 +171,10 @@ csp_status csp_config_validate(const csp_config *config)
     if (config->lora.enabled && config->lora.target_modules.count == 0) {
         return CSP_FAIL(CSP_ERR_CONFIG, "lora.target_modules is empty: nothing would be trained");
     }
-    if (config->device.name == CSP_DEVICE_CPU && config->device.precision == CSP_PRECISION_BF16) {
-        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
-                        "device.precision bf16: the CPU backend computes in fp32 only");
+    if (config->device.name != CSP_DEVICE_CUDA && config->device.precision == CSP_PRECISION_BF16) {
+        return CSP_FAIL(
+            CSP_ERR_UNSUPPORTED,
+            "device.precision bf16 needs device.name cuda: a CPU computes in fp32 only");
     }
     return CSP_OK;
 }

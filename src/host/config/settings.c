@@ -207,7 +207,7 @@ static const csp_field device_fields[] = {
     CSP_FIELD_FREE(TYPE, threads, CSP_FIELD_I64, "0", 0, 4096, "threads",
                    "0 = one for every core this process may use"),
     CSP_FIELD_FREE(TYPE, sync_every_op, CSP_FIELD_BOOL, "false", 0, 1, "",
-                   "wait for every op, so that a device's failure names the op"),
+                   "wait for every op, so that a device's failure names it; a CPU always does"),
 };
 #undef TYPE
 
