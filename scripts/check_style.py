@@ -42,6 +42,7 @@ ALLOWED = {("core/status.c", "abort")}
 STDERR_ALLOWED = {"core/log.c", "core/status.c"}
 
 FILE_LINES = 600
+TEST_FILE_LINES = 800  # tests are tables of cases
 FUNCTION_LINES = 100
 LINE_COLUMNS = 100
 BAD_NAMES = re.compile(r"(^|_)(utils?|misc|common|helpers?|part\d+|v\d+|new|old)(_|\.|$)")
@@ -109,8 +110,9 @@ class Checker:
 
     def check_size(self, path, text, code):
         lines = text.count("\n")
-        if lines > FILE_LINES:
-            self.report(path, lines, f"{lines} lines, the limit is {FILE_LINES}: split by what it does")
+        limit = TEST_FILE_LINES if "tests" in path.relative_to(self.root).parts else FILE_LINES
+        if lines > limit:
+            self.report(path, lines, f"{lines} lines, the limit is {limit}: split by what it does")
         for number, line in enumerate(text.split("\n"), 1):
             if len(line) > LINE_COLUMNS and "http" not in line:
                 self.report(path, number, f"{len(line)} columns, the limit is {LINE_COLUMNS}")

@@ -1,4 +1,4 @@
-/* cmd_init.c - csplade init: a model of a given shape with random weights, as a Hugging Face folder. */
+/* cmd_init.c - csplade init: a model of a given shape with random weights, for Hugging Face too. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

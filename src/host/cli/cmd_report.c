@@ -1,4 +1,4 @@
-/* cmd_report.c - csplade report: a run's curves, a table, and explained vectors as one HTML file. */
+/* cmd_report.c - csplade report: curves, a table, and explained vectors as one HTML file. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -17,8 +17,9 @@ static const csp_option options[] = {
     { .name = "resume",
       .kind = CSP_OPTION_TEXT,
       .value = "auto|none|PATH",
-      .help = "the newest checkpoint of run.output_dir, a fresh start, or this checkpoint; in place "
-              "of run.resume" },
+      .help =
+          "the newest checkpoint of run.output_dir, a fresh start, or this checkpoint; in place "
+          "of run.resume" },
     { .name = "dry-run",
       .kind = CSP_OPTION_FLAG,
       .help = "check everything, open model and data, print the plan and the first batch; write "
@@ -27,7 +28,7 @@ static const csp_option options[] = {
 
 static volatile sig_atomic_t stop_asked, save_asked;
 
-/* SIGTERM, SIGINT, SIGUSR2: a checkpoint at the next step, then the end; a second SIGINT at once. */
+/* SIGTERM, SIGINT, SIGUSR2: a checkpoint at the next step, then the end; SIGINT again: at once. */
 static void on_stop(int number)
 {
     if (number == SIGINT && stop_asked != 0) {
@@ -82,7 +83,8 @@ static csp_status run(const csp_arguments *args)
     if (status == CSP_OK && !o.dry_run) {
         printf("model %s\n", result.model);
         if (result.best[0] != '\0') {
-            printf("best %s %s %.6f\n", result.best, config->run.metric_for_best, result.best_value);
+            printf("best %s %s %.6f\n", result.best, config->run.metric_for_best,
+                   result.best_value);
         }
     }
     csp_config_free(config);

@@ -24,8 +24,9 @@ static csp_status override_contract(const csp_arguments *args, csp_side side, cs
                 (int)length);
     }
     if (csp_args_given(args, "prefix")) {
-        CSP_TRY(csp_contract_set_text(side == CSP_SIDE_QUERY ? &c->query_prefix : &c->passage_prefix,
-                                      csp_args_text(args, "prefix")));
+        CSP_TRY(
+            csp_contract_set_text(side == CSP_SIDE_QUERY ? &c->query_prefix : &c->passage_prefix,
+                                  csp_args_text(args, "prefix")));
         csp_log(CSP_LOG_WARN, "model", "the contract's prefix is overridden: \"%s\"",
                 csp_args_text(args, "prefix"));
     }
@@ -82,15 +83,14 @@ csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_infe
     CSP_TRY_GOTO(csp_tokenizer_from_text(inf->opened.tokenizer, inf->opened.tokenizer_bytes,
                                          "tokenizer.json", &inf->tokenizer));
     if (csp_tokenizer_vocab_size(inf->tokenizer) > inf->opened.model->params->config.V) {
-        status = CSP_FAIL(CSP_ERR_DATA,
-                          "%s: its tokenizer has ids up to %lld, the model's vocab_size is %lld",
-                          csp_args_text(args, "model"),
-                          (long long)csp_tokenizer_vocab_size(inf->tokenizer) - 1,
-                          (long long)inf->opened.model->params->config.V);
+        status = CSP_FAIL(
+            CSP_ERR_DATA, "%s: its tokenizer has ids up to %lld, the model's vocab_size is %lld",
+            csp_args_text(args, "model"), (long long)csp_tokenizer_vocab_size(inf->tokenizer) - 1,
+            (long long)inf->opened.model->params->config.V);
         goto fail;
     }
-    CSP_TRY_GOTO(csp_encoder_create(inf->be, inf->opened.model, &inf->opened.contract, inf->tokenizer,
-                                    &options, &inf->encoder));
+    CSP_TRY_GOTO(csp_encoder_create(inf->be, inf->opened.model, &inf->opened.contract,
+                                    inf->tokenizer, &options, &inf->encoder));
     CSP_TRY_GOTO(make_meta(args, side, inf, &inf->meta));
     return CSP_OK;
 

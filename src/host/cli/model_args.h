@@ -13,25 +13,57 @@
 #include "model/snapshot.h"
 
 /* Rows to put into a command's table; all optional but --model, which the command lists itself. */
-#define CSP_MODEL_OPTIONS                                                                        \
-    { .name = "base", .kind = CSP_OPTION_TEXT, .value = "DIR",                                   \
-      .help = "of a LoRA checkpoint: the folder of its base model, where it is not the one recorded" }, \
-    { .name = "device", .kind = CSP_OPTION_TEXT, .value = "auto|cpu", .standard = "auto",       \
-      .help = "what computes" },                                                                 \
-    { .name = "threads", .kind = CSP_OPTION_I64, .value = "N", .standard = "0", .min = 0,       \
-      .max = 4096, .help = "0 = one for every core this process may use" },                      \
-    { .name = "micro-batch-tokens", .kind = CSP_OPTION_I64, .value = "N", .standard = "0",       \
-      .min = 0, .max = 1e9, .help = "token rows computed at once; 0 = 4096" },                  \
-    { .name = "top-k", .kind = CSP_OPTION_I64, .value = "N", .standard = "-1", .min = -1,        \
-      .max = 2147483647, .help = "strongest terms kept; 0 = all, -1 = as the contract says" },  \
-    { .name = "variant", .kind = CSP_OPTION_ENUM, .value = "causal|echo|bi",                     \
-      .help = "override the contract: how a token sees its text" },                              \
-    { .name = "max-len", .kind = CSP_OPTION_I64, .value = "N", .min = 1, .max = 262144,          \
-      .help = "override the contract: longest text in tokens" },                                 \
-    { .name = "prefix", .kind = CSP_OPTION_TEXT, .value = "TEXT",                                \
-      .help = "override the contract: what is put before every text" },                          \
-    { .name = "strict", .kind = CSP_OPTION_FLAG,                                                 \
-      .help = "empty and over-long texts are errors" }
+#define CSP_MODEL_OPTIONS                                                                          \
+    {                                                                                              \
+        .name = "base",                                                                            \
+        .kind = CSP_OPTION_TEXT,                                                                   \
+        .value = "DIR",                                                                            \
+        .help =                                                                                    \
+            "of a LoRA checkpoint: the folder of its base model, where it is not the one recorded" \
+    },                                                                                             \
+        { .name = "device",                                                                        \
+          .kind = CSP_OPTION_TEXT,                                                                 \
+          .value = "auto|cpu",                                                                     \
+          .standard = "auto",                                                                      \
+          .help = "what computes" },                                                               \
+        { .name = "threads",                                                                       \
+          .kind = CSP_OPTION_I64,                                                                  \
+          .value = "N",                                                                            \
+          .standard = "0",                                                                         \
+          .min = 0,                                                                                \
+          .max = 4096,                                                                             \
+          .help = "0 = one for every core this process may use" },                                 \
+        { .name = "micro-batch-tokens",                                                            \
+          .kind = CSP_OPTION_I64,                                                                  \
+          .value = "N",                                                                            \
+          .standard = "0",                                                                         \
+          .min = 0,                                                                                \
+          .max = 1e9,                                                                              \
+          .help = "token rows computed at once; 0 = 4096" },                                       \
+        { .name = "top-k",                                                                         \
+          .kind = CSP_OPTION_I64,                                                                  \
+          .value = "N",                                                                            \
+          .standard = "-1",                                                                        \
+          .min = -1,                                                                               \
+          .max = 2147483647,                                                                       \
+          .help = "strongest terms kept; 0 = all, -1 = as the contract says" },                    \
+        { .name = "variant",                                                                       \
+          .kind = CSP_OPTION_ENUM,                                                                 \
+          .value = "causal|echo|bi",                                                               \
+          .help = "override the contract: how a token sees its text" },                            \
+        { .name = "max-len",                                                                       \
+          .kind = CSP_OPTION_I64,                                                                  \
+          .value = "N",                                                                            \
+          .min = 1,                                                                                \
+          .max = 262144,                                                                           \
+          .help = "override the contract: longest text in tokens" },                               \
+        { .name = "prefix",                                                                        \
+          .kind = CSP_OPTION_TEXT,                                                                 \
+          .value = "TEXT",                                                                         \
+          .help = "override the contract: what is put before every text" },                        \
+    {                                                                                              \
+        .name = "strict", .kind = CSP_OPTION_FLAG, .help = "empty and over-long texts are errors"  \
+    }
 
 /* Everything needed to encode one side. */
 typedef struct csp_inference {
