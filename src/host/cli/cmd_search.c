@@ -325,6 +325,22 @@ static csp_status check_arguments(const csp_arguments *args)
     return CSP_OK;
 }
 
+/* What an engine would meet: sizes and expected work, one a line, for tables. */
+static csp_status print_sizes(const search *s, const csp_vectors *queries)
+{
+    csp_index_stats stats;
+    double flops;
+
+    CSP_TRY(csp_index_measure(s->index, &stats));
+    CSP_TRY(csp_index_flops(s->index, queries, &flops));
+    printf("queries %lld\ndocuments %lld\nquery_terms %.2f\ndocument_terms %.2f\n"
+           "index_bytes %lld\nindex_flops %.4f\n",
+           (long long)queries->rows, (long long)stats.docs,
+           queries->rows > 0 ? (double)queries->row_ptr[queries->rows] / (double)queries->rows : 0.0,
+           stats.mean_terms, (long long)stats.packed_bytes, flops);
+    return CSP_OK;
+}
+
 static csp_status run(const csp_arguments *args)
 {
     const char *output = csp_args_text(args, "output");
@@ -354,6 +370,7 @@ static csp_status run(const csp_arguments *args)
         CSP_TRY_GOTO(csp_ranking_write(s.ranking, output, csp_args_text(args, "tag")));
         csp_log(CSP_LOG_INFO, "search", "%lld queries over %d documents in %s",
                 (long long)queries->rows, s.index->docs, output);
+        CSP_TRY_GOTO(print_sizes(&s, queries));
     } else {
         CSP_TRY_GOTO(print_answers(args, &s));
     }
