@@ -34,6 +34,12 @@ SENTENCES = [
     "the theory of the thing is that these things are there, then and there",
     "a person who studies the stars; an astronomer watches the sky at night",
     "def f(x):\n    return x + 1\n\n\nprint(f(41))\n",
+    "a large natural stream of water, larger than a creek; the river was navigable for 50 miles",
+    "the act of changing location from one place to another; moving is easier than staying",
+    "someone who teaches others, especially in a school; an instructor; teachers and teaching",
+    "having or showing great intelligence or learning; learned, knowing, informed, well-read",
+    "an instrument for measuring the temperature of the atmosphere or of a human body",
+    "to make a loud noise by striking together; resounding, echoing, clattering sounds",
 ] * 2
 TEXTS = [
     "", " ", "   ", "the", " the", "The theory of stars", "  two  spaces  ",
@@ -46,7 +52,10 @@ TEXTS = [
     MARK + "mark" + MARK + MARK + "x", "punct!?... (a) [b] {c} \u2014 \u00abd\u00bb",
     "\u0001\u007f\ufeff\ue000", "\u02b0a_b-c'd\"e", "the " * 12, "xyzzy" * 9,
     "\u05e9\u05b8\u05dc\u05d5\u05b9\u05dd \u0939\u093f\u0928\u094d\u0926\u0940",
-    "<0x41><0x20>", "\n\n \n",
+    "<0x41><0x20>", "\n\n \n", "\u4e2d\u3001\u30a2\u30fc\u3006\u65e5", "a" + " " * 9 + "b",
+    "an instructor reading intelligently in a noisy atmosphere; unlearned restreaming teachings",
+    "telescopes and thermometers measured the larger stars: navigation, relocation, inspection",
+    "intermeasuring rivers especially resounds; knowledgeable astronomers clatter, echo, change.",
 ]
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
           r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -89,13 +98,13 @@ def added(number, content, **flags):
 
 
 def trained_byte_level():
-    """A byte-level model of 380 tokens."""
+    """A byte-level model of 700 tokens."""
     t = Tokenizer(models.BPE())
     t.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     t.train_from_iterator(SENTENCES, trainers.BpeTrainer(
-        vocab_size=380, min_frequency=2, show_progress=False,
+        vocab_size=700, min_frequency=2, show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
     return json.loads(t.to_str())
 
@@ -104,11 +113,13 @@ def trained_pieces():
     """A SentencePiece-type model: <unk> <s> </s>, bytes, pieces; a few letters are missing."""
     t = Tokenizer(models.BPE())
     t.pre_tokenizer = pre_tokenizers.Metaspace()
-    t.train_from_iterator(SENTENCES[:3] + SENTENCES[4:6], trainers.BpeTrainer(
-        vocab_size=150, min_frequency=2, show_progress=False))
+    t.train_from_iterator(SENTENCES[:3] + SENTENCES[4:6] + SENTENCES[7:13], trainers.BpeTrainer(
+        vocab_size=400, min_frequency=1, show_progress=False))
     d = json.loads(t.to_str())
     names = ["<unk>", "<s>", "</s>"] + ["<0x%02X>" % b for b in range(256)]
     names += sorted(d["model"]["vocab"], key=d["model"]["vocab"].get)
+    names += [MARK * 2, MARK * 4]
+    d["model"]["merges"] += [[MARK, MARK], [MARK * 2, MARK * 2]]
     d["model"]["vocab"] = {name: i for i, name in enumerate(names)}
     d["model"]["unk_token"] = "<unk>"
     d["model"]["fuse_unk"] = d["model"]["byte_fallback"] = True
@@ -167,6 +178,8 @@ def byte_level_cases(b):
         "pretokenizers", split({"String": " "}, "MergedWithNext"), byte_level()))
     for kind in ("Whitespace", "WhitespaceSplit"):
         yield kind, variant(pre_tokenizer=sequence("pretokenizers", {"type": kind}, byte_level()))
+    yield "split by script", variant(pre_tokenizer=sequence(
+        "pretokenizers", split({"Regex": r"\p{Han}+|\p{Katakana}"}, "Removed"), byte_level()))
     yield "no decoder", variant(pre_tokenizer=byte_level(True), decoder=None)
 
 
@@ -179,6 +192,12 @@ def piece_cases(p):
         for cut in (False, True):
             yield "metaspace %s split %s" % (scheme, cut), variant(
                 pre_tokenizer=metaspace(scheme, cut), decoder=metaspace(scheme, cut))
+    for kind in ({"type": "WhitespaceSplit"}, {"type": "Digits", "individual_digits": True}):
+        yield "first word behind " + kind["type"], variant(
+            pre_tokenizer=sequence("pretokenizers", kind, metaspace("first", False)))
+    across = dict(p["model"]["vocab"], **{"e" + MARK: len(p["model"]["vocab"])})
+    yield "merges across words", variant(normalizer=prepend, pre_tokenizer=None, model_vocab=across,
+                                         model_merges=[["e", MARK]] + p["model"]["merges"])
     yield "no byte_fallback", variant(normalizer=prepend, pre_tokenizer=None,
                                       model_byte_fallback=False)
     yield "no byte_fallback, unknowns apart", variant(

@@ -1,6 +1,6 @@
 /*
- * test_tokenizer_train.c - training: the merges of Hugging Face's trainer on the same texts (fixture
- * of scripts/make_tokenizer_fixtures.py), and what must hold on any texts.
+ * test_tokenizer_train.c - training: the merges of Hugging Face's trainer on the same texts, from
+ * scripts/make_tokenizer_fixtures.py, and what must hold on any texts.
  */
 #include <setjmp.h>
 #include <stdarg.h>

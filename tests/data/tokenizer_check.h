@@ -1,4 +1,4 @@
-/* tokenizer_check.h - a line of expected ids and text against a tokenizer. For the tests beside it. */
+/* tokenizer_check.h - a line of expected ids and text against a tokenizer; for the tests here. */
 #pragma once
 
 #include <setjmp.h>
@@ -22,7 +22,7 @@ static inline bool same_ids(const csp_token_list *got, const json_t *want)
     return same;
 }
 
-/* Whether a text gives the ids, those with the post-processor (special_key), and the decoded text. */
+/* Whether a text gives the ids, those with the post-processor (special_key), and the text back. */
 static inline bool agrees(const csp_tokenizer *tokenizer, const json_t *line,
                           const char *special_key, csp_token_list *list)
 {

@@ -324,6 +324,17 @@ static bool has_inner_mark(const char *token, const char *mark)
     return strstr(token, mark) != NULL;
 }
 
+/* Whether a character without a token leaves nothing behind, so that its neighbours meet. */
+static bool characters_can_vanish(const csp_tokenizer *t)
+{
+    bool vanish = !t->byte_fallback;
+
+    for (int b = 0; b < 256 && !vanish; b++) {
+        vanish = t->fallback_ids[b] < 0;
+    }
+    return vanish && t->unk_token == NULL;
+}
+
 /*
  * SentencePiece-type files give BPE a whole text as one piece. Where no token of the vocabulary
  * holds "▁" behind another character, no merge reaches across such a place, and cutting there
@@ -334,7 +345,7 @@ static csp_status add_word_split(csp_tokenizer *t)
     static const char mark[] = "\xE2\x96\x81";
     csp_presplit *step;
 
-    if (t->byte_level || t->ignore_merges ||
+    if (t->byte_level || t->ignore_merges || characters_can_vanish(t) ||
         csp_string_table_find(&t->vocab, mark, (int64_t)strlen(mark)) < 0) {
         return CSP_OK;
     }
