@@ -19,16 +19,16 @@
 #include "support/rig.h"
 #include "support/sparse.h"
 
-/* Edges on purpose: one element, one less and one more than a block of terms (512) and of rows
- * (192), texts across blocks of rows, widths that no vector divides. */
+/* Edges on purpose: one element, one less and one more than a block of terms (256) and of rows
+ * (384), texts across blocks of rows, widths that no vector divides. */
 static const struct {
     int64_t B, N, V, D;
     float scale;
     bool exclude;
 } cases[] = {
     { 1, 1, 1, 1, 1.0f, false },     { 2, 9, 257, 5, 1.0f, true },
-    { 5, 191, 513, 16, 0.3f, true }, { 3, 400, 1030, 33, 1.0f, false },
-    { 9, 193, 511, 70, 2.5f, true }, { 40, 330, 640, 129, 0.25f, false },
+    { 5, 383, 513, 16, 0.3f, true }, { 3, 800, 530, 33, 1.0f, false },
+    { 9, 385, 255, 70, 2.5f, true }, { 40, 390, 640, 129, 0.25f, false },
 };
 enum { CASES = sizeof(cases) / sizeof(cases[0]) };
 

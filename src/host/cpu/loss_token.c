@@ -75,6 +75,27 @@ static row_range find_range(const float *z, int64_t V)
     return r;
 }
 
+/*
+ * exp of x <= 0 as cpu_expf computes it, within the same two units, without what only other x need:
+ * half the instructions. Below -87 it gives 0.
+ */
+static inline float exp_of_negative(float x)
+{
+    const float shift = 12582912.0f; /* 1.5·2^23: the integer stands in the low bits */
+    const float shifted = x * 1.44269504088896341f + shift;
+    const float n = shifted - shift;
+    const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+    const uint32_t exponent = cpu_bits_of_float(shifted) << 23;
+    /* The same polynomial as there, added up in pairs: a shorter chain, which is what bounds it. */
+    const float r2 = r * r;
+    const float high = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    const float middle = 8.3334519073e-3f * r + 4.1665795894e-2f;
+    const float low = 1.6666665459e-1f * r + 5.0000001201e-1f;
+    const float p = ((high * r2 + middle) * r2 + low) * r2 + (r + 1.0f);
+
+    return x < -87.0f ? 0.0f : cpu_float_of_bits(cpu_bits_of_float(p) + exponent);
+}
+
 CPU_CLONES
 static double exponentials(float highest, int64_t V, float *z)
 {
@@ -86,7 +107,7 @@ static double exponentials(float highest, int64_t V, float *z)
 
 #pragma omp simd reduction(+ : sum)
         for (int64_t v = first; v < end; v++) {
-            const float e = cpu_expf(z[v] - highest);
+            const float e = exp_of_negative(z[v] - highest);
 
             sum += e;
             z[v] = z[v] > 0.0f ? e : -e;

@@ -17,7 +17,7 @@
 #include "core/size.h"
 #include "cpu/vlog1p.h"
 
-enum { POOL_TERMS = 512, POOL_ROWS = 192 };
+enum { POOL_TERMS = 256, POOL_ROWS = 384 };
 static const int64_t POOL_TABLE_BYTES = (int64_t)64 << 20; /* or one text, if that is more */
 
 /* One call: the rows, and the table of texts first .. first+texts-1. */
