@@ -14,6 +14,7 @@
 #include "core/memory.h"
 #include "core/size.h"
 #include "cpu/cpu.h"
+#include "cpu/gemm.h"
 
 enum { MAX_THREADS = 1024 };
 static const size_t HUGE_PAGE = (size_t)2 << 20;
@@ -225,6 +226,7 @@ csp_status csp_cpu_open(const char *name, int threads, csp_backend **out)
     CSP_TRY_GOTO(csp_alloc_zero("cpu backend", 1, sizeof(*state), &state));
     be->state = state;
     CSP_TRY_GOTO(csp_alloc_zero("cpu backend", threads, sizeof(cpu_block), &state->of_thread));
+    CSP_TRY_GOTO(cpu_gemm_warm(be));
     *out = be;
     return CSP_OK;
 fail:

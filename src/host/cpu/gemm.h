@@ -27,3 +27,12 @@ CSP_CHECKED csp_status cpu_gemm(csp_backend *be, bool trans_a, bool trans_b, int
 void cpu_gemm_serial(bool trans_a, bool trans_b, int64_t M, int64_t N, int64_t K, float alpha,
                      const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                      int64_t ldc);
+
+/*
+ * Makes OpenBLAS get and touch the work buffers of all threads of be. Without this its kernels
+ * prefetch from pages of a buffer that nothing has written yet, which costs a failed address
+ * translation each time: products with few columns then run at less than a third of their speed.
+ *
+ * Errors: CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status cpu_gemm_warm(csp_backend *be);

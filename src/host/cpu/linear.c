@@ -4,8 +4,8 @@
  * The branch's input under dropout is made in blocks of rows, so that scratch does not grow with
  * the batch; its mask is drawn again in backward and never stored.
  */
-#include "core/rng.h"
 #include "cpu/cpu.h"
+#include "cpu/dropout.h"
 #include "cpu/gemm.h"
 
 enum {
@@ -29,54 +29,6 @@ static linear_call begin(csp_backend *be, const csp_linear *l, int64_t N)
 static bool has_dropout(const linear_call *c)
 {
     return c->R > 0 && c->l->dropout.p > 0.0f;
-}
-
-/*
- * out[i] = m_i in[i] (+ out[i] if add), m_i = kept ? scale : 0, for a row's channels.
- * first is row_key * 262144, a multiple of 4: each Philox block gives four neighbours.
- */
-CPU_CLONES static void mask_row(csp_rng rng, uint64_t first, float p, const float *in, bool add,
-                                float *out, int64_t I)
-{
-    const float scale = 1.0f / (1.0f - p);
-    float m[CHANNELS];
-
-    for (int64_t start = 0; start < I; start += CHANNELS) {
-        const int64_t n = I - start < CHANNELS ? I - start : CHANNELS;
-
-        for (int block = 0; block < CHANNELS / 4; block++) {
-            uint32_t word[4];
-
-            csp_rng_u32x4(rng, (first + (uint64_t)start) / 4 + (uint64_t)block, word);
-            for (int j = 0; j < 4; j++) {
-                m[block * 4 + j] = (float)(word[j] >> 8) * 0x1p-24f >= p ? scale : 0.0f;
-            }
-        }
-        if (add) {
-            for (int64_t i = 0; i < n; i++) {
-                out[start + i] += m[i] * in[start + i];
-            }
-        } else {
-            for (int64_t i = 0; i < n; i++) {
-                out[start + i] = m[i] * in[start + i];
-            }
-        }
-    }
-}
-
-/* Rows first .. first+rows-1: out = m ⊙ in, or out += m ⊙ in. in and out begin at row `first`. */
-static void mask_rows(const linear_call *c, int64_t first, int64_t rows, const float *in, bool add,
-                      float *out)
-{
-    const csp_dropout *d = &c->l->dropout;
-    const int64_t *row_key = (const int64_t *)d->row_key.data + first;
-    const csp_rng rng = { d->seed, CSP_DRAW_DROPOUT, d->key, d->step };
-    const int64_t I = c->I;
-
-#pragma omp parallel for num_threads(cpu_parts(c->be, rows *I * 8)) schedule(static)
-    for (int64_t n = 0; n < rows; n++) {
-        mask_row(rng, (uint64_t)row_key[n] * 65536 * 4, d->p, in + n * I, add, out + n * I, I);
-    }
 }
 
 /* Rows that the branch takes at a time: all of them where nothing has to be masked. */
@@ -105,7 +57,7 @@ static csp_status branch_fwd(const linear_call *c, const float *x, float *u)
     for (int64_t n = 0; n < c->N; n += MASKED_ROWS) {
         const int64_t rows = c->N - n < MASKED_ROWS ? c->N - n : MASKED_ROWS;
 
-        mask_rows(c, n, rows, x + n * I, false, masked);
+        cpu_dropout_rows(c->be, &c->l->dropout, n, rows, I, x + n * I, masked, NULL, NULL);
         CSP_TRY(
             cpu_gemm(c->be, false, true, rows, R, I, 1.0f, masked, I, a, I, 0.0f, u + n * R, R));
     }
@@ -164,21 +116,25 @@ static void bias_bwd(const linear_call *c, const float *dy, float *dbias)
     }
 }
 
-/* dA += du^T (m ⊙ x) and dx += m ⊙ (du A), where wanted, for one block of rows. */
+/*
+ * dA += du^T (m ⊙ x) and dx += m ⊙ (du A), where wanted, for one block of rows.
+ *
+ *   masked, branch   scratch of (rows,I) each
+ */
 static csp_status branch_block_bwd(const linear_call *c, int64_t first, int64_t rows,
                                    const float *du, const float *x, float *da, float *dx,
-                                   float *masked)
+                                   float *masked, float *branch)
 {
     const int64_t I = c->I, R = c->R;
-    const float *a = c->l->lora_a.data; // (R,I)
 
-    if (da != NULL) {
-        mask_rows(c, first, rows, x + first * I, false, masked);
-        CSP_TRY(cpu_gemm(c->be, true, false, R, I, rows, 1.0f, du, R, masked, I, 1.0f, da, I));
-    }
     if (dx != NULL) {
-        CSP_TRY(cpu_gemm(c->be, false, false, rows, I, R, 1.0f, du, R, a, I, 0.0f, masked, I));
-        mask_rows(c, first, rows, masked, true, dx + first * I);
+        CSP_TRY(cpu_gemm(c->be, false, false, rows, I, R, 1.0f, du, R, c->l->lora_a.data, I, 0.0f,
+                         branch, I));
+    }
+    cpu_dropout_rows(c->be, &c->l->dropout, first, rows, I, da != NULL ? x + first * I : NULL,
+                     da != NULL ? masked : NULL, branch, dx != NULL ? dx + first * I : NULL);
+    if (da != NULL) {
+        CSP_TRY(cpu_gemm(c->be, true, false, R, I, rows, 1.0f, du, R, masked, I, 1.0f, da, I));
     }
     return CSP_OK;
 }
@@ -192,7 +148,7 @@ static csp_status branch_bwd(const linear_call *c, const float *x, const float *
     const int64_t block = block_rows(c);
     float *du, *masked;
 
-    CSP_TRY(block_scratch(c, R + (has_dropout(c) ? I : 0), &du));
+    CSP_TRY(block_scratch(c, R + (has_dropout(c) ? 2 * I : 0), &du));
     masked = du + block * R;
     for (int64_t n = 0; n < c->N; n += block) {
         const int64_t rows = c->N - n < block ? c->N - n : block;
@@ -200,7 +156,7 @@ static csp_status branch_bwd(const linear_call *c, const float *x, const float *
         CSP_TRY(cpu_gemm(c->be, false, false, rows, R, O, c->l->lora_scale, dy + n * O, O, b, R,
                          0.0f, du, R));
         if (has_dropout(c)) {
-            CSP_TRY(branch_block_bwd(c, n, rows, du, x, da, dx, masked));
+            CSP_TRY(branch_block_bwd(c, n, rows, du, x, da, dx, masked, masked + block * I));
             continue;
         }
         if (da != NULL) {
