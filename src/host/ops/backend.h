@@ -17,13 +17,14 @@ typedef struct csp_ops csp_ops;
 
 typedef struct csp_backend {
     const csp_ops *ops;
-    void *state;       /* private to the backend, its scratch memory among it             */
-    const char *name;  /* "cpu", "cuda:0"                                                 */
-    int threads;       /* of a CPU backend; part of what a resumed run must keep the same */
+    void *state;      /* private to the backend, its scratch memory among it             */
+    const char *name; /* "cpu", "cuda:0"                                                 */
+    int threads;      /* of a CPU backend; part of what a resumed run must keep the same */
 } csp_backend;
 
 /*
- * Opens a backend by name: "cpu"; "auto" is the last registered that opens, so register the best last.
+ * Opens a backend by name: "cpu"; "auto" is the last registered that opens, so the best is
+ * registered last.
  *
  *   threads   in   0 = one for each core this process may run on
  *

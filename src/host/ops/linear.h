@@ -11,12 +11,13 @@ extern "C" {
 
 /*
  * Dropout of the LoRA branch's input. The mask element of row n, channel c is kept where
- *     csp_rng_uniform(rng, row_key[n] * 65536 * 4 + c) >= p,   rng = {seed, CSP_DRAW_DROPOUT, key, step}
+ *     csp_rng_uniform(rng, row_key[n] * 65536 * 4 + c) >= p,
+ *     rng = {seed, CSP_DRAW_DROPOUT, key, step},
  * so it depends on the text and position, never on the row, the rank or the micro-batch. Kept
  * elements are multiplied by 1/(1-p).
  */
 typedef struct csp_dropout {
-    float p;            /* 0: no dropout, the rest is not read                        */
+    float p; /* 0: no dropout, the rest is not read                        */
     uint64_t seed;
     uint64_t step;
     uint32_t key;       /* layer * 8 + matrix                                         */
@@ -25,11 +26,11 @@ typedef struct csp_dropout {
 
 /* Operands of one linear map; I inputs, O outputs, R the adapter rank. */
 typedef struct csp_linear {
-    csp_tensor w;       /* (O,I) f32                                                  */
-    csp_tensor bias;    /* (O) f32, or none                                           */
-    csp_tensor lora_a;  /* (R,I) f32, or none: no adapter                             */
-    csp_tensor lora_b;  /* (O,R) f32                                                  */
-    float lora_scale;   /* s = alpha/R, or alpha/sqrt(R)                              */
+    csp_tensor w;      /* (O,I) f32                                                  */
+    csp_tensor bias;   /* (O) f32, or none                                           */
+    csp_tensor lora_a; /* (R,I) f32, or none: no adapter                             */
+    csp_tensor lora_b; /* (O,R) f32                                                  */
+    float lora_scale;  /* s = alpha/R, or alpha/sqrt(R)                              */
     csp_dropout dropout;
 } csp_linear;
 

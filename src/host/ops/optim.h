@@ -29,9 +29,9 @@ CSP_CHECKED csp_status csp_grad_squares(csp_backend *be, const csp_optim_tensor 
                                         int64_t count, double *squares);
 
 typedef struct csp_adamw_args {
-    int64_t t;           /* 1, 2, ...: which update this is                       */
+    int64_t t; /* 1, 2, ...: which update this is                       */
     double lr, beta1, beta2, eps, weight_decay;
-    double grad_scale;   /* κ = min(1, max_norm / (norm + 1e-6)): multiplies g    */
+    double grad_scale; /* κ = min(1, max_norm / (norm + 1e-6)): multiplies g    */
 } csp_adamw_args;
 
 /*

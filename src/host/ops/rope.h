@@ -23,7 +23,8 @@ typedef struct csp_rope {
  *
  *     f_i = theta^(-2i/E), i < E/2;   cos[p,i] = cos(p f_i);   sin[p,i] = sin(p f_i)
  *     llama3: n = original_max_position,
- *             c_i = clamp((n f_i / 2π - low) / (high - low), 0, 1),  f_i <- c_i f_i + (1 - c_i) f_i / factor
+ *             c_i = clamp((n f_i / 2π - low) / (high - low), 0, 1),
+ *             f_i <- c_i f_i + (1 - c_i) f_i / factor
  *
  * Source: RoFormer (arXiv 2104.09864) in the half-rotation layout; method.md 11.2.
  *

@@ -30,8 +30,8 @@ struct csp_ops {
     csp_status (*linear_fwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
                              csp_tensor *u, csp_tensor *y);
     csp_status (*linear_bwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                             const csp_tensor *u, const csp_tensor *dy,
-                             const csp_linear_grad *grad, bool accumulate, csp_tensor *dx);
+                             const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
+                             bool accumulate, csp_tensor *dx);
     csp_status (*norm_fwd)(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                            const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                            csp_tensor *y);
@@ -63,9 +63,9 @@ struct csp_ops {
                            const csp_tensor *mask, csp_tensor *ds, double *row_loss);
     csp_status (*column_sums)(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
                               csp_tensor *count);
-    csp_status (*regularize)(csp_backend *be, csp_reg_kind kind, const csp_sparse *w,
-                             int64_t rows, const csp_tensor *sum, int64_t M, float lambda,
-                             csp_tensor *dw, double *value);
+    csp_status (*regularize)(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
+                             const csp_tensor *sum, int64_t M, float lambda, csp_tensor *dw,
+                             double *value);
     csp_status (*grad_squares)(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
                                double *squares);
     csp_status (*adamw)(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
