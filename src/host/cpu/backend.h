@@ -14,6 +14,8 @@ extern "C" {
  *
  *   threads   in   0 = one for each core this process may run on; more than cores is allowed
  *
+ * One thread at a time may call the backend; it makes the threads it works with itself.
+ *
  * Errors: CSP_ERR_MEMORY; CSP_ERR_ARGUMENT (a name other than "cpu").
  * Owner:  csp_backend_destroy frees it.
  */

@@ -28,17 +28,25 @@ static int64_t blocks_of(const csp_tensor *t)
     return (csp_tensor_count(t) + BLOCK - 1) / BLOCK;
 }
 
-/* One tensor's partial sums; part of parts threads. */
-static void square_tensor(const csp_tensor *grad, int parts, int part, double *partial)
+/* Partial sums number first .. end-1 of the blocks of all tensors, counted through. */
+static void square_share(const csp_optim_tensor *tensors, int64_t count, int64_t first, int64_t end,
+                         double *partial)
 {
-    const int64_t n = csp_tensor_count(grad), blocks = blocks_of(grad);
-    const int64_t end = cpu_cut(blocks, 1, parts, part + 1);
-    const float *g = grad->data;
+    int64_t at = 0;
 
-    for (int64_t i = cpu_cut(blocks, 1, parts, part); i < end; i++) {
-        const int64_t first = i * BLOCK;
+    for (int64_t i = 0; i < count && at < end; i++) {
+        const csp_tensor *t = &tensors[i].grad;
+        const int64_t n = csp_tensor_count(t), blocks = blocks_of(t);
+        const int64_t from = first > at ? first - at : 0;
+        const int64_t to = end - at < blocks ? end - at : blocks;
 
-        partial[i] = square_block(g + first, n - first < BLOCK ? n - first : BLOCK);
+        for (int64_t b = from; b < to; b++) {
+            const int64_t start = b * BLOCK;
+
+            partial[at + b] =
+                square_block((const float *)t->data + start, n - start < BLOCK ? n - start : BLOCK);
+        }
+        at += blocks;
     }
 }
 
@@ -56,12 +64,8 @@ csp_status cpu_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, in
     parts = cpu_parts(be, blocks * BLOCK);
 #pragma omp parallel for num_threads(parts) schedule(static, 1)
     for (int part = 0; part < parts; part++) {
-        int64_t first = 0;
-
-        for (int64_t i = 0; i < count; i++) {
-            square_tensor(&tensors[i].grad, parts, part, partial + first);
-            first += blocks_of(&tensors[i].grad);
-        }
+        square_share(tensors, count, cpu_cut(blocks, 1, parts, part),
+                     cpu_cut(blocks, 1, parts, part + 1), partial);
     }
     for (int64_t i = 0; i < count; i++) {
         const int64_t end = at + blocks_of(&tensors[i].grad);
