@@ -444,6 +444,31 @@ static void max_gradients_match_the_reference_at_any_density(void **state)
     }
 }
 
+static void entries_without_gradient_are_not_touched(void **state)
+{
+    rig *r = *state;
+
+    rig_begin(r, 2);
+    setup s = random_setup(r, 1, CSP_POOL_MAX);
+    back g = make_back(r, &s, rig_sparse_random(r, s.ref.B, s.ref.V, 1.0, 1));
+    const csp_tensor de = rig_copy(r, &g.de);
+    float *nans = (float *)(void *)rig_ints(r, s.ref.V * s.ref.D);
+    const float *dh;
+
+    for (int64_t i = 0; i < s.ref.V * s.ref.D; i++) {
+        nans[i] = NAN;
+    }
+    s.head.e = rig_input(r, CSP_F32, 2, s.head.e.dim, nans);
+    s.h = rig_input(r, CSP_F32, 2, s.h.dim, nans);
+    g.dw = rig_input(r, CSP_F32, 1, g.dw.dim, rig_doubles(r, g.dw.dim[0])); /* zeros */
+    assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
+    rig_check_same(r, &g.de, &de);
+    dh = rig_host(r, &g.dh);
+    for (int64_t i = 0; i < s.ref.N * s.ref.D; i++) {
+        assert_true(dh[i] == 0.0f);
+    }
+}
+
 /* One text has all entries: more than are sorted at once. */
 static void one_full_row_among_empty_ones_matches(void **state)
 {
@@ -737,6 +762,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(too_little_room_is_said_and_earlier_rows_stay),
         cmocka_unit_test(many_texts_of_a_large_vocabulary_match),
         cmocka_unit_test(max_gradients_match_the_reference_at_any_density),
+        cmocka_unit_test(entries_without_gradient_are_not_touched),
         cmocka_unit_test(one_full_row_among_empty_ones_matches),
         cmocka_unit_test(sum_gradients_match_the_reference),
         cmocka_unit_test(the_gradient_reads_the_rows_it_is_told),

@@ -12,7 +12,8 @@
  *   de   a thread owns a range of the vocabulary. It sorts the entries of a block of terms by term
  *        and adds to each row of de the rows of h that won it, in order of texts.
  *
- * Both are bound by reading D floats for each entry from the caches.
+ * Both are bound by reading D floats for each entry from the caches. Entries whose dw is 0 are left
+ * out.
  */
 #include <omp.h>
 #include <string.h>
@@ -65,13 +66,13 @@ static void add_run(const pool_grad *p, int64_t b, int64_t first, int64_t n, con
     logit_gradients(p->weight + first, p->dw + first, p->scale, n, s->dz);
     memset(s->start, 0, (size_t)(T + 1) * sizeof(int64_t));
     for (int64_t i = 0; i < n; i++) {
-        s->start[argmax[i] + 1] += s->dz[i] != 0.0f;
+        s->start[argmax[i] + 1] += p->dw[first + i] != 0.0f;
     }
     for (int64_t t = 0; t < T; t++) {
         s->start[t + 1] += s->start[t];
     }
     for (int64_t i = 0; i < n; i++) {
-        if (s->dz[i] != 0.0f) {
+        if (p->dw[first + i] != 0.0f) {
             const int64_t at = s->start[argmax[i]]++;
 
             s->term[at] = p->term[first + i];
@@ -199,7 +200,7 @@ static void add_terms(const pool_grad *p, const float *h, int64_t v, int64_t wid
     memset(s->start, 0, (size_t)(width + 1) * sizeof(int64_t));
     for (int64_t b = 0; b < p->B; b++) {
         for (int64_t i = s->cursor[b]; i < p->row_ptr[b + 1] && p->term[i] < v + width; i++) {
-            s->start[p->term[i] - v + 1]++;
+            s->start[p->term[i] - v + 1] += p->dw[i] != 0.0f;
         }
     }
     for (int64_t j = 0; j < width; j++) {
@@ -213,10 +214,12 @@ static void add_terms(const pool_grad *p, const float *h, int64_t v, int64_t wid
 
         logit_gradients(p->weight + first, p->dw + first, p->scale, end - first, s->dz);
         for (int64_t i = first; i < end; i++) {
-            const int64_t at = s->start[p->term[i] - v]++;
+            if (p->dw[i] != 0.0f) {
+                const int64_t at = s->start[p->term[i] - v]++;
 
-            s->row[at] = p->seq_start[b] + p->argmax[i];
-            s->coefficient[at] = s->dz[i - first];
+                s->row[at] = p->seq_start[b] + p->argmax[i];
+                s->coefficient[at] = s->dz[i - first];
+            }
         }
         s->cursor[b] = end;
     }
