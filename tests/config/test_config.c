@@ -345,6 +345,7 @@ static void validation_sees_what_belongs_together(void **state)
         { "model: {path: m}\nrun: {output_dir: o, phases: [contrastive]}\ndata: {corpus: c}\n",
           CSP_ERR_CONFIG, "neither data.train nor" },
         { GOOD "data.train: t\n", CSP_ERR_CONFIG, "data.train has its own" },
+        { GOOD "data.train: t.tsv.gz\n", CSP_OK, "" },
         { GOOD "run.eval_steps: 5\n", CSP_ERR_CONFIG, "run.eval_steps is 5" },
         { GOOD "run.eval_steps: 5\ndata.dev_qrels: d\n", CSP_OK, "" },
         { GOOD "batch: {micro_batch_tokens: 191}\nadapt: {max_len: 10}\n", CSP_ERR_CONFIG,

@@ -92,7 +92,7 @@ static csp_status info_checkpoint(const char *path, const csp_hdf5 *file)
         printf("phase                 %s, %lld steps done\n", progress.phase,
                (long long)progress.step);
         if (!isnan(progress.best)) {
-            printf("best                  %s %.4f at %s step %lld\n", settings->run.metric_for_best,
+            printf("best                  %s %.4f at %s step %lld\n", progress.metric,
                    progress.best, progress.best_phase, (long long)progress.best_step);
         }
     }

@@ -2,11 +2,13 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/config_args.h"
+#include "core/memory.h"
 #include "train/trainer.h"
 
 static const csp_option options[] = {
@@ -31,8 +33,15 @@ static volatile sig_atomic_t stop_asked, save_asked;
 /* SIGTERM, SIGINT, SIGUSR2: a checkpoint at the next step, then the end; SIGINT again: at once. */
 static void on_stop(int number)
 {
+    static const char text[] =
+        "\ncsplade: stopping after this step with a checkpoint; Ctrl-C again "
+        "stops at once\n";
+
     if (number == SIGINT && stop_asked != 0) {
         _exit(130);
+    }
+    if (number == SIGINT && write(STDERR_FILENO, text, sizeof(text) - 1) < 0) {
+        /* Nobody reads: the run stops all the same. */
     }
     stop_asked = 1;
 }
@@ -59,8 +68,21 @@ static void install_handlers(void)
     install(SIGINT, on_stop);
     install(SIGUSR2, on_stop);
     install(SIGUSR1, on_save);
-    /* A file beyond the size limit is then an error of write(), which is reported, not a death. */
-    install(SIGXFSZ, SIG_IGN);
+}
+
+/* "run.resume=..." of --resume, NULL without it. Owner: the caller frees *out. */
+static csp_status resume_override(const csp_arguments *args, char **out)
+{
+    static const char key[] = "run.resume=";
+    int64_t bytes;
+
+    if (!csp_args_given(args, "resume")) {
+        return CSP_OK;
+    }
+    bytes = (int64_t)(sizeof(key) + strlen(csp_args_text(args, "resume")));
+    CSP_TRY(csp_alloc("--resume", bytes, 1, out));
+    snprintf(*out, (size_t)bytes, "%s%s", key, csp_args_text(args, "resume"));
+    return CSP_OK;
 }
 
 static csp_status run(const csp_arguments *args)
@@ -71,12 +93,11 @@ static csp_status run(const csp_arguments *args)
                             .save = &save_asked };
     csp_train_result result;
     csp_config *config = NULL;
-    char resume[1100];
+    char *resume = NULL;
     csp_status status;
 
-    snprintf(resume, sizeof(resume), "run.resume=%s",
-             csp_args_given(args, "resume") ? csp_args_text(args, "resume") : "");
-    CSP_TRY(csp_config_from_args(args, 0, csp_args_given(args, "resume") ? resume : NULL, &config));
+    CSP_TRY_GOTO(resume_override(args, &resume));
+    CSP_TRY_GOTO(csp_config_from_args(args, 0, resume, &config));
     o.backend = backends[config->device.name];
     install_handlers();
     status = csp_train(config, &o, &result);
@@ -87,6 +108,9 @@ static csp_status run(const csp_arguments *args)
                    result.best_value);
         }
     }
+
+fail:
+    free(resume);
     csp_config_free(config);
     return status;
 }

@@ -5,6 +5,7 @@
  * (TERM and NO_COLOR, which change how stderr looks and nothing of the results).
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -169,6 +170,8 @@ int main(int argc, char **argv)
 {
     csp_status status;
 
+    /* A file beyond the size limit is then an error of write(), which is reported, not a death. */
+    signal(SIGXFSZ, SIG_IGN);
     csp_backend_register("cpu", csp_cpu_open);
     status = dispatch(argc > 0 ? argc - 1 : 0, argv + 1);
 

@@ -8,35 +8,57 @@
 
 #include "core/log.h"
 
-/* Puts the overrides into the contract, each with a warning. */
+/* Puts the overrides into the contract. */
 static csp_status override_contract(const csp_arguments *args, csp_side side, csp_contract *c)
 {
     if (csp_args_given(args, "variant")) {
         CSP_TRY(csp_variant_parse(csp_args_text(args, "variant"), &c->variant));
-        csp_log(CSP_LOG_WARN, "model", "the contract's variant is overridden: %s",
-                csp_variant_name(c->variant));
     }
     if (csp_args_given(args, "max-len")) {
         const int32_t length = (int32_t)csp_args_i64(args, "max-len");
 
         *(side == CSP_SIDE_QUERY ? &c->query_max_len : &c->passage_max_len) = length;
-        csp_log(CSP_LOG_WARN, "model", "the contract's longest text is overridden: %d tokens",
-                (int)length);
     }
     if (csp_args_given(args, "prefix")) {
         CSP_TRY(
             csp_contract_set_text(side == CSP_SIDE_QUERY ? &c->query_prefix : &c->passage_prefix,
                                   csp_args_text(args, "prefix")));
-        csp_log(CSP_LOG_WARN, "model", "the contract's prefix is overridden: \"%s\"",
-                csp_args_text(args, "prefix"));
     }
     return csp_contract_check(c, "command line");
 }
 
-/* Rows that overrides may ask for, before the model is opened; 0 = as the contract says. */
-static int64_t rows_for(const csp_arguments *args)
+/* An override is said aloud: vectors of two contracts do not fit together. */
+static void say_overrides(const csp_arguments *args)
 {
-    return csp_args_given(args, "max-len") ? 2 * csp_args_i64(args, "max-len") + 3 : 0;
+    static const struct {
+        const char *option, *what;
+    } rows[] = { { "variant", "variant" }, { "max-len", "longest text" }, { "prefix", "prefix" } };
+
+    for (int i = 0; i < CSP_COUNT(rows); i++) {
+        if (csp_args_given(args, rows[i].option)) {
+            csp_log(CSP_LOG_WARN, "model", "the contract's %s is overridden by --%s", rows[i].what,
+                    rows[i].option);
+        }
+    }
+}
+
+/* Rows of the longest text under the overrides, before the model is opened; 0 = no override. */
+static csp_status rows_for(const csp_arguments *args, csp_side side, int64_t *rows)
+{
+    csp_contract contract = { 0 };
+    csp_status status;
+
+    *rows = 0;
+    if (!csp_args_given(args, "max-len") && !csp_args_given(args, "variant")) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_snapshot_contract(csp_args_text(args, "model"), &contract));
+    CSP_TRY_GOTO(override_contract(args, side, &contract));
+    *rows = csp_contract_rows(&contract);
+
+fail:
+    csp_contract_clear(&contract);
+    return status;
 }
 
 static csp_status make_meta(const csp_arguments *args, csp_side side, const csp_inference *inf,
@@ -66,9 +88,7 @@ fail:
 
 csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_inference *out)
 {
-    const csp_open_options open = { .train = CSP_TRAIN_NONE,
-                                    .base = csp_args_text(args, "base"),
-                                    .max_len = rows_for(args) };
+    csp_open_options open = { .train = CSP_TRAIN_NONE, .base = csp_args_text(args, "base") };
     const csp_encoder_options options = { .max_rows = csp_args_i64(args, "micro-batch-tokens"),
                                           .top_k = csp_args_i64(args, "top-k"),
                                           .strict = csp_args_flag(args, "strict") };
@@ -78,7 +98,9 @@ csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_infe
     memset(inf, 0, sizeof(*inf));
     CSP_TRY_GOTO(csp_backend_create(csp_args_text(args, "device"),
                                     (int)csp_args_i64(args, "threads"), &inf->be));
+    CSP_TRY_GOTO(rows_for(args, side, &open.max_len));
     CSP_TRY_GOTO(csp_snapshot_open(inf->be, csp_args_text(args, "model"), &open, &inf->opened));
+    say_overrides(args);
     CSP_TRY_GOTO(override_contract(args, side, &inf->opened.contract));
     CSP_TRY_GOTO(csp_tokenizer_from_text(inf->opened.tokenizer, inf->opened.tokenizer_bytes,
                                          "tokenizer.json", &inf->tokenizer));

@@ -108,6 +108,15 @@ static csp_status check_required(const csp_config *config)
     return CSP_OK;
 }
 
+/* Id triples (MS MARCO) name queries and documents that other files hold; JSONL has them within. */
+static bool is_triples(const char *path)
+{
+    const size_t bytes = strlen(path);
+
+    return (bytes > 4 && strcmp(path + bytes - 4, ".tsv") == 0) ||
+           (bytes > 7 && strcmp(path + bytes - 7, ".tsv.gz") == 0);
+}
+
 static csp_status check_data(const csp_config *config)
 {
     const csp_data_settings *data = &config->data;
@@ -121,7 +130,8 @@ static csp_status check_data(const csp_config *config)
         return CSP_FAIL(CSP_ERR_CONFIG, "run.phases names contrastive, but neither data.train nor "
                                         "data.corpus with data.qrels is set");
     }
-    if (data->train != NULL && (data->queries != NULL || data->qrels != NULL)) {
+    if (data->train != NULL && !is_triples(data->train) &&
+        (data->queries != NULL || data->qrels != NULL)) {
         return CSP_FAIL(CSP_ERR_CONFIG, "data.train has its own queries and judgements: leave "
                                         "data.queries and data.qrels out");
     }

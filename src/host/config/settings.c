@@ -74,7 +74,8 @@ static const csp_field data_fields[] = {
     CSP_FIELD(TYPE, negatives, CSP_FIELD_TEXT, NULL, 0, 0, "",
               "hard negatives: a line is a query id and the ids of its negatives"),
     CSP_FIELD(TYPE, train, CSP_FIELD_TEXT, NULL, 0, 0, "",
-              "in place of corpus, queries and qrels: Tevatron JSONL, texts within"),
+              "Tevatron JSONL in place of queries and qrels (and corpus, with texts within), or id "
+              "triples in .tsv beside corpus and queries"),
     CSP_FIELD(TYPE, text, CSP_FIELD_TEXTS, "", 0, 0, "",
               "files of the adaptation phase, .txt or .jsonl; [] = the texts of corpus"),
     CSP_FIELD_FREE(TYPE, dev_queries, CSP_FIELD_TEXT, NULL, 0, 0, "",

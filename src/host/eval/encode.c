@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "data/batch.h"
 #include "eval/quantize.h"
+#include "model/finite.h"
 
 /* Texts of a micro-batch: bounds the worst case of the sparse rows, TEXTS x vocabulary. */
 enum { TEXTS = 256, STANDARD_ROWS = 4096 };
@@ -21,19 +22,19 @@ struct csp_encoder {
     csp_side side;
     csp_encoded_row emit;
     void *context;
-    csp_token_list ids;     /* of one text */
-    csp_token_lists lists;  /* that wait */
+    csp_token_list ids;    /* of one text */
+    csp_token_lists lists; /* that wait */
     char *names[TEXTS];
     int64_t waiting_rows;
     int64_t done_rows;
     csp_batch batch;
     csp_run *run;
-    csp_arena step;         /* activations of one micro-batch */
-    csp_arena rows;         /* sparse rows, excluded terms */
+    csp_arena step; /* activations of one micro-batch */
+    csp_arena rows; /* sparse rows, excluded terms */
     csp_tensor exclude;
     csp_sparse w;
     int64_t row_ptr[TEXTS + 1];
-    int32_t *term;          /* host copies of a micro-batch's rows */
+    int32_t *term; /* host copies of a micro-batch's rows */
     float *weight;
     int64_t host_room;
 };
@@ -73,8 +74,8 @@ static csp_status fill_exclude(csp_encoder *e)
 }
 
 /* Device tensors of a packed batch, then the run's; on a ruler this measures. */
-static csp_status place_step(csp_encoder *e, int64_t B, int64_t N, csp_arena *arena,
-                             csp_pack *pack, csp_tensor *keep)
+static csp_status place_step(csp_encoder *e, int64_t B, int64_t N, csp_arena *arena, csp_pack *pack,
+                             csp_tensor *keep)
 {
     const int64_t starts[] = { B + 1 };
 
@@ -110,7 +111,7 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
     CSP_TRY_GOTO(csp_run_create(model->params, CSP_KEEP_NOTHING, &e->run));
     CSP_TRY_GOTO(place_step(e, TEXTS, e->options.max_rows, &ruler, &pack, &keep));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->step));
-    ruler = (csp_arena){ 0 };
+    ruler = (csp_arena) { 0 };
     CSP_TRY_GOTO(place_rows(e, &ruler));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->rows));
     CSP_TRY_GOTO(place_rows(e, &e->rows));
@@ -158,13 +159,30 @@ void csp_encoder_target(csp_encoder *e, csp_side side, csp_encoded_row emit, voi
     e->context = context;
 }
 
+/* Pooling passes over a NaN, so the text that has one is named here. */
+static csp_status check_hidden(const csp_encoder *e)
+{
+    int64_t row, text = 0;
+    char parameter[CSP_PARAM_NAME_BYTES + 32];
+
+    CSP_TRY(csp_run_find_bad_row(e->model, e->run, &row));
+    if (row < 0) {
+        return CSP_OK;
+    }
+    while (text + 1 < e->batch.B && e->batch.seq_start[text + 1] <= row) {
+        text++;
+    }
+    csp_model_say_bad_parameter(e->model, parameter, sizeof(parameter));
+    return CSP_FAIL(CSP_ERR_NUMERIC, "text %s: its hidden states are not finite%s", e->names[text],
+                    parameter);
+}
+
 /* Runs the waiting texts through the model; the rows are in e->w. */
 static csp_status compute(csp_encoder *e)
 {
-    const csp_head head =
-        csp_model_head(e->model, (float)e->contract->logit_scale,
-                       e->contract->pooling == CSP_POOLING_SUM ? CSP_POOL_SUM : CSP_POOL_MAX,
-                       &e->exclude);
+    const csp_head head = csp_model_head(
+        e->model, (float)e->contract->logit_scale,
+        e->contract->pooling == CSP_POOLING_SUM ? CSP_POOL_SUM : CSP_POOL_MAX, &e->exclude);
     const csp_pass pass = { .causal = e->contract->variant != CSP_VARIANT_BI };
     csp_pack pack;
     csp_tensor keep;
@@ -176,7 +194,11 @@ static csp_status compute(csp_encoder *e)
     CSP_TRY(csp_backend_upload(e->be, e->batch.seq_start, &pack.seq_start));
     CSP_TRY(csp_backend_upload(e->be, e->batch.keep, &keep));
     pack.longest = e->batch.max_len;
-    CSP_TRY(csp_model_fwd(e->model, &pack, &pass, e->run));
+    /* Empty texts alone make no rows: there is nothing to run, and their vectors are empty. */
+    if (e->batch.N > 0) {
+        CSP_TRY(csp_model_fwd(e->model, &pack, &pass, e->run));
+        CSP_TRY(check_hidden(e));
+    }
     CSP_TRY(csp_sparse_pool_fwd(e->be, &head, &e->run->h, &pack.seq_start, &keep, 0, &e->w));
     e->done_rows += e->batch.N;
     return CSP_OK;
@@ -205,8 +227,8 @@ static csp_status fetch(csp_encoder *e)
 
 csp_status csp_encoder_flush(csp_encoder *e)
 {
-    const int64_t cut = e->options.top_k >= 0 ? e->options.top_k
-                                              : csp_contract_top_k(e->contract, e->side);
+    const int64_t cut =
+        e->options.top_k >= 0 ? e->options.top_k : csp_contract_top_k(e->contract, e->side);
 
     if (e->lists.count == 0) {
         return CSP_OK;
@@ -259,6 +281,12 @@ const csp_text_counts *csp_encoder_counts(const csp_encoder *e, csp_side side)
 int64_t csp_encoder_rows(const csp_encoder *e)
 {
     return e->done_rows;
+}
+
+void csp_encoder_bits(const csp_encoder *e, int *threads, int64_t *max_rows)
+{
+    *threads = e->be->threads;
+    *max_rows = e->options.max_rows;
 }
 
 csp_status csp_vectors_build_row(void *context, const char *id, int64_t nnz, const int32_t *term,

@@ -41,7 +41,7 @@ void csp_encoder_target(csp_encoder *e, csp_side side, csp_encoded_row emit, voi
  * Adds a text. Rows come out when enough texts wait, and at csp_encoder_flush.
  *
  * Errors: CSP_ERR_DATA (invalid UTF-8; where strict, an empty or over-long text), CSP_ERR_MEMORY,
- *         CSP_ERR_NUMERIC (a weight that is not finite), and those of emit.
+ *         CSP_ERR_NUMERIC (hidden states or a weight not finite: names the text), and those of emit.
  */
 CSP_CHECKED csp_status csp_encoder_add(csp_encoder *e, const char *id, const char *text,
                                        int64_t bytes);
@@ -52,6 +52,9 @@ const csp_text_counts *csp_encoder_counts(const csp_encoder *e, csp_side side);
 
 /* Token rows computed so far. */
 int64_t csp_encoder_rows(const csp_encoder *e);
+
+/* What decides the last bits of weights beside the model: the same of both, the same bits. */
+void csp_encoder_bits(const csp_encoder *e, int *threads, int64_t *max_rows);
 
 /* Rows collected in memory: pass csp_vectors_build_row as emit and the build as context. */
 typedef struct csp_vectors_build {

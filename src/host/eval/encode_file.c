@@ -1,12 +1,15 @@
 /* encode_file.c - parts of PART_ROWS texts, each final when it is complete, joined at the end. */
 #include "eval/encode_file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <xxhash.h>
 
 #include "core/log.h"
 #include "core/memory.h"
@@ -18,9 +21,11 @@ enum { PART_ROWS = 8192, NAME_BYTES = 32, PLAN_LIMIT = 1 << 24 };
 typedef struct part_state {
     const csp_encode_file_options *options;
     csp_encode_file_report *report;
-    char *folder;                  /* OUTPUT.parts */
-    int64_t first, last;           /* rows of the input that are this shard's */
-    csp_vectors_writer *writer;    /* of the part or output being written */
+    char *folder; /* OUTPUT.parts */
+    csp_file_lock *lock;
+    uint64_t texts_hash;        /* of all ids and texts of the input */
+    int64_t first, last;        /* rows of the input that are this shard's */
+    csp_vectors_writer *writer; /* of the part or output being written */
     int64_t terms;
 } part_state;
 
@@ -39,25 +44,32 @@ static const char *side_name(csp_side side)
 
 static csp_status open_texts(const csp_encode_file_options *o, bool ids, csp_texts **out)
 {
-    const csp_texts_options options = { .side = o->side,
-                                        .strict = o->strict,
-                                        .without_ids = !ids,
-                                        .separator = o->separator };
+    const csp_texts_options options = {
+        .side = o->side, .strict = o->strict, .without_ids = !ids, .separator = o->separator
+    };
 
     return csp_texts_open(o->input, &options, out);
 }
 
-static csp_status count_texts(const csp_encode_file_options *o, int64_t *count)
+/* Counts the texts, and hashes them: parts of other texts must not be taken for ours. */
+static csp_status count_texts(const csp_encode_file_options *o, int64_t *count, uint64_t *hash)
 {
     csp_texts *texts = NULL;
     csp_text_row row;
+    uint64_t sum = 0;
     csp_status status;
 
     CSP_TRY(open_texts(o, true, &texts));
-    do {
+    for (;;) {
         CSP_TRY_GOTO(csp_texts_next(texts, &row));
-    } while (row.text != NULL);
+        if (row.text == NULL) {
+            break;
+        }
+        sum = XXH3_64bits_withSeed(row.id, strlen(row.id), sum);
+        sum = XXH3_64bits_withSeed(row.text, (size_t)row.bytes, sum);
+    }
     *count = csp_texts_count(texts);
+    *hash = sum;
 
 fail:
     csp_texts_close(texts);
@@ -72,41 +84,97 @@ static csp_status part_path(const part_state *p, int64_t part, char **out)
     return csp_file_join(p->folder, name, out);
 }
 
-/* Removes the parts folder with everything we put there. */
-static csp_status remove_parts(const part_state *p, int64_t parts)
+/* Removes what this program puts into the folder, but for the lock. */
+static csp_status empty_folder(const part_state *p)
 {
+    DIR *folder = opendir(p->folder);
     csp_status status = CSP_OK;
-    char *path = NULL;
 
-    for (int64_t i = 0; i < parts; i++) {
-        CSP_TRY(part_path(p, i, &path));
-        (void)unlink(path);
+    if (folder == NULL) {
+        return CSP_OK;
+    }
+    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        char *path = NULL;
+
+        if (strncmp(entry->d_name, "part-", 5) != 0 &&
+            strncmp(entry->d_name, "plan.json", 9) != 0) {
+            continue;
+        }
+        CSP_TRY_GOTO(csp_file_join(p->folder, entry->d_name, &path));
+        if (unlink(path) != 0) {
+            csp_log(CSP_LOG_WARN, "encode", "%s: cannot be removed: %s", path, strerror(errno));
+        }
         free(path);
     }
-    CSP_TRY(csp_file_join(p->folder, "plan.json", &path));
+
+fail:
+    closedir(folder);
+    return status;
+}
+
+/* The folder itself, when the output is there. */
+static csp_status remove_folder(part_state *p)
+{
+    char *path = NULL;
+
+    CSP_TRY(empty_folder(p));
+    CSP_TRY(csp_file_join(p->folder, "lock", &path));
     (void)unlink(path);
     free(path);
     if (rmdir(p->folder) != 0 && errno != ENOENT) {
         csp_log(CSP_LOG_WARN, "encode", "%s: cannot be removed: %s", p->folder, strerror(errno));
     }
+    return CSP_OK;
+}
+
+static csp_status take_folder(part_state *p)
+{
+    char *path = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_file_make_dirs(p->folder));
+    CSP_TRY_GOTO(csp_file_join(p->folder, "lock", &path));
+    CSP_TRY_GOTO(csp_file_lock_take(path, &p->lock));
+    csp_file_remove_leftovers(p->folder);
+
+fail:
+    free(path);
     return status;
 }
 
-/* Makes the folder belong to this plan; parts of another one are removed. */
-static csp_status settle_plan(const part_state *p, int64_t parts)
+static csp_status plan_text(const part_state *p, const csp_encoder *encoder, char **out)
 {
-    char *path = NULL, *old = NULL, *plan = NULL;
-    int64_t bytes;
+    const csp_encode_file_options *o = p->options;
     size_t size = 0;
-    FILE *stream = open_memstream(&plan, &size);
-    csp_status status;
+    FILE *stream = open_memstream(out, &size);
+    int64_t max_rows;
+    int threads;
 
     if (stream == NULL) {
         return CSP_FAIL(CSP_ERR_MEMORY, "encode: no memory");
     }
-    fprintf(stream, "{\"first\": %lld, \"last\": %lld, \"part_rows\": %d, \"meta\": %s}\n",
-            (long long)p->first, (long long)p->last, PART_ROWS, p->options->meta);
-    fclose(stream);
+    csp_encoder_bits(encoder, &threads, &max_rows);
+    fprintf(stream,
+            "{\"first\": %lld, \"last\": %lld, \"part_rows\": %d, \"threads\": %d, "
+            "\"micro_batch_tokens\": %lld, \"texts\": \"%016llx\", \"meta\": %s}\n",
+            (long long)p->first, (long long)p->last, PART_ROWS, threads, (long long)max_rows,
+            (unsigned long long)p->texts_hash, o->meta);
+    if (fclose(stream) != 0) {
+        free(*out);
+        *out = NULL;
+        return CSP_FAIL(CSP_ERR_MEMORY, "encode: no memory");
+    }
+    return CSP_OK;
+}
+
+/* Makes the folder belong to this plan; parts of another one are removed. */
+static csp_status settle_plan(const part_state *p, const csp_encoder *encoder)
+{
+    char *path = NULL, *old = NULL, *plan = NULL;
+    int64_t bytes;
+    csp_status status;
+
+    CSP_TRY_GOTO(plan_text(p, encoder, &plan));
     CSP_TRY_GOTO(csp_file_join(p->folder, "plan.json", &path));
     if (csp_file_exists(path)) {
         CSP_TRY_GOTO(csp_file_read(path, PLAN_LIMIT, &old, &bytes));
@@ -115,9 +183,8 @@ static csp_status settle_plan(const part_state *p, int64_t parts)
         }
         csp_log(CSP_LOG_WARN, "encode", "%s holds parts of another encoding: begun anew",
                 p->folder);
-        CSP_TRY_GOTO(remove_parts(p, parts + 1000));
     }
-    CSP_TRY_GOTO(csp_file_make_dirs(p->folder));
+    CSP_TRY_GOTO(empty_folder(p));
     status = csp_file_write(path, plan, (int64_t)strlen(plan));
 
 fail:
@@ -241,7 +308,7 @@ static csp_status join_parts(part_state *p, int64_t parts)
     status = csp_vectors_commit(p->writer);
     p->writer = NULL;
     if (status == CSP_OK) {
-        status = remove_parts(p, parts);
+        status = remove_folder(p);
     }
 
 fail:
@@ -270,13 +337,17 @@ csp_status csp_encode_file(csp_encoder *encoder, const csp_encode_file_options *
     csp_status status;
 
     memset(report, 0, sizeof(*report));
-    CSP_TRY(count_texts(o, &total));
+    if (strcmp(o->input, "-") == 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "encode: standard input cannot be read twice: give a file");
+    }
+    CSP_TRY(count_texts(o, &total, &p.texts_hash));
     p.first = total / o->shards * o->shard + total % o->shards * o->shard / o->shards;
     p.last = total / o->shards * (o->shard + 1) + total % o->shards * (o->shard + 1) / o->shards;
     parts = (p.last - p.first + PART_ROWS - 1) / PART_ROWS;
     CSP_TRY(csp_alloc("encode", (int64_t)strlen(o->output) + 8, 1, &p.folder));
     snprintf(p.folder, strlen(o->output) + 8, "%s.parts", o->output);
-    CSP_TRY_GOTO(settle_plan(&p, parts));
+    CSP_TRY_GOTO(take_folder(&p));
+    CSP_TRY_GOTO(settle_plan(&p, encoder));
     CSP_TRY_GOTO(open_texts(o, true, &texts));
     CSP_TRY_GOTO(skip(texts, p.first));
     for (int64_t i = 0; i < parts; i++) {
@@ -284,13 +355,14 @@ csp_status csp_encode_file(csp_encoder *encoder, const csp_encode_file_options *
 
         CSP_TRY_GOTO(do_part(&p, encoder, texts, i, left < PART_ROWS ? left : PART_ROWS));
     }
-    csp_log_progress(NULL);
     CSP_TRY_GOTO(join_parts(&p, parts));
     report->mean_terms = report->rows > 0 ? (double)p.terms / (double)report->rows : 0.0;
     report->token_rows = csp_encoder_rows(encoder);
 
 fail:
+    csp_log_progress(NULL);
     csp_texts_close(texts);
+    csp_file_lock_release(p.lock);
     free(p.folder);
     return status;
 }

@@ -7,6 +7,7 @@
 
 #include <xxhash.h>
 
+#include "core/log.h"
 #include "core/memory.h"
 #include "io/file.h"
 #include "model/weights.h"
@@ -95,6 +96,7 @@ static csp_status write_lora_settings(csp_hdf5 *file, const csp_snapshot *s)
 
     CSP_TRY(csp_hdf5_set_text(file, "/", "base_path", s->base_path));
     CSP_TRY(csp_hdf5_set_text(file, "/", "base_hash", s->base_hash));
+    CSP_TRY(csp_hdf5_set_i64(file, "/", "base_in_run", s->base_in_run ? 1 : 0));
     CSP_TRY(csp_hdf5_set_i64(file, "/", "lora_r", lora->R));
     CSP_TRY(csp_hdf5_set_f64(file, "/", "lora_alpha", lora->alpha));
     CSP_TRY(csp_hdf5_set_f64(file, "/", "lora_dropout", lora->dropout));
@@ -129,10 +131,9 @@ fail:
     return status;
 }
 
-/* Reads all datasets of the kind the checkpoint holds into a model of the right shapes. */
-static csp_status read_rows(const csp_hdf5 *file, const char *path, csp_model *model)
+/* Reads the adapters, or all other datasets, into a model of the right shapes. */
+static csp_status read_rows(const csp_hdf5 *file, const char *path, bool lora, csp_model *model)
 {
-    const bool lora = model->params->lora.R > 0;
     csp_status status = CSP_OK;
     float *values = NULL;
     char name[CSP_PARAM_NAME_BYTES + 16], got[96], want[96];
@@ -162,12 +163,26 @@ fail:
     return status;
 }
 
-static csp_status read_lora_settings(const csp_hdf5 *file, csp_opened *o, csp_lora *lora)
+/* "x/checkpoints/adapt-1.h5", "merged" -> "x/checkpoints/../merged". Owner: the caller frees *out. */
+static csp_status path_in_run(const char *checkpoint, const char *name, char **out)
+{
+    const char *slash = strrchr(checkpoint, '/');
+    const int folder = slash != NULL ? (int)(slash - checkpoint) + 1 : 0;
+    const size_t bytes = strlen(checkpoint) + strlen(name) + 8;
+
+    CSP_TRY(csp_alloc(checkpoint, (int64_t)bytes, 1, out));
+    snprintf(*out, bytes, "%.*s../%s", folder, checkpoint, name);
+    return CSP_OK;
+}
+
+static csp_status read_lora_settings(const csp_hdf5 *file, const char *path, csp_opened *o,
+                                     csp_lora *lora)
 {
     char *hash = NULL;
-    int64_t rslora, targets;
+    int64_t rslora, targets, in_run;
 
     CSP_TRY(csp_hdf5_get_text(file, "/", "base_path", &o->base_path));
+    CSP_TRY(csp_hdf5_get_i64(file, "/", "base_in_run", &in_run));
     CSP_TRY(csp_hdf5_get_i64(file, "/", "lora_r", &lora->R));
     CSP_TRY(csp_hdf5_get_f64(file, "/", "lora_alpha", &lora->alpha));
     CSP_TRY(csp_hdf5_get_f64(file, "/", "lora_dropout", &lora->dropout));
@@ -178,7 +193,10 @@ static csp_status read_lora_settings(const csp_hdf5 *file, csp_opened *o, csp_lo
     lora->targets = (uint32_t)targets;
     snprintf(o->base_hash, sizeof(o->base_hash), "%s", hash);
     free(hash);
-    return CSP_OK;
+    o->base_in_run = in_run != 0;
+    CSP_TRY(csp_lora_check(lora, path));
+    return o->base_in_run ? path_in_run(path, o->base_path, &o->base_found)
+                          : csp_strdup(path, o->base_path, &o->base_found);
 }
 
 static csp_status check_format(const csp_hdf5 *file, const char *path)
@@ -206,7 +224,7 @@ static csp_status check_format(const csp_hdf5 *file, const char *path)
 static csp_status read_head(const csp_hdf5 *file, const char *path, csp_opened *o,
                             csp_model_config *config)
 {
-    char *text = NULL;
+    char *text = NULL, shape[96];
     csp_tensor tokenizer;
     csp_status status;
 
@@ -217,6 +235,11 @@ static csp_status read_head(const csp_hdf5 *file, const char *path, csp_opened *
     CSP_TRY_GOTO(csp_hdf5_get_text(file, "/", "config_json", &text));
     CSP_TRY_GOTO(csp_model_config_parse(text, (int64_t)strlen(text), path, config));
     CSP_TRY_GOTO(csp_hdf5_describe(file, "/tokenizer", &tokenizer));
+    if (tokenizer.dtype != CSP_U8 || tokenizer.ndim != 1 || tokenizer.dim[0] > TOKENIZER_LIMIT) {
+        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: /tokenizer is %s, not at most %d bytes", path,
+                          csp_tensor_describe(&tokenizer, shape, sizeof(shape)), TOKENIZER_LIMIT);
+        goto fail;
+    }
     CSP_TRY_GOTO(csp_alloc(path, csp_tensor_count(&tokenizer) + 1, 1, &o->tokenizer));
     tokenizer.data = o->tokenizer;
     o->tokenizer_bytes = csp_tensor_count(&tokenizer);
@@ -228,38 +251,120 @@ fail:
     return status;
 }
 
+/* What is to be trained against the adapter that is there; its dropout may change. */
+static csp_status settle_lora(const csp_open_options *options, const char *path, csp_lora *lora)
+{
+    const csp_lora *want = options->lora;
+
+    if (options->train == CSP_TRAIN_FULL) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "%s holds an adapter: full fine-tuning starts from whole weights (merge it "
+                        "with csplade export, or set lora)",
+                        path);
+    }
+    if (want == NULL) {
+        return CSP_OK;
+    }
+    if (want->R != lora->R || csp_lora_scale(want) != csp_lora_scale(lora)) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "%s: its adapter has r %lld and scale %g, lora r %lld and %g", path,
+                        (long long)lora->R, (double)csp_lora_scale(lora), (long long)want->R,
+                        (double)csp_lora_scale(want));
+    }
+    if (want->targets != lora->targets) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "%s: its adapter is not of lora.target_modules", path);
+    }
+    lora->dropout = want->dropout;
+    return CSP_OK;
+}
+
+/* The frozen weights from a checkpoint of full fine-tuning. */
+static csp_status read_base(const char *path, csp_model *model)
+{
+    csp_hdf5 *file = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_hdf5_open(path, &file));
+    CSP_TRY_GOTO(check_format(file, path));
+    if (csp_hdf5_has_attribute(file, "/", "base_path")) {
+        status = CSP_FAIL(CSP_ERR_FORMAT, "%s holds an adapter itself: it is no base", path);
+        goto fail;
+    }
+    status = read_rows(file, path, false, model);
+
+fail:
+    csp_hdf5_close(file);
+    return status;
+}
+
+/* The base below an adapter is the one it was trained on. */
+static csp_status check_base(const char *path, const char *base, const csp_opened *o)
+{
+    char hash[CSP_HASH_TEXT_BYTES];
+
+    CSP_TRY(csp_snapshot_hash(o->model, false, hash));
+    if (strcmp(hash, o->base_hash) != 0) {
+        return CSP_FAIL(CSP_ERR_FORMAT,
+                        "%s: its adapter belongs to a base model with hash %s, but %s has %s", path,
+                        o->base_hash, base, hash);
+    }
+    return CSP_OK;
+}
+
+/* An adapter over its base. */
+static csp_status open_adapter(csp_backend *be, const csp_hdf5 *file, const char *path,
+                               const csp_open_options *options, csp_model_options *m, csp_opened *o)
+{
+    const char *base;
+
+    CSP_TRY(read_lora_settings(file, path, o, &m->lora));
+    CSP_TRY(settle_lora(options, path, &m->lora));
+    base = options->base != NULL ? options->base : o->base_found;
+    m->dir = csp_file_is_dir(base) || !csp_file_exists(base) ? base : NULL;
+    m->blank = m->dir == NULL;
+    CSP_TRY(csp_model_create(be, m, &o->model));
+    if (m->dir == NULL) {
+        CSP_TRY(read_base(base, o->model));
+    }
+    CSP_TRY(check_base(path, base, o));
+    return read_rows(file, path, true, o->model);
+}
+
+/* Whole weights; with new adapters over them where lora asks for some. */
+static csp_status open_weights(csp_backend *be, const csp_hdf5 *file, const char *path,
+                               const csp_open_options *options, csp_model_options *m, csp_opened *o)
+{
+    m->blank = true;
+    if (options->train == CSP_TRAIN_LORA && options->lora != NULL) {
+        m->lora = *options->lora;
+    }
+    CSP_TRY(csp_model_create(be, m, &o->model));
+    CSP_TRY(read_rows(file, path, false, o->model));
+    if (m->lora.R > 0) {
+        CSP_TRY(csp_weights_init_lora(be, o->model->params, options->seed));
+        CSP_TRY(csp_snapshot_hash(o->model, false, o->base_hash));
+        CSP_TRY(csp_strdup(path, path, &o->base_path));
+        CSP_TRY(csp_strdup(path, path, &o->base_found));
+    }
+    return CSP_OK;
+}
+
 static csp_status open_checkpoint(csp_backend *be, const char *path,
                                   const csp_open_options *options, csp_opened *o)
 {
-    csp_model_options m = { 0 };
+    csp_model_options m = { .train = options->train };
     csp_model_config config;
     csp_hdf5 *file = NULL;
-    char hash[CSP_HASH_TEXT_BYTES];
     csp_status status;
 
     CSP_TRY(csp_hdf5_open(path, &file));
     CSP_TRY_GOTO(check_format(file, path));
     CSP_TRY_GOTO(read_head(file, path, o, &config));
     m.config = &config;
-    m.train = options->train;
-    m.blank = true;
     m.max_len = options->max_len > 0 ? options->max_len : csp_contract_rows(&o->contract);
-    if (csp_hdf5_has_attribute(file, "/", "base_path")) {
-        CSP_TRY_GOTO(read_lora_settings(file, o, &m.lora));
-        m.dir = options->base != NULL ? options->base : o->base_path;
-        m.blank = false;
-    }
-    CSP_TRY_GOTO(csp_model_create(be, &m, &o->model));
-    if (m.lora.R > 0) {
-        CSP_TRY_GOTO(csp_snapshot_hash(o->model, false, hash));
-        if (strcmp(hash, o->base_hash) != 0) {
-            status = CSP_FAIL(CSP_ERR_FORMAT,
-                              "%s: its adapter belongs to a base model with hash %s, but %s has %s",
-                              path, o->base_hash, m.dir, hash);
-            goto fail;
-        }
-    }
-    status = read_rows(file, path, o->model);
+    status = csp_hdf5_has_attribute(file, "/", "base_path")
+                 ? open_adapter(be, file, path, options, &m, o)
+                 : open_weights(be, file, path, options, &m, o);
 
 fail:
     csp_hdf5_close(file);
@@ -275,6 +380,10 @@ static csp_status read_contract_file(const char *dir, csp_contract *out)
     CSP_TRY_GOTO(csp_file_join(dir, "csplade.json", &path));
     if (!csp_file_exists(path)) {
         status = csp_contract_init(out);
+        csp_log(CSP_LOG_WARN, "model",
+                "%s has no csplade.json: the standard contract is taken (causal, \"query: \" and "
+                "\"passage: \", 192 tokens, no BOS)",
+                dir);
         goto fail;
     }
     CSP_TRY_GOTO(csp_file_read(path, CONTRACT_LIMIT, &text, &bytes));
@@ -296,7 +405,6 @@ static csp_status open_folder(csp_backend *be, const char *dir, const csp_open_o
     CSP_TRY_GOTO(csp_file_join(dir, "tokenizer.json", &path));
     CSP_TRY_GOTO(csp_file_read(path, TOKENIZER_LIMIT, &o->tokenizer, &o->tokenizer_bytes));
     CSP_TRY_GOTO(read_contract_file(dir, &o->contract));
-    CSP_TRY_GOTO(csp_strdup(dir, "", &o->base_path));
     m.dir = dir;
     m.train = options->train;
     m.max_len = options->max_len > 0 ? options->max_len : csp_contract_rows(&o->contract);
@@ -314,19 +422,37 @@ csp_status csp_snapshot_open(csp_backend *be, const char *path, const csp_open_o
     csp_status status = csp_file_is_dir(path) ? open_folder(be, path, options, &o)
                                               : open_checkpoint(be, path, options, &o);
 
-    if (status != CSP_OK) {
-        csp_opened_clear(&o);
-        return status;
-    }
+    CSP_TRY_GOTO(status);
     if (o.base_path == NULL) {
-        status = csp_strdup(path, "", &o.base_path);
-        if (status != CSP_OK) {
-            csp_opened_clear(&o);
-            return status;
-        }
+        CSP_TRY_GOTO(csp_strdup(path, "", &o.base_path));
+        CSP_TRY_GOTO(csp_strdup(path, "", &o.base_found));
     }
     *out = o;
     return CSP_OK;
+
+fail:
+    csp_opened_clear(&o);
+    return status;
+}
+
+csp_status csp_snapshot_contract(const char *path, csp_contract *out)
+{
+    csp_hdf5 *file = NULL;
+    char *text = NULL;
+    csp_status status;
+
+    if (csp_file_is_dir(path)) {
+        return read_contract_file(path, out);
+    }
+    CSP_TRY(csp_hdf5_open(path, &file));
+    CSP_TRY_GOTO(check_format(file, path));
+    CSP_TRY_GOTO(csp_hdf5_get_text(file, "/", "contract_json", &text));
+    status = csp_contract_from_json(text, path, out);
+
+fail:
+    csp_hdf5_close(file);
+    free(text);
+    return status;
 }
 
 void csp_opened_clear(csp_opened *o)
@@ -335,5 +461,6 @@ void csp_opened_clear(csp_opened *o)
     csp_contract_clear(&o->contract);
     free(o->tokenizer);
     free(o->base_path);
+    free(o->base_found);
     memset(o, 0, sizeof(*o));
 }

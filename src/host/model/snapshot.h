@@ -10,8 +10,11 @@
  *     / tokenizer          (bytes) u8: tokenizer.json, byte for byte
  *     /model/<hf name>     every parameter, f32                    full fine-tuning
  *     /lora/<peft name>    adapters, f32                           LoRA
- *     / base_path, base_hash, lora_r, lora_alpha, lora_dropout, lora_rslora, lora_targets   LoRA
+ *     / base_path, base_hash, base_in_run, lora_r, lora_alpha, lora_dropout, lora_rslora,
+ *       lora_targets                                                   LoRA
  *
+ * base_path is a Hugging Face folder, or a checkpoint of full fine-tuning. With base_in_run = 1 it
+ * is relative to the run's folder, the one above the checkpoint's own; else as the config says.
  * base_hash is xxh3-128 over the base's values in table order: another base is refused.
  */
 #pragma once
@@ -28,6 +31,7 @@ typedef struct csp_snapshot {
     const char *tokenizer; /* tokenizer.json                          */
     int64_t tokenizer_bytes;
     const char *base_path; /* of LoRA: where the frozen weights are    */
+    bool base_in_run;      /* base_path is relative to the run's folder */
     const char *base_hash; /* of LoRA: csp_snapshot_hash of the base   */
 } csp_snapshot;
 
@@ -48,7 +52,9 @@ typedef struct csp_opened {
     csp_contract contract;
     char *tokenizer; /* tokenizer.json, NUL-terminated */
     int64_t tokenizer_bytes;
-    char *base_path; /* "" unless LoRA                 */
+    char *base_path;  /* as stored; "" unless LoRA                  */
+    char *base_found; /* where that is from here; "" unless LoRA    */
+    bool base_in_run;
     char base_hash[CSP_HASH_TEXT_BYTES];
 } csp_opened;
 
@@ -56,6 +62,10 @@ typedef struct csp_open_options {
     csp_train_mode train; /* NONE to encode; else what the checkpoint was trained as           */
     const char *base;     /* overrides the base_path of a LoRA checkpoint; NULL: as it says    */
     int64_t max_len;      /* rows of the longest text; 0 = what the contract asks for          */
+    const csp_lora *lora; /* with CSP_TRAIN_LORA, else NULL: what is to be trained. A checkpoint
+                             without adapters gets new ones; those of another one must agree in
+                             all but the dropout, which is taken from here                     */
+    uint64_t seed;        /* of new adapters                                                   */
 } csp_open_options;
 
 /*
@@ -63,11 +73,15 @@ typedef struct csp_open_options {
  * tokenizer.json and, where csplade wrote it, csplade.json (else the standard contract).
  *
  * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (a format_version this program does not know is named; so is a
- *         base whose hash differs), and those of csp_model_create.
+ *         base whose hash differs), CSP_ERR_CONFIG (train and lora do not fit what is there), and
+ *         those of csp_model_create.
  */
 CSP_CHECKED csp_status csp_snapshot_open(csp_backend *be, const char *path,
                                          const csp_open_options *options, csp_opened *out);
 void csp_opened_clear(csp_opened *opened);
+
+/* The text contract of the same, without its weights. Owner: csp_contract_clear. */
+CSP_CHECKED csp_status csp_snapshot_contract(const char *path, csp_contract *out);
 
 /* Rows of the longest text under a contract: both copies of an echo, BOS and EOS included. */
 int64_t csp_contract_rows(const csp_contract *contract);

@@ -32,8 +32,8 @@ csp_status csp_adapt_create(csp_backend *be, const csp_model *model, const csp_c
     a->contract = contract;
     a->options = *options;
     /* Budget 0: a micro-batch is finished before the next begins, so one is ever in memory. */
-    CSP_TRY_GOTO(csp_chunked_create(be, model, contract, options->max_rows, options->max_len, 0,
-                                    options->recompute, &a->chunks));
+    CSP_TRY_GOTO(csp_chunked_create(be, model, contract, options->max_rows, options->max_len,
+                                    options->texts, 0, options->recompute, &a->chunks));
     CSP_TRY_GOTO(csp_exclude_tensor(be, contract, V, &ruler, &a->exclude));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &a->keep));
     CSP_TRY_GOTO(csp_exclude_tensor(be, contract, V, &a->keep, &a->exclude));
@@ -86,8 +86,9 @@ csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const csp_p
 
         a->chunks->step.used = 0;
         CSP_TRY(csp_chunked_fwd(a->chunks, i, pass));
-        args.head = csp_model_head(a->model, (float)a->contract->logit_scale, CSP_POOL_MAX,
-                                   &a->exclude);
+        CSP_TRY(csp_chunked_check(a->chunks, i, "adapt", m->step));
+        args.head =
+            csp_model_head(a->model, (float)a->contract->logit_scale, CSP_POOL_MAX, &a->exclude);
         args.h = chunk->run->h;
         args.target = chunk->target;
         args.dh = backward ? chunk->run->dh : csp_tensor_none();
@@ -96,7 +97,7 @@ csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const csp_p
         sums[0] += loss[0];
         sums[1] += loss[1];
         if (backward) {
-            CSP_TRY(csp_model_bwd(a->model, &chunk->pack, pass, chunk->run));
+            CSP_TRY(csp_chunked_bwd(a->chunks, i, pass));
         }
     }
     m->clm = sums[0] / (double)predicted;
@@ -105,7 +106,7 @@ csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const csp_p
     m->tokens = (double)csp_chunked_rows(a->chunks);
     a->flop = count_flop(a, backward);
     if (!isfinite(m->loss)) {
-        return CSP_FAIL(CSP_ERR_NUMERIC, "step %lld: the loss is not finite: clm %g, relu %g",
+        return CSP_FAIL(CSP_ERR_NUMERIC, "adapt step %lld: the loss is not finite: clm %g, relu %g",
                         (long long)m->step, m->clm, m->relu);
     }
     return CSP_OK;

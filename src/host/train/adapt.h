@@ -15,8 +15,9 @@
 typedef struct csp_adapt csp_adapt;
 
 typedef struct csp_adapt_options {
-    int64_t max_rows;   /* of a micro-batch                      */
-    int64_t max_len;    /* rows of the longest text              */
+    int64_t max_rows; /* of a micro-batch                      */
+    int64_t max_len;  /* rows of the longest text              */
+    int64_t texts;    /* of a step, at most                    */
     bool recompute;
     double lambda_relu;
 } csp_adapt_options;

@@ -4,13 +4,13 @@
  * Beside the model's part (model/snapshot.h):
  *
  *     /optim/m/<name>, /optim/v/<name>   moments of every trained tensor, f32
- *     / config_yaml                      (bytes) u8: the resolved config
- *     /progress                          attributes: phase, phase_index, step (done in the phase),
- *                                        next_example (position in the data), threads,
- *                                        micro_batch_tokens, best, best_step, best_phase, seed
+ *     / config_yaml                      (bytes) u8: every setting that decides the result
+ *                                        (csp_config_meaning; RUN/config.yaml has the others too)
+ *     /progress                          attributes: the members of csp_progress
  *
  * Files are RUN/checkpoints/<phase>-<step, 8 digits>.h5 and LATEST names the newest. Nothing in them
- * depends on wall time: the same run gives the same bytes. No generator state exists to be stored.
+ * depends on wall time or on where the run's folder is: the same run gives the same bytes. No
+ * generator state exists to be stored.
  */
 #pragma once
 
@@ -18,24 +18,28 @@
 #include "model/snapshot.h"
 
 typedef struct csp_progress {
-    int phase_index;            /* in run.phases                                        */
+    int phase_index; /* in run.phases                                        */
     char phase[32];
     int64_t step;               /* optimizer steps done in this phase                   */
     int64_t next_example;       /* of the data of this phase; a function of step        */
     int64_t threads;            /* of the CPU backend: they set the order of additions  */
-    int64_t micro_batch_tokens; /* as planned, so does this                             */
-    double best;                /* best value of run.metric_for_best so far, NaN = none */
+    int64_t micro_batch_tokens; /* as planned where none is set: so does this           */
+    int64_t examples;           /* of the data, 0 without the phase that reads them:    */
+    int64_t documents;          /* a run goes on only with as many                      */
+    int64_t texts;
+    char metric[32]; /* run.metric_for_best of the next three                */
+    double best;     /* best value so far, NaN = none                        */
     int64_t best_step;
     char best_phase[32];
 } csp_progress;
 
 /*
- * Writes a checkpoint and LATEST, then removes checkpoints beyond the newest save_total_limit and the
- * best one.
+ * Writes a checkpoint and LATEST, then removes checkpoints beyond the newest save_total_limit, this
+ * one the first of them, and the best one. Those of later steps (the run went back) stay.
  *
  *   path   out   the file's path, for messages; NULL: not wanted. Owner: the caller frees it.
  *
- * Errors: CSP_ERR_IO; the last checkpoint and LATEST are as before then.
+ * Errors: CSP_ERR_IO; the last checkpoint and LATEST are as before then, or LATEST alone is old.
  */
 CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapshot,
                                             const csp_config *config, const csp_progress *progress,
@@ -50,7 +54,10 @@ int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes);
  */
 CSP_CHECKED csp_status csp_checkpoint_latest(const char *run_dir, char **path);
 
-/* Progress and config of a checkpoint, without its tensors. Owner: csp_config_free(*config). */
+/*
+ * Progress and config of a checkpoint, without its tensors. Owner: csp_config_free(*config).
+ * Errors: CSP_ERR_IO; CSP_ERR_FORMAT, also for progress that no run of this config can have made.
+ */
 CSP_CHECKED csp_status csp_checkpoint_peek(const char *path, csp_progress *progress,
                                            csp_config **config);
 

@@ -4,10 +4,11 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "model/finite.h"
 
 csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp_contract *contract,
-                              int64_t max_rows, int64_t longest, size_t budget, bool recompute,
-                              csp_chunked **out)
+                              int64_t max_rows, int64_t longest, int64_t texts, size_t budget,
+                              bool recompute, csp_chunked **out)
 {
     const int64_t rows = max_rows > longest ? max_rows : longest;
     csp_chunked *c;
@@ -21,7 +22,8 @@ csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp
     c->max_rows = max_rows;
     c->keep = recompute ? CSP_KEEP_INPUTS : CSP_KEEP_ALL;
     CSP_TRY_GOTO(csp_run_bytes(model->params, rows, c->keep, &least));
-    least += (size_t)(rows + 1) * 32 + 8 * CSP_ARENA_ALIGN; /* tokens, starts, keys, keep, target */
+    /* Tokens, starts (empty texts have one too), keys, keep, target. */
+    least += (size_t)rows * 17 + (size_t)(texts + 1) * 4 + 5 * CSP_ARENA_ALIGN;
     CSP_TRY_GOTO(csp_backend_reserve(be, budget > least ? budget : least, &c->step));
     *out = c;
     return CSP_OK;
@@ -132,16 +134,17 @@ csp_status csp_chunked_plan(csp_chunked *c)
         rest = c->chunks[i].bytes > rest ? c->chunks[i].bytes : rest;
     }
     if (rest > c->step.capacity) {
-        return CSP_FAIL(CSP_ERR_MEMORY,
-                        "a micro-batch needs %zu bytes for its activations, %zu are reserved: lower "
-                        "batch.micro_batch_tokens or set batch.recompute",
-                        rest, c->step.capacity);
+        return CSP_FAIL(
+            CSP_ERR_MEMORY,
+            "a micro-batch needs %zu bytes for its activations, %zu are reserved: lower "
+            "batch.micro_batch_tokens or set batch.recompute",
+            rest, c->step.capacity);
     }
     /* The longest prefix that leaves room for the largest chunk of all: simple, and at most one
        chunk short of the best. */
     c->kept = 0;
-    while (c->kept < c->count &&
-           (total <= c->step.capacity || used + c->chunks[c->kept].bytes + rest <= c->step.capacity)) {
+    while (c->kept < c->count && (total <= c->step.capacity ||
+                                  used + c->chunks[c->kept].bytes + rest <= c->step.capacity)) {
         used += c->chunks[c->kept].bytes;
         c->kept++;
     }
@@ -163,7 +166,37 @@ csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.keep, &chunk->keep));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.target, &chunk->target));
     chunk->pack.longest = chunk->batch.max_len;
-    return csp_model_fwd(c->model, &chunk->pack, pass, chunk->run);
+    return chunk->batch.N > 0 ? csp_model_fwd(c->model, &chunk->pack, pass, chunk->run) : CSP_OK;
+}
+
+csp_status csp_chunked_check(const csp_chunked *c, int64_t i, const char *phase, int64_t step)
+{
+    const csp_chunk *chunk = &c->chunks[i];
+    const csp_batch *b = &chunk->batch;
+    int64_t row, text = 0;
+    char parameter[CSP_PARAM_NAME_BYTES + 32];
+
+    CSP_TRY(csp_run_find_bad_row(c->model, chunk->run, &row));
+    if (row < 0) {
+        return CSP_OK;
+    }
+    while (text + 1 < b->B && b->seq_start[text + 1] <= row) {
+        text++;
+    }
+    csp_model_say_bad_parameter(c->model, parameter, sizeof(parameter));
+    return CSP_FAIL(CSP_ERR_NUMERIC,
+                    "%s step %lld: hidden states are not finite, first at token %lld of %s %lld of "
+                    "the batch%s",
+                    phase, (long long)step, (long long)(row - b->seq_start[text]),
+                    chunk->side == CSP_SIDE_QUERY ? "query" : "text",
+                    (long long)(chunk->first + text), parameter);
+}
+
+csp_status csp_chunked_bwd(csp_chunked *c, int64_t i, const csp_pass *pass)
+{
+    csp_chunk *chunk = &c->chunks[i];
+
+    return chunk->batch.N > 0 ? csp_model_bwd(c->model, &chunk->pack, pass, chunk->run) : CSP_OK;
 }
 
 void csp_chunked_leave(csp_chunked *c, int64_t i)

@@ -15,11 +15,11 @@
 typedef struct csp_chunk {
     csp_batch batch; /* on the host                                              */
     csp_side side;
-    int64_t first;   /* row of its first text among the texts of its side        */
-    size_t bytes;    /* of the step arena                                        */
+    int64_t first; /* row of its first text among the texts of its side        */
+    size_t bytes;  /* of the step arena                                        */
     bool kept;
-    size_t mark;     /* arena position before it was placed                      */
-    csp_pack pack;   /* on the device from csp_chunked_fwd on, while in memory   */
+    size_t mark;   /* arena position before it was placed                      */
+    csp_pack pack; /* on the device from csp_chunked_fwd on, while in memory   */
     csp_tensor keep;
     csp_tensor target;
     csp_run *run;
@@ -29,13 +29,13 @@ typedef struct csp_chunked {
     csp_backend *be;
     const csp_model *model;
     const csp_contract *contract;
-    csp_keep keep;      /* CSP_KEEP_ALL, or CSP_KEEP_INPUTS for batch.recompute  */
-    int64_t max_rows;   /* of a micro-batch; recorded in checkpoints             */
+    csp_keep keep;    /* CSP_KEEP_ALL, or CSP_KEEP_INPUTS for batch.recompute  */
+    int64_t max_rows; /* of a micro-batch; recorded in checkpoints             */
     csp_arena step;
     csp_chunk *chunks;
-    int64_t count;      /* of this step                                          */
+    int64_t count; /* of this step                                          */
     int64_t room;
-    int64_t kept;       /* chunks 0 .. kept-1 stay in memory between the passes  */
+    int64_t kept; /* chunks 0 .. kept-1 stay in memory between the passes  */
     int64_t *edges;
     int64_t edge_room;
 } csp_chunked;
@@ -43,14 +43,15 @@ typedef struct csp_chunked {
 /*
  *   max_rows  in   rows of a micro-batch; a longer text has one to itself
  *   longest   in   rows of the longest text there can be
+ *   texts     in   texts of one side of a step, at most
  *   budget    in   bytes for activations; at least one micro-batch is reserved whatever it says
  *
  * Errors: CSP_ERR_MEMORY.
  */
 CSP_CHECKED csp_status csp_chunked_create(csp_backend *be, const csp_model *model,
                                           const csp_contract *contract, int64_t max_rows,
-                                          int64_t longest, size_t budget, bool recompute,
-                                          csp_chunked **out);
+                                          int64_t longest, int64_t texts, size_t budget,
+                                          bool recompute, csp_chunked **out);
 void csp_chunked_destroy(csp_chunked *c);
 
 /* Forgets the last step's texts. */
@@ -66,8 +67,24 @@ CSP_CHECKED csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lis
 /* Decides what is kept; after the last add. Errors: CSP_ERR_MEMORY: a micro-batch does not fit. */
 CSP_CHECKED csp_status csp_chunked_plan(csp_chunked *c);
 
-/* Puts chunk i into memory and runs it forward: chunk->run->h is there. Chunks in order. */
+/*
+ * Puts chunk i into memory and runs it forward: chunk->run->h is there. Chunks in order. A chunk of
+ * empty texts alone has no rows and is not run.
+ */
 CSP_CHECKED csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass);
+
+/*
+ * After csp_chunked_fwd: whether the hidden states of chunk i are finite.
+ *
+ *   phase, step   in   for the message
+ *
+ * Errors: CSP_ERR_NUMERIC naming phase, step, the first text that is not, and the first parameter.
+ */
+CSP_CHECKED csp_status csp_chunked_check(const csp_chunked *c, int64_t i, const char *phase,
+                                         int64_t step);
+
+/* The gradients of everything below the head from chunk->run->dh; nothing for a chunk without rows. */
+CSP_CHECKED csp_status csp_chunked_bwd(csp_chunked *c, int64_t i, const csp_pass *pass);
 
 /* After chunk i was used, forward or backward: gives its memory back unless it is kept. */
 void csp_chunked_leave(csp_chunked *c, int64_t i);

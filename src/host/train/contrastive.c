@@ -15,10 +15,10 @@
 /* The representations of one side of the batch and their gradient. */
 typedef struct side_rows {
     csp_sparse w;
-    csp_tensor dw;      /* (cap) f32 */
-    csp_tensor sum;     /* (V) f64   */
-    int64_t rows;       /* of this step */
-    int64_t *row_ptr;   /* host copies for the health panel */
+    csp_tensor dw;    /* (cap) f32 */
+    csp_tensor sum;   /* (V) f64   */
+    int64_t rows;     /* of this step */
+    int64_t *row_ptr; /* host copies for the health panel */
     int32_t *term;
     int32_t *argmax;
     int64_t host_room;
@@ -31,15 +31,15 @@ struct csp_contrastive {
     csp_contrastive_options options;
     csp_chunked *chunks;
     csp_health *health;
-    csp_arena rows;         /* what follows lies in it */
-    csp_tensor exclude;     /* (V) u8 or none */
-    side_rows side[2];      /* by csp_side */
-    csp_tensor s;           /* (Q,P) f32 scores, then their gradient */
-    csp_tensor positive;    /* (Q) i32 */
-    csp_tensor mask;        /* (Q,P) u8 */
+    csp_arena rows;      /* what follows lies in it */
+    csp_tensor exclude;  /* (V) u8 or none */
+    side_rows side[2];   /* by csp_side */
+    csp_tensor s;        /* (Q,P) f32 scores, then their gradient */
+    csp_tensor positive; /* (Q) i32 */
+    csp_tensor mask;     /* (Q,P) u8 */
     float *host_s;
     double *row_loss;
-    int64_t passages;       /* of the last step */
+    int64_t passages; /* of the last step */
     double flop;
 };
 
@@ -110,6 +110,8 @@ csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
     c->contract = contract;
     c->options = *options;
     CSP_TRY_GOTO(csp_chunked_create(be, model, contract, options->max_rows, model->max_len,
+                                    options->queries > options->passages ? options->queries
+                                                                         : options->passages,
                                     options->budget, options->recompute, &c->chunks));
     CSP_TRY_GOTO(csp_health_create(V, &options->limits, &c->health));
     CSP_TRY_GOTO(place_rows(c, &ruler));
@@ -121,7 +123,8 @@ csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
     for (int i = 0; i < 2; i++) {
         const int64_t rows = i == CSP_SIDE_QUERY ? options->queries : options->passages;
 
-        CSP_TRY_GOTO(csp_alloc("contrastive phase", rows + 1, sizeof(int64_t), &c->side[i].row_ptr));
+        CSP_TRY_GOTO(
+            csp_alloc("contrastive phase", rows + 1, sizeof(int64_t), &c->side[i].row_ptr));
     }
     *out = c;
     return CSP_OK;
@@ -165,6 +168,7 @@ static csp_status represent(csp_contrastive *c, const csp_contrastive_step *step
         csp_chunk *chunk = &c->chunks->chunks[i];
 
         CSP_TRY(csp_chunked_fwd(c->chunks, i, &step->pass));
+        CSP_TRY(csp_chunked_check(c->chunks, i, "contrastive", step->step));
         CSP_TRY(csp_sparse_pool_fwd(c->be, &head, &chunk->run->h, &chunk->pack.seq_start,
                                     &chunk->keep, chunk->first, &c->side[chunk->side].w));
         csp_chunked_leave(c->chunks, i);
@@ -242,7 +246,7 @@ static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t,
     m->loss = m->nce + step->lambda_q * m->reg_q + step->lambda_d * m->reg_d;
     if (!isfinite(m->loss)) {
         return CSP_FAIL(CSP_ERR_NUMERIC,
-                        "step %lld: the loss is not finite: nce %g, reg_q %g, reg_d %g",
+                        "contrastive step %lld: the loss is not finite: nce %g, reg_q %g, reg_d %g",
                         (long long)step->step, m->nce, m->reg_q, m->reg_d);
     }
     return CSP_OK;
@@ -266,7 +270,7 @@ static csp_status backpropagate(csp_contrastive *c, const csp_contrastive_step *
         g.dh = chunk->run->dh;
         g.de = csp_model_head_grad(c->model);
         CSP_TRY(csp_sparse_pool_bwd(c->be, &head, &g));
-        CSP_TRY(csp_model_bwd(c->model, &chunk->pack, &step->pass, chunk->run));
+        CSP_TRY(csp_chunked_bwd(c->chunks, i, &step->pass));
         csp_chunked_leave(c->chunks, i);
     }
     return CSP_OK;
@@ -305,7 +309,8 @@ static double count_flop(const csp_contrastive *c)
 {
     const csp_model_config *f = &c->model->params->config;
     const double D = (double)f->D, N = (double)csp_chunked_rows(c->chunks);
-    const double linear = (double)f->L * (D * (double)((2 * f->H + 2 * f->G) * f->E) + 3.0 * D * (double)f->F);
+    const double linear =
+        (double)f->L * (D * (double)((2 * f->H + 2 * f->G) * f->E) + 3.0 * D * (double)f->F);
     const bool full = c->model->params->train == CSP_TRAIN_FULL;
     double attention = 0.0, nnz = 0.0;
 
@@ -321,9 +326,8 @@ static double count_flop(const csp_contrastive *c)
     for (int i = 0; i < 2; i++) {
         nnz += (double)c->side[i].row_ptr[c->side[i].rows];
     }
-    return (full ? 6.0 : 4.0) * linear * N +
-           3.5 * 4.0 * (double)(f->L * f->H * f->E) * attention + 2.0 * D * (double)f->V * N +
-           (full ? 4.0 : 2.0) * D * nnz;
+    return (full ? 6.0 : 4.0) * linear * N + 3.5 * 4.0 * (double)(f->L * f->H * f->E) * attention +
+           2.0 * D * (double)f->V * N + (full ? 4.0 : 2.0) * D * nnz;
 }
 
 csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *t,
@@ -333,11 +337,12 @@ csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *
     csp_health_side sides[2];
 
     if (Q < 1 || Q > c->options.queries || P < 1 || P > c->options.passages) {
-        return CSP_FAIL(CSP_ERR_ARGUMENT,
-                        "contrastive step: %lld queries and %lld documents, planned for 1..%lld and "
-                        "1..%lld",
-                        (long long)Q, (long long)P, (long long)c->options.queries,
-                        (long long)c->options.passages);
+        return CSP_FAIL(
+            CSP_ERR_ARGUMENT,
+            "contrastive step: %lld queries and %lld documents, planned for 1..%lld and "
+            "1..%lld",
+            (long long)Q, (long long)P, (long long)c->options.queries,
+            (long long)c->options.passages);
     }
     c->side[CSP_SIDE_QUERY].rows = Q;
     c->side[CSP_SIDE_PASSAGE].rows = P;

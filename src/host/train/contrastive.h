@@ -16,10 +16,10 @@
 typedef struct csp_contrastive csp_contrastive;
 
 typedef struct csp_contrastive_options {
-    int64_t queries;      /* most queries of a step   */
-    int64_t passages;     /* most documents of a step */
-    int64_t max_rows;     /* of a micro-batch         */
-    size_t budget;        /* bytes for activations    */
+    int64_t queries;  /* most queries of a step   */
+    int64_t passages; /* most documents of a step */
+    int64_t max_rows; /* of a micro-batch         */
+    size_t budget;    /* bytes for activations    */
     bool recompute;
     double temperature;
     csp_reg_kind regularizer;
@@ -37,7 +37,7 @@ typedef struct csp_contrastive_texts {
 
 /* What changes from step to step. */
 typedef struct csp_contrastive_step {
-    int64_t step;    /* from 1, for the health panel */
+    int64_t step; /* from 1, for the health panel */
     double lambda_q;
     double lambda_d;
     csp_pass pass;

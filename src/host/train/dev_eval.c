@@ -23,11 +23,11 @@ typedef struct held_texts {
 } held_texts;
 
 struct csp_dev {
-    csp_trec *qrels;       /* of the queries that are evaluated only */
+    csp_trec *qrels; /* of the queries that are evaluated only */
     held_texts queries;
     held_texts documents;
     int64_t depth;
-    int64_t top_k_terms;   /* -1: as the contract says */
+    int64_t top_k_terms; /* -1: as the contract says */
     int threads;
 };
 
@@ -97,7 +97,8 @@ static csp_status hold_queries(csp_dev *dev, const char *path, int64_t limit)
         }
     }
     if (dev->queries.count == 0) {
-        status = CSP_FAIL(CSP_ERR_DATA, "%s: none of its queries is judged in data.dev_qrels", path);
+        status =
+            CSP_FAIL(CSP_ERR_DATA, "%s: none of its queries is judged in data.dev_qrels", path);
     }
 
 fail:
@@ -243,8 +244,8 @@ static csp_status encode_all(csp_encoder *encoder, csp_side side, const held_tex
 {
     csp_encoder_target(encoder, side, csp_vectors_build_row, build);
     for (int64_t i = 0; i < texts->count; i++) {
-        CSP_TRY(csp_encoder_add(encoder, texts->list[i].id, texts->list[i].text,
-                                texts->list[i].bytes));
+        CSP_TRY(
+            csp_encoder_add(encoder, texts->list[i].id, texts->list[i].text, texts->list[i].bytes));
     }
     return csp_encoder_flush(encoder);
 }
@@ -255,8 +256,8 @@ static double mean_terms(const csp_vectors *v)
 }
 
 /* Searches and measures what was encoded. */
-static csp_status judge(const csp_dev *dev, const csp_vectors *queries, const csp_vectors *documents,
-                        double values[CSP_DEV_VALUES])
+static csp_status judge(const csp_dev *dev, const csp_vectors *queries,
+                        const csp_vectors *documents, double values[CSP_DEV_VALUES])
 {
     const csp_vectors *parts[] = { documents };
     const csp_search_options options = { .depth = dev->depth, .threads = dev->threads };

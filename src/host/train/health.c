@@ -10,15 +10,22 @@
 
 enum { RECENT_STEPS = 100, QUIET_STEPS = 50, POSITIONS = 4096, CHANCE_AFTER = 50 };
 
-typedef enum warning { WARN_ZERO_Q, WARN_ZERO_D, WARN_POSITION, WARN_DEAD, WARN_CHANCE, WARNINGS } warning;
+typedef enum warning {
+    WARN_ZERO_Q,
+    WARN_ZERO_D,
+    WARN_POSITION,
+    WARN_DEAD,
+    WARN_CHANCE,
+    WARNINGS
+} warning;
 
 struct csp_health {
     int64_t vocab;
     csp_health_limits limits;
-    int64_t *last_active;  /* [vocab] step at which a term was last active, 0 = never */
-    int32_t *count_q;      /* [vocab] */
-    int32_t *count_d;      /* [vocab] */
-    int64_t first_step;    /* first step observed: dead terms are counted only after RECENT_STEPS */
+    int64_t *last_active; /* [vocab] step at which a term was last active, 0 = never */
+    int32_t *count_q;     /* [vocab] */
+    int32_t *count_d;     /* [vocab] */
+    int64_t first_step;   /* first step observed: dead terms are counted only after RECENT_STEPS */
     int64_t warned[WARNINGS];
 };
 
@@ -68,21 +75,25 @@ static void measure_rows(const csp_health_side *side, double *mean, double *p95,
 {
     int64_t lengths[POSITIONS];
     const int64_t n = side->rows < POSITIONS ? side->rows : POSITIONS;
-    int64_t empty = 0, total = 0;
+    int64_t empty = 0, longest = 0;
 
     if (n == 0) {
         return;
     }
-    for (int64_t i = 0; i < n; i++) {
-        lengths[i] = side->row_ptr[i + 1] - side->row_ptr[i];
-        total += lengths[i];
-        empty += lengths[i] == 0;
+    for (int64_t i = 0; i < side->rows; i++) {
+        const int64_t length = side->row_ptr[i + 1] - side->row_ptr[i];
+
+        if (i < n) {
+            lengths[i] = length;
+        }
+        longest = length > longest ? length : longest;
+        empty += length == 0;
     }
     qsort(lengths, (size_t)n, sizeof(lengths[0]), by_size);
-    *mean = (double)total / (double)n;
+    *mean = (double)side->row_ptr[side->rows] / (double)side->rows;
     *p95 = (double)lengths[(n - 1) * 95 / 100];
-    *max = (double)lengths[n - 1];
-    *zero = (double)empty / (double)n;
+    *max = (double)longest;
+    *zero = (double)empty / (double)side->rows;
 }
 
 static void count_terms(csp_health *h, int64_t step, const csp_health_side *side, int32_t *count)
@@ -156,10 +167,11 @@ void csp_health_warn(csp_health *h, const csp_step_metrics *m, int64_t candidate
     const double chance = log((double)(candidates > 0 ? candidates : 1));
 
     if (m->zero_q > h->limits.zero_rows && may_warn(h, WARN_ZERO_Q, m->step)) {
-        csp_log(CSP_LOG_WARN, "health",
-                "step %lld: %.0f %% of the queries have no term at all: collapse; lower lambda_q or "
-                "the learning rate, or adapt longer",
-                (long long)m->step, 100.0 * m->zero_q);
+        csp_log(
+            CSP_LOG_WARN, "health",
+            "step %lld: %.0f %% of the queries have no term at all: collapse; lower lambda_q or "
+            "the learning rate, or adapt longer",
+            (long long)m->step, 100.0 * m->zero_q);
     }
     if (m->zero_d > h->limits.zero_rows && may_warn(h, WARN_ZERO_D, m->step)) {
         csp_log(CSP_LOG_WARN, "health",
@@ -178,8 +190,8 @@ void csp_health_warn(csp_health *h, const csp_step_metrics *m, int64_t candidate
                 "step %lld: %.0f %% of the vocabulary was active in no text of the last %d steps",
                 (long long)m->step, 100.0 * m->dead_terms, RECENT_STEPS);
     }
-    if (m->step > CHANCE_AFTER && candidates > 1 && m->nce > 0.97 * chance && m->nce < 1.03 * chance &&
-        may_warn(h, WARN_CHANCE, m->step)) {
+    if (m->step > CHANCE_AFTER && candidates > 1 && m->nce > 0.97 * chance &&
+        m->nce < 1.03 * chance && may_warn(h, WARN_CHANCE, m->step)) {
         csp_log(CSP_LOG_WARN, "health",
                 "step %lld: InfoNCE %.3f is at chance level (ln %lld = %.3f): the model does not "
                 "tell texts apart; raise the temperature, lower the rate or lambda",

@@ -29,8 +29,11 @@ void csp_health_destroy(csp_health *health);
 
 /*
  * Looks at one step's rows and fills the members active_*, zero_*, dead_terms, index_flops and
- * top_position of m. first_position is where pooled positions begin in a text (0, or of an echo's
- * second copy unknown: -1 leaves top_position NaN).
+ * top_position of m.
+ *
+ * dead_terms stays NaN until 100 steps were seen, also after a resumption (no history is stored);
+ * top_position is of the documents, NaN where they have no argmax or no term, and leaves positions
+ * from 4,096 on out; the 95th percentile is of the first 4,096 rows of a side.
  */
 void csp_health_observe(csp_health *health, int64_t step, const csp_health_side *queries,
                         const csp_health_side *documents, csp_step_metrics *m);

@@ -97,6 +97,9 @@ csp_status csp_metrics_log_open(const char *run_dir, const char *const *keep_pha
     if (count > 0 && csp_file_exists(log->path)) {
         CSP_TRY_GOTO(rewrite(log->path, keep_phases, keep_steps, count));
     }
+    for (int i = 0; i + 1 < count; i++) {
+        log->base += keep_steps[i];
+    }
     log->stream = fopen(log->path, count > 0 ? "ab" : "wb");
     if (log->stream == NULL) {
         status = CSP_FAIL(CSP_ERR_IO, "%s: %s", log->path, strerror(errno));
@@ -159,7 +162,7 @@ csp_status csp_metrics_log_step(csp_metrics_log *log, const csp_step_metrics *m)
             CSP_TRY(csp_tfevents_scalar(log->events, step, text, value));
         }
     }
-    return csp_tfevents_flush(log->events);
+    return CSP_OK;
 }
 
 csp_status csp_metrics_log_eval(csp_metrics_log *log, const char *phase, int64_t step,
@@ -187,12 +190,10 @@ csp_status csp_metrics_log_eval(csp_metrics_log *log, const char *phase, int64_t
     return csp_tfevents_flush(log->events);
 }
 
-void csp_metrics_log_say(const csp_step_metrics *m, bool whole_line)
+void csp_metrics_log_say(const csp_step_metrics *m, double left_s, bool whole_line)
 {
     char text[LINE_BYTES], bar[BAR_CELLS + 1];
     const double share = m->steps > 0 ? (double)m->step / (double)m->steps : 0.0;
-    const double left = m->step > 0 ? m->elapsed_s / (double)m->step * (double)(m->steps - m->step)
-                                    : 0.0;
 
     csp_step_metrics_line(m, text, sizeof(text));
     if (whole_line) {
@@ -205,7 +206,7 @@ void csp_metrics_log_say(const csp_step_metrics *m, bool whole_line)
     if (csp_log_is_live()) {
         csp_log_progress("%3.0f%% |%s| %lld/%lld [%02d:%02d<%02d:%02d, loss=%.4g, %.0f tokens/s]",
                          100.0 * share, bar, (long long)m->step, (long long)m->steps,
-                         (int)(m->elapsed_s / 60.0), (int)m->elapsed_s % 60, (int)(left / 60.0),
-                         (int)left % 60, m->loss, m->tokens_per_s);
+                         (int)(m->elapsed_s / 60.0), (int)m->elapsed_s % 60, (int)(left_s / 60.0),
+                         (int)left_s % 60, m->loss, m->tokens_per_s);
     }
 }

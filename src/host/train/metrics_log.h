@@ -16,7 +16,9 @@ typedef struct csp_metrics_log csp_metrics_log;
  *
  *   keep_phases, keep_steps   in   what a resumed run keeps: lines of phase keep_phases[i] up to step
  *                                  keep_steps[i]; later lines and other phases are dropped, because
- *                                  the run will write them again. count 0: an empty log
+ *                                  the run will write them again. All but the last are whole phases:
+ *                                  their steps come first on TensorBoard's axis. count 0: an empty
+ *                                  log
  *
  * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (a line of an earlier run that is not JSON: named), CSP_ERR_MEMORY.
  */
@@ -25,7 +27,10 @@ CSP_CHECKED csp_status csp_metrics_log_open(const char *run_dir, const char *con
                                             csp_metrics_log **out);
 void csp_metrics_log_close(csp_metrics_log *log);
 
-/* Writes one step to the file and to TensorBoard; flushed, so that a killed run lost nothing. */
+/*
+ * Writes one step to the file and to TensorBoard; handed to the system, so that a run that is killed
+ * loses nothing (a power cut may cost some lines).
+ */
 CSP_CHECKED csp_status csp_metrics_log_step(csp_metrics_log *log, const csp_step_metrics *m);
 
 /* Writes one evaluation; names without the "eval/" in front. */
@@ -33,5 +38,9 @@ CSP_CHECKED csp_status csp_metrics_log_eval(csp_metrics_log *log, const char *ph
                                             const char *const *names, const double *values,
                                             int count);
 
-/* The line for people: to the log every so many steps, and over the progress line in between. */
-void csp_metrics_log_say(const csp_step_metrics *m, bool whole_line);
+/*
+ * The line for people: to the log where whole_line, and on a terminal the progress line.
+ *
+ *   left_s   in   seconds until the phase ends, as estimated
+ */
+void csp_metrics_log_say(const csp_step_metrics *m, double left_s, bool whole_line);

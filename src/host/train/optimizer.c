@@ -81,8 +81,8 @@ csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int
     CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, o->squares));
     for (int64_t i = 0; i < o->count; i++) {
         if (!isfinite(o->squares[i])) {
-            return CSP_FAIL(CSP_ERR_NUMERIC, "step %lld: the gradient of %s is not finite",
-                            (long long)t, trained_name(o->model->params, i));
+            return CSP_FAIL(CSP_ERR_NUMERIC, "%s step %lld: the gradient of %s is not finite",
+                            m->phase, (long long)t, trained_name(o->model->params, i));
         }
         total += o->squares[i];
     }

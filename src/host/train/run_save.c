@@ -16,6 +16,7 @@ csp_status csp_run_save(csp_run_state *run)
                                     .tokenizer = run->opened.tokenizer,
                                     .tokenizer_bytes = run->opened.tokenizer_bytes,
                                     .base_path = run->opened.base_path,
+                                    .base_in_run = run->opened.base_in_run,
                                     .base_hash = run->opened.base_hash };
     char *path = NULL;
 
@@ -34,8 +35,8 @@ csp_status csp_run_evaluate(csp_run_state *run)
 
     CSP_TRY(csp_dev_run(run->dev, run->be, run->opened.model, &run->opened.contract, run->tokenizer,
                         values));
-    CSP_TRY(csp_metrics_log_eval(run->log, p->phase, p->step, csp_dev_names, values,
-                                 CSP_DEV_VALUES));
+    CSP_TRY(
+        csp_metrics_log_eval(run->log, p->phase, p->step, csp_dev_names, values, CSP_DEV_VALUES));
     csp_log(CSP_LOG_INFO, "eval",
             "%s step %lld  nDCG@10 %.4f  RR@10 %.4f  R@100 %.4f  active_q %.1f  active_d %.1f  "
             "(%lld queries, %lld documents)",
@@ -51,31 +52,46 @@ csp_status csp_run_evaluate(csp_run_state *run)
     return CSP_OK;
 }
 
+/* One more file of the merged model's folder. */
+static csp_status write_beside(const char *dir, const char *name, const char *text, int64_t bytes)
+{
+    char *path = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_file_join(dir, name, &path));
+    status = csp_file_write(path, text, bytes);
+    free(path);
+    return status;
+}
+
 csp_status csp_run_merge_adapter(csp_run_state *run)
 {
+    static const char name[] = "merged-adapt";
     const csp_weights_write_options options = { .dtype = CSP_F32, .merge = false };
     const csp_model *model = run->opened.model;
-    char *dir = NULL, *from = NULL, *config = NULL;
+    csp_opened *o = &run->opened;
+    char *dir = NULL, *config = NULL, *stored = NULL;
     csp_status status;
 
     /* The next phase's checkpoints hold adapters only, so the merged base must be on disk. */
-    CSP_TRY_GOTO(csp_weights_merge_lora(run->be, model->params, (uint64_t)run->config->run.seed + 1));
-    CSP_TRY_GOTO(csp_file_join(run->config->run.output_dir, "merged-adapt", &dir));
+    CSP_TRY_GOTO(
+        csp_weights_merge_lora(run->be, model->params, (uint64_t)run->config->run.seed + 1));
+    CSP_TRY_GOTO(csp_file_join(run->config->run.output_dir, name, &dir));
     CSP_TRY_GOTO(csp_file_make_dirs(dir));
+    csp_file_remove_leftovers(dir);
     CSP_TRY_GOTO(csp_weights_write(run->be, model->params, dir, &options));
     CSP_TRY_GOTO(csp_model_config_text(&model->params->config, CSP_F32, &config));
-    CSP_TRY_GOTO(csp_file_join(dir, "config.json", &from));
-    CSP_TRY_GOTO(csp_file_write(from, config, (int64_t)strlen(config)));
-    CSP_TRY_GOTO(csp_snapshot_hash(model, false, run->opened.base_hash));
-    free(run->opened.base_path);
-    run->opened.base_path = dir;
-    dir = NULL;
-    csp_log(CSP_LOG_INFO, "train", "adapter merged into %s; a new one begins",
-            run->opened.base_path);
+    CSP_TRY_GOTO(write_beside(dir, "config.json", config, (int64_t)strlen(config)));
+    CSP_TRY_GOTO(write_beside(dir, "tokenizer.json", o->tokenizer, o->tokenizer_bytes));
+    CSP_TRY_GOTO(csp_snapshot_hash(model, false, o->base_hash));
+    CSP_TRY_GOTO(csp_strdup("run", name, &stored));
+    free(o->base_path);
+    o->base_path = stored;
+    o->base_in_run = true;
+    csp_log(CSP_LOG_INFO, "train", "adapter merged into %s; a new one begins", dir);
 
 fail:
     free(dir);
-    free(from);
     free(config);
     return status;
 }

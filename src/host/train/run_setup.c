@@ -66,11 +66,22 @@ fail:
     return status;
 }
 
-/* Rows of the longest text of any phase. */
-static int64_t longest_rows(const csp_config *config, const csp_contract *contract)
+int64_t csp_adapt_rows(const csp_config *config)
 {
-    const int64_t contrastive = csp_contract_rows(contract);
-    const int64_t adapt = csp_config_has_phase(config, "adapt") ? config->adapt.max_len + 2 : 0;
+    return config->adapt.max_len + (config->model.add_bos ? 1 : 0) +
+           (config->model.append_eos ? 1 : 0);
+}
+
+/* Rows of the longest text of any phase, and of evaluations. */
+static int64_t longest_rows(const csp_config *config)
+{
+    const csp_contract contract = { .variant = (csp_variant)config->model.variant,
+                                    .query_max_len = (int32_t)config->model.query_max_len,
+                                    .passage_max_len = (int32_t)config->model.passage_max_len,
+                                    .add_bos = config->model.add_bos,
+                                    .append_eos = config->model.append_eos };
+    const int64_t contrastive = csp_contract_rows(&contract);
+    const int64_t adapt = csp_config_has_phase(config, "adapt") ? csp_adapt_rows(config) : 0;
 
     return contrastive > adapt ? contrastive : adapt;
 }
@@ -114,7 +125,7 @@ static csp_status open_folder(csp_run_state *run)
     CSP_TRY_GOTO(csp_file_read(path, (int64_t)1 << 29, &run->opened.tokenizer,
                                &run->opened.tokenizer_bytes));
     CSP_TRY_GOTO(lora_of(config, &m.lora));
-    m.max_len = longest_rows(config, &run->opened.contract);
+    m.max_len = longest_rows(config);
     CSP_TRY_GOTO(csp_model_create(run->be, &m, &run->opened.model));
     CSP_TRY_GOTO(csp_strdup("run", config->model.path, &run->opened.base_path));
     if (m.lora.R > 0) {
@@ -126,26 +137,52 @@ fail:
     return status;
 }
 
-/* A checkpoint: to resume from, or the start of another run (model.path). */
-static csp_status open_checkpoint(csp_run_state *run, const char *path, bool moments)
+/* Opens a checkpoint's model under the contract of the settings. */
+static csp_status open_snapshot(csp_run_state *run, const char *path)
 {
     const csp_config *config = run->config;
-    csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL };
+    csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
+                           .max_len = longest_rows(config),
+                           .seed = (uint64_t)config->run.seed };
     csp_contract contract;
+    csp_lora lora;
+    char difference[256];
 
-    /* The contract's own length may be shorter than what adaptation needs. */
-    o.max_len = config->adapt.max_len + 2;
-    if (2 * config->model.passage_max_len + 3 > o.max_len) {
-        o.max_len = 2 * config->model.passage_max_len + 3;
-    }
-    if (2 * config->model.query_max_len + 3 > o.max_len) {
-        o.max_len = 2 * config->model.query_max_len + 3;
-    }
+    CSP_TRY(lora_of(config, &lora));
+    o.lora = config->lora.enabled ? &lora : NULL;
     CSP_TRY(csp_snapshot_open(run->be, path, &o, &run->opened));
     CSP_TRY(make_contract(config, &run->opened.model->params->config, &contract));
+    if (!csp_contract_equal(&run->opened.contract, &contract, difference, sizeof(difference))) {
+        csp_log(CSP_LOG_WARN, "train", "%s was trained under another contract than this run's: %s",
+                path, difference);
+    }
     csp_contract_clear(&run->opened.contract);
     run->opened.contract = contract;
-    return moments ? csp_checkpoint_read_moments(path, run->opened.model) : CSP_OK;
+    return CSP_OK;
+}
+
+/* The start of a run that goes on with another run's model. */
+static csp_status start_from_checkpoint(csp_run_state *run)
+{
+    csp_opened *o = &run->opened;
+    char *found = NULL;
+
+    if (run->config->lora.init != NULL) {
+        return CSP_FAIL(
+            CSP_ERR_CONFIG,
+            "lora.init is %s, but model.path is a checkpoint: only a folder takes a PEFT "
+            "adapter",
+            run->config->lora.init);
+    }
+    CSP_TRY(open_snapshot(run, run->config->model.path));
+    if (o->base_in_run) {
+        /* That was relative to the other run's folder. */
+        CSP_TRY(csp_strdup("run", o->base_found, &found));
+        free(o->base_path);
+        o->base_path = found;
+        o->base_in_run = false;
+    }
+    return CSP_OK;
 }
 
 /* Whether model.path is a file: a checkpoint of another run. */
@@ -158,6 +195,7 @@ static bool starts_from_checkpoint(const csp_config *config)
 static csp_status find_resume_point(csp_run_state *run)
 {
     const csp_run_settings *s = &run->config->run;
+    csp_progress *p = &run->progress;
     csp_config *there = NULL;
     char difference[256];
     csp_status status;
@@ -176,13 +214,21 @@ static csp_status find_resume_point(csp_run_state *run)
     if (run->resume_path == NULL) {
         return CSP_OK;
     }
-    CSP_TRY(csp_checkpoint_peek(run->resume_path, &run->progress, &there));
+    CSP_TRY(csp_checkpoint_peek(run->resume_path, p, &there));
     status = csp_config_compare(there, run->config, difference, sizeof(difference));
     csp_config_free(there);
     CSP_TRY(status);
     if (difference[0] != '\0') {
         return CSP_FAIL(CSP_ERR_CONFIG, "%s was made with another config: %s", run->resume_path,
                         difference);
+    }
+    if (strcmp(p->metric, s->metric_for_best) != 0) {
+        csp_log(CSP_LOG_WARN, "train",
+                "run.metric_for_best was %s and is %s now: the best checkpoint is chosen anew",
+                p->metric, s->metric_for_best);
+        p->best = NAN;
+        p->best_step = 0;
+        p->best_phase[0] = '\0';
     }
     run->resumed = true;
     return CSP_OK;
@@ -209,10 +255,14 @@ static csp_status check_disk(const csp_run_state *run)
 {
     const csp_run_settings *s = &run->config->run;
     const int64_t one = csp_checkpoint_bytes(run->opened.model, run->opened.tokenizer_bytes);
-    /* The ones that stay, the best, and the one being written. */
-    const int64_t needed = one * (s->save_total_limit + 2);
-    int64_t left;
+    /* The ones that stay, the best, and the one being written; a merged base beside them. */
+    const bool merge = run->config->lora.enabled &&
+                       run->config->lora.between_phases == CSP_LORA_MERGE && s->phases.count > 1;
+    int64_t needed = one * (s->save_total_limit + 2);
+    int64_t left, elements;
 
+    csp_params_elements(run->opened.model->params, &elements, NULL);
+    needed += merge ? 4 * elements : 0;
     CSP_TRY(csp_file_free_bytes(s->output_dir, &left));
     if (left < needed) {
         return CSP_FAIL(CSP_ERR_IO,
@@ -237,21 +287,12 @@ static csp_status check_vocabulary(const csp_run_state *run)
     return CSP_OK;
 }
 
-/* Rows computed at once: as set, as recorded, or planned. */
+/* Rows computed at once by a phase that does not set them: planned once for the whole run. */
 static int64_t plan_rows(const csp_run_state *run)
 {
-    const bool adapt = csp_config_has_phase(run->config, "adapt");
-    const int64_t set = adapt ? run->config->adapt.batch.micro_batch_tokens
-                              : run->config->contrastive.batch.micro_batch_tokens;
     int64_t rows = 4096;
     size_t bytes;
 
-    if (run->resumed) {
-        return run->progress.micro_batch_tokens;
-    }
-    if (set > 0) {
-        return set;
-    }
     /* 4,096 rows keep matrix products efficient; fewer where a quarter of memory would not do. */
     while (rows > 256 &&
            (csp_run_bytes(run->opened.model->params, rows, CSP_KEEP_ALL, &bytes) != CSP_OK ||
@@ -261,47 +302,85 @@ static int64_t plan_rows(const csp_run_state *run)
     return rows;
 }
 
-csp_status csp_run_setup(csp_run_state *run)
+/* The progress of a run at its start; or whether the data is still that of the checkpoint. */
+static csp_status settle_progress(csp_run_state *run)
 {
-    const csp_config *config = run->config;
-    const char *dir = config->run.output_dir;
-    char *path = NULL;
-    csp_status status = CSP_OK;
+    csp_progress *p = &run->progress;
+    int64_t examples, documents, texts;
 
-    run->started_s = csp_now_s();
-    CSP_TRY_GOTO(csp_config_validate(config));
-    if (!run->options->dry_run) {
-        CSP_TRY_GOTO(csp_file_make_dirs(dir));
-        CSP_TRY_GOTO(csp_file_join(dir, "lock", &path));
-        CSP_TRY_GOTO(csp_file_lock_take(path, &run->lock));
+    csp_train_data_counts(run->data, &examples, &documents, &texts);
+    if (run->resumed &&
+        (p->examples != examples || p->documents != documents || p->texts != texts)) {
+        return CSP_FAIL(CSP_ERR_DATA,
+                        "%s was made with other data: %lld examples, %lld documents and %lld texts "
+                        "to adapt on there, %lld, %lld and %lld here",
+                        run->resume_path, (long long)p->examples, (long long)p->documents,
+                        (long long)p->texts, (long long)examples, (long long)documents,
+                        (long long)texts);
     }
-    CSP_TRY_GOTO(find_resume_point(run));
-    CSP_TRY_GOTO(csp_backend_create(run->options->backend, thread_count(run), &run->be));
-    if (run->resumed) {
-        CSP_TRY_GOTO(open_checkpoint(run, run->resume_path, true));
-    } else if (starts_from_checkpoint(config)) {
-        CSP_TRY_GOTO(open_checkpoint(run, config->model.path, false));
-    } else {
-        CSP_TRY_GOTO(open_folder(run));
-    }
-    CSP_TRY_GOTO(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
-                                         "tokenizer.json", &run->tokenizer));
-    CSP_TRY_GOTO(check_vocabulary(run));
-    CSP_TRY_GOTO(csp_train_data_open(config, &run->opened.contract, run->tokenizer, &run->data));
-    CSP_TRY_GOTO(csp_dev_open(config, &run->dev));
-    CSP_TRY_GOTO(csp_optimizer_create(run->be, run->opened.model, &run->optimizer));
     if (!run->resumed) {
-        run->progress.best = NAN;
+        p->examples = examples;
+        p->documents = documents;
+        p->texts = texts;
+        p->best = NAN;
+        p->micro_batch_tokens = plan_rows(run);
     }
-    run->progress.micro_batch_tokens = plan_rows(run);
-    run->progress.threads = run->be->threads;
-    if (!run->options->dry_run) {
-        status = check_disk(run);
+    snprintf(p->metric, sizeof(p->metric), "%s", run->config->run.metric_for_best);
+    p->threads = run->be->threads;
+    return CSP_OK;
+}
+
+/* The model: of the resume point, of another run's checkpoint, or of a folder. */
+static csp_status open_model(csp_run_state *run)
+{
+    if (run->resumed) {
+        CSP_TRY(open_snapshot(run, run->resume_path));
+        return csp_checkpoint_read_moments(run->resume_path, run->opened.model);
     }
+    return starts_from_checkpoint(run->config) ? start_from_checkpoint(run) : open_folder(run);
+}
+
+/* The run's folder is ours alone from here on; what a killed run left half-written goes. */
+static csp_status take_folder(csp_run_state *run)
+{
+    const char *dir = run->config->run.output_dir;
+    char *path = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_file_make_dirs(dir));
+    CSP_TRY_GOTO(csp_file_join(dir, "lock", &path));
+    CSP_TRY_GOTO(csp_file_lock_take(path, &run->lock));
+    free(path);
+    path = NULL;
+    csp_file_remove_leftovers(dir);
+    CSP_TRY_GOTO(csp_file_join(dir, "checkpoints", &path));
+    csp_file_remove_leftovers(path);
 
 fail:
     free(path);
     return status;
+}
+
+csp_status csp_run_setup(csp_run_state *run)
+{
+    const csp_config *config = run->config;
+
+    run->started_s = csp_now_s();
+    CSP_TRY(csp_config_validate(config));
+    if (!run->options->dry_run) {
+        CSP_TRY(take_folder(run));
+    }
+    CSP_TRY(find_resume_point(run));
+    CSP_TRY(csp_backend_create(run->options->backend, thread_count(run), &run->be));
+    CSP_TRY(open_model(run));
+    CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
+                                    "tokenizer.json", &run->tokenizer));
+    CSP_TRY(check_vocabulary(run));
+    CSP_TRY(csp_train_data_open(config, &run->opened.contract, run->tokenizer, &run->data));
+    CSP_TRY(csp_dev_open(config, &run->dev));
+    CSP_TRY(csp_optimizer_create(run->be, run->opened.model, &run->optimizer));
+    CSP_TRY(settle_progress(run));
+    return run->options->dry_run ? CSP_OK : check_disk(run);
 }
 
 void csp_run_clear(csp_run_state *run)

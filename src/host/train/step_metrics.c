@@ -4,9 +4,9 @@
 #include <math.h>
 #include <stdio.h>
 
-#define ROW(member, in_line, unit, help)                                           \
-    {                                                                              \
-        #member, offsetof(csp_step_metrics, member), in_line, unit, help           \
+#define ROW(member, in_line, unit, help)                                 \
+    {                                                                    \
+#member, offsetof(csp_step_metrics, member), in_line, unit, help \
     }
 
 const csp_metric_row csp_metric_rows[] = {
@@ -29,15 +29,18 @@ const csp_metric_row csp_metric_rows[] = {
     ROW(active_d_max, false, "terms", "largest of the same"),
     ROW(zero_q, false, "share", "queries without any term"),
     ROW(zero_d, false, "share", "documents without any term"),
-    ROW(dead_terms, false, "share", "terms of the vocabulary active in no text of the last 100 steps"),
+    ROW(dead_terms, false, "share",
+        "terms of the vocabulary active in no text of the last 100 steps"),
     ROW(index_flops, false, "products", "expected products per query and document: sum of p_q p_d"),
-    ROW(top_position, false, "share", "maxima that fall on the most frequent position of a document"),
+    ROW(top_position, false, "share",
+        "maxima that fall on the most frequent position of a document"),
     ROW(margin, false, "score", "mean of positive score minus best other, before temperature"),
     ROW(accuracy, false, "share", "queries whose positive has the best score of all candidates"),
     ROW(masked, false, "pairs", "candidates left out as known positives"),
     ROW(tokens, false, "tokens", "tokens of this step, no padding exists"),
     ROW(tokens_per_s, true, "tokens/s", "tokens of this step by its wall time"),
-    ROW(gflop_per_s, false, "GFLOP/s", "arithmetic the step needs (no recomputation) by its wall time"),
+    ROW(gflop_per_s, false, "GFLOP/s",
+        "arithmetic the step needs (no recomputation) by its wall time"),
     ROW(peak_mb, false, "MB", "peak resident memory of the process so far"),
     ROW(elapsed_s, false, "s", "wall time since this process began the phase"),
 };
@@ -72,8 +75,8 @@ csp_status csp_step_metrics_json(const csp_step_metrics *m, char *text, size_t b
                                      csp_metric_rows[i].key, value);
         } else {
             /* JSON has no NaN; null says "not known or not finite". */
-            used += (size_t)snprintf(text + used, bytes - used, ",\"%s\":null",
-                                     csp_metric_rows[i].key);
+            used +=
+                (size_t)snprintf(text + used, bytes - used, ",\"%s\":null", csp_metric_rows[i].key);
         }
     }
     if (used + 2 > bytes) {

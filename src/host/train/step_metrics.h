@@ -11,7 +11,7 @@
 #include "core/status.h"
 
 typedef struct csp_step_metrics {
-    int64_t step; /* of its phase, counted from 1 */
+    int64_t step;  /* of its phase, counted from 1 */
     int64_t steps; /* of the phase in all          */
     const char *phase;
     double loss;
@@ -47,9 +47,9 @@ typedef struct csp_step_metrics {
 } csp_step_metrics;
 
 typedef struct csp_metric_row {
-    const char *key;   /* in metrics.jsonl, and the TensorBoard tag after "train/" */
-    size_t offset;     /* of a double in csp_step_metrics                          */
-    bool in_line;      /* part of the log line                                     */
+    const char *key; /* in metrics.jsonl, and the TensorBoard tag after "train/" */
+    size_t offset;   /* of a double in csp_step_metrics                          */
+    bool in_line;    /* part of the log line                                     */
     const char *unit;
     const char *help;
 } csp_metric_row;

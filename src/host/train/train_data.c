@@ -140,8 +140,9 @@ static bool fill_mask(csp_train_data *d, int64_t Q, int64_t P)
 
     for (int64_t q = 0; q < Q; q++) {
         for (int64_t p = 0; p < P; p++) {
-            const bool out = p != d->positive[q] &&
-                             csp_pairs_is_positive(d->pairs, d->draw.example[q], d->draw.document[p]);
+            const bool out =
+                p != d->positive[q] &&
+                csp_pairs_is_positive(d->pairs, d->draw.example[q], d->draw.document[p]);
 
             d->mask[q * P + p] = out;
             any = any || out;
@@ -153,10 +154,9 @@ static bool fill_mask(csp_train_data *d, int64_t Q, int64_t P)
 csp_status csp_train_data_pairs(csp_train_data *d, int64_t k, csp_contrastive_texts *out)
 {
     const int64_t Q = d->config->contrastive.batch.queries, G = d->config->data.train_group_size;
-    const csp_sampling sampling = { .seed = (uint64_t)d->config->run.seed,
-                                    .Q = Q,
-                                    .G = G,
-                                    .in_order = !d->config->data.shuffle };
+    const csp_sampling sampling = {
+        .seed = (uint64_t)d->config->run.seed, .Q = Q, .G = G, .in_order = !d->config->data.shuffle
+    };
     bool masked = false;
 
     CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, 0, Q, &d->draw));
@@ -193,9 +193,12 @@ csp_status csp_train_data_plain(csp_train_data *d, int64_t k, const csp_token_li
     return CSP_OK;
 }
 
-const csp_join_report *csp_train_data_report(const csp_train_data *d)
+void csp_train_data_counts(const csp_train_data *d, int64_t *examples, int64_t *documents,
+                           int64_t *texts)
 {
-    return d->pairs != NULL ? csp_pairs_report(d->pairs) : NULL;
+    *examples = d->pairs != NULL ? csp_pairs_count(d->pairs) : 0;
+    *documents = d->pairs != NULL ? csp_pairs_documents(d->pairs) : 0;
+    *texts = d->plain != NULL ? csp_plain_count(d->plain) : 0;
 }
 
 void csp_train_data_say(const csp_train_data *d)

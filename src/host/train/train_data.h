@@ -33,8 +33,9 @@ CSP_CHECKED csp_status csp_train_data_pairs(csp_train_data *data, int64_t k,
 CSP_CHECKED csp_status csp_train_data_plain(csp_train_data *data, int64_t k,
                                             const csp_token_lists **out);
 
-/* The join report of the pairs; NULL without a contrastive phase. */
-const csp_join_report *csp_train_data_report(const csp_train_data *data);
+/* Examples, documents and texts to adapt on; 0 without the phase that reads them. */
+void csp_train_data_counts(const csp_train_data *data, int64_t *examples, int64_t *documents,
+                           int64_t *texts);
 
 /* What was empty or cut so far, a line each, through core/log.h. */
 void csp_train_data_say(const csp_train_data *data);

@@ -17,6 +17,7 @@
 typedef struct phase_state {
     csp_run_state *run;
     const csp_optim_settings *optim;
+    int64_t first; /* steps that were done when this process began the phase */
     int64_t steps;
     csp_adapt *adapt;
     csp_contrastive *contrastive;
@@ -41,13 +42,17 @@ static size_t activation_budget(void)
 static csp_status open_phase(csp_run_state *run, const char *name, phase_state *p)
 {
     const csp_config *config = run->config;
-    const int64_t micro = run->progress.micro_batch_tokens;
+    const bool adapt = strcmp(name, "adapt") == 0;
+    const int64_t set = adapt ? config->adapt.batch.micro_batch_tokens
+                              : config->contrastive.batch.micro_batch_tokens;
 
     p->run = run;
     p->began_s = csp_now_s();
-    if (strcmp(name, "adapt") == 0) {
-        const csp_adapt_options options = { .max_rows = micro,
-                                            .max_len = config->adapt.max_len + 2,
+    run->rows = set > 0 ? set : run->progress.micro_batch_tokens;
+    if (adapt) {
+        const csp_adapt_options options = { .max_rows = run->rows,
+                                            .max_len = csp_adapt_rows(config),
+                                            .texts = config->adapt.batch.texts,
                                             .recompute = config->adapt.batch.recompute,
                                             .lambda_relu = config->adapt.lambda_relu };
 
@@ -60,7 +65,7 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
         const csp_contrastive_options options = {
             .queries = s->batch.queries,
             .passages = s->batch.queries * config->data.train_group_size,
-            .max_rows = micro,
+            .max_rows = run->rows,
             .budget = activation_budget(),
             .recompute = s->batch.recompute,
             .temperature = s->temperature,
@@ -137,14 +142,16 @@ static csp_status run_step(phase_state *p, int64_t k)
     m.peak_mb = peak_mb();
     m.elapsed_s = csp_now_s() - p->began_s;
     CSP_TRY(csp_metrics_log_step(run->log, &m));
-    csp_metrics_log_say(&m, (k + 1) % every == 0 || k == 0 || k + 1 == p->steps);
+    csp_metrics_log_say(&m, m.elapsed_s / (double)(k + 1 - p->first) * (double)(p->steps - k - 1),
+                        (k + 1) % every == 0 || k == 0 || k + 1 == p->steps);
     if (p->contrastive != NULL) {
         csp_contrastive_warn(p->contrastive, &m, &p->collapsed);
         if (p->collapsed && run->config->run.stop_on_collapse) {
-            return CSP_FAIL(CSP_ERR_NUMERIC,
-                            "step %lld: %.0f %% of the queries and %.0f %% of the documents have no "
-                            "term: collapsed (run.stop_on_collapse)",
-                            (long long)(k + 1), 100.0 * m.zero_q, 100.0 * m.zero_d);
+            return CSP_FAIL(
+                CSP_ERR_NUMERIC,
+                "%s step %lld: %.0f %% of the queries and %.0f %% of the documents have "
+                "no term: collapsed (run.stop_on_collapse)",
+                m.phase, (long long)(k + 1), 100.0 * m.zero_q, 100.0 * m.zero_d);
         }
     }
     return CSP_OK;
@@ -155,7 +162,8 @@ static int64_t position_after(const csp_run_state *run, int64_t steps)
 {
     const bool adapt = strcmp(run->progress.phase, "adapt") == 0;
 
-    return steps * (adapt ? run->config->adapt.batch.texts : run->config->contrastive.batch.queries);
+    return steps *
+           (adapt ? run->config->adapt.batch.texts : run->config->contrastive.batch.queries);
 }
 
 /* What is due after a step: an evaluation, a checkpoint, the end of the time. */
@@ -164,8 +172,9 @@ static csp_status after_step(phase_state *p, int64_t done)
     csp_run_state *run = p->run;
     const csp_run_settings *s = &run->config->run;
     const bool last = done == p->steps;
-    const bool timed_out = s->max_minutes > 0.0 &&
-                           csp_now_s() - run->started_s >= 60.0 * s->max_minutes;
+    const bool end = last && run->progress.phase_index + 1 == s->phases.count;
+    const bool timed_out =
+        s->max_minutes > 0.0 && csp_now_s() - run->started_s >= 60.0 * s->max_minutes;
     const bool stop = *run->options->stop != 0 || timed_out;
     bool save = last || (s->save_steps > 0 && done % s->save_steps == 0);
 
@@ -185,7 +194,7 @@ static csp_status after_step(phase_state *p, int64_t done)
     if (save || stop) {
         CSP_TRY(csp_run_save(run));
     }
-    if (stop && !last) {
+    if (stop && !end) {
         return CSP_FAIL(CSP_ERR_INTERRUPTED,
                         "stopped after step %lld of %lld of phase %s with a checkpoint%s; the same "
                         "command goes on",
@@ -202,9 +211,10 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
 
     snprintf(run->progress.phase, sizeof(run->progress.phase), "%s", name);
     CSP_TRY_GOTO(open_phase(run, name, &p));
-    csp_log(CSP_LOG_INFO, "train", "phase %s: steps %lld to %lld, %d threads, %lld token rows at once",
-            name, (long long)first + 1, (long long)p.steps, run->be->threads,
-            (long long)run->progress.micro_batch_tokens);
+    csp_log(CSP_LOG_INFO, "train",
+            "phase %s: steps %lld to %lld, %d threads, %lld token rows at once", name,
+            (long long)first + 1, (long long)p.steps, run->be->threads, (long long)run->rows);
+    p.first = first;
     for (int64_t k = first; k < p.steps; k++) {
         CSP_TRY_GOTO(run_step(&p, k));
         CSP_TRY_GOTO(after_step(&p, k + 1));
@@ -217,6 +227,11 @@ fail:
     return status;
 }
 
+static int64_t steps_of(const csp_config *config, const char *phase)
+{
+    return strcmp(phase, "adapt") == 0 ? config->adapt.max_steps : config->contrastive.max_steps;
+}
+
 /* Which lines of metrics.jsonl a resumed run keeps: earlier phases whole, this one up to its step. */
 static csp_status open_log(csp_run_state *run)
 {
@@ -227,7 +242,8 @@ static csp_status open_log(csp_run_state *run)
 
     CSP_TRY(csp_alloc("run", count, sizeof(*steps), &steps));
     for (int i = 0; i < count; i++) {
-        steps[i] = i < run->progress.phase_index ? INT64_MAX : run->progress.step;
+        steps[i] = i < run->progress.phase_index ? steps_of(run->config, phases->values[i])
+                                                 : run->progress.step;
     }
     status = csp_metrics_log_open(run->config->run.output_dir, (const char *const *)phases->values,
                                   steps, count, &run->log);
@@ -282,8 +298,13 @@ static csp_status describe(csp_run_state *run)
     int64_t all, trained;
 
     csp_params_elements(run->opened.model->params, &all, &trained);
-    csp_log(CSP_LOG_INFO, "train", "%lld parameters, %lld trained, %lld token rows at once",
-            (long long)all, (long long)trained, (long long)run->progress.micro_batch_tokens);
+    csp_log(
+        CSP_LOG_INFO, "train", "%lld parameters, %lld trained; checkpoints of about %lld MB",
+        (long long)all, (long long)trained,
+        (long long)(csp_checkpoint_bytes(run->opened.model, run->opened.tokenizer_bytes) >> 20));
+    if (run->resumed) {
+        csp_log(CSP_LOG_INFO, "train", "it would go on from %s", run->resume_path);
+    }
     if (csp_config_has_phase(config, "adapt")) {
         CSP_TRY(csp_train_data_plain(run->data, 0, &plain));
         csp_log(CSP_LOG_INFO, "train", "adapt: %lld steps, the first has %lld texts, %lld tokens",
@@ -331,6 +352,10 @@ csp_status csp_train(const csp_config *config, const csp_train_options *options,
     }
     if (run.resumed) {
         csp_log(CSP_LOG_INFO, "train", "going on from %s", run.resume_path);
+    }
+    if (*options->stop != 0) {
+        status = CSP_FAIL(CSP_ERR_INTERRUPTED, "stopped before a step was done: nothing to save");
+        goto fail;
     }
     CSP_TRY_GOTO(write_config(&run));
     CSP_TRY_GOTO(open_log(&run));

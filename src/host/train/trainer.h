@@ -15,16 +15,16 @@
 #include "ops/backend.h"
 
 typedef struct csp_train_options {
-    const char *backend;                 /* "cpu", "auto" */
-    bool dry_run;                        /* plan, first batch, then stop: nothing is written          */
-    volatile sig_atomic_t *stop;         /* set by a signal: checkpoint at the next step and stop     */
-    volatile sig_atomic_t *save;         /* set by a signal: checkpoint at the next step and go on    */
+    const char *backend;         /* "cpu", "auto" */
+    bool dry_run;                /* plan, first batch, then stop: nothing is written          */
+    volatile sig_atomic_t *stop; /* set by a signal: checkpoint at the next step and stop     */
+    volatile sig_atomic_t *save; /* set by a signal: checkpoint at the next step and go on    */
 } csp_train_options;
 
 /* What came out, for the command line to print. */
 typedef struct csp_train_result {
-    char model[1024];      /* the last checkpoint, "" after a dry run */
-    char best[1024];       /* the best one by run.metric_for_best, "" */
+    char model[1024]; /* the last checkpoint, "" after a dry run */
+    char best[1024];  /* the best one by run.metric_for_best, "" */
     double best_value;
 } csp_train_result;
 

@@ -18,7 +18,7 @@ typedef struct csp_run_state {
     const csp_config *config;
     const csp_train_options *options;
     csp_backend *be;
-    csp_opened opened;        /* model, contract, tokenizer text, base */
+    csp_opened opened; /* model, contract, tokenizer text, base */
     csp_tokenizer *tokenizer;
     csp_train_data *data;
     csp_dev *dev;
@@ -27,8 +27,9 @@ typedef struct csp_run_state {
     csp_file_lock *lock;
     csp_progress progress;
     bool resumed;
-    char *resume_path;        /* NULL: from the start */
-    double started_s;         /* monotonic clock when the run began */
+    char *resume_path; /* NULL: from the start */
+    int64_t rows;      /* token rows computed at once in the phase that runs */
+    double started_s;  /* monotonic clock when the run began */
 } csp_run_state;
 
 /* run_setup.c: everything up to the first step; nothing is written before all of it is checked. */
@@ -39,6 +40,9 @@ void csp_run_clear(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_save(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_evaluate(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_merge_adapter(csp_run_state *run);
+
+/* Rows of the longest text of the adaptation phase: one copy, with what the contract adds. */
+int64_t csp_adapt_rows(const csp_config *config);
 
 /* Seconds of a clock that never goes back. */
 double csp_now_s(void);

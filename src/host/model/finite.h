@@ -1,0 +1,31 @@
+/*
+ * finite.h - looks for NaN and infinity in hidden states: pooling compares logits and passes over a
+ * NaN, so that a broken model would look like one with empty vectors.
+ */
+#pragma once
+
+#include "model/transformer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Checks run->h, as csp_model_fwd left it.
+ *
+ *   row   out   the first row that holds a NaN or an infinity, -1 = all are finite
+ *
+ * Precision:  one sum of squares in double on the device; h is fetched only where that is not
+ *             finite.
+ * Stream:     waits for the model's backend.
+ * Errors:     CSP_ERR_MEMORY, CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status csp_run_find_bad_row(const csp_model *model, const csp_run *run,
+                                            int64_t *row);
+
+/* ", and so is model.norm.weight" for the first parameter that is not finite, else "". */
+void csp_model_say_bad_parameter(const csp_model *model, char *text, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
