@@ -42,6 +42,7 @@ void csp_scratch_destroy(csp_scratch *scratch)
     free(scratch->matches.pieces);
     csp_text_buffer_clear(&scratch->mapped);
     free(scratch->chars);
+    free(scratch->marks);
     free(scratch->symbols);
     free(scratch->heap);
     free(scratch->cache);

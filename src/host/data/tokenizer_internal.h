@@ -295,8 +295,10 @@ typedef struct csp_scratch {
     csp_piece_list pieces[2];
     csp_piece_list matches; /* first = is a match */
     csp_text_buffer mapped; /* a byte-level piece in its printable spelling */
-    int32_t *chars;
+    int32_t *chars;         /* a text as code points */
     int64_t char_room;
+    int32_t *marks; /* a run of combining marks */
+    int64_t mark_room;
     csp_symbol *symbols;
     int64_t symbol_count;
     int64_t symbol_room;

@@ -7,6 +7,9 @@
 
 #include "data/tokenizer_internal.h"
 
+/* Of one character: U+FDFA has 18 in the compatibility forms. */
+enum { LONGEST_DECOMPOSITION = 32 };
+
 /* Whether no character of the text can change: all below U+0300 for NFC, ASCII for the others. */
 static bool is_in_form(int form, const char *text, int64_t bytes)
 {
@@ -21,25 +24,67 @@ static bool is_in_form(int form, const char *text, int64_t bytes)
     return true;
 }
 
+/* Puts a run of combining marks into canonical order: by class, equal ones as they stand. */
+static csp_status order_marks(csp_scratch *scratch, int64_t begin, int64_t end)
+{
+    int32_t *marks = scratch->chars + begin;
+    int64_t at[257] = { 0 };
+
+    CSP_TRY(csp_grow("tokenizer text", end - begin, sizeof(*scratch->marks), &scratch->marks,
+                     &scratch->mark_room));
+    for (int64_t i = 0; i < end - begin; i++) {
+        scratch->marks[i] = marks[i];
+        at[(utf8proc_get_property(marks[i])->combining_class & 255) + 1]++;
+    }
+    for (int c = 1; c < 257; c++) {
+        at[c] += at[c - 1];
+    }
+    for (int64_t i = 0; i < end - begin; i++) {
+        const int32_t mark = scratch->marks[i];
+
+        marks[at[utf8proc_get_property(mark)->combining_class & 255]++] = mark;
+    }
+    return CSP_OK;
+}
+
+/* utf8proc_decompose sorts marks in quadratic time, which a hostile text of 1 MB turns into hours. */
+static csp_status decompose(csp_scratch *scratch, utf8proc_option_t options, const char *text,
+                            int64_t bytes, int64_t *count)
+{
+    int64_t n = 0, marks = 0; /* marks: where the current run of combining marks begins */
+    int length;
+
+    for (int64_t i = 0; i < bytes; i += length) {
+        const int32_t c = csp_utf8_next(text + i, &length);
+        int ignored = 0;
+        utf8proc_ssize_t made;
+
+        CSP_TRY(csp_grow("tokenizer text", n + LONGEST_DECOMPOSITION, sizeof(*scratch->chars),
+                         &scratch->chars, &scratch->char_room));
+        made = utf8proc_decompose_char(c, scratch->chars + n, LONGEST_DECOMPOSITION, options,
+                                       &ignored);
+        if (made < 0 || made > LONGEST_DECOMPOSITION) {
+            return CSP_FAIL(CSP_ERR_DATA, "tokenizer: Unicode normalization failed at U+%04X",
+                            (unsigned)c);
+        }
+        for (; made > 0; made--, n++) {
+            if (utf8proc_get_property(scratch->chars[n])->combining_class == 0) {
+                CSP_TRY(n - marks > 1 ? order_marks(scratch, marks, n) : CSP_OK);
+                marks = n + 1;
+            }
+        }
+    }
+    *count = n;
+    return n - marks > 1 ? order_marks(scratch, marks, n) : CSP_OK;
+}
+
 static csp_status to_form(csp_scratch *scratch, int form, const char *text, int64_t bytes,
                           csp_text_buffer *out)
 {
     const utf8proc_option_t options = (utf8proc_option_t)form;
-    utf8proc_ssize_t count = bytes;
+    int64_t count;
 
-    for (int attempt = 0; attempt < 2; attempt++) {
-        CSP_TRY(csp_grow("tokenizer text", count + 1, sizeof(*scratch->chars), &scratch->chars,
-                         &scratch->char_room));
-        count = utf8proc_decompose((const utf8proc_uint8_t *)text, bytes, scratch->chars,
-                                   scratch->char_room, options);
-        if (count >= 0 && count <= scratch->char_room) {
-            break;
-        }
-        if (count < 0) {
-            return CSP_FAIL(CSP_ERR_DATA, "tokenizer: Unicode normalization failed: %s",
-                            utf8proc_errmsg(count));
-        }
-    }
+    CSP_TRY(decompose(scratch, options, text, bytes, &count));
     count = utf8proc_normalize_utf32(scratch->chars, count, options);
     if (count < 0) {
         return CSP_FAIL(CSP_ERR_DATA, "tokenizer: Unicode normalization failed: %s",
@@ -72,6 +117,18 @@ static csp_status to_lower(const char *text, int64_t bytes, csp_text_buffer *out
     return CSP_OK;
 }
 
+static bool is_one_character(const char *text, int64_t bytes)
+{
+    int length;
+
+    (void)csp_utf8_next(text, &length);
+    return length == bytes;
+}
+
+/*
+ * As Hugging Face keeps count of origins, a text whose beginning was replaced still begins where it
+ * began if one character made way for something.
+ */
 static csp_status replace(const csp_normal *step, csp_scratch *scratch, const char *text,
                           int64_t bytes, bool *first, csp_text_buffer *out)
 {
@@ -87,7 +144,9 @@ static csp_status replace(const csp_normal *step, csp_scratch *scratch, const ch
         }
         CSP_TRY(csp_text_buffer_add(out, text + kept, match.begin - kept));
         CSP_TRY(csp_text_buffer_add(out, step->content, content_bytes));
-        *first = *first && (match.begin > 0 || match.end == 0 || content_bytes > 0);
+        if (match.begin == 0 && match.end > 0) {
+            *first = *first && content_bytes > 0 && is_one_character(text, match.end);
+        }
         kept = match.end;
     }
     return csp_text_buffer_add(out, text + kept, bytes - kept);

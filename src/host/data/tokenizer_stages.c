@@ -218,6 +218,24 @@ static csp_status load_prepend_scheme(const char *where, const json_t *object,
     return CSP_FAIL(CSP_ERR_FORMAT, "%s: there is no prepend_scheme \"%.60s\"", where, text);
 }
 
+/* "First" asks where a piece began in the original text; some normalizers make that unknowable. */
+static csp_status check_first(const csp_tokenizer *t, const char *where)
+{
+    bool blurred = t->presplit_count > 1 && t->normal_count > 0;
+
+    for (int64_t i = 0; i < t->normal_count; i++) {
+        blurred = blurred || t->normals[i].kind == CSP_NORMAL_PREPEND;
+    }
+    if (blurred) {
+        return CSP_FAIL(
+            CSP_ERR_UNSUPPORTED,
+            "%s: Metaspace with prepend_scheme \"first\" is not "
+            "supported behind Prepend, or behind a normalizer and another pre-tokenizer",
+            where);
+    }
+    return CSP_OK;
+}
+
 static csp_status load_metaspace(csp_tokenizer *t, const char *where, const json_t *object)
 {
     static const char *const keys[] = { "replacement", "add_prefix_space", "prepend_scheme",
@@ -229,14 +247,7 @@ static csp_status load_metaspace(csp_tokenizer *t, const char *where, const json
     CSP_TRY(csp_json_char(where, object, "replacement", step->mark));
     CSP_TRY(load_prepend_scheme(where, object, &step->prepend));
     CSP_TRY(csp_json_bool(where, object, "split", true, &step->split));
-    if (step->prepend == CSP_PREPEND_FIRST && t->presplit_count > 1 && t->normal_count > 0) {
-        /* "First" asks where a piece began before normalizing, which pieces do not remember. */
-        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
-                        "%s: Metaspace with prepend_scheme \"first\" behind "
-                        "another pre-tokenizer and a normalizer is not supported",
-                        where);
-    }
-    return CSP_OK;
+    return step->prepend == CSP_PREPEND_FIRST ? check_first(t, where) : CSP_OK;
 }
 
 /*
