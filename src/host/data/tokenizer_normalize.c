@@ -47,7 +47,7 @@ static csp_status order_marks(csp_scratch *scratch, int64_t begin, int64_t end)
     return CSP_OK;
 }
 
-/* utf8proc_decompose sorts marks in quadratic time, which a hostile text of 1 MB turns into hours. */
+/* utf8proc_decompose sorts marks in quadratic time: a hostile text of 1 MB would take hours. */
 static csp_status decompose(csp_scratch *scratch, utf8proc_option_t options, const char *text,
                             int64_t bytes, int64_t *count)
 {
