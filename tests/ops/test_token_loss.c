@@ -1,4 +1,4 @@
-/* test_token_loss.c - csp_token_loss: reference against its derivative, backend against reference. */
+/* test_token_loss.c - csp_token_loss: reference against derivative, backend against reference. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -12,13 +12,13 @@ extern "C" {
 
 /* What csp_token_loss reads and writes. */
 typedef struct csp_token_loss_args {
-    csp_head head;        /* pooling is not read; excluded terms are left out of both softmaxes */
-    csp_tensor h;         /* in  (N,D) f32                                                      */
-    csp_tensor target;    /* in  (N) i32   next token, not an excluded term; -1: no prediction  */
-    float lambda_relu;    /* weight of the saturated loss                                       */
-    float coefficient;    /* 1/n_tok of the whole step: multiplies gradients, not the sums      */
-    csp_tensor dh;        /* out (N,D) f32, or none: losses only; overwritten                   */
-    csp_tensor de;        /* in,out (V,D) f32, or none: head not trained; added to              */
+    csp_head head;     /* pooling is not read; excluded terms are left out of both softmaxes */
+    csp_tensor h;      /* in  (N,D) f32                                                      */
+    csp_tensor target; /* in  (N) i32   next token, not an excluded term; -1: no prediction  */
+    float lambda_relu; /* weight of the saturated loss                                       */
+    float coefficient; /* 1/n_tok of the whole step: multiplies gradients, not the sums      */
+    csp_tensor dh;     /* out (N,D) f32, or none: losses only; overwritten                   */
+    csp_tensor de;     /* in,out (V,D) f32, or none: head not trained; added to              */
 } csp_token_loss_args;
 
 /*
@@ -81,15 +81,16 @@ CSP_CHECKED csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, con
  *
  *   s         in    (Q,P)  f32
  *   positive  in    (Q)    i32   column of each query's positive, 0 <= positive < P, never masked
- *   mask      in    (Q,P)  u8    1 = left out (a known positive other than the query's own), or none
+ *   mask      in    (Q,P)  u8    1 = left out (a known positive but the query's own), or none
  *   ds        out   (Q,P)  f32   overwritten; may be s
  *   row_loss  out   host, Q doubles: each query's loss (their mean is the loss)
  *
  * Stream:     waits for be.
  * Precision:  the row's maximum, exponentials and sum in double; ds rounded once.
  */
-CSP_CHECKED csp_status csp_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                                    const csp_tensor *mask, csp_tensor *ds, double *row_loss);
+CSP_CHECKED csp_status csp_info_nce(csp_backend *be, const csp_tensor *s,
+                                    const csp_tensor *positive, const csp_tensor *mask,
+                                    csp_tensor *ds, double *row_loss);
 
 /*
  * Column sums and counts of sparse rows, for FLOPS and for the health panel.

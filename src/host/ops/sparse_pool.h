@@ -26,9 +26,9 @@ typedef struct csp_sparse {
 typedef enum csp_pool_kind { CSP_POOL_MAX = 0, CSP_POOL_SUM = 1 } csp_pool_kind;
 
 typedef struct csp_head {
-    csp_tensor e;        /* (V,D) f32  vocabulary matrix                                         */
-    csp_tensor exclude;  /* (V) u8     1 for a term that is never active, or none                */
-    float scale;         /* k: logits are k h e^T; > 0                                           */
+    csp_tensor e;       /* (V,D) f32  vocabulary matrix                                         */
+    csp_tensor exclude; /* (V) u8     1 for a term that is never active, or none                */
+    float scale;        /* k: logits are k h e^T; > 0                                           */
     csp_pool_kind pooling;
 } csp_head;
 
@@ -73,8 +73,8 @@ CSP_CHECKED csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head
  * Sum pooling: dz[n,j] = dw · 1/(1 + z[n,j]) at every kept n with z[n,j] > 0; h is required and the
  * logits are computed again by tiles.
  *
- * Precision:  f32, the rows of e that one row of dh receives are added in order of terms, the rows of
- *             h that one row of de receives in order of texts: no atomics, the same bits on every run.
+ * Precision:  f32; the rows of e that one row of dh receives are added in order of terms, the rows
+ *             of h that one row of de receives in order of texts: the same bits on every run.
  */
 typedef struct csp_sparse_pool_grad {
     const csp_sparse *rows;
