@@ -1,6 +1,6 @@
 /*
- * test_weights.c - parameters from files and to files: what does not match is named, nothing is half
- * loaded, and what was written reads back.
+ * test_weights.c - parameters from files and to files: what does not match is named, nothing is
+ * half loaded, and what was written reads back.
  */
 #include "model/holder.h"
 
@@ -228,6 +228,34 @@ static void written_weights_read_back_rounded_once(void **state)
     let_go(&to);
 }
 
+static void a_value_that_a_format_cannot_hold_is_named(void **state)
+{
+    csp_weights_write_options options = { .dtype = CSP_F16 };
+    holder from;
+    float *value;
+
+    (void)state;
+    hold_fixture(&from, "llama_untied", NULL);
+    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("llama_untied")));
+    value = from.params->embed->value.data;
+    assert_ok(csp_file_make_dirs(scratch_path("narrow")));
+    value[3] = 65519.0f; /* rounds down to the largest half, 65504 */
+    assert_ok(csp_weights_write(from.be, from.params, scratch_path("narrow"), &options));
+    assert_int_equal(remove(scratch_path("narrow/model.safetensors")), 0);
+    value[3] = -65520.0f;
+    assert_int_equal(csp_weights_write(from.be, from.params, scratch_path("narrow"), &options),
+                     CSP_ERR_NUMERIC);
+    assert_error_has("model.embed_tokens.weight: -65520 is too large for f16");
+    assert_false(csp_file_exists(scratch_path("narrow/model.safetensors")));
+    options.dtype = CSP_BF16;
+    assert_ok(csp_weights_write(from.be, from.params, scratch_path("narrow"), &options));
+    assert_int_equal(remove(scratch_path("narrow/model.safetensors")), 0);
+    value[3] = 3.4e38f; /* above the largest bf16 by more than half a unit */
+    assert_int_equal(csp_weights_write(from.be, from.params, scratch_path("narrow"), &options),
+                     CSP_ERR_NUMERIC);
+    let_go(&from);
+}
+
 static void shards_read_back_the_same(void **state)
 {
     holder from, to;
@@ -374,6 +402,7 @@ int main(void)
         cmocka_unit_test(half_precisions_are_widened_exactly),
         cmocka_unit_test(a_head_that_differs_from_the_embedding_is_untied),
         cmocka_unit_test(written_weights_read_back_rounded_once),
+        cmocka_unit_test(a_value_that_a_format_cannot_hold_is_named),
         cmocka_unit_test(shards_read_back_the_same),
         cmocka_unit_test(adapters_are_written_as_peft_wrote_them),
         cmocka_unit_test(an_adapter_that_does_not_fit_is_refused),

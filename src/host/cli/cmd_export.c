@@ -1,29 +1,60 @@
-/* cmd_export.c - csplade export: encoded vectors as the files that index builders read. */
+/*
+ * cmd_export.c - csplade export: models as folders of transformers and PEFT (export_model.c), and
+ * encoded vectors as the files that index builders read.
+ */
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/export_model.h"
+#include "cli/tokenizer_args.h"
 #include "core/log.h"
-#include "data/tokenizer.h"
 #include "export/vectors.h"
 
 static const csp_option options[] = {
-    { .name = "vectors",
-      .kind = CSP_OPTION_LIST,
-      .value = "FILE",
-      .help = "vectors that csplade encode wrote; all shards of one collection, in order" },
     { .name = "format",
       .letter = 'f',
       .kind = CSP_OPTION_ENUM,
-      .value = "seismic|anserini|ciff",
+      .value = "hf|peft|seismic|anserini|ciff",
       .required = true,
-      .help = "JSON lines for Seismic and DuckDB, Anserini's JsonVectorCollection, or CIFF" },
+      .help = "of a model: a folder for transformers, or its adapter for PEFT; of vectors: JSON "
+              "lines for Seismic and DuckDB, Anserini's JsonVectorCollection, or CIFF" },
     { .name = "output",
       .letter = 'o',
       .kind = CSP_OPTION_TEXT,
       .value = "DIR",
       .required = true,
-      .help = "new folder for the files and their manifest.json" },
+      .help = "new folder for the files" },
+    { .name = "model",
+      .letter = 'm',
+      .kind = CSP_OPTION_TEXT,
+      .value = "DIR|CHECKPOINT",
+      .help = "the model of hf and peft" },
+    { .name = "dtype",
+      .kind = CSP_OPTION_ENUM,
+      .value = "f32|bf16|f16",
+      .standard = "f32",
+      .help = "hf: of the weights in the files" },
+    { .name = "shard-bytes",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "0",
+      .min = 0,
+      .max = 1e15,
+      .help = "hf: begin a new file at this size; 0 = one file" },
+    { .name = "base",
+      .kind = CSP_OPTION_TEXT,
+      .value = "DIR|CHECKPOINT",
+      .help = "of a LoRA checkpoint: its base model, where it is not at the recorded place" },
+    { .name = "base-name",
+      .kind = CSP_OPTION_TEXT,
+      .value = "NAME",
+      .help = "peft: what adapter_config.json calls the base model: a hub name or a path [the "
+              "folder the adapter was trained on]" },
+    { .name = "vectors",
+      .kind = CSP_OPTION_LIST,
+      .value = "FILE",
+      .help = "vectors that csplade encode wrote; all shards of one collection, in order" },
     { .name = "side",
       .kind = CSP_OPTION_ENUM,
       .value = "document|query",
@@ -48,7 +79,7 @@ static const csp_option options[] = {
     { .name = "tokenizer",
       .kind = CSP_OPTION_TEXT,
       .value = "PATH",
-      .help = "folder with tokenizer.json, for --term token and text" },
+      .help = "folder with tokenizer.json, that file, or a checkpoint, for --term token and text" },
     { .name = "shards",
       .kind = CSP_OPTION_I64,
       .value = "N",
@@ -123,7 +154,39 @@ static void report(const csp_export_report *r, const char *dir)
     }
 }
 
-static csp_status run(const csp_arguments *args)
+/* Refuses options of the other kind of export: they would be without effect. */
+static csp_status check_kind(const csp_arguments *args)
+{
+    static const char *const of_models[] = { "model", "dtype", "shard-bytes", "base", "base-name" };
+    static const char *const of_vectors[] = { "vectors", "side",      "target", "quant",
+                                              "term",    "tokenizer", "shards" };
+    static const char *const of_hf[] = { "dtype", "shard-bytes" };
+    const char *format = csp_args_text(args, "format");
+    const bool model = csp_export_is_model(args);
+    const char *const *others = model ? of_vectors : of_models;
+    const int count = model ? CSP_COUNT(of_vectors) : CSP_COUNT(of_models);
+
+    for (int i = 0; i < count; i++) {
+        if (csp_args_given(args, others[i])) {
+            return CSP_FAIL(CSP_ERR_CONFIG, "export: --%s does not belong to --format %s",
+                            others[i], format);
+        }
+    }
+    for (int i = 0; strcmp(format, "peft") == 0 && i < CSP_COUNT(of_hf); i++) {
+        if (csp_args_given(args, of_hf[i])) {
+            return CSP_FAIL(CSP_ERR_CONFIG,
+                            "export: --%s does not belong to --format peft: an adapter is one file "
+                            "in f32",
+                            of_hf[i]);
+        }
+    }
+    if (strcmp(format, "hf") == 0 && csp_args_given(args, "base-name")) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "export: --base-name belongs to --format peft");
+    }
+    return CSP_OK;
+}
+
+static csp_status export_vectors(const csp_arguments *args)
 {
     const int paths = csp_args_list_count(args, "vectors");
     const bool needs_tokenizer = strcmp(csp_args_text(args, "term"), "id") != 0;
@@ -151,7 +214,7 @@ static csp_status run(const csp_arguments *args)
         path[i] = csp_args_list_at(args, "vectors", i);
     }
     if (needs_tokenizer) {
-        CSP_TRY_GOTO(csp_tokenizer_open(csp_args_text(args, "tokenizer"), &tokenizer));
+        CSP_TRY_GOTO(csp_tokenizer_of(csp_args_text(args, "tokenizer"), &tokenizer));
         keys = (key_source) { tokenizer, strcmp(how.key_kind, "text") == 0, NULL };
         how.key = term_key;
         how.key_context = &keys;
@@ -166,14 +229,24 @@ fail:
     return status;
 }
 
+static csp_status run(const csp_arguments *args)
+{
+    CSP_TRY(check_kind(args));
+    return csp_export_is_model(args) ? csp_export_model(args) : export_vectors(args);
+}
+
 const csp_command csp_cmd_export = {
     .name = "export",
-    .summary = "write vectors as the files that other search engines index",
+    .summary = "models for transformers and PEFT; vectors for other search engines",
     .options = options,
     .option_count = CSP_COUNT(options),
     .details =
-        "The folder gets the format's own files, token_to_id_mapping.json and manifest.json with\n"
-        "counts, quantisation and checksums.\n\n"
+        "hf: config.json, model.safetensors (an adapter is added to the weights), tokenizer.json\n"
+        "and csplade.json, the text contract. peft: the adapter alone. Of vectors: the format's "
+        "own\n"
+        "files, token_to_id_mapping.json and manifest.json with counts, quantisation and "
+        "checksums.\n\n"
+        "csplade export --model contrastive-00000500.h5 --format hf --dtype bf16 --output hf/\n"
         "csplade export --vectors docs.h5 --format ciff --output ciff/\n"
         "csplade export --vectors docs.h5 --format ciff --target bmp --output bmp/\n"
         "csplade export --vectors queries.h5 --side query --format anserini --output topics/",

@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/tokenizer_args.h"
 #include "core/log.h"
 #include "data/corpus.h"
-#include "data/tokenizer.h"
 #include "io/file.h"
 #include "io/lines.h"
 
@@ -14,7 +14,7 @@ static const csp_option options[] = {
       .letter = 'm',
       .kind = CSP_OPTION_TEXT,
       .value = "PATH",
-      .help = "folder with tokenizer.json, or the file itself" },
+      .help = "folder with tokenizer.json, the file itself, or a checkpoint" },
     { .name = "special",
       .kind = CSP_OPTION_FLAG,
       .help = "apply the tokenizer's own post-processor (its BOS, EOS)" },
@@ -206,7 +206,7 @@ static csp_status run(const csp_arguments *args)
     if (!csp_args_given(args, "model")) {
         return CSP_FAIL(CSP_ERR_CONFIG, "tokenize: --model PATH is required");
     }
-    CSP_TRY(csp_tokenizer_open(csp_args_text(args, "model"), &tokenizer));
+    CSP_TRY(csp_tokenizer_of(csp_args_text(args, "model"), &tokenizer));
     for (int i = 0; i < (files > 0 ? files : 1) && status == CSP_OK; i++) {
         status = tokenize_lines(args, tokenizer, files > 0 ? csp_args_positional(args, i) : "-");
     }

@@ -54,7 +54,11 @@ typedef struct csp_weights_write_options {
     int64_t shard_bytes; /* 0 = one file                                */
 } csp_weights_write_options;
 
-/* Writes the rows that are not adapters to DIR/model.safetensors, or shards and their index. */
+/*
+ * Writes the rows that are not adapters to DIR/model.safetensors, or shards and their index.
+ * Errors: CSP_ERR_IO, CSP_ERR_MEMORY; CSP_ERR_NUMERIC naming the tensor with a value that dtype
+ * cannot hold.
+ */
 CSP_CHECKED csp_status csp_weights_write(csp_backend *be, const csp_params *params, const char *dir,
                                          const csp_weights_write_options *options);
 

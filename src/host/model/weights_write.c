@@ -34,15 +34,25 @@ static uint16_t f32_to_f16(float value)
     return (uint16_t)(sign | ((magnitude - 0x38000000u) >> 13));
 }
 
-/* Converts in place: a narrower element never overtakes the one it is made from. */
-static void narrow(float *values, int64_t n, csp_dtype dtype)
+/*
+ * Converts in place: a narrower element never overtakes the one it is made from. A value too large
+ * for dtype would silently become infinite.
+ */
+static csp_status narrow(const char *name, float *values, int64_t n, csp_dtype dtype)
 {
-    for (int64_t i = 0; i < n && dtype != CSP_F32; i++) {
-        const uint16_t half =
-            dtype == CSP_BF16 ? csp_f32_to_bf16(values[i]) : f32_to_f16(values[i]);
+    const uint16_t infinite = dtype == CSP_BF16 ? 0x7F80u : 0x7C00u;
 
+    for (int64_t i = 0; i < n && dtype != CSP_F32; i++) {
+        const float value = values[i];
+        const uint16_t half = dtype == CSP_BF16 ? csp_f32_to_bf16(value) : f32_to_f16(value);
+
+        if ((half & 0x7FFFu) == infinite) {
+            return CSP_FAIL(CSP_ERR_NUMERIC, "%s: %g is too large for %s", name, (double)value,
+                            csp_dtype_name(dtype));
+        }
         memcpy((char *)values + (size_t)i * sizeof(half), &half, sizeof(half));
     }
+    return CSP_OK;
 }
 
 typedef struct rows_to_write {
@@ -77,7 +87,7 @@ static csp_status gather(csp_backend *be, const csp_params *params, bool lora, b
         CSP_TRY(csp_alloc(row->name, n, sizeof(float), values));
         w->count++;
         CSP_TRY(csp_weights_download(be, params, row, merge, *values));
-        narrow(*values, n, dtype);
+        CSP_TRY(narrow(row->name, *values, n, dtype));
         w->entries[w->count - 1].name = row->name;
         w->entries[w->count - 1].tensor = csp_tensor_view(*values, dtype, row->ndim, row->dim);
     }
