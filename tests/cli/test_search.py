@@ -48,7 +48,13 @@ def searching(folder):
     docs, queries = write(folder / "d.jsonl", DOCS), write(folder / "q.jsonl", QUERIES)
     out = folder / "run.txt"
     result = run("search", "--index", docs, "--queries", queries, "--output", out, "--tag", "t")
-    expect(result.returncode == 0 and result.stdout == "", result.stderr)
+    expect(result.returncode == 0, result.stderr)
+    sizes = dict(line.split() for line in result.stdout.splitlines())
+    packed = int(sizes.pop("index_bytes", 0))
+    # 4 of 3 and 5 of 4; (1/4 + 3/4 + 1/4) / 3 products of a query and a document; 5 postings.
+    want = {"queries": "3", "documents": "4", "query_terms": "1.33", "document_terms": "1.25",
+            "index_flops": "0.4167"}
+    expect(sizes == want and packed >= 5, result.stdout)
     # b and d have equal scores: the larger id first, as trec_eval breaks ties.
     want = ["q1 Q0 a 1 4 t", "q1 Q0 d 2 2 t", "q1 Q0 b 3 2 t", "q3 Q0 a 1 1.5 t", "q3 Q0 d 2 1 t"]
     expect(out.read_text().split("\n") == want + [""], out.read_text())

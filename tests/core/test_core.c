@@ -93,19 +93,19 @@ static void an_arena_measures_and_then_gives_the_same_places(void **state)
     void *block;
 
     (void)state;
-    assert_int_equal(csp_arena_tensor(&ruler, CSP_F32, 2, (int64_t[]){ 3, 5 }, &a), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&ruler, CSP_F32, 2, (int64_t[]) { 3, 5 }, &a), CSP_OK);
     assert_null(a.data);
-    assert_int_equal(csp_arena_tensor(&ruler, CSP_U8, 1, (int64_t[]){ 1 }, &b), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&ruler, CSP_U8, 1, (int64_t[]) { 1 }, &b), CSP_OK);
     assert_int_equal(ruler.peak, 128);
     block = aligned_alloc(64, ruler.peak);
     arena.base = block;
     arena.capacity = ruler.peak;
-    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 2, (int64_t[]){ 3, 5 }, &a), CSP_OK);
-    assert_int_equal(csp_arena_tensor(&arena, CSP_U8, 1, (int64_t[]){ 1 }, &b), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 2, (int64_t[]) { 3, 5 }, &a), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_U8, 1, (int64_t[]) { 1 }, &b), CSP_OK);
     assert_ptr_equal((char *)b.data, (char *)block + 64);
-    assert_int_equal(csp_arena_tensor(&arena, CSP_U8, 1, (int64_t[]){ 1 }, &b), CSP_ERR_MEMORY);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_U8, 1, (int64_t[]) { 1 }, &b), CSP_ERR_MEMORY);
     csp_arena_release(&arena, 0);
-    assert_int_equal(csp_arena_tensor(&arena, CSP_U8, 1, (int64_t[]){ 65 }, &b), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_U8, 1, (int64_t[]) { 65 }, &b), CSP_OK);
     free(block);
 }
 
@@ -122,7 +122,7 @@ static void sizes_that_overflow_are_refused(void **state)
     assert_int_equal(csp_size_i32("x", (int64_t)INT32_MAX + 1, &small), CSP_ERR_ARGUMENT);
     assert_int_equal(small, 5);
     assert_int_equal(
-        csp_arena_tensor(&ruler, CSP_F64, 2, (int64_t[]){ (int64_t)1 << 40, 1 << 30 }, &t),
+        csp_arena_tensor(&ruler, CSP_F64, 2, (int64_t[]) { (int64_t)1 << 40, 1 << 30 }, &t),
         CSP_ERR_MEMORY);
 }
 

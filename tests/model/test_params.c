@@ -1,5 +1,6 @@
 /*
- * test_params.c - the table of parameters: counts, random values, the memory a model and a step take.
+ * test_params.c - the table of parameters: counts, random values, the memory a model and a step
+ * take.
  */
 #include "model/holder.h"
 

@@ -336,7 +336,8 @@ static csp_status print_sizes(const search *s, const csp_vectors *queries)
     printf("queries %lld\ndocuments %lld\nquery_terms %.2f\ndocument_terms %.2f\n"
            "index_bytes %lld\nindex_flops %.4f\n",
            (long long)queries->rows, (long long)stats.docs,
-           queries->rows > 0 ? (double)queries->row_ptr[queries->rows] / (double)queries->rows : 0.0,
+           queries->rows > 0 ? (double)queries->row_ptr[queries->rows] / (double)queries->rows
+                             : 0.0,
            stats.mean_terms, (long long)stats.packed_bytes, flops);
     return CSP_OK;
 }

@@ -19,7 +19,7 @@ typedef struct csp_arena {
     char *base;      /* NULL: the arena only measures */
     size_t capacity; /* bytes at base                 */
     size_t used;
-    size_t peak;     /* highest `used` since the start */
+    size_t peak; /* highest `used` since the start */
 } csp_arena;
 
 /*

@@ -59,11 +59,11 @@ typedef enum csp_status {
 
 /* In a function with a fail: label and a local `csp_status status`. */
 #define CSP_TRY_GOTO(call)      \
-    do {                       \
+    do {                        \
         status = (call);        \
         if (status != CSP_OK) { \
-            goto fail;         \
-        }                      \
+            goto fail;          \
+        }                       \
     } while (0)
 
 /* Broken invariants of our own code only; on in every build. Data never reaches an assertion. */

@@ -5,9 +5,10 @@
 
 size_t csp_dtype_bytes(csp_dtype dtype)
 {
-    static const size_t bytes[CSP_DTYPE_COUNT] = { [CSP_F32] = 4, [CSP_BF16] = 2, [CSP_F16] = 2,
-                                                   [CSP_F64] = 8, [CSP_I32] = 4,  [CSP_I64] = 8,
-                                                   [CSP_U8] = 1 };
+    static const size_t bytes[CSP_DTYPE_COUNT] = {
+        [CSP_F32] = 4, [CSP_BF16] = 2, [CSP_F16] = 2, [CSP_F64] = 8,
+        [CSP_I32] = 4, [CSP_I64] = 8,  [CSP_U8] = 1
+    };
 
     CSP_ASSERT((int)dtype >= 0 && (int)dtype < CSP_DTYPE_COUNT);
     return bytes[dtype];

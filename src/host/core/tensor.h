@@ -27,7 +27,7 @@ typedef enum csp_dtype {
 enum { CSP_MAX_DIMS = 4 };
 
 typedef struct csp_tensor {
-    void *data;                /* NULL while only measured, or an absent optional tensor */
+    void *data; /* NULL while only measured, or an absent optional tensor */
     csp_dtype dtype;
     int32_t ndim;              /* 0: no tensor */
     int64_t dim[CSP_MAX_DIMS]; /* dim[i] = 1 for i >= ndim */
