@@ -82,6 +82,9 @@ static csp_status resolve(const csp_pairs_source *source, resolved *r)
     if (!r->lines && source->corpus == NULL) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "training pairs: no corpus is given");
     }
+    if (source->corpus != NULL && !csp_file_exists(source->corpus)) {
+        return CSP_FAIL(CSP_ERR_IO, "%s: there is no such file or folder", source->corpus);
+    }
     if (!r->lines && source->queries == NULL && !folder) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "training pairs: no queries are given for %s",
                         source->corpus);

@@ -70,7 +70,7 @@ csp_status csp_run_merge_adapter(csp_run_state *run)
     const csp_weights_write_options options = { .dtype = CSP_F32, .merge = false };
     const csp_model *model = run->opened.model;
     csp_opened *o = &run->opened;
-    char *dir = NULL, *config = NULL, *stored = NULL;
+    char *dir = NULL, *config = NULL, *contract = NULL, *stored = NULL;
     csp_status status;
 
     /* The next phase's checkpoints hold adapters only, so the merged base must be on disk. */
@@ -82,6 +82,8 @@ csp_status csp_run_merge_adapter(csp_run_state *run)
     CSP_TRY_GOTO(csp_weights_write(run->be, model->params, dir, &options));
     CSP_TRY_GOTO(csp_model_config_text(&model->params->config, CSP_F32, &config));
     CSP_TRY_GOTO(write_beside(dir, "config.json", config, (int64_t)strlen(config)));
+    CSP_TRY_GOTO(csp_contract_to_json(&o->contract, &contract));
+    CSP_TRY_GOTO(write_beside(dir, "csplade.json", contract, (int64_t)strlen(contract)));
     CSP_TRY_GOTO(write_beside(dir, "tokenizer.json", o->tokenizer, o->tokenizer_bytes));
     CSP_TRY_GOTO(csp_snapshot_hash(model, false, o->base_hash));
     CSP_TRY_GOTO(csp_strdup("run", name, &stored));
@@ -93,5 +95,6 @@ csp_status csp_run_merge_adapter(csp_run_state *run)
 fail:
     free(dir);
     free(config);
+    free(contract);
     return status;
 }

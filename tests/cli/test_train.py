@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+"""csplade train on a small collection: curves, repetition, folders, refusals, starts, data formats.
+Arguments: the program, the source folder, names of tests (all)."""
+import json
+import shutil
+import sys
+
+from workspace import read_events, run_tests
+
+LAST = "contrastive-00000006.h5"
+
+# Losses of 20 steps of each phase, as this file's settings gave them on an x86-64 machine.
+CURVES = {
+    "adapt": [
+        11.5550187, 11.5498012, 11.5415693, 11.491164, 11.4514483, 11.4087427, 11.4052503,
+        11.325761, 11.264987, 11.1976908, 11.1843167, 11.162061, 11.1365985, 11.0726594,
+        11.0634411, 11.0821139, 11.0996584, 11.082835, 11.084312, 11.0834197,
+    ],
+    "contrastive": [
+        2.79189293, 2.71897723, 2.7075268, 2.69173353, 2.7010133, 2.64297105, 2.73285363,
+        2.59101062, 2.61678069, 2.47731646, 2.37427193, 2.46247065, 2.41921004, 2.65363868,
+        2.22182462, 2.32215926, 2.3810063, 2.47145864, 2.25067491, 2.50913553,
+    ],
+}
+# Sums in f32 are ordered differently by other processors and numbers of threads, and AdamW turns a
+# rounding near 0 into a whole step. Runs with 1 to 4 threads and OpenBLAS kernels of five processors
+# were apart by this much relative to the loss (1e-8 for adapt, of nine digits printed, taken as
+# 1e-7); ten times that is allowed. A wrong schedule, seed, mask or gradient moves it by percents.
+SPREAD = {"adapt": 1e-7, "contrastive": 1.4e-4}
+
+
+def a_run_repeats_its_stored_curve(w):
+    w.expect_exit(w.train("curve", "adapt.max_steps=20", "contrastive.max_steps=20",
+                          "optim.learning_rate=1e-3"), 0)
+    for phase, want in CURVES.items():
+        got = [row["loss"] for row in w.metrics("curve") if row["phase"] == phase]
+        apart = max((abs(a - b) / abs(b) for a, b in zip(got, want)), default=1.0)
+        w.expect(len(got) == len(want) and apart <= 10 * SPREAD[phase],
+                 f"{phase}: apart by {apart}\n{json.dumps(got)}")
+    w.remove("curve")
+
+
+def the_same_run_gives_the_same_bytes(w):
+    w.expect_exit(w.train("a"), 0)
+    w.expect_exit(w.train("b", "batch.recompute=true"), 0)
+    names = ["adapt-00000004.h5", "contrastive-00000002.h5", "contrastive-00000004.h5", LAST]
+    w.expect(w.checkpoints("a") == names[1:], w.checkpoints("a"))
+    w.expect(w.checkpoint("a", LAST) == w.checkpoint("b", LAST), "recomputing changed a bit")
+    w.expect((w.folder / "a/checkpoints/LATEST").read_text() == LAST, "LATEST")
+    w.expect(w.steps("a") == [("adapt", i) for i in range(1, 5)] +
+             [("contrastive", i) for i in range(1, 7)], w.steps("a"))
+    result = w.train("a")
+    w.expect_exit(result, 0)
+    w.expect(result.stdout == f"model a/checkpoints/{LAST}\n", result.stdout)
+    w.expect(w.checkpoint("a", LAST) == w.checkpoint("b", LAST), "a finished run was changed")
+    w.expect(len(w.steps("a")) == 10, "a finished run lost its metrics")
+    w.remove("b")
+
+
+def the_other_outputs_are_there(w):
+    rows = [row for row in w.metrics("a") if row["phase"] == "contrastive"]
+    w.expect(all(row["clm"] is None and row["nce"] > 0 for row in rows), rows)
+    w.expect(rows[0]["lr"] == 0 and rows[1]["lr"] == 0.002, [row["lr"] for row in rows])
+    # A quadratic ramp over a third of six steps: 0, a quarter, all.
+    w.expect([row["lambda_d"] for row in rows[:3]] == [0, 0.00025, 0.001], rows)
+    events = [e for p in sorted((w.folder / "a").glob("events.out.*")) for e in read_events(p)]
+    losses = [(step, tag) for step, tag, _ in events if tag.endswith("/loss")]
+    w.expect(losses == [(i, "adapt/loss") for i in range(1, 5)] +
+             [(i, "contrastive/loss") for i in range(5, 11)], losses)
+    written = {(step, tag): value for step, tag, value in events}
+    w.expect(abs(written[(5, "contrastive/loss")] - rows[0]["loss"]) < 1e-5, "a value of an event")
+    config = (w.folder / "a/config.yaml").read_text()
+    w.expect("max_steps: 6" in config and "config.yaml:" in config and "--set" in config, config)
+    info = w.run("info", f"a/checkpoints/{LAST}").stdout
+    w.expect("contrastive, 6 steps done" in info and '"variant": "causal"' in info, info)
+
+
+def evaluations_choose_and_keep_the_best(w):
+    settings = ["data.dev_qrels=beir/qrels/dev.tsv", "run.eval_steps=1", "run.save_steps=0",
+                "run.save_total_limit=1", "run.metric_for_best=RR@10", "optim.learning_rate=1e-2"]
+    result = w.expect_exit(w.train("e", *settings), 0)
+    rows = [row for row in w.metrics("e") if "eval/RR@10" in row]
+    w.expect([(r["phase"], r["step"]) for r in rows] == w.steps("e"), rows)
+    best = max(rows, key=lambda row: row["eval/RR@10"])
+    name = f"{best['phase']}-{best['step']:08d}.h5"
+    w.expect(f"best e/checkpoints/{name} RR@10 {best['eval/RR@10']:.6f}" in result.stdout,
+             result.stdout + name)
+    w.expect(w.checkpoints("e") == sorted({name, LAST}), w.checkpoints("e"))
+    # The value is that of the program's own encode, search and eval of the whole corpus.
+    model = f"e/checkpoints/{name}"
+    w.must("encode", "-m", model, "-i", "beir", "-o", "d.h5")
+    w.must("encode", "-m", model, "-i", "beir", "--side", "query", "-o", "q.h5")
+    w.must("search", "--index", "d.h5", "--queries", "q.h5", "--output", "run.txt")
+    out = w.must("eval", "--qrels", "beir/qrels/dev.tsv", "--run", "run.txt", "-o", "json").stdout
+    w.expect(f"{best['eval/RR@10']:.4f}" in out or str(best["eval/RR@10"])[:8] in out, out)
+    # Another metric cannot be compared with the best so far.
+    (w.folder / "e/checkpoints" / LAST).unlink()
+    again = [s for s in settings if "metric" not in s] + ["run.metric_for_best=AP"]
+    result = w.train("e", *again)
+    w.expect_exit(result, 0, "was RR@10 and is AP now", "damaged")
+    w.expect(" AP " in result.stdout, result.stdout)
+    w.remove("e")
+
+
+def a_dry_run_writes_nothing(w):
+    before = sorted(str(p) for p in w.folder.rglob("*"))
+    result = w.expect_exit(w.train("dry", "--dry-run"), 0, "8 texts", "8 queries of", "16 documents")
+    w.expect(result.stdout == "" and before == sorted(str(p) for p in w.folder.rglob("*")), "files")
+    w.expect_exit(w.train("dry", "--dry-run", "data.corpus=none"), 1, "none: there is no such")
+
+
+def another_config_or_data_is_refused(w):
+    w.expect_exit(w.train("a", "contrastive.lambda_q=5e-3"), 2,
+                  "contrastive.lambda_q is 0.001 there and 0.005 here", LAST)
+    w.expect_exit(w.train("a", "--resume", "none"), 2, "has checkpoints of an earlier run")
+    w.expect_exit(w.train("a", "--resume", "a/none.h5"), 1, "a/none.h5")
+    w.expect_exit(w.train("a", "--resume", "beir/corpus.jsonl"), 3, "beir/corpus.jsonl")
+    w.expect_exit(w.train("a", "lora.r=4"), 2, "lora")
+    shutil.copytree(w.folder / "model", w.folder / "model2")
+    w.expect_exit(w.train("a", "model.path=model2"), 2, "model.path")
+    w.remove("model2")
+    corpus = w.folder / "beir/corpus.jsonl"
+    text = corpus.read_text()
+    corpus.write_text(text + '{"_id": "more", "text": "more"}\n')
+    w.expect_exit(w.train("a"), 3, "other data", "100 documents", "101")
+    corpus.write_text(text)
+    w.expect_exit(w.train("x", "model.exclude_ids=[3, 320]"), 2, "model.exclude_ids", "320")
+    w.expect_exit(w.train("x", "model.passage_max_len=70"), 2, "70")
+    w.expect_exit(w.train("x", "model.path=none"), 1, "none/config.json")
+    w.expect_exit(w.train("x", "device.precision=bf16"), 5, "bf16")
+    w.expect_exit(w.train("x", "model.append_eos=true", "--dry-run"), 0)
+    w.remove("x")
+
+
+def adapters_know_their_base(w):
+    w.expect_exit(w.train("l", "lora.r=4", "lora.dropout=0.2", "--set", "model.path=base"), 1, "base")
+    shutil.copytree(w.folder / "model", w.folder / "base")
+    lora = ["lora.r=4", "lora.dropout=0.2", "model.path=base"]
+    w.expect_exit(w.train("l", *lora), 0)
+    w.must("init", "--tokenizer", "tok", "--hidden", 32, "--layers", 2, "--heads", 2, "--seed", 1,
+           "--max-position", 64, "--output", "other")
+    shutil.copy(w.folder / "other/model.safetensors", w.folder / "base/model.safetensors")
+    model = f"l/checkpoints/{LAST}"
+    w.expect_exit(w.train("l", *lora), 3, "belongs to a base model with hash", "base has")
+    w.expect_exit(w.run("encode", "-m", model, "-i", "beir", "-o", "x.h5"), 3, "base model")
+    w.expect_exit(w.run("encode", "-m", model, "--base", "model", "-i", "beir", "-o", "x.h5"), 0)
+    w.remove("base", "other")
+
+
+def an_adapter_may_be_merged_between_phases(w):
+    lora = ["lora.r=4", "lora.between_phases=merge", "run.save_total_limit=9"]
+    w.expect_exit(w.train("m", *lora), 0, "merged into m/merged-adapt")
+    # Killed between the phases: the merge is done again, to the same bits.
+    shutil.copytree(w.folder / "m", w.folder / "n")
+    for path in (w.folder / "n/checkpoints").glob("contrastive-*"):
+        path.unlink()
+    (w.folder / "n/checkpoints/LATEST").write_text("adapt-00000004.h5")
+    w.expect_exit(w.train("n", *lora), 0, "going on from n/checkpoints/adapt-00000004.h5", "merged")
+    w.expect(w.checkpoint("m", LAST) == w.checkpoint("n", LAST), "merging does not repeat")
+    # Within the second phase its base is the merged one.
+    (w.folder / "n/checkpoints" / LAST).unlink()
+    w.expect_exit(w.train("n", *lora), 0, "going on from n/checkpoints/contrastive-00000004.h5")
+    w.expect(w.checkpoint("m", LAST) == w.checkpoint("n", LAST), "resuming over a merged base")
+    # The run moves as a whole; its base is found beside it, and is a model of its own.
+    (w.folder / "m").rename(w.folder / "moved")
+    w.expect_exit(w.run("encode", "-m", f"moved/checkpoints/{LAST}", "-i", "beir", "-o", "x.h5"), 0)
+    w.expect_exit(w.run("encode", "-m", "moved/merged-adapt", "-i", "beir", "-o", "y.h5"), 0)
+    # Another run goes on with that adapter, and finds its base from there.
+    settings = ["lora.r=4", f"model.path=moved/checkpoints/{LAST}", "run.phases=[contrastive]"]
+    w.expect_exit(w.train("o", *settings), 0)
+    w.expect_exit(w.run("encode", "-m", f"o/checkpoints/{LAST}", "-i", "beir", "-o", "x.h5"), 0)
+    w.remove("moved", "n", "o")
+
+
+def a_checkpoint_is_a_start(w):
+    only = "run.phases=[contrastive]"
+    full, adapter = f"model.path=a/checkpoints/{LAST}", f"model.path=l/checkpoints/{LAST}"
+    w.expect_exit(w.train("s", full, only), 0)
+    first = next(row for row in w.metrics("s"))
+    w.expect(first["nce"] < w.metrics("a")[4]["nce"], "the trained weights were not taken")
+    # New adapters over whole weights; their checkpoint finds that base.
+    w.expect_exit(w.train("t", full, only, "lora.r=4"), 0)
+    w.expect_exit(w.run("encode", "-m", f"t/checkpoints/{LAST}", "-i", "beir", "-o", "x.h5"), 0)
+    w.expect_exit(w.train("t", full, only, "lora.r=4"), 0, "going on from")
+    w.expect_exit(w.train("u", adapter, only), 2, "holds an adapter")
+    w.expect_exit(w.train("u", adapter, only, "lora.r=8"), 2, "r 4 and scale 8, lora r 8")
+    w.expect_exit(w.train("u", adapter, only, "lora.r=4", "lora.target_modules=[q_proj]"), 2,
+                  "lora.target_modules")
+    w.expect_exit(w.train("u", full, only, "lora.r=4", "lora.init=x"), 2, "lora.init")
+    other = w.train("v", full, only, "model.passage_prefix=p")
+    w.expect_exit(other, 0, "another contract", "passage_prefix")
+    w.expect_exit(w.run("export", "--model", f"l/checkpoints/{LAST}", "--base", "model", "--format",
+                        "hf", "--output", "hf"), 0)
+    w.remove("s", "t", "u", "v", "hf", "l")
+
+
+def every_way_to_see_and_pool_trains(w):
+    w.must("tokenize", "--train", "--vocab-size", 320, "--add-bos", "--output", "tokb", "text.txt")
+    w.must("init", "--tokenizer", "tokb", "--hidden", 32, "--layers", 1, "--heads", 4, "--kv-heads", 2,
+           "--family", "qwen3", "--untied", "--max-position", 64, "--output", "special")
+    cases = [
+        ["model.variant=echo"],
+        ["model.variant=bi", "contrastive.regularizer=l1"],
+        ["model.pooling=sum", "contrastive.temperature=100"],
+        ["model.path=special", "model.add_bos=true", "model.append_eos=true", "model.variant=echo"],
+        ["model.path=special", "lora.r=2", "model.variant=bi", "model.exclude_ids=[1, 2]",
+         "model.logit_scale=0.5"],
+        ["adapt.batch.micro_batch_tokens=30", "contrastive.batch.micro_batch_tokens=20"],
+        ["data.shuffle=false", "contrastive.mask_known_positives=false", "optim.weight_decay=0.1",
+         "optim.lr_scheduler_type=linear", "optim.max_grad_norm=0"],
+    ]
+    for settings in cases:
+        result = w.train("v", *settings, "contrastive.max_steps=3", "adapt.max_steps=2")
+        w.expect_exit(result, 0)
+        if result.returncode == 0:
+            w.expect(all(row["loss"] > 0 for row in w.metrics("v")), settings)
+        w.remove("v")
+    w.expect_exit(w.train("v", "data.strict=true"), 3, "data.strict forbids")
+    w.remove("v", "special", "tokb")
+
+
+def every_format_trains(w):
+    docs = [json.loads(line) for line in (w.folder / "beir/corpus.jsonl").read_text().splitlines()]
+    queries = [json.loads(line) for line in (w.folder / "beir/queries.jsonl").read_text().splitlines()]
+    pairs = list(zip(queries, docs, docs[1:] + docs[:1]))
+
+    def passage(d):
+        return {"docid": d["_id"], "title": d["title"], "text": d["text"]}
+
+    with (w.folder / "inside.jsonl").open("w") as stream:
+        for q, p, n in pairs:
+            stream.write(json.dumps({"query_id": q["_id"], "query": q["text"], "positive_passages":
+                                     [passage(p)], "negative_passages": [passage(n)]}) + "\n")
+    with (w.folder / "ids.jsonl").open("w") as stream:
+        for q, p, n in pairs:
+            stream.write(json.dumps({"query_id": q["_id"], "query_text": q["text"],
+                                     "positive_document_ids": [p["_id"]],
+                                     "negative_document_ids": [n["_id"]]}) + "\n")
+    (w.folder / "triples.tsv").write_text("".join(
+        f"{q['_id']}\t{p['_id']}\t{n['_id']}\n" for q, p, n in pairs))
+    (w.folder / "collection.tsv").write_text("".join(f"{d['_id']}\t{d['text']}\n" for d in docs))
+    (w.folder / "queries.tsv").write_text("".join(f"{q['_id']}\t{q['text']}\n" for q in queries))
+    qrels = "data.qrels=null"
+    cases = [
+        ["data.train=inside.jsonl", "data.corpus=null", qrels],
+        ["data.train=ids.jsonl", "data.corpus=beir", qrels],
+        ["data.train=triples.tsv", "data.corpus=collection.tsv", "data.queries=queries.tsv", qrels],
+        ["data.corpus=collection.tsv", "data.queries=queries.tsv"],
+    ]
+    for settings in cases:
+        w.expect_exit(w.train("f", *settings, "contrastive.max_steps=2", "run.phases=[contrastive]"),
+                      0, "queries to train on")
+        w.remove("f")
+    text = (w.folder / "ids.jsonl").read_text().splitlines()
+    (w.folder / "ids.jsonl").write_text("\n".join(text[:7] + [text[7][:-9]] + text[8:]))
+    w.expect_exit(w.train("f", *cases[1], "run.phases=[contrastive]"), 3, "ids.jsonl:8")
+    w.remove("f")
+
+
+def estimate_refuses_what_does_not_fit(w):
+    shape = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
+             "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
+             "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": False,
+             "hidden_act": "silu", "bos_token_id": 128000, "eos_token_id": 128001}
+    (w.folder / "8b.json").write_text(json.dumps(shape))
+    result = w.run("estimate", "config.yaml", "--model-config", "8b.json", "-o", "json")
+    numbers = json.loads(result.stdout)
+    w.expect(numbers["parameters"] == 8030261248, numbers["parameters"])
+    w.expect(numbers["weights_bytes"] == 4 * 8030261248, numbers)
+    w.expect(numbers["moment_bytes"] == 2 * numbers["gradient_bytes"] == 8 * 8030261248, numbers)
+    if numbers["available_bytes"] < 16 * 8030261248:
+        w.expect_exit(result, 5, "needs at least")
+    # What cannot be allocated is refused before it is, also by train.
+    (w.folder / "huge").mkdir()
+    shutil.copy(w.folder / "8b.json", w.folder / "huge/config.json")
+    shutil.copy(w.folder / "tok/tokenizer.json", w.folder / "huge/tokenizer.json")
+    w.expect_exit(w.train("h", "model.path=huge"), 5 if numbers["available_bytes"] <
+                  16 * 8030261248 else 1, "")
+    lora = json.loads(w.run("estimate", "config.yaml", "lora.r=16", "--model-config", "8b.json", "-o",
+                            "json").stdout)
+    # r (in + out) of q, k, v, o, gate, up, down in each of 32 layers.
+    each = 16 * (2 * 8192 + 2 * 5120 + 3 * 18432)
+    w.expect(lora["trained"] == 32 * each, lora["trained"])
+    w.expect_exit(w.run("estimate", "config.yaml"), 0, "")
+    w.remove("h", "huge")
+
+
+if __name__ == "__main__":
+    sys.exit(run_tests([
+        a_run_repeats_its_stored_curve,
+        the_same_run_gives_the_same_bytes,
+        the_other_outputs_are_there,
+        evaluations_choose_and_keep_the_best,
+        a_dry_run_writes_nothing,
+        another_config_or_data_is_refused,
+        adapters_know_their_base,
+        an_adapter_may_be_merged_between_phases,
+        a_checkpoint_is_a_start,
+        every_way_to_see_and_pool_trains,
+        every_format_trains,
+        estimate_refuses_what_does_not_fit,
+    ]))
