@@ -25,11 +25,10 @@ typedef struct csp_texts_options {
 typedef struct csp_texts csp_texts;
 
 /*
- * Opens path: a file, plain or gzip; "-" for standard input; or a BEIR
- * folder, of which corpus.jsonl or queries.jsonl (or .jsonl.gz) is read by side.
+ * Opens path: a file, plain or gzip; "-" for standard input; or a BEIR folder, of which
+ * corpus.jsonl or queries.jsonl (or .jsonl.gz) is read by side.
  *
- *   options  in   NULL = documents, found format, lenient, ids checked; a zeroed struct means
- * queries
+ *   options  in   NULL = documents, found format, lenient, ids checked; a zeroed struct is queries
  *
  * Owner:  the caller calls csp_texts_close.
  * Errors: CSP_ERR_IO; CSP_ERR_ARGUMENT for a format that cannot be told; those of the first line.

@@ -1,8 +1,9 @@
 /*
  * bm25.h - BM25 over English text, the baseline that a learned model is held against.
  *
- *     score(q,d) = sum over words t of q of  n_t(q) idf_t tf_t(d) / (tf_t(d) + k1 (1 - b + b
- * |d|/avg)) idf_t      = ln(1 + (N - df_t + 0.5) / (df_t + 0.5))
+ *     score(q,d) = sum over words t of q of
+ *                      n_t(q) idf_t tf_t(d) / (tf_t(d) + k1 (1 - b + b |d| / avg))
+ *     idf_t      = ln(1 + (N - df_t + 0.5) / (df_t + 0.5))
  *
  * which is Lucene's, with exact document lengths (the "lucene" method of bm25s). Words are runs of
  * at least two letters, digits and underscores of any script, in lower case; Lucene's 33 English

@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "data/batch.h"
 #include "eval/quantize.h"
+#include "model/exclude.h"
 #include "model/finite.h"
 
 /* Texts of a micro-batch: bounds the worst case of the sparse rows, TEXTS x vocabulary. */
@@ -45,32 +46,11 @@ static csp_status place_rows(csp_encoder *e, csp_arena *arena)
     const int64_t starts[] = { TEXTS + 1 }, cap[] = { TEXTS * V };
 
     e->w.vocab = V;
-    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &V, &e->exclude));
+    CSP_TRY(csp_exclude_tensor(e->be, e->contract, V, arena, &e->exclude));
     CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, starts, &e->w.row_ptr));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, cap, &e->w.term));
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, cap, &e->w.weight));
     return csp_arena_tensor(arena, CSP_I32, 1, cap, &e->w.argmax);
-}
-
-static csp_status fill_exclude(csp_encoder *e)
-{
-    const int64_t V = e->model->params->config.V;
-    uint8_t *flags;
-    csp_status status;
-
-    if (e->contract->exclude_count == 0) {
-        e->exclude = csp_tensor_none();
-        return CSP_OK;
-    }
-    CSP_TRY(csp_alloc_zero("excluded terms", V, 1, &flags));
-    for (int64_t i = 0; i < e->contract->exclude_count; i++) {
-        if (e->contract->exclude_ids[i] < V) {
-            flags[e->contract->exclude_ids[i]] = 1;
-        }
-    }
-    status = csp_backend_upload(e->be, flags, &e->exclude);
-    free(flags);
-    return status;
 }
 
 /* Device tensors of a packed batch, then the run's; on a ruler this measures. */
@@ -115,7 +95,6 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
     CSP_TRY_GOTO(place_rows(e, &ruler));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->rows));
     CSP_TRY_GOTO(place_rows(e, &e->rows));
-    CSP_TRY_GOTO(fill_exclude(e));
     *out = e;
     return CSP_OK;
 

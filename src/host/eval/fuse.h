@@ -12,9 +12,8 @@
 #include "eval/search.h"
 
 typedef enum csp_fuse_norm {
-    CSP_FUSE_MIN_MAX, /* a' = (a - min) / (max - min) over the query's list; 1 where all are equal
-                       */
-    CSP_FUSE_RAW /* a' = a: for scores of one kind                                            */
+    CSP_FUSE_MIN_MAX, /* a' = (a - min) / (max - min) over the query's list; 1 if all are equal */
+    CSP_FUSE_RAW      /* a' = a: for scores of one kind                                        */
 } csp_fuse_norm;
 
 /*

@@ -1,8 +1,8 @@
 /*
  * report_html.h - a self-contained HTML page: tables, line charts as inline SVG, explained vectors.
  *
- * No script, no font and no image is fetched from anywhere; colours follow the reader's light or dark
- * setting. All text is escaped.
+ * No script, no font and no image is fetched from anywhere; colours follow the reader's light or
+ * dark setting. All text is escaped.
  */
 #pragma once
 
@@ -35,7 +35,7 @@ void csp_html_heading(FILE *out, const char *text);
 void csp_html_paragraph(FILE *out, const char *text);
 void csp_html_preformatted(FILE *out, const char *text);
 
-/* cells: rows x columns texts, row by row; the first row is the head, the first column left-aligned. */
+/* cells: rows x columns texts, row by row; row 0 is the head, column 0 flush left. */
 void csp_html_table(FILE *out, const char *const *cells, int64_t rows, int64_t columns);
 
 /*
@@ -46,6 +46,6 @@ void csp_html_table(FILE *out, const char *const *cells, int64_t rows, int64_t c
 void csp_html_chart(FILE *out, const char *title, const char *x_name, const csp_curve *curves,
                     int64_t count, bool log_y);
 
-/* A text and the strongest terms of its vector, in-text and expansion told apart by more than colour. */
+/* A text and the strongest terms of its vector; in-text ones differ by more than their colour. */
 void csp_html_explained(FILE *out, const char *kind, const char *text,
                         const csp_explained_term *terms, int64_t count, int64_t all_terms);

@@ -3,12 +3,12 @@
  *
  * Every export is one folder:
  *
- *     seismic    documents.jsonl  or  queries.jsonl        pyseismic-lsr, DuckDB, anything with
- * JSON anserini   docs/docs-00000-of-00001.jsonl, ...       Anserini JsonVectorCollection: the
- * folder docs or  queries.tsv ciff       index.ciff                                PISA, BMP,
- * Terrier, ... (documents only) always     token_to_id_mapping.json                  key of a term
- * in these files -> its id manifest.json                             counts, quantisation,
- * checksums (manifest.h)
+ *     seismic   documents.jsonl or queries.jsonl     pyseismic-lsr, DuckDB, anything with JSON
+ *     anserini  docs/docs-00000-of-00001.jsonl, ...  Anserini's JsonVectorCollection: folder docs
+ *               or queries.tsv
+ *     ciff      index.ciff                           PISA, BMP, Terrier, ... (documents only)
+ *     always    token_to_id_mapping.json             key of a term in these files -> its id
+ *               manifest.json                        counts, quantisation, checksums (manifest.h)
  *
  * What a format or its reader would silently turn into something else is refused.
  */

@@ -56,9 +56,9 @@ CSP_CHECKED csp_status csp_file_make_dirs(const char *path);
 CSP_CHECKED csp_status csp_file_join(const char *dir, const char *name, char **out);
 
 /*
- * Removes what writers that were killed left in a folder: files called NAME.tmp.<digits>. The caller
- * holds the folder's lock, so nobody is writing there. A folder that is not there has none; a file
- * that cannot be removed is a warning.
+ * Removes what writers that were killed left in a folder: files called NAME.tmp.<digits>. The
+ * caller holds the folder's lock, so nobody is writing there. A folder that is not there has none;
+ * a file that cannot be removed is a warning.
  */
 void csp_file_remove_leftovers(const char *dir);
 

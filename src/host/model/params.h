@@ -41,8 +41,7 @@ typedef enum csp_train_mode {
 enum { CSP_PARAM_NAME_BYTES = 128 };
 
 typedef struct csp_param {
-    char name[CSP_PARAM_NAME_BYTES]; /* in model.safetensors; adapters: in adapter_model.safetensors
-                                      */
+    char name[CSP_PARAM_NAME_BYTES]; /* in model.safetensors or adapter_model.safetensors */
     csp_param_kind kind;
     csp_matrix matrix; /* CSP_MATRIX_COUNT where the kind has none              */
     int32_t layer;     /* -1 outside the blocks                                 */

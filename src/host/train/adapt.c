@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
-#include "train/contrastive.h"
+#include "model/exclude.h"
 
 struct csp_adapt {
     csp_backend *be;

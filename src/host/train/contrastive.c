@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "model/exclude.h"
 
 /* The representations of one side of the batch and their gradient. */
 typedef struct side_rows {
@@ -42,31 +43,6 @@ struct csp_contrastive {
     int64_t passages; /* of the last step */
     double flop;
 };
-
-csp_status csp_exclude_tensor(csp_backend *be, const csp_contract *contract, int64_t V,
-                              csp_arena *keep, csp_tensor *out)
-{
-    uint8_t *flags = NULL;
-    csp_status status;
-
-    if (contract->exclude_count == 0) {
-        *out = csp_tensor_none();
-        return CSP_OK;
-    }
-    CSP_TRY(csp_arena_tensor(keep, CSP_U8, 1, &V, out));
-    if (out->data == NULL) {
-        return CSP_OK;
-    }
-    CSP_TRY(csp_alloc_zero("excluded terms", V, 1, &flags));
-    for (int64_t i = 0; i < contract->exclude_count; i++) {
-        if (contract->exclude_ids[i] < V) {
-            flags[contract->exclude_ids[i]] = 1;
-        }
-    }
-    status = csp_backend_upload(be, flags, out);
-    free(flags);
-    return status;
-}
 
 static csp_status place_side(csp_arena *arena, int64_t rows, int64_t V, side_rows *side)
 {

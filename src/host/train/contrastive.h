@@ -66,7 +66,3 @@ void csp_contrastive_warn(csp_contrastive *c, const csp_step_metrics *m, bool *c
 
 /* Floating-point operations the last step needed, recomputation not counted. */
 double csp_contrastive_flop(const csp_contrastive *c);
-
-/* (V) u8 on the device, 1 for an excluded term; none where the contract excludes nothing. */
-CSP_CHECKED csp_status csp_exclude_tensor(csp_backend *be, const csp_contract *contract, int64_t V,
-                                          csp_arena *keep, csp_tensor *out);
