@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "cli/commands.h"
+#include "cli/option_rows.h"
 #include "core/memory.h"
 #include "core/rng.h"
 #include "train/contrastive.h"
@@ -92,19 +93,8 @@ static const csp_option options[] = {
       .min = 1,
       .max = 1e9,
       .help = "token rows computed at once" },
-    { .name = "threads",
-      .kind = CSP_OPTION_I64,
-      .value = "N",
-      .standard = "0",
-      .min = 0,
-      .max = 4096,
-      .help = "0 = one for every core this process may use" },
-    { .name = "format",
-      .letter = 'o',
-      .kind = CSP_OPTION_ENUM,
-      .value = "text|json",
-      .standard = "text",
-      .help = "what is printed" },
+    CSP_OPTION_ROW_THREADS,
+    CSP_OPTION_ROW_FORM,
 };
 
 /* What is measured with, and the numbers that come out. */

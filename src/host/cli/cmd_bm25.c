@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/option_rows.h"
 #include "core/memory.h"
 #include "data/corpus.h"
 #include "eval/bm25.h"
@@ -25,14 +26,7 @@ static const csp_option options[] = {
       .value = "RUN",
       .required = true,
       .help = "the TREC run to write" },
-    { .name = "depth",
-      .letter = 'k',
-      .kind = CSP_OPTION_I64,
-      .value = "N",
-      .standard = "1000",
-      .min = 1,
-      .max = 1e8,
-      .help = "documents for each query" },
+    CSP_OPTION_ROW_DEPTH,
     { .name = "k1",
       .kind = CSP_OPTION_F64,
       .value = "X",
@@ -47,16 +41,8 @@ static const csp_option options[] = {
       .min = 0,
       .max = 1,
       .help = "weight of a document's length" },
-    { .name = "threads",
-      .kind = CSP_OPTION_I64,
-      .value = "N",
-      .standard = "0",
-      .min = 0,
-      .max = 4096,
-      .help = "0 = one for every core this process may use" },
-    { .name = "remove-query",
-      .kind = CSP_OPTION_FLAG,
-      .help = "leave a document out whose id is the query's" },
+    CSP_OPTION_ROW_THREADS,
+    CSP_OPTION_ROW_REMOVE_QUERY,
 };
 
 /* The texts of one file, in memory. */

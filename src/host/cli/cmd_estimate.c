@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/config_args.h"
+#include "cli/option_rows.h"
 #include "core/machine.h"
 #include "io/contract.h"
 #include "io/file.h"
@@ -20,12 +21,7 @@ static const csp_option options[] = {
       .kind = CSP_OPTION_TEXT,
       .value = "FILE",
       .help = "a config.json, where model.path is not on this machine" },
-    { .name = "format",
-      .letter = 'o',
-      .kind = CSP_OPTION_ENUM,
-      .value = "text|json",
-      .standard = "text",
-      .help = "what is printed" },
+    CSP_OPTION_ROW_FORM,
 };
 
 /* All in bytes but the counts. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/option_rows.h"
 #include "eval/fuse.h"
 
 static const csp_option options[] = {
@@ -30,14 +31,7 @@ static const csp_option options[] = {
       .kind = CSP_OPTION_TEXT,
       .value = "RUN",
       .help = "the fused run to write" },
-    { .name = "depth",
-      .letter = 'k',
-      .kind = CSP_OPTION_I64,
-      .value = "N",
-      .standard = "1000",
-      .min = 1,
-      .max = 1e8,
-      .help = "documents for each query" },
+    CSP_OPTION_ROW_DEPTH,
     { .name = "tune",
       .kind = CSP_OPTION_TEXT,
       .value = "QRELS",

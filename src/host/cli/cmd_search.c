@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/option_rows.h"
 #include "cli/search_print.h"
 #include "core/log.h"
 #include "core/memory.h"
@@ -65,21 +66,13 @@ static const csp_option options[] = {
       .min = 0,
       .max = 1e6,
       .help = "strongest terms of a text query to print" },
-    { .name = "threads",
-      .kind = CSP_OPTION_I64,
-      .value = "N",
-      .standard = "0",
-      .min = 0,
-      .max = 4096,
-      .help = "0 = one for every core this process may use" },
+    CSP_OPTION_ROW_THREADS,
     { .name = "tag",
       .kind = CSP_OPTION_TEXT,
       .value = "NAME",
       .standard = "csplade",
       .help = "last column of the run" },
-    { .name = "remove-query",
-      .kind = CSP_OPTION_FLAG,
-      .help = "leave a document out whose id is the query's" },
+    CSP_OPTION_ROW_REMOVE_QUERY,
     { .name = "ignore-contract",
       .kind = CSP_OPTION_FLAG,
       .help = "search though index and queries were encoded under different text contracts" },
