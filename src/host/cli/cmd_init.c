@@ -137,6 +137,17 @@ static csp_status shape_of(const csp_arguments *args, const csp_tokenizer *token
     return CSP_OK;
 }
 
+/* The standard lengths, where the model has positions for them. */
+static void shorten(csp_contract *contract, int64_t positions)
+{
+    if (contract->query_max_len > positions) {
+        contract->query_max_len = (int32_t)positions;
+    }
+    if (contract->passage_max_len > positions) {
+        contract->passage_max_len = (int32_t)positions;
+    }
+}
+
 static csp_status run(const csp_arguments *args)
 {
     csp_model_options m = { .train = CSP_TRAIN_NONE, .max_len = 1 };
@@ -156,6 +167,7 @@ static csp_status run(const csp_arguments *args)
     m.seed = (uint64_t)csp_args_i64(args, "seed");
     CSP_TRY_GOTO(csp_model_create(be, &m, &model));
     CSP_TRY_GOTO(csp_contract_init(&contract));
+    shorten(&contract, config.max_position);
     e.model = model;
     e.contract = &contract;
     e.tokenizer = csp_tokenizer_source(tokenizer, &e.tokenizer_bytes);

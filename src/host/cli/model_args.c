@@ -54,6 +54,8 @@ static csp_status rows_for(const csp_arguments *args, csp_side side, int64_t *ro
     }
     CSP_TRY(csp_snapshot_contract(csp_args_text(args, "model"), &contract));
     CSP_TRY_GOTO(override_contract(args, side, &contract));
+    /* The other side is not encoded. */
+    *(side == CSP_SIDE_QUERY ? &contract.passage_max_len : &contract.query_max_len) = 1;
     *rows = csp_contract_rows(&contract);
 
 fail:
