@@ -129,8 +129,10 @@ static void search_one(const csp_index *index, const csp_vectors *queries, int64
     const int32_t banned = options->remove_query ? csp_index_find(index, queries->ids[q]) : -1;
     int64_t terms = queries->row_ptr[q + 1] - first;
 
-    memcpy(w->term, queries->term + first, (size_t)terms * sizeof(*w->term));
-    memcpy(w->weight, queries->weight + first, (size_t)terms * sizeof(*w->weight));
+    if (terms > 0) { /* queries that are all empty have no arrays */
+        memcpy(w->term, queries->term + first, (size_t)terms * sizeof(*w->term));
+        memcpy(w->weight, queries->weight + first, (size_t)terms * sizeof(*w->weight));
+    }
     if (options->query_terms > 0) {
         terms = csp_prune_row(w->term, w->weight, terms, options->query_terms);
     }
