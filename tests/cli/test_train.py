@@ -4,10 +4,12 @@ Arguments: the program, the source folder, names of tests (all)."""
 import json
 import shutil
 import sys
+from pathlib import Path
 
 from workspace import read_events, run_tests
 
 LAST = "contrastive-00000006.h5"
+SHARED = Path(sys.argv[2]).parent / "shared/data"
 
 # Losses of 20 steps of each phase, as this file's settings gave them on an x86-64 machine.
 CURVES = {
@@ -172,6 +174,18 @@ def an_adapter_may_be_merged_between_phases(w):
     w.remove("moved", "n", "o")
 
 
+def a_peft_adapter_is_a_start(w):
+    w.must("export", "--model", f"l/checkpoints/{LAST}", "--base", "model", "--format", "peft",
+           "--output", "peft")
+    only = ["run.phases=[contrastive]", "lora.init=peft"]
+    w.expect_exit(w.train("p", *only, "lora.r=4"), 0)
+    w.expect_exit(w.train("s", only[0], "lora.r=4"), 0)
+    w.expect(w.metrics("p")[0]["nce"] < w.metrics("s")[0]["nce"], "the adapter was not taken")
+    w.expect_exit(w.train("q", *only, "lora.r=8"), 2, "r 4", "r 8")
+    w.expect_exit(w.train("q", only[0], "lora.r=4", "lora.init=model"), 1, "adapter_config.json")
+    w.remove("p", "q", "s", "peft")
+
+
 def a_checkpoint_is_a_start(w):
     only = "run.phases=[contrastive]"
     full, adapter = f"model.path=a/checkpoints/{LAST}", f"model.path=l/checkpoints/{LAST}"
@@ -286,6 +300,23 @@ def estimate_refuses_what_does_not_fit(w):
     w.remove("h", "huge")
 
 
+def real_collections_train_without_special_care(w):
+    for name, split in (("cranfield", "dev"), ("scifact", "test")):
+        source = SHARED / name
+        if not source.is_dir():
+            print(f"skipped: no {name}")
+            continue
+        w.must("tokenize", "--train", "--vocab-size", 400, "--output", "rt", source / "queries.jsonl")
+        w.must("init", "--tokenizer", "rt", "--hidden", 32, "--layers", 1, "--heads", 2, "--output",
+               "rm")
+        result = w.train("r", "model.path=rm", f"data.corpus={source}", "data.text=[]",
+                         f"data.qrels={source}/qrels/train.tsv", "adapt.max_steps=2",
+                         f"data.dev_qrels={source}/qrels/{split}.tsv", "contrastive.max_steps=2",
+                         "run.eval_steps=2", "eval.pool=50", "eval.queries=20")
+        w.expect_exit(result, 0, "queries to train on", "nDCG@10")
+        w.remove("r", "rt", "rm")
+
+
 if __name__ == "__main__":
     sys.exit(run_tests([
         a_run_repeats_its_stored_curve,
@@ -296,8 +327,10 @@ if __name__ == "__main__":
         another_config_or_data_is_refused,
         adapters_know_their_base,
         an_adapter_may_be_merged_between_phases,
+        a_peft_adapter_is_a_start,
         a_checkpoint_is_a_start,
         every_way_to_see_and_pool_trains,
         every_format_trains,
         estimate_refuses_what_does_not_fit,
+        real_collections_train_without_special_care,
     ]))

@@ -1,6 +1,6 @@
 /*
- * test_adapt.c - the adaptation step: any split gives the same gradient, the gradient is that of the
- * loss, the mean is over all predicted tokens, and what cannot be predicted is refused.
+ * test_adapt.c - the adaptation step: any split gives the same gradient, the gradient is that of
+ * the loss, the mean is over all predicted tokens, and what cannot be predicted is refused.
  */
 #include "train/tiny.h"
 

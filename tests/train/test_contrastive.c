@@ -100,7 +100,9 @@ static void any_split_gives_the_same_gradient(void **state)
     }
 }
 
-/* A split must not be the same because everything is: other texts, other dropout, other gradient. */
+/*
+ * A split must not be the same because everything is: other texts, other dropout, other gradient.
+ */
 static void the_comparison_sees_one_token_and_one_dropout_key(void **state)
 {
     csp_step_metrics m;
@@ -133,9 +135,9 @@ static double loss_of(tiny *t, void *context)
 
 /*
  * Losses here are 10 to 200 and computed from f32 scores, good to some 2^-24 of that, so that a
- * difference of 2e-2 has an error of at most 200 x 2^-24 x 10 / 2e-2 = 0.6 %; where a maximum changes
- * its position within the step, its part of the slope is half right. A missing sparsity term, a
- * wrong scale or a lost side is tens of percents.
+ * difference of 2e-2 has an error of at most 200 x 2^-24 x 10 / 2e-2 = 0.6 %; where a maximum
+ * changes its position within the step, its part of the slope is half right. A missing sparsity
+ * term, a wrong scale or a lost side is tens of percents.
  */
 static void the_gradient_is_that_of_the_loss(void **state)
 {
@@ -204,7 +206,9 @@ static void temperature_divides_scores(void **state)
     tiny_close(&t);
 }
 
-/* One query, its document, and a copy of that: unmasked it is a toss-up, masked there is nothing. */
+/*
+ * One query, its document, and a copy of that: unmasked it is a toss-up, masked there is nothing.
+ */
 static void a_masked_candidate_is_not_there(void **state)
 {
     const uint8_t mask[] = { 0, 1 };

@@ -1,6 +1,6 @@
 /*
- * tiny.h - a tiny random model with random texts, for tests of whole training steps: every weight is
- * large enough for vectors of some dozens of terms, and no adapter is 0.
+ * tiny.h - a tiny random model with random texts, for tests of whole training steps: every weight
+ * is large enough for vectors of some dozens of terms, and no adapter is 0.
  */
 #pragma once
 

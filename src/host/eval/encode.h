@@ -41,7 +41,8 @@ void csp_encoder_target(csp_encoder *e, csp_side side, csp_encoded_row emit, voi
  * Adds a text. Rows come out when enough texts wait, and at csp_encoder_flush.
  *
  * Errors: CSP_ERR_DATA (invalid UTF-8; where strict, an empty or over-long text), CSP_ERR_MEMORY,
- *         CSP_ERR_NUMERIC (hidden states or a weight not finite: names the text), and those of emit.
+ *         CSP_ERR_NUMERIC (hidden states or a weight not finite: names the text), and those of
+ *         emit.
  */
 CSP_CHECKED csp_status csp_encoder_add(csp_encoder *e, const char *id, const char *text,
                                        int64_t bytes);

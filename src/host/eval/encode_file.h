@@ -1,6 +1,6 @@
 /*
- * encode_file.h - a collection's texts to a file of vectors, in parts, so that a run that was killed
- * goes on where it was.
+ * encode_file.h - a collection's texts to a file of vectors, in parts, so that a run that was
+ * killed goes on where it was.
  *
  * While it runs, finished parts are OUTPUT.parts/part-00000.h5, ... beside OUTPUT.parts/plan.json,
  * which says what they are parts of (model, contract, texts, shard, threads): parts of another plan

@@ -163,7 +163,9 @@ fail:
     return status;
 }
 
-/* "x/checkpoints/adapt-1.h5", "merged" -> "x/checkpoints/../merged". Owner: the caller frees *out. */
+/*
+ * "x/checkpoints/adapt-1.h5", "merged" -> "x/checkpoints/../merged". Owner: the caller frees *out.
+ */
 static csp_status path_in_run(const char *checkpoint, const char *name, char **out)
 {
     const char *slash = strrchr(checkpoint, '/');

@@ -36,7 +36,8 @@ typedef struct csp_snapshot {
 } csp_snapshot;
 
 /*
- * xxh3-128 over names and values in table order, 32 hexadecimal digits and a NUL. Reads every weight.
+ * xxh3-128 over names and values in table order, 32 hexadecimal digits and a NUL. Reads every
+ * weight.
  *
  *   adapters   in   false: of the base alone, which is what a LoRA checkpoint stores
  */

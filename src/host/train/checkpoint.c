@@ -166,8 +166,8 @@ fail:
 
 /*
  * Removes what is beyond the limit, the best one excepted. Counting begins at the checkpoint just
- * written: newer ones are damaged, or of steps that the run will do again. A file that stays is only
- * a warning.
+ * written: newer ones are damaged, or of steps that the run will do again. A file that stays is
+ * only a warning.
  */
 static csp_status prune(const char *dir, const csp_config *config, const csp_progress *p)
 {

@@ -8,8 +8,8 @@
  *                                        (csp_config_meaning; RUN/config.yaml has the others too)
  *     /progress                          attributes: the members of csp_progress
  *
- * Files are RUN/checkpoints/<phase>-<step, 8 digits>.h5 and LATEST names the newest. Nothing in them
- * depends on wall time or on where the run's folder is: the same run gives the same bytes. No
+ * Files are RUN/checkpoints/<phase>-<step, 8 digits>.h5 and LATEST names the newest. Nothing in
+ * them depends on wall time or on where the run's folder is: the same run gives the same bytes. No
  * generator state exists to be stored.
  */
 #pragma once
@@ -49,8 +49,8 @@ CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snaps
 int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes);
 
 /*
- * The checkpoint to go on from: the one LATEST names, or the newest that opens if that one is damaged
- * (with a warning). *path is NULL when the folder has none. Owner: the caller frees *path.
+ * The checkpoint to go on from: the one LATEST names, or the newest that opens if that one is
+ * damaged (with a warning). *path is NULL when the folder has none. Owner: the caller frees *path.
  */
 CSP_CHECKED csp_status csp_checkpoint_latest(const char *run_dir, char **path);
 

@@ -1,6 +1,7 @@
 /*
- * chunked.h - the texts of one optimizer step as micro-batches, so that the batch may be larger than
- * memory: activations of the first ones are kept while they fit, the others are computed again.
+ * chunked.h - the texts of one optimizer step as micro-batches, so that the batch may be larger
+ * than memory: activations of the first ones are kept while they fit, the others are computed
+ * again.
  *
  * Representation gradients are cached between the passes (GradCache, arXiv 2101.06983): forward
  * over all micro-batches, the loss on the whole batch, backward over all micro-batches. Which are
@@ -83,7 +84,9 @@ CSP_CHECKED csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass
 CSP_CHECKED csp_status csp_chunked_check(const csp_chunked *c, int64_t i, const char *phase,
                                          int64_t step);
 
-/* The gradients of everything below the head from chunk->run->dh; nothing for a chunk without rows. */
+/*
+ * The gradients of everything below the head from chunk->run->dh; nothing for a chunk without rows.
+ */
 CSP_CHECKED csp_status csp_chunked_bwd(csp_chunked *c, int64_t i, const csp_pass *pass);
 
 /* After chunk i was used, forward or backward: gives its memory back unless it is kept. */

@@ -4,8 +4,8 @@
  *
  *     L = L_NCE + λ_q FLOPS(Q) + λ_d FLOPS(D)          (or L1 in place of FLOPS)
  *
- * Source: CSPLADE (arXiv 2504.10816); method.md 4, 11.7. Any split into micro-batches gives the same
- * gradient to the order of summation.
+ * Source: CSPLADE (arXiv 2504.10816); method.md 4, 11.7. Any split into micro-batches gives the
+ * same gradient to the order of summation.
  */
 #pragma once
 
@@ -53,7 +53,7 @@ void csp_contrastive_destroy(csp_contrastive *c);
 /*
  * Adds the gradients of one step to those of the model's trained parameters.
  *
- *   m   in,out   loss, nce, reg_*, active_*, zero_*, margin, accuracy, masked, tokens, ... are filled
+ *   m   in,out   loss, nce, reg_*, active_*, zero_*, margin, accuracy, masked, tokens, ...
  *
  * Errors: CSP_ERR_NUMERIC when hidden states or the loss are not finite, naming what and the step;
  *         CSP_ERR_MEMORY; CSP_ERR_ARGUMENT (more texts than planned).

@@ -165,7 +165,9 @@ fail:
     return status;
 }
 
-/* Holds the pool: judged documents, and every one whose place in a fixed shuffle is early enough. */
+/*
+ * Holds the pool: judged documents, and every one whose place in a fixed shuffle is early enough.
+ */
 static csp_status hold_documents(csp_dev *dev, const csp_config *config)
 {
     const csp_texts_options options = { .side = CSP_SIDE_PASSAGE,

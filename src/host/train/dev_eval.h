@@ -9,7 +9,9 @@
 
 enum { CSP_DEV_VALUES = 6 };
 
-/* "nDCG@10", "RR@10", "R@100", "AP", "active_q", "active_d": in the order of csp_dev_run's values. */
+/*
+ * "nDCG@10", "RR@10", "R@100", "AP", "active_q", "active_d": in the order of csp_dev_run's values.
+ */
 extern const char *const csp_dev_names[CSP_DEV_VALUES];
 
 typedef struct csp_dev csp_dev;
@@ -19,7 +21,8 @@ typedef struct csp_dev csp_dev;
  * fixed sample of the corpus up to eval.pool (0 = the whole corpus). *out is NULL where the config
  * names no data.dev_qrels.
  *
- * Errors: CSP_ERR_DATA (no dev query has a judged document in the corpus), and those of the readers.
+ * Errors: CSP_ERR_DATA (no dev query has a judged document in the corpus), and those of the
+ * readers.
  */
 CSP_CHECKED csp_status csp_dev_open(const csp_config *config, csp_dev **out);
 void csp_dev_close(csp_dev *dev);

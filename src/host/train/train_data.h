@@ -1,6 +1,6 @@
 /*
- * train_data.h - the texts of each optimizer step, tokenised: what was drawn depends on (seed, step)
- * alone, so a resumed run asks for step k and gets what the first run got.
+ * train_data.h - the texts of each optimizer step, tokenised: what was drawn depends on (seed,
+ * step) alone, so a resumed run asks for step k and gets what the first run got.
  */
 #pragma once
 

@@ -232,7 +232,9 @@ static int64_t steps_of(const csp_config *config, const char *phase)
     return strcmp(phase, "adapt") == 0 ? config->adapt.max_steps : config->contrastive.max_steps;
 }
 
-/* Which lines of metrics.jsonl a resumed run keeps: earlier phases whole, this one up to its step. */
+/*
+ * Which lines of metrics.jsonl a resumed run keeps: earlier phases whole, this one up to its step.
+ */
 static csp_status open_log(csp_run_state *run)
 {
     const csp_text_list *phases = &run->config->run.phases;

@@ -32,9 +32,9 @@ typedef struct csp_train_result {
  * Runs, or goes on with, a training run.
  *
  * Errors: those of everything below; CSP_ERR_INTERRUPTED after a checkpoint that stop, or
- *         run.max_minutes, asked for; CSP_ERR_NUMERIC (tensor and step; the last good checkpoint is kept);
- *         CSP_ERR_CONFIG when the folder's checkpoint belongs to another config, naming the setting;
- *         CSP_ERR_IO when another process runs there.
+ *         run.max_minutes, asked for; CSP_ERR_NUMERIC (tensor and step; the last good checkpoint
+ *         is kept); CSP_ERR_CONFIG when the folder's checkpoint belongs to another config, naming
+ *         the setting; CSP_ERR_IO when another process runs there.
  */
 CSP_CHECKED csp_status csp_train(const csp_config *config, const csp_train_options *options,
                                  csp_train_result *result);
