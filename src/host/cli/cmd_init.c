@@ -1,9 +1,11 @@
 /* cmd_init.c - csplade init: a model of a given shape with random weights, for Hugging Face too. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/commands.h"
+#include "core/memory.h"
 #include "data/tokenizer.h"
 #include "export/huggingface.h"
 #include "io/contract.h"
@@ -88,6 +90,15 @@ static const csp_option options[] = {
       .min = 1e-6,
       .max = 10,
       .help = "standard deviation of the weights" },
+    { .name = "logit-offset",
+      .kind = CSP_OPTION_F64,
+      .value = "X",
+      .standard = "0",
+      .min = 0,
+      .max = 100,
+      .help =
+          "subtract about X from every logit at the start, through one channel of the embedding "
+          "and of the final norm; tied models only" },
     { .name = "untied",
       .kind = CSP_OPTION_FLAG,
       .help = "a vocabulary matrix of its own in place of the embedding" },
@@ -148,6 +159,43 @@ static void shorten(csp_contract *contract, int64_t positions)
     }
 }
 
+/*
+ * Puts a constant into every initial logit. Random logits are noise around 0, and the maximum over
+ * a text's positions makes nearly every term weakly active: scores are then thousands of products
+ * of noise. With channel 0 of every embedding at b, and the final norm's gain there at -1,
+ *
+ *     h_0 = -b / rms,  rms = sqrt((D s^2 + b^2) / D);   every logit gets  h_0 b = -b^2 / rms = -X
+ *
+ * solved for b^2, s being the embedding's standard deviation. Both are ordinary weights and trained
+ * like the others.
+ */
+static csp_status offset_logits(csp_backend *be, csp_model *model, double X)
+{
+    const csp_model_config *c = &model->params->config;
+    const double D = (double)c->D, s = c->initializer_range;
+    const double square = (X * X / D + sqrt(X * X * X * X / (D * D) + 4.0 * X * X * s * s)) / 2.0;
+    csp_tensor *embed = &model->params->embed->value, *norm = &model->params->final_norm->value;
+    float *values = NULL;
+    csp_status status;
+
+    if (!c->tied) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "--logit-offset and --untied exclude each other");
+    }
+    CSP_TRY(csp_alloc("init", c->V * c->D, sizeof(*values), &values));
+    CSP_TRY_GOTO(csp_backend_download(be, embed, values));
+    for (int64_t v = 0; v < c->V; v++) {
+        values[v * c->D] = (float)sqrt(square);
+    }
+    CSP_TRY_GOTO(csp_backend_upload(be, values, embed));
+    CSP_TRY_GOTO(csp_backend_download(be, norm, values));
+    values[0] = -1.0f;
+    status = csp_backend_upload(be, values, norm);
+
+fail:
+    free(values);
+    return status;
+}
+
 static csp_status run(const csp_arguments *args)
 {
     csp_model_options m = { .train = CSP_TRAIN_NONE, .max_len = 1 };
@@ -166,6 +214,9 @@ static csp_status run(const csp_arguments *args)
     m.config = &config;
     m.seed = (uint64_t)csp_args_i64(args, "seed");
     CSP_TRY_GOTO(csp_model_create(be, &m, &model));
+    if (csp_args_f64(args, "logit-offset") > 0.0) {
+        CSP_TRY_GOTO(offset_logits(be, model, csp_args_f64(args, "logit-offset")));
+    }
     CSP_TRY_GOTO(csp_contract_init(&contract));
     shorten(&contract, config.max_position);
     e.model = model;
