@@ -99,6 +99,15 @@ static const csp_option options[] = {
       .help =
           "subtract about X from every logit at the start, through one channel of the embedding "
           "and of the final norm; tied models only" },
+    { .name = "residual-scale",
+      .kind = CSP_OPTION_F64,
+      .value = "X",
+      .standard = "1",
+      .min = 0,
+      .max = 1,
+      .help =
+          "multiplies the initial o_proj and down_proj; 0: every block begins as the identity, so "
+          "that a model begins as its embedding" },
     { .name = "untied",
       .kind = CSP_OPTION_FLAG,
       .help = "a vocabulary matrix of its own in place of the embedding" },
@@ -196,6 +205,33 @@ fail:
     return status;
 }
 
+/* Multiplies the two matrices of every block that write into the residual stream. */
+static csp_status scale_residuals(csp_backend *be, csp_model *model, double X)
+{
+    float *values = NULL;
+    csp_status status = CSP_OK;
+
+    for (int64_t i = 0; i < model->params->count; i++) {
+        csp_param *row = &model->params->rows[i];
+        const int64_t count = csp_tensor_count(&row->value);
+
+        if (row->kind != CSP_PARAM_WEIGHT ||
+            (row->matrix != CSP_MATRIX_O && row->matrix != CSP_MATRIX_DOWN)) {
+            continue;
+        }
+        CSP_TRY_GOTO(csp_realloc("init", count, sizeof(*values), &values));
+        CSP_TRY_GOTO(csp_backend_download(be, &row->value, values));
+        for (int64_t j = 0; j < count; j++) {
+            values[j] = (float)(X * (double)values[j]);
+        }
+        CSP_TRY_GOTO(csp_backend_upload(be, values, &row->value));
+    }
+
+fail:
+    free(values);
+    return status;
+}
+
 static csp_status run(const csp_arguments *args)
 {
     csp_model_options m = { .train = CSP_TRAIN_NONE, .max_len = 1 };
@@ -214,6 +250,9 @@ static csp_status run(const csp_arguments *args)
     m.config = &config;
     m.seed = (uint64_t)csp_args_i64(args, "seed");
     CSP_TRY_GOTO(csp_model_create(be, &m, &model));
+    if (csp_args_f64(args, "residual-scale") < 1.0) {
+        CSP_TRY_GOTO(scale_residuals(be, model, csp_args_f64(args, "residual-scale")));
+    }
     if (csp_args_f64(args, "logit-offset") > 0.0) {
         CSP_TRY_GOTO(offset_logits(be, model, csp_args_f64(args, "logit-offset")));
     }
