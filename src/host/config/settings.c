@@ -191,7 +191,8 @@ static const csp_field run_fields[] = {
                    "write a checkpoint and stop after this time; 0 = no limit"),
     CSP_FIELD_FREE(
         TYPE, resume, CSP_FIELD_TEXT, "auto", 0, 0, "",
-        "auto = the newest checkpoint of output_dir, none = start anew, or a checkpoint's path"),
+        "auto = the newest checkpoint of output_dir, none = start anew (refused where there are "
+        "checkpoints), or a checkpoint's path"),
     CSP_FIELD_FREE(TYPE, stop_on_collapse, CSP_FIELD_BOOL, "false", 0, 1, "",
                    "end the run when vectors collapse, in place of a warning"),
     CSP_FIELD_FREE(TYPE, collapse_share, CSP_FIELD_F64, "0.5", 0, 1, "",
