@@ -204,8 +204,10 @@ class Demo:
             self.csplade("encode", "--model", model, "--side", "query", "--input",
                          os.path.join(self.beir, "queries.%s.jsonl" % split), "--output", queries,
                          *contract, quiet=True)
+            # An override is of one side, so the two contracts differ in the other's prefix.
+            ignore = ["--ignore-contract"] if contract else []
             sizes = self.csplade("search", "--index", docs, "--queries", queries, "--output",
-                                 self.path("eval", "%s.%s.run" % (name, split)))
+                                 self.path("eval", "%s.%s.run" % (name, split)), *ignore)
         self.keep(name, sizes)
 
     def fuse(self, name, one, two):
