@@ -8,11 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <time.h>
 
 #include "cli/commands.h"
 #include "cli/option_rows.h"
+#include "core/machine.h"
 #include "core/memory.h"
 #include "core/rng.h"
 #include "train/contrastive.h"
@@ -108,27 +107,11 @@ typedef struct bench {
     double sgemm; /* measured GFLOP/s */
 } bench;
 
-static double now_s(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 static int by_value(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
 
     return (x > y) - (x < y);
-}
-
-static double peak_mb(void)
-{
-    struct rusage usage;
-
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)usage.ru_maxrss / 1024.0;
 }
 
 /* Median seconds of work(b, context) after the warm-up. */
@@ -140,12 +123,12 @@ static csp_status measure(bench *b, csp_status (*work)(bench *b, void *context),
 
     CSP_TRY(csp_alloc("bench", b->repeats, sizeof(*times), &times));
     for (int64_t i = -b->warmup; i < b->repeats; i++) {
-        const double start = now_s();
+        const double start = csp_machine_seconds();
 
         CSP_TRY_GOTO(work(b, context));
         CSP_TRY_GOTO(csp_backend_sync(b->be));
         if (i >= 0) {
-            times[i] = now_s() - start;
+            times[i] = csp_machine_seconds() - start;
         }
     }
     qsort(times, (size_t)b->repeats, sizeof(*times), by_value);
@@ -326,10 +309,10 @@ static csp_status bench_step(bench *b)
             "\"loss\":%.9g}\n",
             (long long)csp_args_i64(b->args, "vocab"),
             csp_args_flag(b->args, "lora") ? "true" : "false", t.m.tokens, seconds,
-            t.m.tokens / seconds, peak_mb(), t.m.active_d, t.m.loss);
+            t.m.tokens / seconds, csp_machine_peak_mb(), t.m.active_d, t.m.loss);
     } else {
         printf("%.0f tokens a step, %.0f tokens/s, peak %.0f MB, %.0f active terms a document\n",
-               t.m.tokens, t.m.tokens / seconds, peak_mb(), t.m.active_d);
+               t.m.tokens, t.m.tokens / seconds, csp_machine_peak_mb(), t.m.active_d);
     }
 
 fail:

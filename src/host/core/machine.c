@@ -1,8 +1,10 @@
-/* machine.c - reads /proc/meminfo and the limits of the control group. */
+/* machine.c - memory by /proc/meminfo and the control group, the clock, peak memory. */
 #include "core/machine.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 
 /* The whole number a file begins with; -1 where there is none ("max", no such file). */
 static int64_t number_in(const char *path)
@@ -64,4 +66,20 @@ int64_t csp_machine_available_bytes(void)
     least = v2 < least ? v2 : least;
     least = v1 < least ? v1 : least;
     return least > 0 ? least : 0;
+}
+
+double csp_machine_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+double csp_machine_peak_mb(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss / 1024.0;
 }

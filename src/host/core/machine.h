@@ -1,5 +1,5 @@
 /*
- * machine.h - what the machine can give: memory, asked before it is taken.
+ * machine.h - what the machine can give (memory, asked before it is taken) and what was taken.
  */
 #pragma once
 
@@ -14,6 +14,12 @@ extern "C" {
  * what its control group leaves, whichever is less; INT64_MAX where neither can be read.
  */
 int64_t csp_machine_available_bytes(void);
+
+/* Seconds of a clock that never goes back: for durations. */
+double csp_machine_seconds(void);
+
+/* Peak resident memory of this process so far, in MiB. */
+double csp_machine_peak_mb(void);
 
 #ifdef __cplusplus
 }

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <xxhash.h>
 
 #include "core/log.h"
+#include "core/machine.h"
 #include "core/memory.h"
 #include "data/corpus.h"
 #include "io/file.h"
@@ -28,14 +28,6 @@ typedef struct part_state {
     csp_vectors_writer *writer; /* of the part or output being written */
     int64_t terms;
 } part_state;
-
-static double now_s(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static const char *side_name(csp_side side)
 {
@@ -232,7 +224,7 @@ static csp_status do_part(part_state *p, csp_encoder *encoder, csp_texts *texts,
 {
     const csp_encode_file_options *o = p->options;
     const bool done = part_is_done(p, part, rows);
-    const double start = now_s();
+    const double start = csp_machine_seconds();
     char *path = NULL;
     csp_text_row row;
     csp_status status = CSP_OK;
@@ -265,7 +257,7 @@ static csp_status do_part(part_state *p, csp_encoder *encoder, csp_texts *texts,
     CSP_TRY_GOTO(csp_encoder_flush(encoder));
     status = csp_vectors_commit(p->writer);
     p->writer = NULL;
-    p->report->seconds += now_s() - start;
+    p->report->seconds += csp_machine_seconds() - start;
 
 fail:
     csp_vectors_abandon(p->writer);

@@ -5,20 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/memory.h"
 #include "model/weights.h"
-
-double csp_now_s(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* The contract that training stores with the model, from the settings and the model's ids. */
 static csp_status make_contract(const csp_config *config, const csp_model_config *model,
@@ -365,7 +356,7 @@ csp_status csp_run_setup(csp_run_state *run)
 {
     const csp_config *config = run->config;
 
-    run->started_s = csp_now_s();
+    run->started_s = csp_machine_seconds();
     CSP_TRY(csp_config_validate(config));
     if (!run->options->dry_run) {
         CSP_TRY(take_folder(run));

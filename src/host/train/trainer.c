@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "core/log.h"
 #include "core/machine.h"
@@ -47,7 +46,7 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
                               : config->contrastive.batch.micro_batch_tokens;
 
     p->run = run;
-    p->began_s = csp_now_s();
+    p->began_s = csp_machine_seconds();
     run->rows = set > 0 ? set : run->progress.micro_batch_tokens;
     if (adapt) {
         const csp_adapt_options options = { .max_rows = run->rows,
@@ -80,14 +79,6 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
         return csp_contrastive_create(run->be, run->opened.model, &run->opened.contract, &options,
                                       &p->contrastive);
     }
-}
-
-static double peak_mb(void)
-{
-    struct rusage usage;
-
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)usage.ru_maxrss / 1024.0;
 }
 
 /* Losses and gradients of step k, from 0. */
@@ -129,18 +120,18 @@ static csp_status run_step(phase_state *p, int64_t k)
 {
     csp_run_state *run = p->run;
     const int64_t every = run->config->run.logging_steps;
-    const double start = csp_now_s();
+    const double start = csp_machine_seconds();
     csp_step_metrics m;
     double flop, seconds;
 
     csp_step_metrics_clear(&m, run->progress.phase, k + 1, p->steps);
     CSP_TRY(gradients(p, k, &m, &flop));
     CSP_TRY(csp_optimizer_step(run->optimizer, p->optim, k + 1, p->steps, &m));
-    seconds = csp_now_s() - start;
+    seconds = csp_machine_seconds() - start;
     m.tokens_per_s = m.tokens / seconds;
     m.gflop_per_s = flop / seconds * 1e-9;
-    m.peak_mb = peak_mb();
-    m.elapsed_s = csp_now_s() - p->began_s;
+    m.peak_mb = csp_machine_peak_mb();
+    m.elapsed_s = csp_machine_seconds() - p->began_s;
     CSP_TRY(csp_metrics_log_step(run->log, &m));
     csp_metrics_log_say(&m, m.elapsed_s / (double)(k + 1 - p->first) * (double)(p->steps - k - 1),
                         (k + 1) % every == 0 || k == 0 || k + 1 == p->steps);
@@ -174,7 +165,7 @@ static csp_status after_step(phase_state *p, int64_t done)
     const bool last = done == p->steps;
     const bool end = last && run->progress.phase_index + 1 == s->phases.count;
     const bool timed_out =
-        s->max_minutes > 0.0 && csp_now_s() - run->started_s >= 60.0 * s->max_minutes;
+        s->max_minutes > 0.0 && csp_machine_seconds() - run->started_s >= 60.0 * s->max_minutes;
     const bool stop = *run->options->stop != 0 || timed_out;
     bool save = last || (s->save_steps > 0 && done % s->save_steps == 0);
 

@@ -43,6 +43,3 @@ CSP_CHECKED csp_status csp_run_merge_adapter(csp_run_state *run);
 
 /* Rows of the longest text of the adaptation phase: one copy, with what the contract adds. */
 int64_t csp_adapt_rows(const csp_config *config);
-
-/* Seconds of a clock that never goes back. */
-double csp_now_s(void);
