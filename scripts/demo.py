@@ -273,7 +273,7 @@ class Demo:
                  "queries. Index: varint gaps and one byte of impact a posting." % (queries, pool),
                  "Adapted, then contrastive is left out: a few minutes of language modelling from "
                  "random weights raise the logits of frequent words so much that contrastive "
-                 "training after them collapsed in every trial. Adaptation is for models that "
+                 "training after them collapsed in both trials made. Adaptation is for models that "
                  "know a language already."]
         columns = ["", "nDCG@10", "MRR@10", "Recall@100", "terms/query", "terms/doc", "index"]
         return {"columns": columns, "rows": rows, "notes": notes}
