@@ -59,16 +59,9 @@ static csp_status read_shape(const csp_arguments *args, const csp_config *config
 static csp_status make_params(const csp_config *config, const csp_model_config *shape,
                               csp_params **out)
 {
-    csp_lora lora = { 0 };
+    csp_lora lora;
 
-    if (config->lora.enabled) {
-        lora.R = config->lora.r;
-        lora.alpha = config->lora.alpha;
-        lora.rslora = config->lora.use_rslora;
-        for (int64_t i = 0; i < config->lora.target_modules.count; i++) {
-            CSP_TRY(csp_lora_target(&lora, config->lora.target_modules.values[i]));
-        }
-    }
+    CSP_TRY(csp_lora_from_settings(&config->lora, &lora));
     return csp_params_create(shape, &lora, lora.R > 0 ? CSP_TRAIN_LORA : CSP_TRAIN_FULL, out);
 }
 

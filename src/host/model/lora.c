@@ -232,3 +232,21 @@ csp_status csp_lora_config_text(const csp_lora *lora, const char *base, char **o
     free(text);
     return status;
 }
+
+csp_status csp_lora_from_settings(const csp_lora_settings *settings, csp_lora *out)
+{
+    csp_lora lora = { 0 };
+
+    if (settings->enabled) {
+        lora.R = settings->r;
+        lora.alpha = settings->alpha;
+        lora.dropout = settings->dropout;
+        lora.rslora = settings->use_rslora;
+        for (int64_t i = 0; i < settings->target_modules.count; i++) {
+            CSP_TRY(csp_lora_target(&lora, settings->target_modules.values[i]));
+        }
+        CSP_TRY(csp_lora_check(&lora, "lora"));
+    }
+    *out = lora;
+    return CSP_OK;
+}

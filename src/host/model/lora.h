@@ -10,7 +10,7 @@
  */
 #pragma once
 
-#include "core/status.h"
+#include "config/settings.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -50,6 +50,12 @@ CSP_CHECKED csp_status csp_lora_target(csp_lora *lora, const char *name);
 
 /* Ranges. where begins the message. Errors: CSP_ERR_CONFIG. */
 CSP_CHECKED csp_status csp_lora_check(const csp_lora *lora, const char *where);
+
+/*
+ * The adapters that a config asks for; R = 0 where its lora section is not enabled.
+ * Errors: CSP_ERR_CONFIG.
+ */
+CSP_CHECKED csp_status csp_lora_from_settings(const csp_lora_settings *settings, csp_lora *out);
 
 /*
  * Reads DIR/adapter_config.json.

@@ -77,24 +77,6 @@ static int64_t longest_rows(const csp_config *config)
     return contrastive > adapt ? contrastive : adapt;
 }
 
-static csp_status lora_of(const csp_config *config, csp_lora *out)
-{
-    csp_lora lora = { 0 };
-
-    if (config->lora.enabled) {
-        lora.R = config->lora.r;
-        lora.alpha = config->lora.alpha;
-        lora.dropout = config->lora.dropout;
-        lora.rslora = config->lora.use_rslora;
-        for (int64_t i = 0; i < config->lora.target_modules.count; i++) {
-            CSP_TRY(csp_lora_target(&lora, config->lora.target_modules.values[i]));
-        }
-        CSP_TRY(csp_lora_check(&lora, "lora"));
-    }
-    *out = lora;
-    return CSP_OK;
-}
-
 /* The model of model.path: a Hugging Face folder, with fresh adapters where lora is enabled. */
 static csp_status open_folder(csp_run_state *run)
 {
@@ -115,7 +97,7 @@ static csp_status open_folder(csp_run_state *run)
     CSP_TRY_GOTO(csp_file_join(config->model.path, "tokenizer.json", &path));
     CSP_TRY_GOTO(csp_file_read(path, (int64_t)1 << 29, &run->opened.tokenizer,
                                &run->opened.tokenizer_bytes));
-    CSP_TRY_GOTO(lora_of(config, &m.lora));
+    CSP_TRY_GOTO(csp_lora_from_settings(&config->lora, &m.lora));
     m.max_len = longest_rows(config);
     CSP_TRY_GOTO(csp_model_create(run->be, &m, &run->opened.model));
     CSP_TRY_GOTO(csp_strdup("run", config->model.path, &run->opened.base_path));
@@ -139,7 +121,7 @@ static csp_status open_snapshot(csp_run_state *run, const char *path)
     csp_lora lora;
     char difference[256];
 
-    CSP_TRY(lora_of(config, &lora));
+    CSP_TRY(csp_lora_from_settings(&config->lora, &lora));
     o.lora = config->lora.enabled ? &lora : NULL;
     CSP_TRY(csp_snapshot_open(run->be, path, &o, &run->opened));
     CSP_TRY(make_contract(config, &run->opened.model->params->config, &contract));
