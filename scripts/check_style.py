@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Checks what style.md asks of every source file and a machine can see.
+"""Checks what CONTRIBUTING.md asks of every source file and a machine can see.
 
     scripts/check_style.py [--root DIR] [--no-format]
 
 Includes follow the layers, forbidden functions stay out of the library, files and functions keep
 their size limits, every file begins with a comment, headers have #pragma once, no file is called
-util, misc, common or helpers, src/host includes no CUDA header, clang-format agrees.
+util, misc, common or helpers, src/host includes no CUDA header, a page that is cited exists with the
+section named (docs/method.md 8.2, docs/formats.md "Model folders"), clang-format agrees.
 Prints file:line: message for each breach; exit status 1 if there is one.
 """
 import argparse
@@ -47,6 +48,11 @@ FUNCTION_LINES = 100
 LINE_COLUMNS = 100
 BAD_NAMES = re.compile(r"(^|_)(utils?|misc|common|helpers?|part\d+|v\d+|new|old)(_|\.|$)")
 SUFFIXES = {".c", ".h", ".cu", ".cuh"}
+CITING_SUFFIXES = SUFFIXES | {".py", ".sh", ".cmake", ".yaml", ".txt"}
+
+# A page, and behind it numbers of sections ("8.2 and 8.3", "6, 7", "3-5") or one title in quotes.
+NUMBERS = r"\d+(?:\.\d+)*(?:(?:, | and |-)\d+(?:\.\d+)*)*"
+CITATION = re.compile(rf'([\w./-]*\w\.md)\b(?: +(?:({NUMBERS})\b|"([^"]+)"))?')
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
 CALL = re.compile(r"(?<![\w.>])([A-Za-z_]\w*)\s*\(")
@@ -153,6 +159,28 @@ class Checker:
             self.report(path, code.count("\n", 0, match.start(1)) + 1,
                         f"{match.group(1)} without braces")
 
+    def headings(self, page):
+        """Numbers and titles of a page's sections: "## 8. Formulas" is 8 and Formulas."""
+        text = page.read_text(encoding="utf-8")
+        found = re.findall(r"^#+ (?:(\d+(?:\.\d+)*)\.? )?(.+)$", text, re.MULTILINE)
+        return {part for heading in found for part in heading if part}
+
+    def check_citations(self, path, text):
+        # Lines of one comment are one text, every character where it was.
+        folded = re.sub(r"\n[ \t]*(?:\*(?!/)|//|#)[ \t]*", lambda m: " " * len(m.group(0)), text)
+        for match in CITATION.finditer(folded):
+            name, numbers, title = match.groups()
+            where = text.count("\n", 0, match.start()) + 1
+            page = self.root / name
+            if not page.is_file():
+                self.report(path, where, f"{name} is cited and not in the repository")
+                continue
+            wanted = re.findall(r"\d+(?:\.\d+)*", numbers) if numbers else [title] if title else []
+            there = self.headings(page) if wanted else set()
+            for section in wanted:
+                if section not in there:
+                    self.report(path, where, f"{name} has no section {section}")
+
     def check_file(self, path):
         relative_host = None
         folder = None
@@ -209,6 +237,10 @@ def main():
                    if p.suffix in SUFFIXES)
     for path in paths:
         checker.check_file(path)
+    for path in sorted(p for folder in ("src", "tests", "scripts", "configs", "CMakeLists.txt")
+                       for p in [checker.root / folder, *(checker.root / folder).rglob("*")]
+                       if p.is_file() and p.suffix in CITING_SUFFIXES):
+        checker.check_citations(path, path.read_text(encoding="utf-8"))
     if paths and not arguments.no_format:
         checker.check_format(paths)
     for breach in checker.breaches:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 CHECK = Path(sys.argv[2]) / "scripts/check_style.py"
 HEAD = "/* x.c - for a test. */\n"
+PAGE = "docs/p" + ".md"  # in two pieces: the checker reads this file too
+PAGE_TEXT = "# Page\n\n## 2. First\n\n### 2.1 Of it\n\n## 3. Last\n\n## A title\n"
+CLEAN = "src/host/core/clean.c"  # beside a script: a tree without sources does not pass
 
 CASES = [
     # path, text, what the report must hold; None = clean
@@ -35,6 +38,13 @@ CASES = [
      "a.c:5: else without"),
     ("src/host/eval/a.c", HEAD + "void f(void)\n{\n    do {\n    } while (x);\n}\n", None),
     ("src/host/other/a.c", HEAD, "no layer that check_style.py knows"),
+    ("src/host/eval/a.c", HEAD + "/* " + PAGE + " 2.1 and 3, " + PAGE + ' "A title" */\n', None),
+    ("src/host/eval/a.c", HEAD + "/*\n * " + PAGE + "\n * 3. Then */\n", None),
+    ("src/host/eval/a.c", HEAD + "/*\n * " + PAGE + "\n * 4. Then */\n", "a.c:3: " + PAGE + " has no section 4"),
+    ("src/host/eval/a.c", HEAD + "/* " + PAGE + " 3 and 2.2. */\n", "has no section 2.2"),
+    ("src/host/eval/a.c", HEAD + "/* " + PAGE + ' "Another" */\n', "has no section Another"),
+    ("src/host/eval/a.c", HEAD + "/* p" + ".md 3 */\n", "a.c:2: p" + ".md is cited and not in the repository"),
+    ("scripts/a.py", "# q" + ".md\n", "a.py:1: q" + ".md is cited"),
 ]
 
 
@@ -43,6 +53,9 @@ def run(path, text, options):
         target = Path(folder) / path
         target.parent.mkdir(parents=True)
         target.write_text(text)
+        for name, content in ((PAGE, PAGE_TEXT), (CLEAN, HEAD)):
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / name).write_text(content)
         return subprocess.run([sys.executable, str(CHECK), "--root", folder] + options,
                               capture_output=True, text=True, check=False)
 

@@ -50,7 +50,7 @@ static void causal_and_bi_keep_every_token(void **state)
     csp_token_lists_clear(&lists);
 }
 
-/* method.md 11.3: positions 0 .. b+2n-1 without a restart, pooled b+n .. b+2n-1. */
+/* docs/method.md 2: positions 0 .. b+2n-1 without a restart, pooled b+n .. b+2n-1. */
 static void echo_repeats_all_but_bos_and_keeps_the_second_copy(void **state)
 {
     const csp_contract bos = { .variant = CSP_VARIANT_ECHO, .add_bos = true, .bos_id = 1 };

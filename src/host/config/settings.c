@@ -24,7 +24,7 @@ static const csp_field model_fields[] = {
     CSP_FIELD(TYPE, passage_max_len, CSP_FIELD_I64, "192", 1, 262144, "tokens",
               "the same for documents"),
     CSP_FIELD(TYPE, add_bos, CSP_FIELD_BOOL, "false", 0, 1, "",
-              "put one begin-of-text token before every text (it is never pooled)"),
+              "put one begin-of-text token before every text (in an echo it is not pooled)"),
     CSP_FIELD(TYPE, append_eos, CSP_FIELD_BOOL, "false", 0, 1, "",
               "put one end-of-text token after every text"),
     CSP_FIELD(TYPE, logit_scale, CSP_FIELD_F64, "1", 1e-6, 1e6, "",

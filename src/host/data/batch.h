@@ -44,7 +44,7 @@ int64_t csp_batch_text_rows(const csp_contract *contract, int64_t count);
  *     causal, bi   ids;            pooled: every token (BOS and EOS too, where the contract adds
  * them) echo         [BOS] ids ids;  pooled: the second copy
  *
- * Source: method.md 2 and 11.3.
+ * Source: docs/method.md 2.
  *
  *   text_base  in   index of list 0 in the global batch: row_key is the same however the batch is
  *                   split. Queries and documents of a step must not share indices: documents start

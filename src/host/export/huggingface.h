@@ -7,8 +7,9 @@
  *     tokenizer_config.json   PreTrainedTokenizerFast, which transformers 4 and 5 both load
  *     csplade.json            the text contract (io/contract.h): what transformers has no place for
  *
- * Source: ecosystem.md 2.4 and 3. Variant bi is "is_causal": false, which transformers obeys from
- * 5.2 on; an echo has no key there: a reader must write the text twice as csplade.json says.
+ * Source: docs/formats.md "Model folders". Variant bi is "is_causal": false, which transformers
+ * obeys from 5.2 on; an echo has no key there: a reader must write the text twice as csplade.json
+ * says (docs/method.md 11).
  */
 #pragma once
 

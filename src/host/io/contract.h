@@ -19,7 +19,7 @@
 
 #include "core/status.h"
 
-/* How a unidirectional model sees both sides of a token (method.md 2). */
+/* How a unidirectional model sees both sides of a token (docs/method.md 2). */
 typedef enum csp_variant {
     CSP_VARIANT_CAUSAL = 0,
     CSP_VARIANT_ECHO = 1, /* the text twice, only the second copy is pooled */
@@ -55,7 +55,7 @@ typedef struct csp_contract {
 } csp_contract;
 
 /*
- * The defaults of method.md 9: causal, "query: ", "passage: ", 192 tokens, neither BOS nor EOS,
+ * The standard contract: causal, "query: ", "passage: ", 192 tokens, neither BOS nor EOS,
  * scale 1, maximum pooling, no cut, impacts times 100.
  *
  * Owner:  the caller calls csp_contract_clear.

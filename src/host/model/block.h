@@ -8,7 +8,7 @@
  * The residual addition at the end of a block is left to the norm that follows it, which does both
  * in one pass: a block hands on y and the branch that is still to be added.
  *
- * Source: method.md 6, 11.1-11.5.
+ * Source: docs/method.md 3 and 8.
  */
 #pragma once
 

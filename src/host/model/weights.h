@@ -1,7 +1,7 @@
 /*
  * weights.h - values of parameters: from files, from random numbers, to files.
  *
- * Source: names of ecosystem.md 2.4 and 3; initial values as transformers and PEFT draw them
+ * Source: names as transformers and PEFT write them; initial values as those two draw them
  * (normal(0, initializer_range), norms 1, biases 0; A uniform in +-1/sqrt(I), B 0).
  */
 #pragma once

@@ -27,7 +27,7 @@ typedef struct csp_attention {
  *     q', k' = rotated q, k at the row's position in its text
  *     S = q' k'^T / sqrt(E), masked;   lse = logsumexp over keys of S;   o = exp(S - lse) v
  *
- * Source: method.md 11.2, 11.3.
+ * Source: docs/method.md 8.2 and 8.3.
  *
  *   q    in    (N,H*E)  f32   not rotated
  *   k    in    (N,G*E)  f32   not rotated

@@ -48,7 +48,7 @@ typedef struct csp_linear_grad {
  *     u = (m ⊙ x) A^T                        m = 1 without dropout
  *     y = x W^T + bias + s u B^T
  *
- * Source: LoRA (arXiv 2106.09685); method.md 11.5.
+ * Source: LoRA (arXiv 2106.09685); docs/method.md 8.5.
  *
  *   l    in    operands
  *   x    in    (N,I)  f32

@@ -31,7 +31,7 @@ typedef struct csp_token_loss_args {
  *                             + lambda_relu · (1[z_ij>0]/(V'+S_i) - 1[j=y, z_iy>0]/(1+z_iy)) }
  *     dh = k dz e;   de += k dz^T h
  *
- * Source: CSPLADE (arXiv 2504.10816), adaptation phase; method.md 3, 11.7.
+ * Source: CSPLADE (arXiv 2504.10816), adaptation phase; docs/method.md 5.
  *
  *   loss    out   host, two sums in double (not divided by n_tok)
  *
@@ -77,7 +77,7 @@ CSP_CHECKED csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, con
  *     loss = 1/Q sum over q of [ logsumexp over unmasked p of s[q,p]  -  s[q,positive[q]] ]
  *     ds[q,p] = (softmax[q,p] - 1[p = positive[q]]) / Q;   0 where masked
  *
- * Source: method.md 4 (InfoNCE).
+ * Source: docs/method.md 6 (InfoNCE).
  *
  *   s         in    (Q,P)  f32
  *   positive  in    (Q)    i32   column of each query's positive, 0 <= positive < P, never masked
@@ -112,7 +112,7 @@ typedef enum csp_reg_kind { CSP_REG_FLOPS = 0, CSP_REG_L1 = 1 } csp_reg_kind;
  *     FLOPS = sum over v of (sum[v] / M)^2        dw[e] += lambda · 2/M · sum[term e]/M
  *     L1    = 1/M sum over v of sum[v]            dw[e] += lambda / M
  *
- * Source: FLOPS (arXiv 2004.05665); method.md 4, 11.7.
+ * Source: FLOPS (arXiv 2004.05665); docs/method.md 6.
  *
  *   w      in       rows 0 .. rows-1
  *   sum    in       (V) f64   csp_column_sums of the whole gathered batch of M rows

@@ -15,7 +15,7 @@ extern "C" {
  *     sum = x + delta                                  (sum = x where delta is none)
  *     rstd = 1 / sqrt(mean(sum^2) + eps);   y = g ⊙ rstd · sum
  *
- * Source: RMSNorm (arXiv 1910.07467); method.md 11.1.
+ * Source: RMSNorm (arXiv 1910.07467); docs/method.md 8.1.
  *
  *   x      in    (N,D)  f32
  *   delta  in    (N,D)  f32, or none

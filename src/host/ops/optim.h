@@ -40,7 +40,7 @@ typedef struct csp_adamw_args {
  *     g <- κ g;  θ <- θ (1 - η wd);  m <- β1 m + (1-β1) g;  v <- β2 v + (1-β2) g²
  *     θ <- θ - η (m / (1-β1^t)) / (sqrt(v) / sqrt(1-β2^t) + eps);   g <- 0
  *
- * Source: arXiv 1711.05101 in PyTorch's order; method.md 11.6.
+ * Source: arXiv 1711.05101 in PyTorch's order; docs/method.md 9.
  *
  * Precision:  f32 element-wise; the scalars are computed in double and rounded once.
  */

@@ -26,7 +26,7 @@ typedef struct csp_rope {
  *             c_i = clamp((n f_i / 2π - low) / (high - low), 0, 1),
  *             f_i <- c_i f_i + (1 - c_i) f_i / factor
  *
- * Source: RoFormer (arXiv 2104.09864) in the half-rotation layout; method.md 11.2.
+ * Source: RoFormer (arXiv 2104.09864) in the half-rotation layout; docs/method.md 8.2.
  *
  *   cos, sin  out  (P,E/2)  f32   overwritten; a position is counted from its text's own start
  *

@@ -39,7 +39,7 @@ typedef struct csp_head {
  *     max:  w[b,v] = log(1 + ReLU(max over kept rows n of text b of z[n,v]))
  *     sum:  w[b,v] = sum over kept rows n of text b of log(1 + ReLU(z[n,v]))
  *
- * Source: CSPLADE (arXiv 2504.10816) and SPLADE (sum: v1, max: v2); method.md 1.
+ * Source: CSPLADE (arXiv 2504.10816) and SPLADE (sum: v1, max: v2); docs/method.md 4.
  *
  *   h          in     (N,D)  f32   final hidden states; finite (a NaN is skipped, not reported)
  *   seq_start  in     (B+1)  i32

@@ -12,7 +12,7 @@ extern "C" {
 /*
  *     m = silu(gate) ⊙ up,   silu(g) = g / (1 + exp(-g))
  *
- * Source: arXiv 2002.05202; method.md 11.4.
+ * Source: arXiv 2002.05202; docs/method.md 8.4.
  *
  *   gate, up  in    (N,F)  f32
  *   m         out   (N,F)  f32   overwritten

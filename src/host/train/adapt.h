@@ -4,7 +4,7 @@
  *
  *     L_Adapt = L_CLM + λ_ReLU · L_ReLU,   means over all predicted tokens of the whole step
  *
- * Source: CSPLADE (arXiv 2504.10816); method.md 3. Causal whatever the variant.
+ * Source: CSPLADE (arXiv 2504.10816); docs/method.md 5. Causal whatever the variant.
  */
 #pragma once
 

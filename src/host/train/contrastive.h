@@ -4,8 +4,8 @@
  *
  *     L = L_NCE + λ_q FLOPS(Q) + λ_d FLOPS(D)          (or L1 in place of FLOPS)
  *
- * Source: CSPLADE (arXiv 2504.10816); method.md 4, 11.7. Any split into micro-batches gives the
- * same gradient to the order of summation.
+ * Source: CSPLADE (arXiv 2504.10816); docs/method.md 6 and 7. Any split into micro-batches gives
+ * the same gradient to the order of summation.
  */
 #pragma once
 

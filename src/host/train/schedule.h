@@ -15,8 +15,8 @@ typedef enum csp_lr_kind { CSP_LR_LINEAR = 0, CSP_LR_COSINE = 1, CSP_LR_CONSTANT
  *     linear:   peak · (T - k) / (T - W);   cosine: peak · ½ (1 + cos(π (k - W) / (T - W)))
  *     constant: peak
  *
- * Source: transformers' schedules (the first step has rate 0 where there is a warm-up); method.md
- * 11.6.
+ * Source: transformers' schedules (the first step has rate 0 where there is a warm-up);
+ * docs/method.md 9.
  */
 double csp_lr_at(csp_lr_kind kind, double peak, double warmup_ratio, int64_t k, int64_t T);
 
@@ -25,6 +25,6 @@ double csp_lr_at(csp_lr_kind kind, double peak, double warmup_ratio, int64_t k, 
  *
  *     lambda · min(1, (k / ramp)^2);   ramp = 0: lambda
  *
- * Source: method.md 4 (quadratic ramp, counted in optimizer steps).
+ * Source: docs/method.md 6 (quadratic ramp, counted in optimizer steps).
  */
 double csp_lambda_at(double lambda, int64_t k, int64_t ramp);
