@@ -579,6 +579,54 @@ static void every_allocation_may_fail(void **state)
     walk_failures(&source);
 }
 
+/* The digests of a source; which of them are those of before, as letters of d, q, e. */
+static const char *kept(const csp_pairs_source *source, csp_pairs_digests *before)
+{
+    static char same[4];
+    csp_pairs *pairs = open_or_fail(source);
+    csp_pairs_digests now;
+
+    assert_int_equal(csp_pairs_digest(pairs, &now), CSP_OK);
+    csp_pairs_close(pairs);
+    (void)snprintf(same, sizeof(same), "%s%s%s",
+                   strcmp(now.documents, before->documents) == 0 ? "d" : "",
+                   strcmp(now.queries, before->queries) == 0 ? "q" : "",
+                   strcmp(now.examples, before->examples) == 0 ? "e" : "");
+    *before = now;
+    return same;
+}
+
+static void digests_tell_which_part_has_another_content(void **state)
+{
+    char folder[300], path[300];
+    csp_pairs_source source = { .corpus = folder };
+    csp_pairs_digests digests = { { 0 }, { 0 }, { 0 } };
+
+    (void)snprintf(folder, sizeof(folder), "%s", at("beir"));
+    (void)snprintf(path, sizeof(path), "%s", at("t.jsonl"));
+    make_beir("q0 0 d0 1\nq1 0 d2 1\n", "q0 d1 d2\n");
+    assert_string_equal(kept(&source, &digests), "");
+    make_beir("q0 0 d0 1\n", "q0 d1 d2\n"); /* one judgement fewer */
+    assert_string_equal(kept(&source, &digests), "dq");
+    make_beir("q0 0 d0 1\n", "q0 d2 d1\n");
+    assert_string_equal(kept(&source, &digests), "dq");
+    make_beir("q1 0 d9 0\nq0 0 d0 2\n", "q0 d2  d1\n"); /* the same examples */
+    assert_string_equal(kept(&source, &digests), "dqe");
+    put_text("beir/queries.jsonl", "{\"_id\":\"q0\",\"text\":\"First\"}\n");
+    assert_string_equal(kept(&source, &digests), "de");
+    put_text("beir/corpus.jsonl", "{\"_id\":\"d0\",\"text\":\"0\"}\r\n{\"_id\":\"d1\","
+                                  "\"text\":\"\"}\n{\"_id\":\"d2\",\"text\":\"2\"}");
+    assert_string_equal(kept(&source, &digests), "qe");
+    put_text("beir/corpus.jsonl", "{\"_id\":\"d0\",\"text\":\"0\"}\n\n{\"_id\":\"d1\","
+                                  "\"text\":\"\"}\n{\"_id\":\"d2\",\"text\":\"2\"}\n");
+    assert_string_equal(kept(&source, &digests), "dqe"); /* ends of lines are none of it */
+    put_text("t.jsonl", embedded);
+    source = (csp_pairs_source) { .train = path };
+    assert_string_equal(kept(&source, &digests), "");
+    assert_string_equal(digests.documents, "");
+    assert_string_equal(kept(&source, &digests), "dqe");
+}
+
 static void joins_the_shared_collections_without_a_miss(void **state)
 {
     static const struct {
@@ -683,6 +731,7 @@ int main(void)
         cmocka_unit_test(short_lists_are_filled_with_random_documents_without_repetition),
         cmocka_unit_test(refuses_draws_that_cannot_be),
         cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(digests_tell_which_part_has_another_content),
         cmocka_unit_test(joins_the_shared_collections_without_a_miss),
         cmocka_unit_test(the_shared_samples_of_formats_give_the_same_pairs),
     };

@@ -172,6 +172,28 @@ static void every_allocation_may_fail(void **state)
     assert_true(n > 20);
 }
 
+static void the_digest_is_of_the_texts_and_their_order(void **state)
+{
+    fixture *f = *state;
+    const char *orders[][3] = { { at("p.txt"), at("p.jsonl"), at("p.tsv.gz") },
+                                { at("p.jsonl"), at("p.txt"), at("p.tsv.gz") } };
+    char want[CSP_DIGEST_TEXT_BYTES], got[CSP_DIGEST_TEXT_BYTES];
+    csp_plain *plain;
+
+    assert_int_equal(csp_plain_digest(f->plain, want), CSP_OK);
+    for (int i = 0; i < 4; i++) {
+        if (i == 2) {
+            put_text("p.txt", "aaa\nbbb\n\nccc ccc"); /* the same texts */
+        } else if (i == 3) {
+            put_text("p.txt", "aaa\nbbB\n\nccc ccc");
+        }
+        assert_int_equal(csp_plain_open(orders[i == 1], 3, false, NULL, &plain), CSP_OK);
+        assert_int_equal(csp_plain_digest(plain, got), CSP_OK);
+        assert_int_equal(strcmp(got, want) == 0, i == 0 || i == 2);
+        csp_plain_close(plain);
+    }
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -180,6 +202,7 @@ int main(void)
         CASE(an_epoch_visits_each_text_once),
         CASE(a_step_is_the_same_in_parts_and_out_of_order),
         CASE(texts_per_step_come_from_the_mean_length),
+        CASE(the_digest_is_of_the_texts_and_their_order),
         CASE(every_allocation_may_fail),
         cmocka_unit_test(refuses_what_holds_no_text),
     };

@@ -224,6 +224,32 @@ int64_t csp_pairs_documents(const csp_pairs *pairs)
                                     : csp_id_table_count(pairs->lines->passage_ids);
 }
 
+csp_status csp_pairs_digest(const csp_pairs *pairs, csp_pairs_digests *out)
+{
+    const int64_t n = pairs->count, word = (int64_t)sizeof(int64_t);
+    csp_digest *digest = NULL;
+
+    CSP_TRY(csp_digest_create(&digest));
+    csp_digest_add(digest, pairs->query, n * (int64_t)sizeof(*pairs->query));
+    csp_digest_add(digest, pairs->positive_start, (n + 1) * word);
+    csp_digest_add(digest, pairs->positive, pairs->positive_start[n] * word);
+    csp_digest_add(digest, pairs->negative_start, (n + 1) * word);
+    csp_digest_add(digest, pairs->negative,
+                   pairs->negative_start[n] * (int64_t)sizeof(*pairs->negative));
+    csp_digest_say(digest, out->examples);
+    csp_digest_destroy(digest);
+    out->documents[0] = '\0';
+    if (pairs->documents != NULL) {
+        csp_text_store_digest(pairs->documents, out->documents);
+    }
+    if (pairs->lines != NULL) {
+        csp_row_file_digest(pairs->lines->file, out->queries);
+    } else {
+        csp_text_store_digest(pairs->queries, out->queries);
+    }
+    return CSP_OK;
+}
+
 const int64_t *csp_pairs_positives(const csp_pairs *pairs, int64_t example, int64_t *count)
 {
     *count = pairs->positive_start[example + 1] - pairs->positive_start[example];

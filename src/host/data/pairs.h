@@ -22,6 +22,7 @@
 
 #include "data/join_report.h"
 #include "data/text_row.h"
+#include "io/digest.h"
 
 typedef struct csp_pairs_source {
     const char *corpus;    /* documents, or a BEIR folder that gives what is NULL below; not
@@ -53,6 +54,16 @@ const csp_join_report *csp_pairs_report(const csp_pairs *pairs);
 /* Examples and documents. */
 int64_t csp_pairs_count(const csp_pairs *pairs);
 int64_t csp_pairs_documents(const csp_pairs *pairs);
+
+/* What was read, each part by the digest of its content. */
+typedef struct csp_pairs_digests {
+    char documents[CSP_DIGEST_TEXT_BYTES]; /* "" where training lines hold the passages     */
+    char queries[CSP_DIGEST_TEXT_BYTES];   /* of the training lines where these hold them   */
+    char examples[CSP_DIGEST_TEXT_BYTES];  /* which query has which positives and negatives */
+} csp_pairs_digests;
+
+/* Texts were digested as they were read; the examples' lists are gone through. CSP_ERR_MEMORY. */
+CSP_CHECKED csp_status csp_pairs_digest(const csp_pairs *pairs, csp_pairs_digests *out);
 
 /* The known positives of an example: ascending document keys, at least one. Owner: pairs. */
 const int64_t *csp_pairs_positives(const csp_pairs *pairs, int64_t example, int64_t *count);

@@ -77,6 +77,21 @@ int64_t csp_plain_empty(const csp_plain *plain)
     return plain->empty;
 }
 
+csp_status csp_plain_digest(const csp_plain *plain, char text[CSP_DIGEST_TEXT_BYTES])
+{
+    csp_digest *all = NULL;
+    char one[CSP_DIGEST_TEXT_BYTES];
+
+    CSP_TRY(csp_digest_create(&all));
+    for (int64_t i = 0; i < plain->store_count; i++) {
+        csp_text_store_digest(plain->stores[i], one);
+        csp_digest_add(all, one, sizeof(one));
+    }
+    csp_digest_say(all, text);
+    csp_digest_destroy(all);
+    return CSP_OK;
+}
+
 csp_status csp_plain_read(csp_plain *plain, int64_t text, csp_text_row *row)
 {
     int64_t store = 0;

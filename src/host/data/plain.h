@@ -11,6 +11,7 @@
 #include "data/text_encoder.h"
 #include "data/text_row.h"
 #include "data/token_lists.h"
+#include "io/digest.h"
 
 typedef struct csp_plain csp_plain;
 
@@ -29,6 +30,12 @@ void csp_plain_close(csp_plain *plain);
 /* Texts, and empty ones that were left out. */
 int64_t csp_plain_count(const csp_plain *plain);
 int64_t csp_plain_empty(const csp_plain *plain);
+
+/*
+ * Of the lines of all files in their order, empty ones left out: whether two collections are the
+ * same. Errors: CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_plain_digest(const csp_plain *plain, char text[CSP_DIGEST_TEXT_BYTES]);
 
 /* A text by ordinal (files in the order given); valid until the next read. One thread at a time. */
 CSP_CHECKED csp_status csp_plain_read(csp_plain *plain, int64_t text, csp_text_row *row);

@@ -21,6 +21,7 @@ struct csp_row_file {
     int64_t kept_bytes, kept_room;
     char *buffer; /* the line last read from the file */
     int64_t buffer_room;
+    csp_digest *digest; /* of the lines, each with '\n' behind it */
 };
 
 /* Opens path for reading at offsets; leaves fd at -1 where that is not possible. */
@@ -57,6 +58,7 @@ csp_status csp_row_file_open(const char *path, csp_row_file **out)
     CSP_TRY(csp_alloc_zero(path, 1, sizeof(*file), &file));
     file->fd = -1;
     CSP_TRY_GOTO(csp_strdup(path, path, &file->path));
+    CSP_TRY_GOTO(csp_digest_create(&file->digest));
     CSP_TRY_GOTO(open_plain(file));
     *out = file;
     return CSP_OK;
@@ -74,6 +76,7 @@ void csp_row_file_close(csp_row_file *file)
     if (file->fd >= 0) {
         (void)close(file->fd);
     }
+    csp_digest_destroy(file->digest);
     free(file->path);
     free(file->offsets);
     free(file->kept);
@@ -103,6 +106,8 @@ csp_status csp_row_file_add(csp_row_file *file, int64_t offset, const char *line
         file->kept_bytes += bytes + 1;
     }
     file->offsets[file->count++] = offset;
+    csp_digest_add(file->digest, line, bytes);
+    csp_digest_add(file->digest, "\n", 1);
     return CSP_OK;
 }
 
@@ -166,6 +171,11 @@ csp_status csp_row_file_read(csp_row_file *file, int64_t row, const char **line,
 int64_t csp_row_file_count(const csp_row_file *file)
 {
     return file->count;
+}
+
+void csp_row_file_digest(const csp_row_file *file, char text[CSP_DIGEST_TEXT_BYTES])
+{
+    csp_digest_say(file->digest, text);
 }
 
 const char *csp_row_file_path(const csp_row_file *file)

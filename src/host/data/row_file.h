@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "core/status.h"
+#include "io/digest.h"
 
 typedef struct csp_row_file csp_row_file;
 
@@ -36,6 +36,12 @@ CSP_CHECKED csp_status csp_row_file_read(csp_row_file *file, int64_t row, const 
                                          int64_t *bytes);
 
 int64_t csp_row_file_count(const csp_row_file *file);
+
+/*
+ * Of the lines added, taken as they passed: equal for equal lines in the same order, wherever they
+ * are stored and however they end.
+ */
+void csp_row_file_digest(const csp_row_file *file, char text[CSP_DIGEST_TEXT_BYTES]);
 const char *csp_row_file_path(const csp_row_file *file);
 
 /* Whether the lines lie in memory, and bytes of memory held. */

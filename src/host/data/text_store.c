@@ -68,6 +68,11 @@ void csp_text_store_close(csp_text_store *store)
     free(store);
 }
 
+void csp_text_store_digest(const csp_text_store *store, char text[CSP_DIGEST_TEXT_BYTES])
+{
+    csp_row_file_digest(store->file, text);
+}
+
 int64_t csp_text_store_count(const csp_text_store *store)
 {
     return csp_row_file_count(store->file);

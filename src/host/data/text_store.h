@@ -7,6 +7,7 @@
 #pragma once
 
 #include "data/corpus.h"
+#include "io/digest.h"
 
 typedef struct csp_text_store csp_text_store;
 
@@ -19,6 +20,9 @@ typedef struct csp_text_store csp_text_store;
 CSP_CHECKED csp_status csp_text_store_open(const char *path, const csp_texts_options *options,
                                            csp_text_store **out);
 void csp_text_store_close(csp_text_store *store);
+
+/* Of its lines as they were read (csp_row_file_digest): whether two stores hold the same. */
+void csp_text_store_digest(const csp_text_store *store, char text[CSP_DIGEST_TEXT_BYTES]);
 
 int64_t csp_text_store_count(const csp_text_store *store);
 

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <xxhash.h>
-
 #include "core/log.h"
 #include "core/memory.h"
 #include "io/file.h"
@@ -26,15 +24,11 @@ int64_t csp_contract_rows(const csp_contract *contract)
 
 csp_status csp_snapshot_hash(const csp_model *model, bool adapters, char text[CSP_HASH_TEXT_BYTES])
 {
-    XXH3_state_t *state = XXH3_createState();
-    XXH128_hash_t hash;
+    csp_digest *digest = NULL;
     float *values = NULL;
     csp_status status = CSP_OK;
 
-    if (state == NULL) {
-        return CSP_FAIL(CSP_ERR_MEMORY, "model hash: no memory");
-    }
-    XXH3_128bits_reset(state);
+    CSP_TRY(csp_digest_create(&digest));
     for (int64_t i = 0; i < model->params->count; i++) {
         const csp_param *row = &model->params->rows[i];
         const int64_t count = csp_tensor_count(&row->value);
@@ -44,16 +38,14 @@ csp_status csp_snapshot_hash(const csp_model *model, bool adapters, char text[CS
         }
         CSP_TRY_GOTO(csp_realloc("model hash", count, sizeof(float), &values));
         CSP_TRY_GOTO(csp_backend_download(model->be, &row->value, values));
-        XXH3_128bits_update(state, row->name, strlen(row->name));
-        XXH3_128bits_update(state, values, (size_t)count * sizeof(float));
+        csp_digest_add(digest, row->name, (int64_t)strlen(row->name));
+        csp_digest_add(digest, values, count * (int64_t)sizeof(float));
     }
-    hash = XXH3_128bits_digest(state);
-    snprintf(text, CSP_HASH_TEXT_BYTES, "%016llx%016llx", (unsigned long long)hash.high64,
-             (unsigned long long)hash.low64);
+    csp_digest_say(digest, text);
 
 fail:
     free(values);
-    XXH3_freeState(state);
+    csp_digest_destroy(digest);
     return status;
 }
 

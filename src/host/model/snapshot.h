@@ -20,10 +20,11 @@
 #pragma once
 
 #include "io/contract.h"
+#include "io/digest.h"
 #include "io/hdf5.h"
 #include "model/transformer.h"
 
-enum { CSP_CHECKPOINT_VERSION = 1, CSP_HASH_TEXT_BYTES = 33 };
+enum { CSP_CHECKPOINT_VERSION = 1, CSP_HASH_TEXT_BYTES = CSP_DIGEST_TEXT_BYTES };
 
 typedef struct csp_snapshot {
     const csp_model *model;

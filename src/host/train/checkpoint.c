@@ -68,9 +68,7 @@ static csp_status write_progress(csp_hdf5 *file, const csp_progress *p)
     CSP_TRY(csp_hdf5_set_i64(file, at, "next_example", p->next_example));
     CSP_TRY(csp_hdf5_set_i64(file, at, "threads", p->threads));
     CSP_TRY(csp_hdf5_set_i64(file, at, "micro_batch_tokens", p->micro_batch_tokens));
-    CSP_TRY(csp_hdf5_set_i64(file, at, "examples", p->examples));
-    CSP_TRY(csp_hdf5_set_i64(file, at, "documents", p->documents));
-    CSP_TRY(csp_hdf5_set_i64(file, at, "texts", p->texts));
+    CSP_TRY(csp_data_identity_write(file, at, &p->data));
     CSP_TRY(csp_hdf5_set_text(file, at, "metric", p->metric));
     CSP_TRY(csp_hdf5_set_f64(file, at, "best", p->best));
     CSP_TRY(csp_hdf5_set_i64(file, at, "best_step", p->best_step));
@@ -343,9 +341,7 @@ static csp_status read_progress(const csp_hdf5 *file, csp_progress *p)
     CSP_TRY(csp_hdf5_get_i64(file, at, "next_example", &p->next_example));
     CSP_TRY(csp_hdf5_get_i64(file, at, "threads", &p->threads));
     CSP_TRY(csp_hdf5_get_i64(file, at, "micro_batch_tokens", &p->micro_batch_tokens));
-    CSP_TRY(csp_hdf5_get_i64(file, at, "examples", &p->examples));
-    CSP_TRY(csp_hdf5_get_i64(file, at, "documents", &p->documents));
-    CSP_TRY(csp_hdf5_get_i64(file, at, "texts", &p->texts));
+    CSP_TRY(csp_data_identity_read(file, at, &p->data));
     CSP_TRY(csp_hdf5_get_f64(file, at, "best", &p->best));
     return csp_hdf5_get_i64(file, at, "best_step", &p->best_step);
 }

@@ -16,6 +16,7 @@
 
 #include "config/config.h"
 #include "model/snapshot.h"
+#include "train/data_identity.h"
 
 typedef struct csp_progress {
     int phase_index; /* in run.phases                                        */
@@ -24,11 +25,9 @@ typedef struct csp_progress {
     int64_t next_example;       /* of the data of this phase; a function of step        */
     int64_t threads;            /* of the CPU backend: they set the order of additions  */
     int64_t micro_batch_tokens; /* as planned where none is set: so does this           */
-    int64_t examples;           /* of the data, 0 without the phase that reads them:    */
-    int64_t documents;          /* a run goes on only with as many                      */
-    int64_t texts;
-    char metric[32]; /* run.metric_for_best of the next three                */
-    double best;     /* best value so far, NaN = none                        */
+    csp_data_identity data;     /* a run goes on only with the same                     */
+    char metric[32];            /* run.metric_for_best of the next three                */
+    double best;                /* best value so far, NaN = none                        */
     int64_t best_step;
     char best_phase[32];
 } csp_progress;

@@ -279,25 +279,16 @@ static int64_t plan_rows(const csp_run_state *run)
 static csp_status settle_progress(csp_run_state *run)
 {
     csp_progress *p = &run->progress;
-    int64_t examples, documents, texts;
+    csp_data_identity data;
 
-    csp_train_data_counts(run->data, &examples, &documents, &texts);
-    if (run->resumed &&
-        (p->examples != examples || p->documents != documents || p->texts != texts)) {
-        return CSP_FAIL(CSP_ERR_DATA,
-                        "%s was made with other data: %lld examples, %lld documents and %lld texts "
-                        "to adapt on there, %lld, %lld and %lld here",
-                        run->resume_path, (long long)p->examples, (long long)p->documents,
-                        (long long)p->texts, (long long)examples, (long long)documents,
-                        (long long)texts);
-    }
-    if (!run->resumed) {
-        p->examples = examples;
-        p->documents = documents;
-        p->texts = texts;
+    CSP_TRY(csp_train_data_identity(run->data, &data));
+    if (run->resumed) {
+        CSP_TRY(csp_data_identity_check(run->resume_path, run->config, &p->data, &data));
+    } else {
         p->best = NAN;
         p->micro_batch_tokens = plan_rows(run);
     }
+    p->data = data;
     snprintf(p->metric, sizeof(p->metric), "%s", run->config->run.metric_for_best);
     p->threads = run->be->threads;
     return CSP_OK;

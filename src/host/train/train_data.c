@@ -193,12 +193,26 @@ csp_status csp_train_data_plain(csp_train_data *d, int64_t k, const csp_token_li
     return CSP_OK;
 }
 
-void csp_train_data_counts(const csp_train_data *d, int64_t *examples, int64_t *documents,
-                           int64_t *texts)
+csp_status csp_train_data_identity(const csp_train_data *d, csp_data_identity *out)
 {
-    *examples = d->pairs != NULL ? csp_pairs_count(d->pairs) : 0;
-    *documents = d->pairs != NULL ? csp_pairs_documents(d->pairs) : 0;
-    *texts = d->plain != NULL ? csp_plain_count(d->plain) : 0;
+    csp_data_identity found = { 0 };
+
+    if (d->pairs != NULL) {
+        csp_pairs_digests digests;
+
+        CSP_TRY(csp_pairs_digest(d->pairs, &digests));
+        found.examples = csp_pairs_count(d->pairs);
+        found.documents = csp_pairs_documents(d->pairs);
+        memcpy(found.document_digest, digests.documents, sizeof(found.document_digest));
+        memcpy(found.query_digest, digests.queries, sizeof(found.query_digest));
+        memcpy(found.example_digest, digests.examples, sizeof(found.example_digest));
+    }
+    if (d->plain != NULL) {
+        CSP_TRY(csp_plain_digest(d->plain, found.text_digest));
+        found.texts = csp_plain_count(d->plain);
+    }
+    *out = found;
+    return CSP_OK;
 }
 
 void csp_train_data_say(const csp_train_data *d)

@@ -10,6 +10,7 @@
 #include "data/text_encoder.h"
 #include "data/token_lists.h"
 #include "train/contrastive.h"
+#include "train/data_identity.h"
 
 typedef struct csp_train_data csp_train_data;
 
@@ -33,9 +34,8 @@ CSP_CHECKED csp_status csp_train_data_pairs(csp_train_data *data, int64_t k,
 CSP_CHECKED csp_status csp_train_data_plain(csp_train_data *data, int64_t k,
                                             const csp_token_lists **out);
 
-/* Examples, documents and texts to adapt on; 0 without the phase that reads them. */
-void csp_train_data_counts(const csp_train_data *data, int64_t *examples, int64_t *documents,
-                           int64_t *texts);
+/* What the data is, digested as it was read when it was opened. Errors: CSP_ERR_MEMORY. */
+CSP_CHECKED csp_status csp_train_data_identity(const csp_train_data *data, csp_data_identity *out);
 
 /* What was empty or cut so far, a line each, through core/log.h. */
 void csp_train_data_say(const csp_train_data *data);
