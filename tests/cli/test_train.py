@@ -71,6 +71,11 @@ def the_other_outputs_are_there(w):
              [(i, "contrastive/loss") for i in range(5, 11)], losses)
     written = {(step, tag): value for step, tag, value in events}
     w.expect(abs(written[(5, "contrastive/loss")] - rows[0]["loss"]) < 1e-5, "a value of an event")
+    # mfu is the needed arithmetic by the rate that was measured once and said once.
+    ceilings = {row["matmul_gflop_per_s"] for row in w.metrics("a")}
+    w.expect(len(ceilings) == 1 and min(ceilings) > 0, ceilings)
+    w.expect(all(abs(row["mfu"] - row["gflop_per_s"] / row["matmul_gflop_per_s"]) < 1e-6 * row["mfu"]
+                 and row["gflop_per_s"] > 0 for row in w.metrics("a")), "mfu")
     config = (w.folder / "a/config.yaml").read_text()
     w.expect("max_steps: 6" in config and "config.yaml:" in config and "--set" in config, config)
     info = w.run("info", f"a/checkpoints/{LAST}").stdout
@@ -219,6 +224,8 @@ def every_way_to_see_and_pool_trains(w):
         ["model.path=special", "model.add_bos=true", "model.append_eos=true", "model.variant=echo"],
         ["model.path=special", "lora.r=2", "model.variant=bi", "model.exclude_ids=[1, 2]",
          "model.logit_scale=0.5"],
+        ["model.path=special", "model.append_eos=true", "model.add_bos=true",
+         "model.exclude_ids=[0, 1]"],
         ["adapt.batch.micro_batch_tokens=30", "contrastive.batch.micro_batch_tokens=20"],
         ["data.shuffle=false", "contrastive.mask_known_positives=false", "optim.weight_decay=0.1",
          "optim.lr_scheduler_type=linear", "optim.max_grad_norm=0"],

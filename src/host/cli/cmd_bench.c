@@ -14,6 +14,7 @@
 #include "core/machine.h"
 #include "core/memory.h"
 #include "core/rng.h"
+#include "ops/matrix_rate.h"
 #include "train/contrastive.h"
 #include "train/optimizer.h"
 
@@ -156,43 +157,20 @@ static void print_case(const bench *b, const char *what, const char *formula, do
     }
 }
 
-typedef struct product {
-    csp_linear l;
-    csp_tensor x, y;
-} product;
-
-static csp_status run_product(bench *b, void *context)
-{
-    product *p = context;
-    csp_tensor none = csp_tensor_none();
-
-    return csp_linear_fwd(b->be, &p->l, &p->x, &none, &p->y);
-}
-
-static csp_status place_product(csp_arena *arena, product *p)
-{
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { 2048, 1024 }, &p->x));
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { 1024, 1024 }, &p->l.w));
-    return csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { 2048, 1024 }, &p->y);
-}
-
 /* The yardstick: a large matrix product on all threads. */
 static csp_status bench_sgemm(bench *b)
 {
-    product p = { .l.lora_a = { .ndim = 0 } };
-    csp_arena arena = { 0 };
-    double seconds;
+    double *seconds = NULL, median;
     csp_status status;
 
-    CSP_TRY(place_product(&arena, &p));
-    CSP_TRY(csp_backend_reserve(b->be, arena.peak, &arena));
-    CSP_TRY_GOTO(place_product(&arena, &p));
-    CSP_TRY_GOTO(measure(b, run_product, &p, &seconds));
-    b->sgemm = 2.0 * 2048 * 1024 * 1024 / seconds * 1e-9;
-    print_case(b, "sgemm", "2 x 2048 x 1024 x 1024", seconds, 2.0 * 2048 * 1024 * 1024);
+    CSP_TRY(csp_alloc("bench", b->repeats, sizeof(*seconds), &seconds));
+    CSP_TRY_GOTO(csp_matrix_rate(b->be, b->warmup, b->repeats, seconds));
+    median = seconds[b->repeats / 2];
+    b->sgemm = CSP_MATRIX_RATE_FLOP / median * 1e-9;
+    print_case(b, "sgemm", "2 x 2048 x 1024 x 1024", median, CSP_MATRIX_RATE_FLOP);
 
 fail:
-    csp_backend_release(b->be, &arena);
+    free(seconds);
     return status;
 }
 

@@ -91,6 +91,7 @@ static const chart charts[] = {
     { "accuracy", "Queries whose document is best in the batch (share)", false },
     { "active_d", "Terms a document", true },
     { "active_q", "Terms a query", true },
+    { "mfu", "Arithmetic the step needs by the rate of a large matrix product (share)", false },
     { "eval/nDCG@10", "nDCG@10 on the dev queries", false },
 };
 

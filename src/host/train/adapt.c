@@ -6,6 +6,7 @@
 
 #include "core/memory.h"
 #include "model/exclude.h"
+#include "train/step_flop.h"
 
 struct csp_adapt {
     csp_backend *be;
@@ -54,26 +55,16 @@ void csp_adapt_destroy(csp_adapt *a)
     }
 }
 
-static double count_flop(const csp_adapt *a, bool backward)
-{
-    const csp_model_config *f = &a->model->params->config;
-    const bool full = a->model->params->train == CSP_TRAIN_FULL;
-    const double D = (double)f->D, N = (double)csp_chunked_rows(a->chunks);
-    const double linear =
-        (double)f->L * (D * (double)((2 * f->H + 2 * f->G) * f->E) + 3.0 * D * (double)f->F);
-    const double passes = !backward ? 1.0 : full ? 3.0 : 2.0;
-
-    return passes * 2.0 * (linear + D * (double)f->V) * N;
-}
-
 csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const csp_pass *pass,
                          bool backward, csp_step_metrics *m)
 {
-    const int64_t predicted = csp_batch_predicted(texts);
+    const int64_t predicted = csp_batch_predicted(a->contract, texts);
     double sums[2] = { 0.0, 0.0 };
 
     if (predicted == 0) {
-        return CSP_FAIL(CSP_ERR_DATA, "adaptation step: none of its %lld texts has two tokens",
+        return CSP_FAIL(CSP_ERR_DATA,
+                        "adaptation step: none of its %lld texts has two tokens, the later one not "
+                        "among model.exclude_ids",
                         (long long)texts->count);
     }
     csp_chunked_begin(a->chunks);
@@ -104,7 +95,8 @@ csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const csp_p
     m->relu = sums[1] / (double)predicted;
     m->loss = m->clm + a->options.lambda_relu * m->relu;
     m->tokens = (double)csp_chunked_rows(a->chunks);
-    a->flop = count_flop(a, backward);
+    a->flop =
+        csp_flop_network(a->chunks, true, backward) + csp_flop_token_head(a->chunks, backward);
     if (!isfinite(m->loss)) {
         return CSP_FAIL(CSP_ERR_NUMERIC, "adapt step %lld: the loss is not finite: clm %g, relu %g",
                         (long long)m->step, m->clm, m->relu);

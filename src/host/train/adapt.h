@@ -4,6 +4,8 @@
  *
  *     L_Adapt = L_CLM + λ_ReLU · L_ReLU,   means over all predicted tokens of the whole step
  *
+ * Tokens that the contract excludes are read but not predicted: they are in neither softmax.
+ *
  * Source: CSPLADE (arXiv 2504.10816); docs/method.md 5. Causal whatever the variant.
  */
 #pragma once
@@ -34,10 +36,10 @@ void csp_adapt_destroy(csp_adapt *a);
  *
  *   m   in,out   loss, clm, relu, tokens are filled
  *
- * Errors: CSP_ERR_DATA when no text has two tokens; CSP_ERR_NUMERIC; CSP_ERR_MEMORY.
+ * Errors: CSP_ERR_DATA when no token is to be predicted; CSP_ERR_NUMERIC; CSP_ERR_MEMORY.
  */
 CSP_CHECKED csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts,
                                      const csp_pass *pass, bool backward, csp_step_metrics *m);
 
-/* Floating-point operations the last step needed, recomputation not counted. */
+/* Floating-point operations the last step needed (train/step_flop.h). */
 double csp_adapt_flop(const csp_adapt *a);

@@ -12,6 +12,7 @@
 
 #include "core/memory.h"
 #include "model/exclude.h"
+#include "train/step_flop.h"
 
 /* The representations of one side of the batch and their gradient. */
 typedef struct side_rows {
@@ -280,30 +281,15 @@ static csp_status fetch(csp_contrastive *c, csp_side side, csp_health_side *out)
     return CSP_OK;
 }
 
-/* Arithmetic of the step: projections, attention, head forward, sparse head backward. */
-static double count_flop(const csp_contrastive *c)
+static double count_flop(const csp_contrastive *c, bool causal)
 {
-    const csp_model_config *f = &c->model->params->config;
-    const double D = (double)f->D, N = (double)csp_chunked_rows(c->chunks);
-    const double linear =
-        (double)f->L * (D * (double)((2 * f->H + 2 * f->G) * f->E) + 3.0 * D * (double)f->F);
-    const bool full = c->model->params->train == CSP_TRAIN_FULL;
-    double attention = 0.0, nnz = 0.0;
+    int64_t entries = 0;
 
-    for (int64_t i = 0; i < c->chunks->count; i++) {
-        const csp_batch *b = &c->chunks->chunks[i].batch;
-
-        for (int64_t j = 0; j < b->B; j++) {
-            const double T = (double)(b->seq_start[j + 1] - b->seq_start[j]);
-
-            attention += T * T * (c->contract->variant == CSP_VARIANT_BI ? 1.0 : 0.5);
-        }
-    }
     for (int i = 0; i < 2; i++) {
-        nnz += (double)c->side[i].row_ptr[c->side[i].rows];
+        entries += c->side[i].row_ptr[c->side[i].rows];
     }
-    return (full ? 6.0 : 4.0) * linear * N + 3.5 * 4.0 * (double)(f->L * f->H * f->E) * attention +
-           2.0 * D * (double)f->V * N + (full ? 4.0 : 2.0) * D * nnz;
+    return csp_flop_network(c->chunks, causal, true) +
+           csp_flop_sparse_head(c->chunks, entries, c->contract->pooling);
 }
 
 csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *t,
@@ -336,7 +322,7 @@ csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *
     m->lambda_q = step->lambda_q;
     m->lambda_d = step->lambda_d;
     m->tokens = (double)csp_chunked_rows(c->chunks);
-    c->flop = count_flop(c);
+    c->flop = count_flop(c, step->pass.causal);
     return CSP_OK;
 }
 

@@ -64,5 +64,5 @@ CSP_CHECKED csp_status csp_contrastive_run(csp_contrastive *c, const csp_contras
 /* Warnings in words about the last step (see health.h). */
 void csp_contrastive_warn(csp_contrastive *c, const csp_step_metrics *m, bool *collapsed);
 
-/* Floating-point operations the last step needed, recomputation not counted. */
+/* Floating-point operations the last step needed (train/step_flop.h). */
 double csp_contrastive_flop(const csp_contrastive *c);

@@ -204,9 +204,10 @@ void csp_metrics_log_say(const csp_step_metrics *m, double left_s, bool whole_li
     }
     bar[BAR_CELLS] = '\0';
     if (csp_log_is_live()) {
-        csp_log_progress("%3.0f%% |%s| %lld/%lld [%02d:%02d<%02d:%02d, loss=%.4g, %.0f tokens/s]",
+        csp_log_progress("%3.0f%% |%s| %lld/%lld [%02d:%02d<%02d:%02d, loss=%.4g, %.0f tokens/s, "
+                         "mfu %.1f %%]",
                          100.0 * share, bar, (long long)m->step, (long long)m->steps,
                          (int)(m->elapsed_s / 60.0), (int)m->elapsed_s % 60, (int)(left_s / 60.0),
-                         (int)left_s % 60, m->loss, m->tokens_per_s);
+                         (int)left_s % 60, m->loss, m->tokens_per_s, 100.0 * m->mfu);
     }
 }

@@ -40,7 +40,10 @@ const csp_metric_row csp_metric_rows[] = {
     ROW(tokens, false, "tokens", "tokens of this step, no padding exists"),
     ROW(tokens_per_s, true, "tokens/s", "tokens of this step by its wall time"),
     ROW(gflop_per_s, false, "GFLOP/s",
-        "arithmetic the step needs (no recomputation) by its wall time"),
+        "arithmetic the step needs (docs/method.md, section 12) by its wall time"),
+    ROW(matmul_gflop_per_s, false, "GFLOP/s",
+        "rate of a large matrix product here, measured when this process began the run"),
+    ROW(mfu, true, "share", "model FLOPs utilisation: gflop_per_s by matmul_gflop_per_s"),
     ROW(peak_mb, false, "MB", "peak resident memory of the process so far"),
     ROW(elapsed_s, false, "s", "wall time since this process began the phase"),
 };

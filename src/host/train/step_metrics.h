@@ -42,6 +42,8 @@ typedef struct csp_step_metrics {
     double tokens;
     double tokens_per_s;
     double gflop_per_s;
+    double matmul_gflop_per_s;
+    double mfu;
     double peak_mb;
     double elapsed_s;
 } csp_step_metrics;

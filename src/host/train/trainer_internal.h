@@ -27,9 +27,10 @@ typedef struct csp_run_state {
     csp_file_lock *lock;
     csp_progress progress;
     bool resumed;
-    char *resume_path; /* NULL: from the start */
-    int64_t rows;      /* token rows computed at once in the phase that runs */
-    double started_s;  /* monotonic clock when the run began */
+    char *resume_path;         /* NULL: from the start */
+    int64_t rows;              /* token rows computed at once in the phase that runs */
+    double started_s;          /* monotonic clock when the run began */
+    double matmul_gflop_per_s; /* measured then: what mfu divides by */
 } csp_run_state;
 
 /* run_setup.c: everything up to the first step; nothing is written before all of it is checked. */
