@@ -217,6 +217,9 @@ def every_way_to_see_and_pool_trains(w):
     w.must("tokenize", "--train", "--vocab-size", 320, "--add-bos", "--output", "tokb", "text.txt")
     w.must("init", "--tokenizer", "tokb", "--hidden", 32, "--layers", 1, "--heads", 4, "--kv-heads", 2,
            "--family", "qwen3", "--untied", "--max-position", 64, "--output", "special")
+    tokenizer = json.loads((w.folder / "tokb/tokenizer.json").read_text())
+    ends = [token["id"] for token in tokenizer["added_tokens"]]
+    w.expect(len(ends) == 2, ends)
     cases = [
         ["model.variant=echo"],
         ["model.variant=bi", "contrastive.regularizer=l1"],
@@ -225,7 +228,7 @@ def every_way_to_see_and_pool_trains(w):
         ["model.path=special", "lora.r=2", "model.variant=bi", "model.exclude_ids=[1, 2]",
          "model.logit_scale=0.5"],
         ["model.path=special", "model.append_eos=true", "model.add_bos=true",
-         "model.exclude_ids=[0, 1]"],
+         f"model.exclude_ids={ends}"],
         ["adapt.batch.micro_batch_tokens=30", "contrastive.batch.micro_batch_tokens=20"],
         ["data.shuffle=false", "contrastive.mask_known_positives=false", "optim.weight_decay=0.1",
          "optim.lr_scheduler_type=linear", "optim.max_grad_norm=0"],

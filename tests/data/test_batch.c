@@ -80,16 +80,34 @@ static void echo_repeats_all_but_bos_and_keeps_the_second_copy(void **state)
 
 static void adaptation_predicts_the_next_token_of_the_same_text(void **state)
 {
+    const csp_contract none = { .variant = CSP_VARIANT_ECHO };
     csp_token_lists lists = three_lists();
     csp_batch batch = { 0 };
 
-    assert_int_equal(csp_batch_pack_adapt(&lists, 0, 3, 4, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack_adapt(&none, &lists, 0, 3, 4, &batch), CSP_OK);
     assert_int_equal(batch.N, 5);
     assert_int_equal(batch.predicted, 3);
-    assert_int_equal(csp_batch_predicted(&lists), 3);
+    assert_int_equal(csp_batch_predicted(&none, &lists), 3);
     assert_ints(batch.target, 5, (int32_t[]) { 5, 6, -1, 7, -1 });
     assert_memory_equal(batch.keep, "\1\1\1\1\1", 5);
     assert_int_equal(batch.row_key[4], 5 * CSP_ROW_KEY_TEXT + 1);
+    csp_batch_clear(&batch);
+    csp_token_lists_clear(&lists);
+}
+
+static void excluded_terms_are_no_targets(void **state)
+{
+    int32_t out[] = { 1, 6, 7 };
+    const csp_contract contract = { .exclude_ids = out, .exclude_count = 3 };
+    csp_token_lists lists = three_lists();
+    csp_batch batch = { 0 };
+
+    add(&lists, 5, (int32_t[]) { 1, 6, 5, 7, 8 });
+    assert_int_equal(csp_batch_pack_adapt(&contract, &lists, 0, 4, 0, &batch), CSP_OK);
+    assert_ints(batch.tokens, 10, (int32_t[]) { 1, 5, 6, 1, 7, 1, 6, 5, 7, 8 });
+    assert_ints(batch.target, 10, (int32_t[]) { 5, -1, -1, -1, -1, -1, 5, -1, 8, -1 });
+    assert_int_equal(batch.predicted, 3);
+    assert_int_equal(csp_batch_predicted(&contract, &lists), 3);
     csp_batch_clear(&batch);
     csp_token_lists_clear(&lists);
 }
@@ -171,7 +189,7 @@ static void refuses_texts_and_ranges_beyond_limits(void **state)
     assert_says("1200000 rows, at most 1048576");
     assert_int_equal(batch.B, 0);
     assert_int_equal(batch.N, 0);
-    assert_int_equal(csp_batch_pack_adapt(&lists, 0, 4, 0, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack_adapt(&echo, &lists, 0, 4, 0, &batch), CSP_OK);
     free(many);
     csp_batch_clear(&batch);
     csp_token_lists_clear(&lists);
@@ -273,6 +291,7 @@ int main(void)
         cmocka_unit_test(causal_and_bi_keep_every_token),
         cmocka_unit_test(echo_repeats_all_but_bos_and_keeps_the_second_copy),
         cmocka_unit_test(adaptation_predicts_the_next_token_of_the_same_text),
+        cmocka_unit_test(excluded_terms_are_no_targets),
         cmocka_unit_test(a_split_gives_the_same_rows_as_one_batch),
         cmocka_unit_test(a_split_fills_micro_batches_in_order),
         cmocka_unit_test(refuses_texts_and_ranges_beyond_limits),

@@ -111,17 +111,67 @@ static void the_mean_is_over_all_predicted_tokens(void **state)
         ids = csp_token_lists_get(&t.passages, i, &n);
         assert_ok(csp_token_lists_add(i == 0 ? &first : &rest, ids, n));
     }
-    predicted = csp_batch_predicted(&t.passages);
+    predicted = csp_batch_predicted(&t.contract, &t.passages);
     whole = adapt_loss(&t, &(how) { 1000, false }, &t.passages, false);
     one = adapt_loss(&t, &(how) { 1000, false }, &first, false);
     others = adapt_loss(&t, &(how) { 1000, false }, &rest, false);
-    n = csp_batch_predicted(&first);
+    n = csp_batch_predicted(&t.contract, &first);
     assert_true(n > 0 && n < predicted);
     assert_true(
         fabs(whole * (double)predicted - (one * (double)n + others * (double)(predicted - n))) <=
         2.0 * UNIT_F32 * tiny_roundings(&t) * whole * (double)predicted);
     csp_token_lists_clear(&first);
     csp_token_lists_clear(&rest);
+    tiny_close(&t);
+}
+
+/*
+ * Texts that begin with one excluded term and end with another, as BOS and EOS may be: the step is
+ * that of the terms which can be predicted.
+ */
+static void excluded_terms_are_read_and_not_predicted(void **state)
+{
+    const csp_adapt_options options = { .max_rows = 9, .max_len = 12, .texts = TINY_PASSAGES };
+    const csp_pass pass = { .causal = true };
+    const int32_t out[] = { 1, 2 };
+    csp_token_lists ended = { 0 }, alone = { 0 };
+    csp_step_metrics m;
+    csp_adapt *a;
+    how h = { 9, false };
+    int64_t predicted = 0;
+    float *gradient;
+    tiny t;
+
+    (void)state;
+    tiny_open(&t, CSP_VARIANT_CAUSAL, false);
+    for (int64_t i = 0; i < TINY_PASSAGES; i++) {
+        int32_t ids[12] = { 1 };
+        int64_t n;
+        const int32_t *from = csp_token_lists_get(&t.passages, i, &n);
+
+        n = n < 10 ? n : 10;
+        for (int64_t j = 0; j < n; j++) {
+            ids[j + 1] = from[j] > 2 ? from[j] : 3;
+        }
+        ids[n + 1] = 2;
+        assert_ok(csp_token_lists_add(&ended, ids, n + 2));
+        predicted += n;
+    }
+    csp_token_lists_clear(&t.passages);
+    t.passages = ended;
+    assert_ok(csp_contract_set_exclude_ids(&t.contract, out, 2));
+    assert_int_equal(csp_batch_predicted(&t.contract, &ended), predicted);
+    (void)adapt_loss(&t, &h, &t.passages, true);
+    gradient = tiny_gradients(&t);
+    assert_true(tiny_slope_distance(&t, gradient, 1e-2, loss_of, &h) <= 1e-2);
+    free(gradient);
+    csp_step_metrics_clear(&m, "adapt", 1, 10);
+    assert_ok(csp_token_lists_add(&alone, out, 2));
+    assert_ok(csp_adapt_create(t.be, t.model, &t.contract, &options, &a));
+    assert_int_equal(csp_adapt_run(a, &alone, &pass, true, &m), CSP_ERR_DATA);
+    assert_error_has("not among model.exclude_ids");
+    csp_adapt_destroy(a);
+    csp_token_lists_clear(&alone);
     tiny_close(&t);
 }
 
@@ -161,6 +211,7 @@ int main(void)
         cmocka_unit_test(any_split_gives_the_same_gradient),
         cmocka_unit_test(the_gradient_is_that_of_the_loss),
         cmocka_unit_test(the_mean_is_over_all_predicted_tokens),
+        cmocka_unit_test(excluded_terms_are_read_and_not_predicted),
         cmocka_unit_test(nothing_to_predict_and_nan_are_errors),
     };
 

@@ -118,8 +118,25 @@ csp_status csp_batch_pack(const csp_contract *contract, const csp_token_lists *l
     return CSP_OK;
 }
 
-csp_status csp_batch_pack_adapt(const csp_token_lists *lists, int64_t first, int64_t last,
-                                int64_t text_base, csp_batch *batch)
+/* Writes the targets of a text where target is not NULL; returns how many there are. */
+static int64_t predict(const csp_contract *contract, const int32_t *ids, int64_t count,
+                       int32_t *target)
+{
+    int64_t predicted = 0;
+
+    for (int64_t t = 0; t + 1 < count; t++) {
+        const bool possible = !csp_contract_excludes(contract, ids[t + 1]);
+
+        if (target != NULL && possible) {
+            target[t] = ids[t + 1];
+        }
+        predicted += possible;
+    }
+    return predicted;
+}
+
+csp_status csp_batch_pack_adapt(const csp_contract *contract, const csp_token_lists *lists,
+                                int64_t first, int64_t last, int64_t text_base, csp_batch *batch)
 {
     int64_t n = 0;
 
@@ -130,24 +147,22 @@ csp_status csp_batch_pack_adapt(const csp_token_lists *lists, int64_t first, int
 
         batch->seq_start[i - first] = (int32_t)n;
         put(batch, n, ids, count, 1, (text_base + i) * CSP_ROW_KEY_TEXT);
-        for (int64_t t = 0; t + 1 < count; t++) {
-            batch->target[n + t] = ids[t + 1];
-        }
-        batch->predicted += count > 1 ? count - 1 : 0;
+        batch->predicted += predict(contract, ids, count, batch->target + n);
         n += count;
     }
     batch->seq_start[batch->B] = (int32_t)n;
     return CSP_OK;
 }
 
-int64_t csp_batch_predicted(const csp_token_lists *lists)
+int64_t csp_batch_predicted(const csp_contract *contract, const csp_token_lists *lists)
 {
     int64_t predicted = 0;
 
     for (int64_t i = 0; i < lists->count; i++) {
-        const int64_t count = lists->start[i + 1] - lists->start[i];
+        int64_t count;
+        const int32_t *ids = csp_token_lists_get(lists, i, &count);
 
-        predicted += count > 1 ? count - 1 : 0;
+        predicted += predict(contract, ids, count, NULL);
     }
     return predicted;
 }

@@ -59,14 +59,16 @@ CSP_CHECKED csp_status csp_batch_pack(const csp_contract *contract, const csp_to
                                       csp_batch *batch);
 
 /*
- * Packs lists for adaptation: causal whatever the variant, one copy, every token kept, target = the
- * next token of the same text and -1 at its last. Arguments and errors as csp_batch_pack.
+ * Packs lists for adaptation: causal whatever the variant, one copy, every token kept. target is
+ * the next token of the same text; -1 at its last, and where the contract excludes the next token,
+ * which is in neither softmax. Arguments and errors as csp_batch_pack.
  */
-CSP_CHECKED csp_status csp_batch_pack_adapt(const csp_token_lists *lists, int64_t first,
+CSP_CHECKED csp_status csp_batch_pack_adapt(const csp_contract *contract,
+                                            const csp_token_lists *lists, int64_t first,
                                             int64_t last, int64_t text_base, csp_batch *batch);
 
-/* Tokens that have a successor in their text: n_tok of these lists, before any is packed. */
-int64_t csp_batch_predicted(const csp_token_lists *lists);
+/* Rows with a target: n_tok of these lists, before any is packed. */
+int64_t csp_batch_predicted(const csp_contract *contract, const csp_token_lists *lists);
 
 /*
  * Cuts the lists into micro-batches of at most max_rows rows, in order and without cutting a text;

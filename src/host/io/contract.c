@@ -150,6 +150,13 @@ csp_status csp_contract_set_exclude_ids(csp_contract *contract, const int32_t *i
     return CSP_OK;
 }
 
+bool csp_contract_excludes(const csp_contract *contract, int32_t id)
+{
+    return contract->exclude_count > 0 &&
+           bsearch(&id, contract->exclude_ids, (size_t)contract->exclude_count, sizeof(id),
+                   compare_ids) != NULL;
+}
+
 csp_status csp_contract_init(csp_contract *contract)
 {
     csp_status status;

@@ -78,6 +78,9 @@ CSP_CHECKED csp_status csp_contract_set_text(char **field, const char *text);
 CSP_CHECKED csp_status csp_contract_set_exclude_ids(csp_contract *contract, const int32_t *ids,
                                                     int64_t count);
 
+/* Whether the contract leaves a term out of every vector. */
+bool csp_contract_excludes(const csp_contract *contract, int32_t id);
+
 /*
  * Checks ranges and what belongs together (add_bos needs bos_id, append_eos needs eos_id). where is
  * for the text: a file name or "model settings". Errors: CSP_ERR_CONFIG naming field and value.

@@ -83,8 +83,8 @@ static csp_status place(csp_chunk *chunk, csp_arena *arena)
     return csp_run_place(chunk->run, chunk->batch.N, arena);
 }
 
-static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *lists,
-                         const csp_contract *contract, int64_t text_base)
+static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *lists, bool adapt,
+                         int64_t text_base)
 {
     int64_t pieces;
 
@@ -92,19 +92,16 @@ static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *l
         CSP_TRY(csp_realloc("micro-batches", lists->count + 1, sizeof(*c->edges), &c->edges));
         c->edge_room = lists->count + 1;
     }
-    csp_batch_split(contract, lists, c->max_rows, c->edges, &pieces);
+    csp_batch_split(adapt ? NULL : c->contract, lists, c->max_rows, c->edges, &pieces);
     CSP_TRY(make_room(c, c->count + pieces));
     for (int64_t i = 0; i < pieces; i++) {
         csp_chunk *chunk = &c->chunks[c->count];
         csp_arena ruler = { 0 };
 
-        if (contract != NULL) {
-            CSP_TRY(csp_batch_pack(contract, lists, c->edges[i], c->edges[i + 1], text_base,
-                                   &chunk->batch));
-        } else {
-            CSP_TRY(csp_batch_pack_adapt(lists, c->edges[i], c->edges[i + 1], text_base,
-                                         &chunk->batch));
-        }
+        CSP_TRY(adapt ? csp_batch_pack_adapt(c->contract, lists, c->edges[i], c->edges[i + 1],
+                                             text_base, &chunk->batch)
+                      : csp_batch_pack(c->contract, lists, c->edges[i], c->edges[i + 1], text_base,
+                                       &chunk->batch));
         chunk->side = side;
         chunk->first = c->edges[i];
         CSP_TRY(place(chunk, &ruler));
@@ -117,12 +114,12 @@ static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *l
 csp_status csp_chunked_add(csp_chunked *c, csp_side side, const csp_token_lists *lists,
                            int64_t text_base)
 {
-    return append(c, side, lists, c->contract, text_base);
+    return append(c, side, lists, false, text_base);
 }
 
 csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lists *lists)
 {
-    return append(c, CSP_SIDE_PASSAGE, lists, NULL, 0);
+    return append(c, CSP_SIDE_PASSAGE, lists, true, 0);
 }
 
 csp_status csp_chunked_plan(csp_chunked *c)
