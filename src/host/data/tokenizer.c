@@ -44,7 +44,7 @@ void csp_scratch_destroy(csp_scratch *scratch)
     free(scratch->chars);
     free(scratch->marks);
     free(scratch->symbols);
-    free(scratch->heap);
+    csp_heap_clear(&scratch->merges);
     free(scratch->cache);
     csp_matcher_clear(&scratch->matcher);
     free(scratch);

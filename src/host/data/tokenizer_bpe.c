@@ -95,70 +95,34 @@ static csp_status make_symbols(const csp_tokenizer *tokenizer, csp_scratch *scra
     return CSP_OK;
 }
 
-static bool comes_first(const csp_merge_candidate *a, const csp_merge_candidate *b)
-{
-    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
-}
-
 /* Offers the merge of symbol `at` with the one behind it, if the file has one. */
 static csp_status offer(const csp_tokenizer *tokenizer, csp_scratch *scratch, int32_t at)
 {
     const csp_symbol *left = &scratch->symbols[at];
     const csp_merge *merge =
         csp_merge_table_find(&tokenizer->merges, left->id, scratch->symbols[left->next].id);
-    csp_merge_candidate made;
-    int64_t i = scratch->heap_count;
 
     if (merge == NULL) {
         return CSP_OK;
     }
-    if (i == scratch->heap_room) {
-        CSP_TRY(csp_grow("tokenizer merges", i + 1, sizeof(*scratch->heap), &scratch->heap,
-                         &scratch->heap_room));
-    }
-    made = (csp_merge_candidate) { .rank = merge->rank, .at = at, .id = merge->id };
-    while (i > 0 && comes_first(&made, &scratch->heap[(i - 1) / 2])) {
-        scratch->heap[i] = scratch->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    scratch->heap[i] = made;
-    scratch->heap_count++;
-    return CSP_OK;
-}
-
-static csp_merge_candidate take_first(csp_scratch *scratch)
-{
-    csp_merge_candidate *heap = scratch->heap;
-    const csp_merge_candidate top = heap[0];
-    const csp_merge_candidate last = heap[--scratch->heap_count];
-    const int64_t count = scratch->heap_count;
-    int64_t i = 0;
-
-    for (int64_t child = 1; child < count; child = 2 * i + 1) {
-        if (child + 1 < count && comes_first(&heap[child + 1], &heap[child])) {
-            child++;
-        }
-        if (!comes_first(&heap[child], &last)) {
-            break;
-        }
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = last;
-    return top;
+    return csp_heap_push(&scratch->merges, "tokenizer merges",
+                         (csp_heap_item) { .first = (uint64_t)merge->rank,
+                                           .second = (uint64_t)at,
+                                           .value = merge->id });
 }
 
 static csp_status merge_symbols(const csp_tokenizer *tokenizer, csp_scratch *scratch)
 {
     csp_symbol *symbols = scratch->symbols;
 
-    scratch->heap_count = 0;
+    scratch->merges.count = 0;
     for (int64_t i = 0; i + 1 < scratch->symbol_count; i++) {
         CSP_TRY(offer(tokenizer, scratch, (int32_t)i));
     }
-    while (scratch->heap_count > 0) {
-        const csp_merge_candidate top = take_first(scratch);
-        csp_symbol *left = &symbols[top.at];
+    while (scratch->merges.count > 0) {
+        const csp_heap_item top = csp_heap_pop(&scratch->merges);
+        const int32_t at = (int32_t)top.second;
+        csp_symbol *left = &symbols[at];
         const csp_merge *merge;
         csp_symbol *right;
 
@@ -167,15 +131,15 @@ static csp_status merge_symbols(const csp_tokenizer *tokenizer, csp_scratch *scr
         }
         right = &symbols[left->next];
         merge = csp_merge_table_find(&tokenizer->merges, left->id, right->id);
-        if (merge == NULL || merge->id != top.id) {
+        if (merge == NULL || merge->id != top.value) {
             continue;
         }
-        left->id = top.id;
+        left->id = top.value;
         left->next = right->next;
         right->live = false;
         if (left->next >= 0) {
-            symbols[left->next].previous = top.at;
-            CSP_TRY(offer(tokenizer, scratch, top.at));
+            symbols[left->next].previous = at;
+            CSP_TRY(offer(tokenizer, scratch, at));
         }
         if (left->previous >= 0) {
             CSP_TRY(offer(tokenizer, scratch, left->previous));

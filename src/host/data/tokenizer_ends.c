@@ -9,7 +9,7 @@
 #include "core/memory.h"
 #include "data/tokenizer_internal.h"
 
-enum { NESTING_LIMIT = 8, STRIP_LIMIT = 1 << 20 };
+enum { STRIP_LIMIT = 1 << 20 };
 
 /* Appends the ids that a template's special token stands for. */
 static csp_status add_template_ids(const csp_tokenizer *t, const char *where, const json_t *tokens,
@@ -100,34 +100,18 @@ static csp_status load_template(csp_tokenizer *t, const char *where, const json_
 }
 
 static csp_status load_processor(csp_tokenizer *t, const char *where, const json_t *object,
-                                 int depth)
+                                 const char *type)
 {
-    static const char *const list_keys[] = { "processors", NULL };
     static const char *const byte_keys[] = { "add_prefix_space", "trim_offsets", "use_regex",
                                              NULL };
-    const json_t *list;
-    const char *type;
 
-    if (!json_is_object(object)) {
-        return CSP_FAIL(CSP_ERR_FORMAT, "%s is not an object", where);
-    }
-    CSP_TRY(csp_json_text(where, object, "type", &type));
-    if (strcmp(type, "Sequence") == 0 && depth < NESTING_LIMIT) {
-        CSP_TRY(csp_json_only_keys(where, object, list_keys));
-        CSP_TRY(csp_json_array(where, object, "processors", &list));
-        for (size_t i = 0; i < json_array_size(list); i++) {
-            CSP_TRY(load_processor(t, where, json_array_get(list, i), depth + 1));
-        }
-        return CSP_OK;
-    }
     if (strcmp(type, "TemplateProcessing") == 0) {
         return load_template(t, where, object);
     }
     if (strcmp(type, "ByteLevel") == 0) { /* it moves offsets only, and there are none here */
         return csp_json_only_keys(where, object, byte_keys);
     }
-    return CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s is of type %.60s, which csplade does not support",
-                    where, type);
+    return csp_unknown_type(where, type);
 }
 
 csp_status csp_load_post_processor(csp_tokenizer *tokenizer, const json_t *root)
@@ -136,8 +120,9 @@ csp_status csp_load_post_processor(csp_tokenizer *tokenizer, const json_t *root)
     char where[300];
 
     (void)snprintf(where, sizeof(where), "%.200s: post_processor", tokenizer->name);
-    return object == NULL || json_is_null(object) ? CSP_OK
-                                                  : load_processor(tokenizer, where, object, 0);
+    return object == NULL || json_is_null(object)
+               ? CSP_OK
+               : csp_load_steps(tokenizer, where, object, "processors", load_processor);
 }
 
 /* Members of one decoder step whose kind is set. */
@@ -179,9 +164,9 @@ static csp_status load_decode_members(const char *where, const json_t *object,
     }
 }
 
-static csp_status load_decode(csp_tokenizer *t, const char *where, const json_t *object, int depth)
+static csp_status load_decode(csp_tokenizer *t, const char *where, const json_t *object,
+                              const char *type)
 {
-    static const char *const list_keys[] = { "decoders", NULL };
     static const char *const types[] = {
         [CSP_DECODE_BYTE_LEVEL] = "ByteLevel",
         [CSP_DECODE_METASPACE] = "Metaspace",
@@ -190,21 +175,7 @@ static csp_status load_decode(csp_tokenizer *t, const char *where, const json_t 
         [CSP_DECODE_FUSE] = "Fuse",
         [CSP_DECODE_STRIP] = "Strip",
     };
-    const json_t *list;
-    const char *type;
 
-    if (!json_is_object(object)) {
-        return CSP_FAIL(CSP_ERR_FORMAT, "%s is not an object", where);
-    }
-    CSP_TRY(csp_json_text(where, object, "type", &type));
-    if (strcmp(type, "Sequence") == 0 && depth < NESTING_LIMIT) {
-        CSP_TRY(csp_json_only_keys(where, object, list_keys));
-        CSP_TRY(csp_json_array(where, object, "decoders", &list));
-        for (size_t i = 0; i < json_array_size(list); i++) {
-            CSP_TRY(load_decode(t, where, json_array_get(list, i), depth + 1));
-        }
-        return CSP_OK;
-    }
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         if (strcmp(type, types[i]) == 0) {
             CSP_TRY(csp_realloc(where, t->decode_count + 1, sizeof(*t->decodes), &t->decodes));
@@ -213,8 +184,7 @@ static csp_status load_decode(csp_tokenizer *t, const char *where, const json_t 
             return load_decode_members(where, object, &t->decodes[t->decode_count - 1]);
         }
     }
-    return CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s is of type %.60s, which csplade does not support",
-                    where, type);
+    return csp_unknown_type(where, type);
 }
 
 csp_status csp_load_decoder(csp_tokenizer *tokenizer, const json_t *root)
@@ -224,5 +194,7 @@ csp_status csp_load_decoder(csp_tokenizer *tokenizer, const json_t *root)
 
     (void)snprintf(where, sizeof(where), "%.200s: decoder", tokenizer->name);
     tokenizer->joined_by_spaces = object == NULL || json_is_null(object);
-    return tokenizer->joined_by_spaces ? CSP_OK : load_decode(tokenizer, where, object, 0);
+    return tokenizer->joined_by_spaces
+               ? CSP_OK
+               : csp_load_steps(tokenizer, where, object, "decoders", load_decode);
 }

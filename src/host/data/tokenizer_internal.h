@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stddef.h>
 
+#include "data/heap.h"
 #include "data/tokenizer.h"
 
 /* ---- tokenizer_tables.c: growable text, strings to ids, pairs to merges ---- */
@@ -272,12 +273,6 @@ typedef struct csp_symbol {
     bool live;
 } csp_symbol;
 
-typedef struct csp_merge_candidate {
-    int32_t rank;
-    int32_t at; /* left symbol */
-    int32_t id; /* of the merged token */
-} csp_merge_candidate;
-
 enum { CSP_CACHE_SLOTS = 1 << 15, CSP_CACHE_BYTES = 26, CSP_CACHE_IDS = 9 };
 
 /* The ids of one short piece. */
@@ -302,9 +297,7 @@ typedef struct csp_scratch {
     csp_symbol *symbols;
     int64_t symbol_count;
     int64_t symbol_room;
-    csp_merge_candidate *heap;
-    int64_t heap_count;
-    int64_t heap_room;
+    csp_heap merges;        /* candidates: (rank, left symbol), the id of the merged token */
     csp_cached_word *cache; /* [CSP_CACHE_SLOTS] */
     csp_matcher matcher;
 } csp_scratch;
@@ -401,6 +394,21 @@ CSP_CHECKED csp_status csp_json_pattern(const char *where, const json_t *object,
 /* One character, as UTF-8 with a NUL. */
 CSP_CHECKED csp_status csp_json_char(const char *where, const json_t *object, const char *key,
                                      char out[5]);
+
+/* "pre_tokenizer is of type X, which csplade does not support". CSP_ERR_UNSUPPORTED. */
+CSP_CHECKED csp_status csp_unknown_type(const char *where, const char *type);
+
+/* Loads one step, no Sequence, of a stage. */
+typedef csp_status (*csp_load_step)(csp_tokenizer *tokenizer, const char *where,
+                                    const json_t *object, const char *type);
+
+/*
+ * Calls load for a stage's object, or, where that is a Sequence, for each member of its list in
+ * order; sequences may hold sequences. Errors: CSP_ERR_FORMAT, CSP_ERR_UNSUPPORTED (nested too
+ * deep), what load returns.
+ */
+CSP_CHECKED csp_status csp_load_steps(csp_tokenizer *tokenizer, const char *where,
+                                      const json_t *object, const char *list, csp_load_step load);
 
 /* tokenizer_model.c: vocabulary and merges; tokenizer_stages.c and _ends.c: what is around. */
 CSP_CHECKED csp_status csp_load_model(csp_tokenizer *tokenizer, const json_t *root);

@@ -1,8 +1,11 @@
-/* tokenizer_json.c - typed members of the objects in a tokenizer.json, with messages that say
- * where. */
+/* tokenizer_json.c - typed members of the objects in a tokenizer.json, and lists of steps, with
+ * messages that say where. */
 #include <string.h>
 
 #include "data/tokenizer_internal.h"
+
+/* Sequences may hold sequences; a file that nests deeper than this is not one. */
+enum { NESTING_LIMIT = 8 };
 
 csp_status csp_json_only_keys(const char *where, const json_t *object, const char *const *keys)
 {
@@ -117,4 +120,41 @@ csp_status csp_json_char(const char *where, const json_t *object, const char *ke
     }
     memcpy(out, text, (size_t)length + 1);
     return CSP_OK;
+}
+
+csp_status csp_unknown_type(const char *where, const char *type)
+{
+    return CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s is of type %.60s, which csplade does not support",
+                    where, type);
+}
+
+static csp_status load_steps(csp_tokenizer *tokenizer, const char *where, const json_t *object,
+                             const char *list, csp_load_step load, int depth)
+{
+    const char *const keys[] = { list, NULL };
+    const json_t *members;
+    const char *type;
+
+    if (!json_is_object(object)) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s is not an object", where);
+    }
+    CSP_TRY(csp_json_text(where, object, "type", &type));
+    if (strcmp(type, "Sequence") != 0) {
+        return load(tokenizer, where, object, type);
+    }
+    if (depth == NESTING_LIMIT) {
+        return csp_unknown_type(where, type);
+    }
+    CSP_TRY(csp_json_only_keys(where, object, keys));
+    CSP_TRY(csp_json_array(where, object, list, &members));
+    for (size_t i = 0; i < json_array_size(members); i++) {
+        CSP_TRY(load_steps(tokenizer, where, json_array_get(members, i), list, load, depth + 1));
+    }
+    return CSP_OK;
+}
+
+csp_status csp_load_steps(csp_tokenizer *tokenizer, const char *where, const json_t *object,
+                          const char *list, csp_load_step load)
+{
+    return load_steps(tokenizer, where, object, list, load, 0);
 }

@@ -12,6 +12,9 @@
 #include "core/memory.h"
 #include "data/tokenizer_internal.h"
 
+/* No count exceeds it; it makes a high count a small key of the heap. */
+static const int64_t COUNT_LIMIT = INT64_MAX;
+
 typedef struct pair {
     uint64_t key; /* left << 32 | right */
     int64_t count;
@@ -26,12 +29,6 @@ typedef struct seen_node {
     int32_t next;
 } seen_node;
 
-typedef struct bound {
-    int64_t count;
-    uint64_t key;
-    int32_t pair;
-} bound;
-
 typedef struct trainer {
     const int64_t *counts; /* by word */
     int32_t *symbols;      /* of all words, back to back */
@@ -44,8 +41,7 @@ typedef struct trainer {
     int64_t slot_count;
     seen_node *seen;
     int64_t seen_count, seen_room;
-    bound *heap;
-    int64_t heap_count, heap_room;
+    csp_heap bounds; /* (COUNT_LIMIT - bound, key), pair: higher bounds first, then smaller pairs */
     int32_t *touched; /* pairs whose count rose in this step */
     int64_t touched_count, touched_room;
     csp_text_buffer text;
@@ -140,47 +136,14 @@ static csp_status remove_pair(trainer *t, int32_t left, int32_t right, int32_t w
     return CSP_OK;
 }
 
-/* Higher counts first, then smaller pairs. */
-static bool comes_first(const bound *a, const bound *b)
-{
-    return a->count != b->count ? a->count > b->count : a->key < b->key;
-}
-
 static csp_status push_bound(trainer *t, int32_t index)
 {
-    const bound made = { t->pairs[index].count, t->pairs[index].key, index };
-    int64_t i = t->heap_count;
+    const pair *p = &t->pairs[index];
 
-    CSP_TRY(csp_grow("training pairs", i + 1, sizeof(*t->heap), &t->heap, &t->heap_room));
-    while (i > 0 && comes_first(&made, &t->heap[(i - 1) / 2])) {
-        t->heap[i] = t->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    t->heap[i] = made;
-    t->heap_count++;
-    return CSP_OK;
-}
-
-static bound pop_bound(trainer *t)
-{
-    bound *heap = t->heap;
-    const bound top = heap[0];
-    const bound last = heap[--t->heap_count];
-    const int64_t count = t->heap_count;
-    int64_t i = 0;
-
-    for (int64_t child = 1; child < count; child = 2 * i + 1) {
-        if (child + 1 < count && comes_first(&heap[child + 1], &heap[child])) {
-            child++;
-        }
-        if (!comes_first(&heap[child], &last)) {
-            break;
-        }
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = last;
-    return top;
+    return csp_heap_push(&t->bounds, "training pairs",
+                         (csp_heap_item) { .first = (uint64_t)(COUNT_LIMIT - p->count),
+                                           .second = p->key,
+                                           .value = index });
 }
 
 static csp_status push_touched(trainer *t)
@@ -298,20 +261,20 @@ static csp_status merge_pair(trainer *t, int32_t index)
 
 static csp_status run_training(trainer *t, int64_t token_limit, int64_t min_frequency)
 {
-    while (t->heap_count > 0 && t->trained->tokens.count < token_limit) {
-        const bound top = pop_bound(t);
-        const int64_t count = t->pairs[top.pair].count;
+    while (t->bounds.count > 0 && t->trained->tokens.count < token_limit) {
+        const csp_heap_item top = csp_heap_pop(&t->bounds);
+        const int64_t count = t->pairs[top.value].count;
 
-        if (top.count != count) {
+        if (top.first != (uint64_t)(COUNT_LIMIT - count)) {
             if (count >= min_frequency) {
-                CSP_TRY(push_bound(t, top.pair));
+                CSP_TRY(push_bound(t, top.value));
             }
             continue;
         }
         if (count < min_frequency) {
             break;
         }
-        CSP_TRY(merge_pair(t, top.pair));
+        CSP_TRY(merge_pair(t, top.value));
     }
     return CSP_OK;
 }
@@ -331,7 +294,7 @@ csp_status csp_find_merges(const csp_word_counts *words, int64_t token_limit, in
     free(t.pairs);
     free(t.slots);
     free(t.seen);
-    free(t.heap);
+    csp_heap_clear(&t.bounds);
     free(t.touched);
     csp_text_buffer_clear(&t.text);
     return status;

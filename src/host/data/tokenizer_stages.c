@@ -10,26 +10,9 @@
 #include "core/memory.h"
 #include "data/tokenizer_internal.h"
 
-/* Sequences may hold sequences; a file that nests deeper than this is not one. */
-enum { NESTING_LIMIT = 8 };
-
 /* The pattern of ByteLevel with use_regex: GPT-2's. */
 static const char gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-
-static csp_status type_of(const char *where, const json_t *object, const char **type)
-{
-    if (!json_is_object(object)) {
-        return CSP_FAIL(CSP_ERR_FORMAT, "%s is not an object", where);
-    }
-    return csp_json_text(where, object, "type", type);
-}
-
-static csp_status unknown_type(const char *where, const char *type)
-{
-    return CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s is of type %.60s, which csplade does not support",
-                    where, type);
-}
 
 /* Makes room for one more step and hands it out cleared; it counts from now on. */
 static csp_status new_normal(csp_tokenizer *t, csp_normal_kind kind, csp_normal **out)
@@ -84,7 +67,8 @@ static csp_status load_prepend(csp_tokenizer *t, const char *where, const json_t
     return csp_strdup(where, content, &step->content);
 }
 
-static csp_status load_normal(csp_tokenizer *t, const char *where, const json_t *object, int depth)
+static csp_status load_normal(csp_tokenizer *t, const char *where, const json_t *object,
+                              const char *type)
 {
     static const struct {
         const char *type;
@@ -96,20 +80,8 @@ static csp_status load_normal(csp_tokenizer *t, const char *where, const json_t 
         { "NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT },
     };
     static const char *const no_keys[] = { NULL };
-    static const char *const list_keys[] = { "normalizers", NULL };
-    const char *type;
-    const json_t *list;
     csp_normal *step;
 
-    CSP_TRY(type_of(where, object, &type));
-    if (strcmp(type, "Sequence") == 0 && depth < NESTING_LIMIT) {
-        CSP_TRY(csp_json_only_keys(where, object, list_keys));
-        CSP_TRY(csp_json_array(where, object, "normalizers", &list));
-        for (size_t i = 0; i < json_array_size(list); i++) {
-            CSP_TRY(load_normal(t, where, json_array_get(list, i), depth + 1));
-        }
-        return CSP_OK;
-    }
     for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
         if (strcmp(type, forms[i].type) == 0) {
             CSP_TRY(csp_json_only_keys(where, object, no_keys));
@@ -128,7 +100,8 @@ static csp_status load_normal(csp_tokenizer *t, const char *where, const json_t 
     if (strcmp(type, "Replace") == 0) {
         return load_replace(t, where, object);
     }
-    return strcmp(type, "Strip") == 0 ? load_strip(t, where, object) : unknown_type(where, type);
+    return strcmp(type, "Strip") == 0 ? load_strip(t, where, object)
+                                      : csp_unknown_type(where, type);
 }
 
 csp_status csp_load_normalizer(csp_tokenizer *tokenizer, const json_t *root)
@@ -137,8 +110,9 @@ csp_status csp_load_normalizer(csp_tokenizer *tokenizer, const json_t *root)
     char where[300];
 
     (void)snprintf(where, sizeof(where), "%.200s: normalizer", tokenizer->name);
-    return object == NULL || json_is_null(object) ? CSP_OK
-                                                  : load_normal(tokenizer, where, object, 0);
+    return object == NULL || json_is_null(object)
+               ? CSP_OK
+               : csp_load_steps(tokenizer, where, object, "normalizers", load_normal);
 }
 
 static csp_status load_behavior(const char *where, const json_t *object, csp_split_behavior *out)
@@ -282,7 +256,7 @@ static csp_status load_fixed(csp_tokenizer *t, const char *where, const json_t *
         i++;
     }
     if (i == 3) {
-        return unknown_type(where, type);
+        return csp_unknown_type(where, type);
     }
     CSP_TRY(csp_json_only_keys(where, object, i == 2 ? digit_keys : no_keys));
     CSP_TRY(csp_json_bool(where, object, "individual_digits", false, &single));
@@ -293,21 +267,8 @@ static csp_status load_fixed(csp_tokenizer *t, const char *where, const json_t *
 }
 
 static csp_status load_presplit(csp_tokenizer *t, const char *where, const json_t *object,
-                                int depth)
+                                const char *type)
 {
-    static const char *const list_keys[] = { "pretokenizers", NULL };
-    const char *type;
-    const json_t *list;
-
-    CSP_TRY(type_of(where, object, &type));
-    if (strcmp(type, "Sequence") == 0 && depth < NESTING_LIMIT) {
-        CSP_TRY(csp_json_only_keys(where, object, list_keys));
-        CSP_TRY(csp_json_array(where, object, "pretokenizers", &list));
-        for (size_t i = 0; i < json_array_size(list); i++) {
-            CSP_TRY(load_presplit(t, where, json_array_get(list, i), depth + 1));
-        }
-        return CSP_OK;
-    }
     if (t->byte_level) {
         return CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s: %.60s behind ByteLevel is not supported", where,
                         type);
@@ -377,7 +338,7 @@ csp_status csp_load_pre_tokenizer(csp_tokenizer *tokenizer, const json_t *root)
 
     (void)snprintf(where, sizeof(where), "%.200s: pre_tokenizer", tokenizer->name);
     if (object != NULL && !json_is_null(object)) {
-        CSP_TRY(load_presplit(tokenizer, where, object, 0));
+        CSP_TRY(csp_load_steps(tokenizer, where, object, "pretokenizers", load_presplit));
     }
     return add_word_split(tokenizer);
 }
