@@ -2,11 +2,22 @@
 """What csplade train looks at before it goes on from a checkpoint.
 Arguments: the program, the source folder, names of tests (all)."""
 import json
+import shutil
 import sys
 
 from workspace import run_tests
 
 LAST = "contrastive-00000006.h5"
+MIDDLE = "contrastive-00000002.h5"
+
+
+def back(w, name):
+    """Takes a finished run back to the middle of its second phase."""
+    folder = w.folder / name / "checkpoints"
+    for path in folder.glob("contrastive-*.h5"):
+        if path.name > MIDDLE:
+            path.unlink()
+    (folder / "LATEST").write_text(MIDDLE)
 
 
 def the_content_of_the_data_is_compared(w):
@@ -48,7 +59,40 @@ def the_content_of_the_data_is_compared(w):
     w.remove("d")
 
 
+def a_base_that_moved_is_found_with_base(w):
+    """A LoRA run stopped in the middle whose base goes elsewhere ends with the same weights."""
+    shutil.copytree(w.folder / "model", w.folder / "base")
+    lora = ["lora.r=4", "lora.dropout=0.2", "model.path=base", "run.save_total_limit=9"]
+    w.expect_exit(w.train("l", *lora), 0)
+    w.must("encode", "-m", f"l/checkpoints/{LAST}", "-i", "beir", "-o", "whole.jsonl")
+    back(w, "l")
+    (w.folder / "base").rename(w.folder / "elsewhere")
+    w.expect_exit(w.train("l", *lora), 1, MIDDLE, "its base model base is not there", "--base")
+    w.expect_exit(w.train("l", *lora, "--base", "nowhere"), 1, "nowhere")
+    w.expect(not (w.folder / "l/checkpoints" / LAST).exists(), "a refused start wrote something")
+    # Another model at that place is refused by its hash.
+    w.must("init", "--tokenizer", "tok", "--hidden", 32, "--layers", 2, "--heads", 2, "--seed", 1,
+           "--max-position", 64, "--output", "other")
+    w.expect_exit(w.train("l", *lora, "--base", "other"), 3, "belongs to a base model with hash",
+                  "other has")
+    w.expect_exit(w.train("l", *lora, "--base", "elsewhere", "--dry-run"), 0)
+    w.expect_exit(w.train("l", *lora, "--base", "elsewhere"), 0, "going on from")
+    # The new checkpoints record where it is: neither going on nor encoding needs to be told again.
+    w.must("encode", "-m", f"l/checkpoints/{LAST}", "-i", "beir", "-o", "moved.jsonl")
+    whole, moved = ((w.folder / f"{name}.jsonl").read_text().splitlines()[1:]
+                    for name in ("whole", "moved"))
+    w.expect(whole == moved and len(whole) == 100, "another result than without the move")
+    w.expect_exit(w.train("l", *lora), 0)
+    # Where no adapter is opened the option has no meaning, and is no silent one.
+    w.expect_exit(w.train("n", *lora, "model.path=elsewhere", "--base", "model"), 2,
+                  "not with a LoRA checkpoint")
+    encode = w.run("encode", "-m", "model", "--base", "elsewhere", "-i", "beir", "-o", "x.h5")
+    w.expect_exit(encode, 2, "no base model")
+    w.remove("l", "n", "elsewhere", "other")
+
+
 if __name__ == "__main__":
     sys.exit(run_tests([
         the_content_of_the_data_is_compared,
+        a_base_that_moved_is_found_with_base,
     ]))

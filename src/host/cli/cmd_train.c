@@ -22,6 +22,12 @@ static const csp_option options[] = {
       .help =
           "the newest checkpoint of run.output_dir, a fresh start, or this checkpoint; in place "
           "of run.resume" },
+    { .name = "base",
+      .kind = CSP_OPTION_TEXT,
+      .value = "DIR",
+      .help =
+          "of a LoRA checkpoint to go on from: the folder of its base model, where it is not the "
+          "one recorded; checked by its hash, and recorded from then on" },
     { .name = "dry-run",
       .kind = CSP_OPTION_FLAG,
       .help = "check everything, open model and data, print the plan and the first batch; write "
@@ -88,7 +94,8 @@ static csp_status resume_override(const csp_arguments *args, char **out)
 static csp_status run(const csp_arguments *args)
 {
     static const char *const backends[] = { "auto", "cpu", "cuda" };
-    csp_train_options o = { .dry_run = csp_args_flag(args, "dry-run"),
+    csp_train_options o = { .base = csp_args_text(args, "base"),
+                            .dry_run = csp_args_flag(args, "dry-run"),
                             .stop = &stop_asked,
                             .save = &save_asked };
     csp_train_result result;

@@ -305,6 +305,24 @@ static csp_status check_base(const char *path, const char *base, const csp_opene
     return CSP_OK;
 }
 
+/* The base is elsewhere now: what is written from here on names that place. */
+static csp_status move_base(const char *base, csp_opened *o)
+{
+    char *path = NULL, *found = NULL;
+
+    CSP_TRY(csp_strdup(base, base, &path));
+    if (csp_strdup(base, base, &found) != CSP_OK) {
+        free(path);
+        return CSP_ERR_MEMORY;
+    }
+    free(o->base_path);
+    free(o->base_found);
+    o->base_path = path;
+    o->base_found = found;
+    o->base_in_run = false;
+    return CSP_OK;
+}
+
 /* An adapter over its base. */
 static csp_status open_adapter(csp_backend *be, const csp_hdf5 *file, const char *path,
                                const csp_open_options *options, csp_model_options *m, csp_opened *o)
@@ -313,8 +331,16 @@ static csp_status open_adapter(csp_backend *be, const csp_hdf5 *file, const char
 
     CSP_TRY(read_lora_settings(file, path, o, &m->lora));
     CSP_TRY(settle_lora(options, path, &m->lora));
-    base = options->base != NULL ? options->base : o->base_found;
-    m->dir = csp_file_is_dir(base) || !csp_file_exists(base) ? base : NULL;
+    if (options->base != NULL) {
+        CSP_TRY(move_base(options->base, o));
+    }
+    base = o->base_found;
+    if (!csp_file_exists(base)) {
+        return CSP_FAIL(CSP_ERR_IO,
+                        "%s: its base model %s is not there: --base says where it is now", path,
+                        base);
+    }
+    m->dir = csp_file_is_dir(base) ? base : NULL;
     m->blank = m->dir == NULL;
     CSP_TRY(csp_model_create(be, m, &o->model));
     if (m->dir == NULL) {
@@ -324,10 +350,22 @@ static csp_status open_adapter(csp_backend *be, const csp_hdf5 *file, const char
     return read_rows(file, path, true, o->model);
 }
 
+/* Whole weights have no base that could be elsewhere. */
+static csp_status refuse_base(const char *path, const csp_open_options *options)
+{
+    return options->base == NULL
+               ? CSP_OK
+               : CSP_FAIL(CSP_ERR_CONFIG,
+                          "%s holds whole weights and has no base model: %s has no "
+                          "place beside it",
+                          path, options->base);
+}
+
 /* Whole weights; with new adapters over them where lora asks for some. */
 static csp_status open_weights(csp_backend *be, const csp_hdf5 *file, const char *path,
                                const csp_open_options *options, csp_model_options *m, csp_opened *o)
 {
+    CSP_TRY(refuse_base(path, options));
     m->blank = true;
     if (options->train == CSP_TRAIN_LORA && options->lora != NULL) {
         m->lora = *options->lora;
@@ -396,6 +434,7 @@ static csp_status open_folder(csp_backend *be, const char *dir, const csp_open_o
     char *path = NULL;
     csp_status status;
 
+    CSP_TRY(refuse_base(dir, options));
     CSP_TRY_GOTO(csp_file_join(dir, "tokenizer.json", &path));
     CSP_TRY_GOTO(csp_file_read(path, TOKENIZER_LIMIT, &o->tokenizer, &o->tokenizer_bytes));
     CSP_TRY_GOTO(read_contract_file(dir, &o->contract));

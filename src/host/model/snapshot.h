@@ -54,15 +54,15 @@ typedef struct csp_opened {
     csp_contract contract;
     char *tokenizer; /* tokenizer.json, NUL-terminated */
     int64_t tokenizer_bytes;
-    char *base_path;  /* as stored; "" unless LoRA                  */
-    char *base_found; /* where that is from here; "" unless LoRA    */
+    char *base_path;  /* as stored, or the base of the options; "" unless LoRA */
+    char *base_found; /* where that is from here; "" unless LoRA               */
     bool base_in_run;
     char base_hash[CSP_HASH_TEXT_BYTES];
 } csp_opened;
 
 typedef struct csp_open_options {
     csp_train_mode train; /* NONE to encode; else what the checkpoint was trained as           */
-    const char *base;     /* overrides the base_path of a LoRA checkpoint; NULL: as it says    */
+    const char *base;     /* where the base of a LoRA checkpoint is now; NULL: as it says      */
     int64_t max_len;      /* rows of the longest text; 0 = what the contract asks for          */
     const csp_lora *lora; /* with CSP_TRAIN_LORA, else NULL: what is to be trained. A checkpoint
                              without adapters gets new ones; those of another one must agree in
@@ -75,7 +75,7 @@ typedef struct csp_open_options {
  * tokenizer.json and, where csplade wrote it, csplade.json (else the standard contract).
  *
  * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (a format_version this program does not know is named; so is a
- *         base whose hash differs), CSP_ERR_CONFIG (train and lora do not fit what is there), and
+ *         base whose hash differs), CSP_ERR_CONFIG (train, lora or base do not fit what is there), and
  *         those of csp_model_create.
  */
 CSP_CHECKED csp_status csp_snapshot_open(csp_backend *be, const char *path,

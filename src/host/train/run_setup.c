@@ -89,6 +89,13 @@ static csp_status open_folder(csp_run_state *run)
     char *path = NULL;
     csp_status status;
 
+    if (run->options->base != NULL) {
+        return CSP_FAIL(
+            CSP_ERR_CONFIG,
+            "%s is where a base model is said to be, but the run begins with the folder "
+            "%s and not with a LoRA checkpoint",
+            run->options->base, config->model.path);
+    }
     CSP_TRY_GOTO(csp_file_join(config->model.path, "config.json", &path));
     CSP_TRY_GOTO(csp_model_config_read(path, &shape));
     free(path);
@@ -115,6 +122,7 @@ static csp_status open_snapshot(csp_run_state *run, const char *path)
 {
     const csp_config *config = run->config;
     csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
+                           .base = run->options->base,
                            .max_len = longest_rows(config),
                            .seed = (uint64_t)config->run.seed };
     csp_contract contract;
