@@ -38,6 +38,29 @@ static void the_defaults_are_those_of_the_method(void **state)
     csp_contract_clear(&c);
 }
 
+static void an_echo_writes_everything_but_bos_twice(void **state)
+{
+    csp_contract c;
+
+    assert_int_equal(csp_contract_init(&c), CSP_OK);
+    c.query_max_len = 5;
+    c.passage_max_len = 7;
+    assert_int_equal(csp_contract_side_rows(&c, CSP_SIDE_QUERY), 5);
+    c.add_bos = c.append_eos = true;
+    assert_int_equal(csp_contract_side_rows(&c, CSP_SIDE_PASSAGE), 9);
+    c.variant = CSP_VARIANT_ECHO;
+    assert_int_equal(csp_contract_side_rows(&c, CSP_SIDE_PASSAGE), 17);
+    assert_int_equal(csp_contract_side_rows(&c, CSP_SIDE_QUERY), 13);
+    assert_int_equal(csp_contract_rows(&c), 17);
+    assert_int_equal(csp_contract_text_rows(&c, 3), 5);
+    assert_int_equal(csp_contract_text_rows(&c, 0), 0); /* an empty text has no BOS */
+    c.add_bos = false;
+    assert_int_equal(csp_contract_text_rows(&c, 3), 6);
+    c.variant = CSP_VARIANT_BI;
+    assert_int_equal(csp_contract_text_rows(&c, 3), 3);
+    csp_contract_clear(&c);
+}
+
 static void reads_every_field_and_writes_it_back(void **state)
 {
     csp_contract c, again;
@@ -179,6 +202,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_defaults_are_those_of_the_method),
+        cmocka_unit_test(an_echo_writes_everything_but_bos_twice),
         cmocka_unit_test(reads_every_field_and_writes_it_back),
         cmocka_unit_test(a_real_number_survives_the_round_trip_exactly),
         cmocka_unit_test(names_the_field_that_differs),

@@ -65,15 +65,6 @@ static csp_status make_params(const csp_config *config, const csp_model_config *
     return csp_params_create(shape, &lora, lora.R > 0 ? CSP_TRAIN_LORA : CSP_TRAIN_FULL, out);
 }
 
-/* Rows of one text of each side, at most: both copies of an echo. */
-static int64_t text_rows(const csp_config *config, int64_t max_len)
-{
-    const int64_t copy = max_len + (config->model.append_eos ? 1 : 0);
-
-    return (config->model.variant == CSP_VARIANT_ECHO ? 2 * copy : copy) +
-           (config->model.add_bos ? 1 : 0);
-}
-
 static void count_bytes(const csp_params *params, estimate *e)
 {
     for (int64_t i = 0; i < params->count; i++) {
@@ -95,10 +86,15 @@ static csp_status fill(const csp_config *config, const csp_params *params, estim
 {
     const int64_t Q = config->contrastive.batch.queries;
     const int64_t P = Q * config->data.train_group_size;
-    const int64_t query = text_rows(config, config->model.query_max_len);
-    const int64_t passage = text_rows(config, config->model.passage_max_len);
+    const csp_contract contract = { .variant = (csp_variant)config->model.variant,
+                                    .query_max_len = (int32_t)config->model.query_max_len,
+                                    .passage_max_len = (int32_t)config->model.passage_max_len,
+                                    .add_bos = config->model.add_bos,
+                                    .append_eos = config->model.append_eos };
+    const int64_t query = csp_contract_side_rows(&contract, CSP_SIDE_QUERY);
+    const int64_t passage = csp_contract_side_rows(&contract, CSP_SIDE_PASSAGE);
     const csp_keep keep = config->contrastive.batch.recompute ? CSP_KEEP_INPUTS : CSP_KEEP_ALL;
-    const int64_t longest = passage > query ? passage : query;
+    const int64_t longest = csp_contract_rows(&contract);
 
     csp_params_elements(params, &e->parameters, &e->trained);
     count_bytes(params, e);

@@ -34,17 +34,10 @@ csp_status csp_batch_reserve(csp_batch *batch, int64_t B, int64_t N)
     return CSP_OK;
 }
 
-/* ids in front of the first copy: 1 for BOS. A list without even that is an empty text. */
-static int64_t lead(const csp_contract *contract, int64_t count)
+/* Rows of a list of count ids; without a contract, one copy. */
+static int64_t rows_of(const csp_contract *contract, int64_t count)
 {
-    return contract->add_bos && count > 0 ? 1 : 0;
-}
-
-int64_t csp_batch_text_rows(const csp_contract *contract, int64_t count)
-{
-    const bool echo = contract != NULL && contract->variant == CSP_VARIANT_ECHO;
-
-    return echo ? 2 * count - lead(contract, count) : count;
+    return contract != NULL ? csp_contract_text_rows(contract, count) : count;
 }
 
 /* Sizes of the batch, checked, and its memory. */
@@ -59,7 +52,7 @@ static csp_status begin(const csp_contract *contract, const csp_token_lists *lis
                         (long long)last, (long long)lists->count);
     }
     for (int64_t i = first; i < last; i++) {
-        const int64_t rows = csp_batch_text_rows(contract, lists->start[i + 1] - lists->start[i]);
+        const int64_t rows = rows_of(contract, lists->start[i + 1] - lists->start[i]);
 
         if (rows > CSP_ROW_KEY_TEXT) {
             return CSP_FAIL(CSP_ERR_ARGUMENT, "batch: a text of %lld rows, at most %lld",
@@ -108,10 +101,10 @@ csp_status csp_batch_pack(const csp_contract *contract, const csp_token_lists *l
         put(batch, n, ids, count, echo ? 0 : 1, key);
         n += count;
         if (echo) {
-            const int64_t b = lead(contract, count);
+            const int64_t second = rows_of(contract, count) - count;
 
-            put(batch, n, ids + b, count - b, 1, key + count);
-            n += count - b;
+            put(batch, n, ids + count - second, second, 1, key + count);
+            n += second;
         }
     }
     batch->seq_start[batch->B] = (int32_t)n;
@@ -173,7 +166,7 @@ void csp_batch_split(const csp_contract *contract, const csp_token_lists *lists,
     int64_t rows = 0, batches = 0;
 
     for (int64_t i = 0; i < lists->count; i++) {
-        const int64_t more = csp_batch_text_rows(contract, lists->start[i + 1] - lists->start[i]);
+        const int64_t more = rows_of(contract, lists->start[i + 1] - lists->start[i]);
 
         if (i == 0 || (max_rows > 0 && rows > 0 && rows + more > max_rows)) {
             edges[batches++] = i;

@@ -35,9 +35,6 @@ void csp_batch_clear(csp_batch *batch);
 /* Memory for B texts and N rows, so that packs up to there allocate nothing. CSP_ERR_MEMORY. */
 CSP_CHECKED csp_status csp_batch_reserve(csp_batch *batch, int64_t B, int64_t N);
 
-/* Rows that a list of count ids takes: b + 2 (count - b) for echo, b = 1 with BOS; else count. */
-int64_t csp_batch_text_rows(const csp_contract *contract, int64_t count);
-
 /*
  * Packs lists first .. last - 1, made by csp_text_encode under the same contract, for encoding.
  *

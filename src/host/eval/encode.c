@@ -239,7 +239,7 @@ csp_status csp_encoder_add(csp_encoder *e, const char *id, const char *text, int
     int64_t rows;
 
     CSP_TRY(csp_text_encode(e->texts, e->side, id, text, bytes, &e->ids));
-    rows = csp_batch_text_rows(e->contract, e->ids.count);
+    rows = csp_contract_text_rows(e->contract, e->ids.count);
     if (e->lists.count == TEXTS || e->waiting_rows + rows > e->options.max_rows) {
         CSP_TRY(csp_encoder_flush(e));
     }

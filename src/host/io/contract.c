@@ -502,6 +502,28 @@ int32_t csp_contract_max_len(const csp_contract *contract, csp_side side)
     return side == CSP_SIDE_QUERY ? contract->query_max_len : contract->passage_max_len;
 }
 
+int64_t csp_contract_text_rows(const csp_contract *contract, int64_t count)
+{
+    const int64_t bos = contract->add_bos && count > 0 ? 1 : 0;
+
+    return contract->variant == CSP_VARIANT_ECHO ? 2 * count - bos : count;
+}
+
+int64_t csp_contract_side_rows(const csp_contract *contract, csp_side side)
+{
+    return csp_contract_text_rows(contract, (int64_t)csp_contract_max_len(contract, side) +
+                                                (contract->add_bos ? 1 : 0) +
+                                                (contract->append_eos ? 1 : 0));
+}
+
+int64_t csp_contract_rows(const csp_contract *contract)
+{
+    const int64_t query = csp_contract_side_rows(contract, CSP_SIDE_QUERY);
+    const int64_t passage = csp_contract_side_rows(contract, CSP_SIDE_PASSAGE);
+
+    return query > passage ? query : passage;
+}
+
 int32_t csp_contract_top_k(const csp_contract *contract, csp_side side)
 {
     return side == CSP_SIDE_QUERY ? contract->top_k_query : contract->top_k_passage;

@@ -109,6 +109,16 @@ bool csp_contract_equal(const csp_contract *a, const csp_contract *b, char *diff
 /* The half that applies to one side. The prefix is the contract's. */
 const char *csp_contract_prefix(const csp_contract *contract, csp_side side);
 int32_t csp_contract_max_len(const csp_contract *contract, csp_side side);
+
+/*
+ * Token rows of a text of so many ids, BOS and EOS included: count; in an echo, where a BOS stands
+ * once, 2 count - b, b = 1 with BOS.
+ */
+int64_t csp_contract_text_rows(const csp_contract *contract, int64_t count);
+
+/* Token rows of the longest text of one side, and of either. */
+int64_t csp_contract_side_rows(const csp_contract *contract, csp_side side);
+int64_t csp_contract_rows(const csp_contract *contract);
 int32_t csp_contract_top_k(const csp_contract *contract, csp_side side);
 
 /* "causal", "echo", "bi"; the reverse gives CSP_ERR_CONFIG with the three names. */

@@ -12,16 +12,6 @@
 
 enum { TOKENIZER_LIMIT = 1 << 29, CONTRACT_LIMIT = 1 << 24 };
 
-int64_t csp_contract_rows(const csp_contract *contract)
-{
-    const int64_t longest = contract->query_max_len > contract->passage_max_len
-                                ? contract->query_max_len
-                                : contract->passage_max_len;
-    const int64_t copy = longest + (contract->append_eos ? 1 : 0);
-
-    return (contract->variant == CSP_VARIANT_ECHO ? 2 * copy : copy) + (contract->add_bos ? 1 : 0);
-}
-
 csp_status csp_snapshot_hash(const csp_model *model, bool adapters, char text[CSP_HASH_TEXT_BYTES])
 {
     csp_digest *digest = NULL;

@@ -84,6 +84,3 @@ void csp_opened_clear(csp_opened *opened);
 
 /* The text contract of the same, without its weights. Owner: csp_contract_clear. */
 CSP_CHECKED csp_status csp_snapshot_contract(const char *path, csp_contract *out);
-
-/* Rows of the longest text under a contract: both copies of an echo, BOS and EOS included. */
-int64_t csp_contract_rows(const csp_contract *contract);
