@@ -103,36 +103,6 @@ static csp_status split_piece(const csp_presplit *step, csp_scratch *scratch, co
     return CSP_OK;
 }
 
-/* The common case, a pattern whose matches and gaps are all pieces, without the list of matches. */
-static csp_status split_isolated(const csp_presplit *step, csp_scratch *scratch, const char *text,
-                                 const csp_piece *piece, csp_piece_list *out)
-{
-    const char *start = text + piece->begin;
-    const int64_t bytes = piece->end - piece->begin;
-    csp_match match = { 0, 0, -1 };
-    int64_t covered = 0;
-    bool found;
-
-    for (;;) {
-        CSP_TRY(csp_pattern_next(&step->pattern, &scratch->matcher, start, bytes, &match, &found));
-        if (!found) {
-            break;
-        }
-        if (covered != match.begin) {
-            CSP_TRY(add_piece(out, piece->begin + covered, piece->begin + match.begin,
-                              piece->first && covered == 0));
-        }
-        if (match.begin != match.end) {
-            CSP_TRY(add_piece(out, piece->begin + match.begin, piece->begin + match.end,
-                              piece->first && match.begin == 0));
-        }
-        covered = match.end;
-    }
-    return covered == bytes
-               ? CSP_OK
-               : add_piece(out, piece->begin + covered, piece->end, piece->first && covered == 0);
-}
-
 static bool starts_with(const char *text, int64_t at, int64_t end, const char *mark)
 {
     const int64_t bytes = (int64_t)strlen(mark);
@@ -232,9 +202,7 @@ static csp_status presplit_piece(const csp_presplit *step, csp_scratch *scratch,
     case CSP_PRESPLIT_WORDS:
         return split_words(step, text, piece, out);
     default:
-        return step->behavior == CSP_SPLIT_ISOLATED
-                   ? split_isolated(step, scratch, text, piece, out)
-                   : split_piece(step, scratch, text, piece, out);
+        return split_piece(step, scratch, text, piece, out);
     }
 }
 
