@@ -8,7 +8,7 @@
 #include "core/memory.h"
 #include "data/batch.h"
 #include "eval/quantize.h"
-#include "model/exclude.h"
+#include "model/contract_head.h"
 #include "model/finite.h"
 
 /* Texts of a micro-batch: bounds the worst case of the sparse rows, TEXTS x vocabulary. */
@@ -31,8 +31,8 @@ struct csp_encoder {
     csp_batch batch;
     csp_run *run;
     csp_arena step; /* activations of one micro-batch */
-    csp_arena rows; /* sparse rows, excluded terms */
-    csp_tensor exclude;
+    csp_arena rows; /* sparse rows */
+    csp_contract_head head;
     csp_sparse w;
     int64_t row_ptr[TEXTS + 1];
     int32_t *term; /* host copies of a micro-batch's rows */
@@ -46,7 +46,6 @@ static csp_status place_rows(csp_encoder *e, csp_arena *arena)
     const int64_t starts[] = { TEXTS + 1 }, cap[] = { TEXTS * V };
 
     e->w.vocab = V;
-    CSP_TRY(csp_exclude_tensor(e->be, e->contract, V, arena, &e->exclude));
     CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, starts, &e->w.row_ptr));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, cap, &e->w.term));
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, cap, &e->w.weight));
@@ -88,6 +87,7 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
         e->options.max_rows = model->max_len;
     }
     CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, options->strict, &e->texts));
+    CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &e->head));
     CSP_TRY_GOTO(csp_run_create(model->params, CSP_KEEP_NOTHING, &e->run));
     CSP_TRY_GOTO(place_step(e, TEXTS, e->options.max_rows, &ruler, &pack, &keep));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->step));
@@ -124,6 +124,7 @@ void csp_encoder_destroy(csp_encoder *e)
     csp_run_destroy(e->run);
     csp_backend_release(e->be, &e->step);
     csp_backend_release(e->be, &e->rows);
+    csp_contract_head_close(&e->head);
     csp_text_encoder_destroy(e->texts);
     free(e->term);
     free(e->weight);
@@ -159,9 +160,6 @@ static csp_status check_hidden(const csp_encoder *e)
 /* Runs the waiting texts through the model; the rows are in e->w. */
 static csp_status compute(csp_encoder *e)
 {
-    const csp_head head = csp_model_head(
-        e->model, (float)e->contract->logit_scale,
-        e->contract->pooling == CSP_POOLING_SUM ? CSP_POOL_SUM : CSP_POOL_MAX, &e->exclude);
     const csp_pass pass = { .causal = e->contract->variant != CSP_VARIANT_BI };
     csp_pack pack;
     csp_tensor keep;
@@ -178,7 +176,8 @@ static csp_status compute(csp_encoder *e)
         CSP_TRY(csp_model_fwd(e->model, &pack, &pass, e->run));
         CSP_TRY(check_hidden(e));
     }
-    CSP_TRY(csp_sparse_pool_fwd(e->be, &head, &e->run->h, &pack.seq_start, &keep, 0, &e->w));
+    CSP_TRY(
+        csp_sparse_pool_fwd(e->be, &e->head.head, &e->run->h, &pack.seq_start, &keep, 0, &e->w));
     e->done_rows += e->batch.N;
     return CSP_OK;
 }

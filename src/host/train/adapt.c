@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
-#include "model/exclude.h"
+#include "model/contract_head.h"
 #include "train/step_flop.h"
 
 struct csp_adapt {
@@ -14,17 +14,14 @@ struct csp_adapt {
     const csp_contract *contract;
     csp_adapt_options options;
     csp_chunked *chunks;
-    csp_arena keep; /* exclude */
-    csp_tensor exclude;
+    csp_contract_head head;
     double flop;
 };
 
 csp_status csp_adapt_create(csp_backend *be, const csp_model *model, const csp_contract *contract,
                             const csp_adapt_options *options, csp_adapt **out)
 {
-    const int64_t V = model->params->config.V;
     csp_adapt *a;
-    csp_arena ruler = { 0 };
     csp_status status;
 
     CSP_TRY(csp_alloc_zero("adaptation phase", 1, sizeof(*a), &a));
@@ -35,9 +32,7 @@ csp_status csp_adapt_create(csp_backend *be, const csp_model *model, const csp_c
     /* Budget 0: a micro-batch is finished before the next begins, so one is ever in memory. */
     CSP_TRY_GOTO(csp_chunked_create(be, model, contract, options->max_rows, options->max_len,
                                     options->texts, 0, options->recompute, &a->chunks));
-    CSP_TRY_GOTO(csp_exclude_tensor(be, contract, V, &ruler, &a->exclude));
-    CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &a->keep));
-    CSP_TRY_GOTO(csp_exclude_tensor(be, contract, V, &a->keep, &a->exclude));
+    CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &a->head));
     *out = a;
     return CSP_OK;
 
@@ -50,7 +45,7 @@ void csp_adapt_destroy(csp_adapt *a)
 {
     if (a != NULL) {
         csp_chunked_destroy(a->chunks);
-        csp_backend_release(a->be, &a->keep);
+        csp_contract_head_close(&a->head);
         free(a);
     }
 }
@@ -71,15 +66,14 @@ csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const csp_p
     CSP_TRY(csp_chunked_add_adapt(a->chunks, texts));
     for (int64_t i = 0; i < a->chunks->count; i++) {
         csp_chunk *chunk = &a->chunks->chunks[i];
-        csp_token_loss_args args = { .lambda_relu = (float)a->options.lambda_relu,
+        csp_token_loss_args args = { .head = a->head.head,
+                                     .lambda_relu = (float)a->options.lambda_relu,
                                      .coefficient = (float)(1.0 / (double)predicted) };
         double loss[2];
 
         a->chunks->step.used = 0;
         CSP_TRY(csp_chunked_fwd(a->chunks, i, pass));
         CSP_TRY(csp_chunked_check(a->chunks, i, "adapt", m->step));
-        args.head =
-            csp_model_head(a->model, (float)a->contract->logit_scale, CSP_POOL_MAX, &a->exclude);
         args.h = chunk->run->h;
         args.target = chunk->target;
         args.dh = backward ? chunk->run->dh : csp_tensor_none();
