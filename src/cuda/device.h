@@ -1,0 +1,116 @@
+/*
+ * device.h - what the files of the CUDA backend share: its state (stream, handles, scratch memory),
+ * and the functions that fill csp_ops. Private to this folder.
+ *
+ * One stream per backend; every op is enqueued on it and returns, but for those whose contract says
+ * that they wait. Nothing here is global. Addresses in tensors are the device's.
+ */
+#pragma once
+
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+
+#include "backend.h"
+#include "ops/table.h"
+
+/* A block that only ever grows. */
+typedef struct cuda_block {
+    void *at;
+    size_t bytes;
+} cuda_block;
+
+typedef struct cuda_state {
+    int device;          /* its number in this process                                      */
+    cudaStream_t stream; /* all work of the backend                                         */
+    cublasHandle_t blas; /* bound to stream; float32 with float32 accumulation, not tf32    */
+    cuda_block blas_workspace;
+    cuda_block scratch;  /* device memory of a whole op                                  */
+    cuda_block host;     /* page-locked memory for results that the host reads           */
+    int processors;      /* streaming multiprocessors: grids are cut to fill them        */
+    size_t shared_limit; /* dynamic shared memory a block may ask for, bytes             */
+    int64_t allocations; /* blocks got from the driver so far: a test watches it stand   */
+    const char *op;      /* the last op enqueued: a fault at a synchronisation names it  */
+} cuda_state;
+
+static inline cuda_state *cuda_state_of(csp_backend *be)
+{
+    return (cuda_state *)be->state;
+}
+
+/* The stream of the backend; remembers which op works on it. */
+static inline cudaStream_t cuda_stream(csp_backend *be, const char *op)
+{
+    cuda_state_of(be)->op = op;
+    return cuda_state_of(be)->stream;
+}
+
+/*
+ * Scratch memory of at least bytes, contents undefined, aligned to 256; valid until the next call,
+ * which may move it: an op takes what it needs once and cuts it itself. Growing waits for the device,
+ * so it happens in the first steps only. cuda_host is the same in page-locked host memory.
+ *
+ * Errors: CSP_ERR_MEMORY with needed and free bytes.
+ */
+CSP_CHECKED csp_status cuda_scratch(csp_backend *be, size_t bytes, void **out);
+CSP_CHECKED csp_status cuda_host(csp_backend *be, size_t bytes, void **out);
+
+/* Waits for the stream. Errors: CSP_ERR_DEVICE, naming the last op and the driver's words. */
+CSP_CHECKED csp_status cuda_wait(csp_backend *be);
+
+/* Downloads bytes into cuda_host memory and waits; *out is valid until the next cuda_host. */
+CSP_CHECKED csp_status cuda_fetch(csp_backend *be, const void *device, size_t bytes, void **out);
+
+/*
+ * C (M,N) = alpha op(A) op(B) + beta C in float32, row-major; op is the transpose where trans_ is set;
+ * ld_ is the distance of rows in elements. With beta 0 C is not read. By cuBLAS on the stream.
+ *
+ * Errors: CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N,
+                                 int64_t K, float alpha, const float *a, int64_t lda,
+                                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+/* The entries of csp_ops, contracts in ops/<op>.h; each in the file of its op. */
+csp_status cuda_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
+                           csp_tensor *y);
+csp_status cuda_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
+                           const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
+                           bool accumulate, csp_tensor *dx);
+csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
+                         const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
+                         csp_tensor *y);
+csp_status cuda_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
+                         const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
+                         csp_tensor *dx, csp_tensor *dg);
+csp_status cuda_attention_fwd(csp_backend *be, const csp_attention *a, const csp_tensor *q,
+                              const csp_tensor *k, const csp_tensor *v, csp_tensor *o,
+                              csp_tensor *lse);
+csp_status cuda_attention_bwd(csp_backend *be, const csp_attention *a, csp_attention_grad *g);
+csp_status cuda_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                           csp_tensor *m);
+csp_status cuda_swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                           const csp_tensor *dm, csp_tensor *dgate, csp_tensor *dup);
+csp_status cuda_embed_fwd(csp_backend *be, const csp_tensor *table, const csp_tensor *token,
+                          csp_tensor *x);
+csp_status cuda_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_tensor *dx,
+                          csp_tensor *dtable);
+csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
+                                const csp_tensor *seq_start, const csp_tensor *keep,
+                                int64_t first_row, csp_sparse *out);
+csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
+csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2]);
+csp_status cuda_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
+                           int64_t P, float scale, csp_tensor *s);
+csp_status cuda_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
+                           const csp_sparse *p, float scale, csp_tensor *dq, csp_tensor *dp);
+csp_status cuda_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                         const csp_tensor *mask, csp_tensor *ds, double *row_loss);
+csp_status cuda_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
+                            csp_tensor *count);
+csp_status cuda_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
+                           const csp_tensor *sum, int64_t M, float lambda, csp_tensor *dw,
+                           double *value);
+csp_status cuda_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
+                             double *squares);
+csp_status cuda_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
+                      const csp_adamw_args *args);
