@@ -1,0 +1,77 @@
+/*
+ * reduce.cuh - sums and maxima over a warp and over a block, the same bits on every run.
+ *
+ * All threads of the warp or block must call; all get the result. Blocks are whole warps.
+ */
+#pragma once
+
+#include "portable.cuh"
+
+#define FULL_WARP 0xFFFFFFFFu
+
+static __device__ __forceinline__ float warp_sum(float x)
+{
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+        x += __shfl_xor_sync(FULL_WARP, x, offset);
+    }
+    return x;
+}
+
+/* A NaN loses against any number. */
+static __device__ __forceinline__ float warp_max(float x)
+{
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+        x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, offset));
+    }
+    return x;
+}
+
+/*
+ * Two barriers: behind the first all partial results are there for warp 0, behind the second
+ * the total is. The next call may follow at once: it writes partial results, which warp 0 has read,
+ * and its total behind its first barrier, when everybody has read this one.
+ */
+static __device__ __forceinline__ float block_sum(float x)
+{
+    SHARED(partial, float[32]);
+    SHARED(total, float);
+    const unsigned warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+    x = warp_sum(x);
+    if (lane == 0) {
+        partial[warp] = x;
+    }
+    __syncthreads();
+    if (warp == 0) {
+        x = warp_sum(lane < warps ? partial[lane] : 0.0f);
+        if (lane == 0) {
+            total = x;
+        }
+    }
+    __syncthreads();
+    return total;
+}
+
+/* A NaN loses against any number. */
+static __device__ __forceinline__ float block_max(float x)
+{
+    SHARED(partial, float[32]);
+    SHARED(total, float);
+    const unsigned warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+    x = warp_max(x);
+    if (lane == 0) {
+        partial[warp] = x;
+    }
+    __syncthreads();
+    if (warp == 0) {
+        x = warp_max(lane < warps ? partial[lane] : -INFINITY);
+        if (lane == 0) {
+            total = x;
+        }
+    }
+    __syncthreads();
+    return total;
+}

@@ -1,0 +1,68 @@
+/*
+ * vec.cuh - elements of either storage type as float, and loads and stores of 16 bytes at once.
+ */
+#pragma once
+
+#include "portable.cuh"
+
+static __host__ __device__ __forceinline__ float to_f32(float x)
+{
+    return x;
+}
+
+static __host__ __device__ __forceinline__ float to_f32(__nv_bfloat16 x)
+{
+    return __bfloat162float(x);
+}
+
+/* Rounds to nearest, ties to even. */
+template <typename T> static __host__ __device__ __forceinline__ T from_f32(float x);
+
+template <> __host__ __device__ __forceinline__ float from_f32<float>(float x)
+{
+    return x;
+}
+
+template <> __host__ __device__ __forceinline__ __nv_bfloat16 from_f32<__nv_bfloat16>(float x)
+{
+    return __float2bfloat16_rn(x);
+}
+
+/* Elements in 16 bytes. */
+template <typename T> struct vec_width {
+    static const int value = (int)(16 / sizeof(T));
+};
+
+template <typename T> struct alignas(16) vec16 {
+    T at[16 / sizeof(T)];
+};
+
+/* 16 bytes at p, which must be a multiple of 16, as floats; and back. */
+template <typename T>
+static __device__ __forceinline__ void load_vec(const T *p, float (&out)[vec_width<T>::value])
+{
+    const vec16<T> v = *reinterpret_cast<const vec16<T> *>(p);
+
+#pragma unroll
+    for (int i = 0; i < vec_width<T>::value; i++) {
+        out[i] = to_f32(v.at[i]);
+    }
+}
+
+template <typename T>
+static __device__ __forceinline__ void store_vec(T *p, const float (&in)[vec_width<T>::value])
+{
+    vec16<T> v;
+
+#pragma unroll
+    for (int i = 0; i < vec_width<T>::value; i++) {
+        v.at[i] = from_f32<T>(in[i]);
+    }
+    *reinterpret_cast<vec16<T> *>(p) = v;
+}
+
+/* May rows of n elements from p on be read 16 bytes at a time? Launchers ask, to pick a kernel. */
+template <typename T> static inline bool is_vec_row(const T *p, int64_t n)
+{
+    return (uintptr_t)p % 16 == 0 && n % vec_width<T>::value == 0;
+}

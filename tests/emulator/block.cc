@@ -1,0 +1,636 @@
+/*
+ * block.cc - runs one block of a kernel: every CUDA thread is a fiber of its own stack.
+ *
+ * A fiber runs until it waits (block barrier, warp collective, spin) or returns; then one of the
+ * ready fibers goes on, at random or in order, by a direct switch of stacks. Nothing here may
+ * allocate or call memcpy while fibers run: the sanitizers would take it for the kernel's.
+ *
+ * A stack and its TSan fiber stay together for good, and threads take turns with them from block to
+ * block: were thread 3 of two blocks the same TSan fiber, their races would be hidden.
+ */
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "emulator/internals.h"
+#include "emulator/sanitizer.h"
+#include "emulator/warp.h"
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace emu
+{
+
+namespace
+{
+
+enum { STACK_BYTES = 128 * 1024, GUARD_BYTES = 4096, POOL = 2 * MAX_THREADS, MAX_COPIES = 512 };
+enum { ARENA_BYTES = 512 * 1024, GAP = 256, MAX_SLOTS = 64, SPIN_LIMIT = 20 * 1000 * 1000 };
+enum State { STATE_READY, STATE_BARRIER, STATE_WARP, STATE_DONE };
+
+/* A stack, its sanitizer's view, and the thread that runs on it now. */
+struct Fiber {
+    void *sp; /* where it was left */
+    char *stack;
+    size_t stack_bytes;
+    void *tsan, *asan;
+};
+
+struct Thread {
+    Fiber *fiber;
+    uint3 index;
+    State state;
+    Place at;
+    Copy copies[MAX_COPIES]; /* a ring, from copy_first */
+    uint32_t copy_first, copy_issued;
+    uint32_t group_end[MAX_COPIES]; /* copy_issued when the group was closed */
+    uint32_t groups, groups_done;
+};
+
+struct Slot {
+    const void *key;
+    char *p;
+    size_t bytes;
+};
+
+Fiber pool[POOL];
+int pool_made, pool_turn;
+Fiber main_fiber; /* whoever called run_block */
+pthread_t main_thread;
+
+Thread *threads; /* MAX_THREADS */
+Warp warps[MAX_THREADS / 32];
+int thread_count, live, running = -1; /* running: the thread that has the processor */
+bool trapped;
+const BlockJob *job;
+
+/* Ready threads: a list to draw from, and a set to find the first or last in. */
+int ready[MAX_THREADS], ready_count;
+uint64_t ready_set[MAX_THREADS / 64];
+/*
+ * In random order, how often of 64 times whoever became ready last goes on. A fair draw would keep
+ * all warps abreast and hide what happens when one runs ahead; so each block has its own haste.
+ */
+uint32_t haste;
+
+int at_barrier, barrier_sum, barrier_result;
+uint32_t barriers_passed;
+Place barrier_place;
+char barrier_clock[2], fence_clock, block_fence_clock;
+long spins;
+
+char *arena;
+Slot slots[MAX_SLOTS];
+int slot_count;
+size_t arena_used, arena_high; /* of this block, of all blocks */
+
+extern "C" void emu_switch_stack(void **save, void *load);
+
+} // namespace
+
+/* Keeps the six registers a callee must keep and the stack pointer, and goes on elsewhere. */
+asm(".text\n"
+    ".p2align 4\n"
+    ".type emu_switch_stack, @function\n"
+    "emu_switch_stack:\n"
+    "    pushq %rbp\n"
+    "    pushq %rbx\n"
+    "    pushq %r12\n"
+    "    pushq %r13\n"
+    "    pushq %r14\n"
+    "    pushq %r15\n"
+    "    movq %rsp, (%rdi)\n"
+    "    movq %rsi, %rsp\n"
+    "    popq %r15\n"
+    "    popq %r14\n"
+    "    popq %r13\n"
+    "    popq %r12\n"
+    "    popq %rbx\n"
+    "    popq %rbp\n"
+    "    ret\n"
+    ".size emu_switch_stack, .-emu_switch_stack\n");
+
+void fail(Place at, const char *format, ...)
+{
+    va_list arguments;
+
+    fflush(stdout);
+    fprintf(stderr, "emulator: ");
+    if (at.file != nullptr) {
+        fprintf(stderr, "%s:%d: ", at.file, at.line);
+    }
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    if (running >= 0) {
+        fprintf(stderr, " [block (%u,%u,%u) thread (%u,%u,%u)]", blockIdx.x, blockIdx.y, blockIdx.z,
+                threadIdx.x, threadIdx.y, threadIdx.z);
+    }
+    fprintf(stderr, " [seed %llu]\n", (unsigned long long)settings().seed);
+    fflush(stderr);
+    _exit(70); /* no exit handlers: they would run on a fiber's stack */
+}
+
+namespace
+{
+
+void make_ready(int t)
+{
+    threads[t].state = STATE_READY;
+    ready[ready_count++] = t;
+    ready_set[t / 64] |= (uint64_t)1 << (t % 64);
+}
+
+int first_of_set()
+{
+    for (int w = 0; w < MAX_THREADS / 64; w++) {
+        if (ready_set[w] != 0) {
+            return 64 * w + __builtin_ctzll(ready_set[w]);
+        }
+    }
+    return -1;
+}
+
+int last_of_set()
+{
+    for (int w = MAX_THREADS / 64 - 1; w >= 0; w--) {
+        if (ready_set[w] != 0) {
+            return 64 * w + 63 - __builtin_clzll(ready_set[w]);
+        }
+    }
+    return -1;
+}
+
+/* Takes a thread out of the ready ones; there is at least one. */
+int take_ready()
+{
+    int t;
+
+    if (settings().order == ORDER_RANDOM) {
+        const int i = draw(64) < haste ? ready_count - 1 : (int)draw((uint32_t)ready_count);
+
+        t = ready[i];
+        ready[i] = ready[ready_count - 1];
+    } else {
+        t = settings().order == ORDER_FORWARD ? first_of_set() : last_of_set();
+    }
+    ready_count--;
+    ready_set[t / 64] &= ~((uint64_t)1 << (t % 64));
+    return t;
+}
+
+void switch_fiber(Fiber *from, Fiber *to)
+{
+    asan_leave_stack(&from->asan, to->stack, to->stack_bytes);
+    tsan_switch(to->tsan);
+    emu_switch_stack(&from->sp, to->sp);
+    asan_enter_stack(from->asan);
+}
+
+/* Lists who waits where and ends the process. */
+[[noreturn]] void deadlock()
+{
+    fprintf(stderr, "emulator: nobody in block (%u,%u,%u) can go on:\n", blockIdx.x, blockIdx.y,
+            blockIdx.z);
+    for (int t = 0, shown = 0; t < thread_count && shown < 16; t++) {
+        const Thread *thread = &threads[t];
+        const bool same = t > 0 && threads[t - 1].state == thread->state &&
+                          threads[t - 1].at.line == thread->at.line;
+
+        if (!same) {
+            fprintf(stderr, "  from thread %d: %s %s:%d\n", t,
+                    thread->state == STATE_BARRIER ? "waits at the barrier"
+                    : thread->state == STATE_WARP  ? "waits for its warp at"
+                                                   : "has returned, last seen at",
+                    thread->at.file == nullptr ? "-" : thread->at.file, thread->at.line);
+            shown++;
+        }
+    }
+    running = -1;
+    fail({ nullptr, 0 }, "deadlock");
+}
+
+/* Gives the processor to a ready thread; comes back when this one is chosen again. */
+void go_on_elsewhere()
+{
+    Thread *self = &threads[running];
+    Fiber *from = self->fiber;
+
+    if (ready_count == 0) {
+        if (live > 0) {
+            deadlock();
+        }
+        running = -1;
+        switch_fiber(from, &main_fiber);
+        return;
+    }
+    const int next = take_ready();
+
+    if (next == running) {
+        return;
+    }
+    running = next;
+    threadIdx = threads[next].index;
+    switch_fiber(from, threads[next].fiber);
+}
+
+void barrier_arrived()
+{
+    if (at_barrier < live || at_barrier == 0) {
+        return;
+    }
+    barrier_result = barrier_sum;
+    barrier_sum = 0;
+    at_barrier = 0;
+    barriers_passed++;
+    for (int t = 0; t < thread_count; t++) {
+        if (threads[t].state == STATE_BARRIER) {
+            make_ready(t);
+        }
+    }
+}
+
+/* What a fiber does for ever: one thread of one block after another. */
+void fiber_main()
+{
+    asan_enter_stack(nullptr);
+    for (;;) {
+        const int t = running;
+
+        tsan_acquire(job->start);
+        job->kernel->invoke(job->kernel->self);
+        tsan_release(job->done);
+        if (threads[t].copy_first != threads[t].copy_issued) {
+            fail(threads[t].at, "a thread returns while cp.async copies are under way");
+        }
+        warp_thread_leaves(&warps[t / 32], t % 32);
+        threads[t].state = STATE_DONE;
+        live--;
+        barrier_arrived();
+        go_on_elsewhere();
+    }
+}
+
+void begin_fiber(Fiber *fiber)
+{
+    void **top = (void **)(fiber->stack + STACK_BYTES);
+
+    asan_unpoison(fiber->stack, STACK_BYTES);
+    fiber->stack_bytes = STACK_BYTES;
+    fiber->tsan = tsan_create();
+    fiber->asan = nullptr;
+
+    *--top = nullptr; /* where fiber_main would return to; keeps the stack 16-aligned at entry */
+    *--top = (void *)fiber_main;
+    for (int i = 0; i < 6; i++) {
+        *--top = nullptr;
+    }
+    fiber->sp = top;
+}
+
+void make_fibers(int count)
+{
+    for (; pool_made < count; pool_made++) {
+        Fiber *fiber = &pool[pool_made];
+        char *memory = (char *)mmap(nullptr, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+        if (memory == MAP_FAILED || mprotect(memory, GUARD_BYTES, PROT_NONE) != 0) {
+            fail({ nullptr, 0 }, "no memory for the stacks of %d threads", count);
+        }
+        fiber->stack = memory + GUARD_BYTES;
+        begin_fiber(fiber);
+    }
+}
+
+/* memset that no sanitizer intercepts. */
+void fill(char *p, uint8_t value, size_t bytes)
+{
+    asm volatile("rep stosb" : "+D"(p), "+c"(bytes) : "a"(value) : "memory");
+}
+
+void prepare_arena()
+{
+    if (arena == nullptr) {
+        arena = (char *)mmap(nullptr, ARENA_BYTES, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (arena == MAP_FAILED) {
+            fail({ nullptr, 0 }, "no memory for shared memory");
+        }
+        arena_high = ARENA_BYTES;
+    }
+    asan_unpoison(arena, arena_high);
+#if defined(EMU_TSAN)
+    /* A fresh mapping: the accesses of the block before are forgotten. */
+    tsan_ignore_begin();
+    mmap(arena, (arena_high + 4095) & ~(size_t)4095, PROT_READ | PROT_WRITE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    tsan_ignore_end();
+#endif
+    fill(arena, settings().fill, arena_high);
+    asan_poison(arena, ARENA_BYTES);
+    slot_count = 0;
+    arena_used = GAP;
+    arena_high = GAP;
+    if (job->dynamic_bytes > 0) {
+        asan_unpoison(arena + GAP, job->dynamic_bytes);
+        arena_used += (job->dynamic_bytes + 127) / 128 * 128 + GAP;
+        arena_high = arena_used;
+        fill(arena + GAP, settings().fill, arena_used - GAP);
+    }
+}
+
+/* The gaps between shared variables hold what they were filled with, or somebody wrote there. */
+void check_gaps()
+{
+    const char *end = arena + arena_used, *p = arena;
+
+    asan_unpoison(arena, arena_used);
+    for (int i = -1; i <= slot_count && p < end; i++) {
+        const char *next = end;
+
+        if (i == -1) {
+            next = arena + GAP;
+        } else if (i < slot_count) {
+            next = slots[i].p;
+        }
+        for (; p < next; p++) {
+            if ((uint8_t)*p != settings().fill) {
+                fail({ nullptr, 0 }, "a block wrote to shared memory outside its variables");
+            }
+        }
+        if (i == -1 && job->dynamic_bytes > 0) {
+            p = arena + GAP + job->dynamic_bytes;
+        } else if (i >= 0 && i < slot_count) {
+            p = slots[i].p + slots[i].bytes;
+        }
+    }
+}
+
+/* The address sanitizer wants to know the bounds of the stack that it is told about. */
+void find_main_stack()
+{
+    pthread_attr_t attributes;
+    void *bottom = nullptr;
+
+    main_fiber.tsan = tsan_current();
+    if (main_fiber.stack != nullptr && pthread_equal(main_thread, pthread_self())) {
+        return;
+    }
+    if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
+        pthread_attr_getstack(&attributes, &bottom, &main_fiber.stack_bytes);
+        pthread_attr_destroy(&attributes);
+    }
+    main_fiber.stack = (char *)bottom;
+    main_thread = pthread_self();
+}
+
+void prepare_threads()
+{
+    const dim3 n = job->block;
+
+    if (threads == nullptr) {
+        threads = (Thread *)calloc(MAX_THREADS, sizeof(Thread));
+    }
+    if (threads == nullptr) {
+        fail({ nullptr, 0 }, "no memory for threads");
+    }
+    thread_count = (int)(n.x * n.y * n.z);
+    make_fibers(2 * thread_count);
+    pool_turn = (pool_turn + thread_count + (int)draw((uint32_t)thread_count)) % pool_made;
+    ready_count = 0;
+    for (int t = 0; t < thread_count; t++) {
+        Thread *thread = &threads[t];
+
+        thread->fiber = &pool[(pool_turn + t) % pool_made];
+        thread->index = { (unsigned)t % n.x, (unsigned)t / n.x % n.y, (unsigned)t / (n.x * n.y) };
+        thread->at = { nullptr, 0 };
+        thread->copy_first = thread->copy_issued = thread->groups = thread->groups_done = 0;
+        make_ready(t);
+    }
+    for (int w = 0; 32 * w < thread_count; w++) {
+        const int lanes = thread_count - 32 * w < 32 ? thread_count - 32 * w : 32;
+
+        warp_begin(&warps[w], lanes == 32 ? 0xFFFFFFFFu : (1u << lanes) - 1u);
+    }
+    haste = draw(4) * 21;
+    live = thread_count;
+    at_barrier = barrier_sum = 0;
+}
+
+} // namespace
+
+bool run_block(const BlockJob &what)
+{
+    job = &what;
+    find_main_stack();
+    prepare_threads();
+    prepare_arena();
+    blockIdx = what.index;
+    blockDim = what.block;
+    gridDim = what.grid;
+    trapped = false;
+    spins = 0;
+    running = take_ready();
+    threadIdx = threads[running].index;
+    switch_fiber(&main_fiber, threads[running].fiber);
+    running = -1;
+    if (trapped) {
+        /* Whoever is in the middle of the kernel never comes back. */
+        for (int t = 0; t < thread_count; t++) {
+            tsan_destroy(threads[t].fiber->tsan);
+            begin_fiber(threads[t].fiber);
+        }
+        return false;
+    }
+    check_gaps();
+    return true;
+}
+
+void collective(Collective kind, uint32_t mask, void *lane, Place at)
+{
+    const int t = running;
+    Warp *warp = &warps[t / 32];
+
+    threads[t].at = at;
+    spins = 0;
+    const uint32_t released = warp_arrive(warp, t % 32, kind, mask, lane, at);
+    if (released == 0) {
+        threads[t].state = STATE_WARP;
+    } else {
+        for (uint32_t rest = released; rest != 0; rest &= rest - 1) {
+            make_ready(t / 32 * 32 + __builtin_ctz(rest));
+        }
+    }
+    go_on_elsewhere();
+    warp_passed(warp, t % 32, kind);
+}
+
+int barrier_count(int predicate, Place at)
+{
+    Thread *self = &threads[running];
+    const uint32_t passed = barriers_passed;
+
+    self->at = at;
+    spins = 0;
+    if (at_barrier > 0 &&
+        (barrier_place.line != at.line || strcmp(barrier_place.file, at.file) != 0)) {
+        fail(at, "this barrier meets another at %s:%d", barrier_place.file, barrier_place.line);
+    }
+    barrier_place = at;
+    self->state = STATE_BARRIER;
+    at_barrier++;
+    barrier_sum += predicate != 0;
+    tsan_release(&barrier_clock[passed % 2]);
+    barrier_arrived();
+    go_on_elsewhere();
+    tsan_acquire(&barrier_clock[passed % 2]);
+    return barrier_result;
+}
+
+void barrier(Place at)
+{
+    (void)barrier_count(0, at);
+}
+
+void fence()
+{
+    tsan_acquire(&fence_clock);
+    tsan_release(&fence_clock);
+}
+
+void fence_block()
+{
+    tsan_acquire(&block_fence_clock);
+    tsan_release(&block_fence_clock);
+}
+
+void spin(Place at)
+{
+    threads[running].at = at;
+    if (++spins > SPIN_LIMIT) {
+        fail(at, "this block waits for something that no running thread will do");
+    }
+    make_ready(running);
+    go_on_elsewhere();
+}
+
+void trap()
+{
+    void *left;
+
+    trapped = true;
+    asan_leave_stack(nullptr, main_fiber.stack, main_fiber.stack_bytes);
+    tsan_switch(main_fiber.tsan);
+    emu_switch_stack(&left, main_fiber.sp);
+    __builtin_unreachable();
+}
+
+int lane_index()
+{
+    return running % 32;
+}
+
+uint32_t warp_mask()
+{
+    return warps[running / 32].present;
+}
+
+void *shared_slot(const void *key, size_t bytes, size_t alignment, Place at)
+{
+    for (int i = 0; i < slot_count; i++) {
+        if (slots[i].key == key) {
+            return slots[i].p;
+        }
+    }
+    if (alignment < 16) {
+        alignment = 16;
+    }
+    const size_t begin = (arena_used + alignment - 1) / alignment * alignment;
+    size_t sum = bytes;
+
+    for (int i = 0; i < slot_count; i++) {
+        sum += slots[i].bytes;
+    }
+    if (sum > MAX_SHARED_FREELY || sum + job->dynamic_bytes > MAX_SHARED) {
+        fail(at, "%zu bytes of static and %zu of dynamic shared memory: at most %d, %d together",
+             sum, job->dynamic_bytes, MAX_SHARED_FREELY, MAX_SHARED);
+    }
+    if (slot_count == MAX_SLOTS || begin + bytes + GAP > ARENA_BYTES) {
+        fail(at, "more than %d shared variables", MAX_SLOTS);
+    }
+    asan_unpoison(arena + arena_used, begin + bytes + GAP - arena_used);
+    fill(arena + arena_used, settings().fill, begin + bytes + GAP - arena_used);
+    asan_poison(arena + arena_used, begin + bytes + GAP - arena_used);
+    asan_unpoison(arena + begin, bytes);
+    slots[slot_count++] = { key, arena + begin, bytes };
+    arena_used = begin + bytes + GAP;
+    arena_used = (arena_used + 15) / 16 * 16;
+    arena_high = arena_used;
+    return arena + begin;
+}
+
+void *dynamic_shared(size_t bytes, Place at)
+{
+    if (bytes > job->dynamic_bytes) {
+        fail(at, "%zu bytes of dynamic shared memory are used, the launch gives %zu", bytes,
+             job->dynamic_bytes);
+    }
+    return arena + GAP;
+}
+
+void copy_push(Copy copy, Place at)
+{
+    Thread *self = &threads[running];
+
+    self->at = at;
+    if (self->copy_issued - self->copy_first == MAX_COPIES) {
+        fail(at, "more than %d cp.async copies of one thread under way", MAX_COPIES);
+    }
+    self->copies[self->copy_issued++ % MAX_COPIES] = copy;
+    if (copy.bytes >= 8) {
+        asan_poison(copy.dst, (size_t)copy.bytes);
+    }
+}
+
+void copy_commit()
+{
+    Thread *self = &threads[running];
+
+    if (self->groups - self->groups_done == MAX_COPIES) {
+        fail(self->at, "more than %d groups of cp.async copies under way", MAX_COPIES);
+    }
+    self->group_end[self->groups++ % MAX_COPIES] = self->copy_issued;
+}
+
+bool copy_take(int groups_left, Copy *out)
+{
+    Thread *self = &threads[running];
+
+    while (self->groups - self->groups_done > (uint32_t)groups_left) {
+        if (self->copy_first != self->group_end[self->groups_done % MAX_COPIES]) {
+            *out = self->copies[self->copy_first++ % MAX_COPIES];
+            asan_unpoison(out->dst, (size_t)out->bytes);
+            return true;
+        }
+        self->groups_done++;
+    }
+    return false;
+}
+
+void poison(const void *p, size_t bytes)
+{
+    asan_poison(p, bytes);
+}
+
+void unpoison(const void *p, size_t bytes)
+{
+    asan_unpoison(p, bytes);
+}
+
+} // namespace emu

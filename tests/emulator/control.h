@@ -1,0 +1,29 @@
+/*
+ * control.h - what tests ask of the emulator besides CUDA itself. Plain C.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Of the calls from now on that may fail (runtime, cuBLAS, cuSPARSE) the n-th does; 0: none. */
+void emu_fail_call(int n);
+/* Such calls since emu_fail_call. */
+int emu_calls(void);
+/* The n-th kernel that runs from now on ends in a fault, which the next wait reports; 0: none. */
+void emu_fault_kernel(int n);
+/* Restarts the random choices from another seed. */
+void emu_reseed(uint64_t seed);
+/* Bytes of device memory in use; allocations (device and pinned host) since the start. */
+uint64_t emu_device_bytes(void);
+uint64_t emu_allocations(void);
+/* Synchronisations (of streams, events, the device) and kernels run since the start. */
+uint64_t emu_synchronisations(void);
+uint64_t emu_kernels(void);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,273 @@
+/*
+ * device.cc - what the fake CUDA runtime says of its one device, which looks like an H100.
+ */
+#include <map>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "emulator/internals.h"
+
+namespace emu
+{
+
+namespace
+{
+
+std::map<const void *, size_t> allowed; /* kernels with more dynamic shared memory than usual */
+
+struct Name {
+    cudaError_t error;
+    const char *name, *text;
+};
+
+const Name names[] = {
+    { cudaSuccess, "cudaSuccess", "no error" },
+    { cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument" },
+    { cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory" },
+    { cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration",
+      "invalid configuration argument" },
+    { cudaErrorInvalidPitchValue, "cudaErrorInvalidPitchValue", "invalid pitch argument" },
+    { cudaErrorInvalidMemcpyDirection, "cudaErrorInvalidMemcpyDirection",
+      "invalid copy direction for memcpy" },
+    { cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected" },
+    { cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal" },
+    { cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle" },
+    { cudaErrorIllegalState, "cudaErrorIllegalState",
+      "the operation cannot be performed in the present state" },
+    { cudaErrorNotReady, "cudaErrorNotReady", "device not ready" },
+    { cudaErrorIllegalAddress, "cudaErrorIllegalAddress",
+      "an illegal memory access was encountered" },
+    { cudaErrorLaunchOutOfResources, "cudaErrorLaunchOutOfResources",
+      "too many resources requested for launch" },
+    { cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure" },
+    { cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported" },
+    { cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
+      "operation not permitted when stream is capturing" },
+    { cudaErrorStreamCaptureInvalidated, "cudaErrorStreamCaptureInvalidated",
+      "operation failed due to a previous error during capture" },
+    { cudaErrorStreamCaptureUnmatched, "cudaErrorStreamCaptureUnmatched",
+      "capture was not ended in the same stream as it began" },
+    { cudaErrorStreamCaptureUnjoined, "cudaErrorStreamCaptureUnjoined",
+      "capturing stream has unjoined work" },
+    { cudaErrorStreamCaptureIsolation, "cudaErrorStreamCaptureIsolation",
+      "dependency created on uncaptured work in another stream" },
+    { cudaErrorUnknown, "cudaErrorUnknown", "unknown error" },
+};
+
+const Name *name_of(cudaError_t error)
+{
+    for (const Name &name : names) {
+        if (name.error == error) {
+            return &name;
+        }
+    }
+    return &names[sizeof(names) / sizeof(names[0]) - 1];
+}
+
+/* Attributes by their place in cudaDeviceProp; -1 for those that this device does not know. */
+int attribute(const cudaDeviceProp &p, cudaDeviceAttr which)
+{
+    switch (which) {
+    case cudaDevAttrMaxThreadsPerBlock:
+        return p.maxThreadsPerBlock;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+        return (int)p.sharedMemPerBlock;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        return (int)p.sharedMemPerBlockOptin;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+        return (int)p.sharedMemPerMultiprocessor;
+    case cudaDevAttrMultiProcessorCount:
+        return p.multiProcessorCount;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+        return p.maxThreadsPerMultiProcessor;
+    case cudaDevAttrMaxBlocksPerMultiprocessor:
+        return p.maxBlocksPerMultiProcessor;
+    case cudaDevAttrComputeCapabilityMajor:
+        return p.major;
+    case cudaDevAttrComputeCapabilityMinor:
+        return p.minor;
+    case cudaDevAttrWarpSize:
+        return p.warpSize;
+    case cudaDevAttrL2CacheSize:
+        return p.l2CacheSize;
+    case cudaDevAttrMemoryClockRate:
+        return 2619000;
+    case cudaDevAttrClockRate:
+        return 1980000;
+    case cudaDevAttrGlobalMemoryBusWidth:
+        return p.memoryBusWidth;
+    case cudaDevAttrMaxGridDimX:
+        return p.maxGridSize[0];
+    case cudaDevAttrMaxGridDimY:
+        return p.maxGridSize[1];
+    case cudaDevAttrMaxGridDimZ:
+        return p.maxGridSize[2];
+    case cudaDevAttrUnifiedAddressing:
+        return p.unifiedAddressing;
+    case cudaDevAttrMemoryPoolsSupported:
+        return p.memoryPoolsSupported;
+    default:
+        return -1;
+    }
+}
+
+} // namespace
+
+size_t shared_allowed(const void *function)
+{
+    const auto it = allowed.find(function);
+
+    return it == allowed.end() ? (size_t)MAX_SHARED_FREELY : it->second;
+}
+
+} // namespace emu
+
+using namespace emu;
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    const char *text = getenv("CSP_EMU_DEVICES");
+
+    *count = text == nullptr ? 1 : atoi(text);
+    return *count == 0 ? remember(cudaErrorNoDevice) : cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    int count;
+
+    if (cudaGetDeviceCount(&count) != cudaSuccess) {
+        return cudaErrorNoDevice;
+    }
+    return device < 0 || device >= count ? remember(cudaErrorInvalidDevice) : fault();
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
+{
+    cudaDeviceProp p = {};
+    int count;
+
+    if (cudaGetDeviceCount(&count) != cudaSuccess || device < 0 || device >= count ||
+        planned_failure()) {
+        return remember(cudaErrorInvalidDevice);
+    }
+    strcpy(p.name, "csplade emulator");
+    p.totalGlobalMem = settings().memory;
+    p.sharedMemPerBlock = MAX_SHARED_FREELY;
+    p.sharedMemPerBlockOptin = MAX_SHARED;
+    p.sharedMemPerMultiprocessor = MAX_SHARED + 1024;
+    p.reservedSharedMemPerBlock = 1024;
+    p.regsPerBlock = p.regsPerMultiprocessor = 65536;
+    p.warpSize = 32;
+    p.maxThreadsPerBlock = MAX_THREADS;
+    p.maxThreadsDim[0] = p.maxThreadsDim[1] = MAX_THREADS;
+    p.maxThreadsDim[2] = 64;
+    p.maxGridSize[0] = 0x7FFFFFFF;
+    p.maxGridSize[1] = p.maxGridSize[2] = 65535;
+    p.totalConstMem = 65536;
+    p.major = 9;
+    p.multiProcessorCount = MULTIPROCESSORS;
+    p.maxThreadsPerMultiProcessor = 2048;
+    p.maxBlocksPerMultiProcessor = 32;
+    p.memoryBusWidth = 5120;
+    p.l2CacheSize = 50 << 20;
+    p.concurrentKernels = p.unifiedAddressing = p.canMapHostMemory = 1;
+    p.asyncEngineCount = 3;
+    *out = p;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *out, enum cudaDeviceAttr which, int device)
+{
+    cudaDeviceProp p;
+    const cudaError_t status = cudaGetDeviceProperties(&p, device);
+
+    if (status != cudaSuccess) {
+        return status;
+    }
+    if (attribute(p, which) < 0) {
+        return remember(cudaErrorInvalidValue);
+    }
+    *out = attribute(p, which);
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *text, int bytes, int)
+{
+    strncpy(text, "0000:00:00.0", (size_t)bytes);
+    text[bytes - 1] = '\0';
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceReset(void)
+{
+    run_everything();
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
+{
+    *least = 0;
+    *greatest = -5;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute which, int value)
+{
+    if (planned_failure()) {
+        return remember(cudaErrorUnknown);
+    }
+    if (which == cudaFuncAttributePreferredSharedMemoryCarveout) {
+        return cudaSuccess;
+    }
+    if (which != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > MAX_SHARED) {
+        return remember(cudaErrorInvalidValue);
+    }
+    allowed[function] =
+        (size_t)value > (size_t)MAX_SHARED_FREELY ? (size_t)value : (size_t)MAX_SHARED_FREELY;
+    return cudaSuccess;
+}
+
+/* As far as threads and shared memory limit it; registers are not known here. */
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *function,
+                                                          int threads, size_t shared_bytes)
+{
+    if (threads < 1 || threads > MAX_THREADS || shared_bytes > shared_allowed(function)) {
+        return remember(cudaErrorInvalidValue);
+    }
+    const int by_threads = 2048 / ((threads + 31) / 32 * 32);
+    const int by_shared = (int)((MAX_SHARED + 1024) / (shared_bytes + 1024));
+    const int most = by_threads < 32 ? by_threads : 32;
+
+    *blocks = by_shared < most ? by_shared : most;
+    return cudaSuccess;
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    return name_of(error)->text;
+}
+
+const char *cudaGetErrorName(cudaError_t error)
+{
+    return name_of(error)->name;
+}

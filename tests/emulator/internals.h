@@ -1,0 +1,69 @@
+/*
+ * internals.h - what the files of the emulator's engine share: settings, blocks, memory, streams.
+ */
+#pragma once
+
+#include <functional>
+
+#include "emulator/engine.h"
+
+namespace emu
+{
+
+/* CSP_EMU_SEED, CSP_EMU_ORDER, CSP_EMU_EAGER, CSP_EMU_MEMORY_MB; read once (docs/emulator.md). */
+enum Order { ORDER_RANDOM, ORDER_FORWARD, ORDER_REVERSE };
+
+struct Settings {
+    uint64_t seed;
+    Order order;
+    bool eager;    /* work is done when it is enqueued, to debug             */
+    size_t memory; /* bytes of the pretended device                          */
+    uint8_t fill;  /* of fresh memory: 0xFF (NaN) or 0x7F (huge), by the seed */
+};
+const Settings &settings();
+
+/* Uniform in 0 .. below-1, from the seed. */
+uint32_t draw(uint32_t below);
+/* Counts a call that may fail; true if a test wants this one to. */
+bool planned_failure();
+
+/* The limits of the pretended device, those of an H100. */
+enum {
+    MAX_THREADS = 1024,
+    MAX_SHARED = 227 * 1024,       /* a block may use, with permission */
+    MAX_SHARED_FREELY = 48 * 1024, /* without                          */
+    MULTIPROCESSORS = 3,           /* few: emulated threads are dear, and grids must stride */
+};
+
+/* One running block (block.cc). start and done order its threads with what is before and after. */
+struct BlockJob {
+    const Kernel *kernel;
+    dim3 grid, block;
+    uint3 index;
+    size_t dynamic_bytes;
+    void *start, *done;
+};
+/* False if the kernel trapped. */
+bool run_block(const BlockJob &job);
+
+/* Device memory (memory.cc): it can be touched between open and close only. */
+bool is_device(const void *p);
+void memory_open();
+void memory_close();
+/* A library or a copy is about to read or write: ends the process if that is not allowed. */
+void check_read(const void *p, size_t bytes, const char *who);
+void check_write(const void *p, size_t bytes, const char *who);
+
+/* Streams (stream.cc): enqueues work, which runs when somebody waits. */
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> work, const char *who);
+/* True while any stream is being captured into a graph: waiting and allocating are refused then. */
+bool is_capturing();
+/* Does all enqueued work. */
+void run_everything();
+/* Remembers an error for cudaGetLastError and returns it. */
+cudaError_t remember(cudaError_t error);
+/* The first error that came up in device work; it stays. */
+cudaError_t fault();
+void set_fault(cudaError_t error);
+
+} // namespace emu
