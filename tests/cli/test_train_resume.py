@@ -59,6 +59,33 @@ def the_content_of_the_data_is_compared(w):
     w.remove("d")
 
 
+def a_resumed_run_logs_the_same_numbers(w):
+    """Bit for bit, all but times: also what is counted over the last 100 steps."""
+    settings = ["run.phases=[contrastive]", "contrastive.max_steps=130", "run.save_steps=20",
+                "run.save_total_limit=9", "data.dev_qrels=beir/qrels/dev.tsv", "run.eval_steps=60"]
+    w.expect_exit(w.train("m", *settings), 0)
+    times = {"tokens_per_s", "gflop_per_s", "matmul_gflop_per_s", "mfu", "peak_mb", "elapsed_s"}
+
+    def logged():
+        return [{k: v for k, v in row.items() if k not in times} for row in w.metrics("m")]
+
+    whole = logged()
+    last = "contrastive-00000130.h5"
+    checkpoint = w.checkpoint("m", last)
+    w.expect(sum(row.get("dead_terms") is not None for row in whole) == 30, "dead terms of the run")
+    for middle in ("contrastive-00000080.h5", "contrastive-00000120.h5"):
+        folder = w.folder / "m/checkpoints"
+        for path in folder.glob("*.h5"):
+            if path.name > middle:
+                path.unlink()
+        (folder / "LATEST").write_text(middle)
+        w.expect_exit(w.train("m", *settings), 0, f"going on from m/checkpoints/{middle}")
+        again = logged()
+        w.expect(again == whole, [(a, b) for a, b in zip(whole, again) if a != b][:1])
+        w.expect(w.checkpoint("m", last) == checkpoint, "other bytes")
+    w.remove("m")
+
+
 def a_base_that_moved_is_found_with_base(w):
     """A LoRA run stopped in the middle whose base goes elsewhere ends with the same weights."""
     shutil.copytree(w.folder / "model", w.folder / "base")
@@ -94,5 +121,6 @@ def a_base_that_moved_is_found_with_base(w):
 if __name__ == "__main__":
     sys.exit(run_tests([
         the_content_of_the_data_is_compared,
+        a_resumed_run_logs_the_same_numbers,
         a_base_that_moved_is_found_with_base,
     ]))

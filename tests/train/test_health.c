@@ -110,12 +110,95 @@ static void warnings_come_in_words_and_not_every_step(void **state)
     csp_health_destroy(h);
 }
 
+/* Steps first .. last of a panel; what the last one says of dead terms, as text for NaN's sake. */
+static const char *dead_after(csp_health *h, int64_t first, int64_t last, csp_step_metrics *m)
+{
+    static char text[32];
+
+    for (int64_t step = first; step <= last; step++) {
+        look(h, step, step > 40, m);
+    }
+    snprintf(text, sizeof(text), "%.9g", m->dead_terms);
+    return text;
+}
+
+static void a_panel_that_recalls_says_what_the_first_would_have(void **state)
+{
+    const csp_health_limits limits = { 0.5, 1.01, 1.01 };
+    const int64_t none = 3;
+    csp_health *first, *second;
+    csp_health_memory memory;
+    csp_hdf5 *file;
+    csp_step_metrics m;
+    bool collapsed;
+    char text[4096];
+
+    (void)state;
+    assert_ok(csp_health_create(VOCAB, &limits, &first));
+    assert_string_equal(dead_after(first, 1, 60, &m), "nan");
+    warnings_of(first, &m, 60, 60, &collapsed, text, sizeof(text));
+    assert_int_equal(count_of(text, "queries have no term"), 1);
+    assert_ok(csp_hdf5_create(scratch_path("h.h5"), &file));
+    assert_ok(csp_health_memory_write(file, csp_health_remembers(first)));
+    assert_ok(csp_hdf5_commit(file));
+    assert_ok(csp_hdf5_open(scratch_path("h.h5"), &file));
+    assert_int_equal(csp_health_memory_read(file, none, &memory), CSP_ERR_SHAPE);
+    assert_ok(csp_health_memory_read(file, VOCAB, &memory));
+    csp_hdf5_close(file);
+    assert_ok(csp_health_create(VOCAB, &limits, &second));
+    csp_health_recall(second, &memory);
+    csp_health_memory_clear(&memory);
+    assert_string_equal(dead_after(second, 61, 101, &m), "0.333333333"); /* 4 and 5 never */
+    assert_string_equal(dead_after(second, 102, 140, &m), "1");
+    assert_string_equal(dead_after(first, 61, 140, &m), "1");
+    m.zero_q = 1.0;
+    warnings_of(second, &m, 100, 109, &collapsed, text, sizeof(text));
+    assert_int_equal(count_of(text, "queries have no term"), 0); /* 50 steps after the other's */
+    warnings_of(second, &m, 110, 110, &collapsed, text, sizeof(text));
+    assert_int_equal(count_of(text, "queries have no term"), 1);
+    csp_health_destroy(first);
+    csp_health_destroy(second);
+}
+
+static void a_file_without_a_panel_gives_no_memory_and_odd_steps_are_cut(void **state)
+{
+    const int64_t odd[VOCAB] = { INT64_MIN, -1, 0, 7 }, vocab = VOCAB;
+    const int64_t warned[CSP_HEALTH_WARNINGS] = { INT64_MIN };
+    csp_tensor steps = csp_tensor_view((void *)(uintptr_t)odd, CSP_I64, 1, &vocab);
+    csp_health_memory memory;
+    csp_hdf5 *file;
+
+    (void)state;
+    assert_ok(csp_hdf5_create(scratch_path("n.h5"), &file));
+    assert_ok(csp_hdf5_commit(file));
+    assert_ok(csp_hdf5_open(scratch_path("n.h5"), &file));
+    assert_ok(csp_health_memory_read(file, VOCAB, &memory));
+    csp_hdf5_close(file);
+    assert_int_equal(memory.vocab, 0);
+    csp_health_memory_clear(&memory);
+    assert_ok(csp_hdf5_create(scratch_path("n.h5"), &file));
+    assert_ok(csp_hdf5_write(file, "/health/last_active", &steps));
+    assert_ok(csp_hdf5_set_i64(file, "/health", "first_step", INT64_MIN));
+    assert_ok(csp_hdf5_set_i64s(file, "/health", "warned", warned, CSP_HEALTH_WARNINGS));
+    assert_ok(csp_hdf5_commit(file));
+    assert_ok(csp_hdf5_open(scratch_path("n.h5"), &file));
+    assert_ok(csp_health_memory_read(file, VOCAB, &memory));
+    csp_hdf5_close(file);
+    assert_int_equal(memory.last_active[0], 0);
+    assert_int_equal(memory.last_active[3], 7);
+    assert_int_equal(memory.first_step, -1);
+    assert_int_equal(memory.warned[0], -CSP_HEALTH_QUIET_STEPS);
+    csp_health_memory_clear(&memory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_are_those_by_hand),
         cmocka_unit_test(warnings_come_in_words_and_not_every_step),
+        cmocka_unit_test(a_panel_that_recalls_says_what_the_first_would_have),
+        cmocka_unit_test(a_file_without_a_panel_gives_no_memory_and_odd_steps_are_cut),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -75,8 +75,8 @@ typedef struct csp_open_options {
  * tokenizer.json and, where csplade wrote it, csplade.json (else the standard contract).
  *
  * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (a format_version this program does not know is named; so is a
- *         base whose hash differs), CSP_ERR_CONFIG (train, lora or base do not fit what is there), and
- *         those of csp_model_create.
+ *         base whose hash differs), CSP_ERR_CONFIG (train, lora or base do not fit what is there),
+ *         and those of csp_model_create.
  */
 CSP_CHECKED csp_status csp_snapshot_open(csp_backend *be, const char *path,
                                          const csp_open_options *options, csp_opened *out);

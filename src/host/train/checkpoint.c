@@ -76,7 +76,7 @@ static csp_status write_progress(csp_hdf5 *file, const csp_progress *p)
 }
 
 static csp_status write_file(const char *path, const csp_snapshot *snapshot, const char *config,
-                             const csp_progress *progress)
+                             const csp_progress *progress, const csp_health_memory *health)
 {
     const int64_t bytes[] = { (int64_t)strlen(config) };
     csp_tensor text = csp_tensor_view((void *)(uintptr_t)config, CSP_U8, 1, bytes);
@@ -88,6 +88,9 @@ static csp_status write_file(const char *path, const csp_snapshot *snapshot, con
     CSP_TRY_GOTO(csp_hdf5_write(file, "/config_yaml", &text));
     CSP_TRY_GOTO(write_moments(file, snapshot->model));
     CSP_TRY_GOTO(write_progress(file, progress));
+    if (health != NULL) {
+        CSP_TRY_GOTO(csp_health_memory_write(file, health));
+    }
     return csp_hdf5_commit(file);
 
 fail:
@@ -202,7 +205,8 @@ fail:
 }
 
 csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapshot,
-                                const csp_config *config, const csp_progress *progress, char **path)
+                                const csp_config *config, const csp_progress *progress,
+                                const csp_health_memory *health, char **path)
 {
     char name[NAME_BYTES];
     char *dir = NULL, *file = NULL, *latest = NULL, *text = NULL;
@@ -214,7 +218,7 @@ csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapsho
     CSP_TRY_GOTO(csp_file_join(dir, name, &file));
     CSP_TRY_GOTO(csp_file_join(dir, "LATEST", &latest));
     CSP_TRY_GOTO(csp_config_meaning(config, &text));
-    CSP_TRY_GOTO(write_file(file, snapshot, text, progress));
+    CSP_TRY_GOTO(write_file(file, snapshot, text, progress, health));
     CSP_TRY_GOTO(csp_file_write(latest, name, (int64_t)strlen(name)));
     CSP_TRY_GOTO(prune(dir, config, progress));
     if (path != NULL) {
@@ -243,7 +247,7 @@ int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes)
         }
         numbers += row->trained ? 2 * csp_tensor_count(&row->value) : 0;
     }
-    return 4 * numbers + tokenizer_bytes + (1 << 20);
+    return 4 * numbers + 8 * model->params->config.V + tokenizer_bytes + (1 << 20);
 }
 
 /* Whether a checkpoint opens: its checksum covers every byte. */
@@ -403,14 +407,11 @@ fail:
     return status;
 }
 
-csp_status csp_checkpoint_read_moments(const char *path, csp_model *model)
+static csp_status read_moments(const csp_hdf5 *file, csp_model *model)
 {
-    csp_hdf5 *file = NULL;
     float *values = NULL;
-    csp_status status;
+    csp_status status = CSP_OK;
 
-    CSP_TRY(csp_hdf5_open(path, &file));
-    status = CSP_OK;
     for (int64_t i = 0; i < model->params->count; i++) {
         csp_param *row = &model->params->rows[i];
 
@@ -429,7 +430,20 @@ csp_status csp_checkpoint_read_moments(const char *path, csp_model *model)
     }
 
 fail:
-    csp_hdf5_close(file);
     free(values);
+    return status;
+}
+
+csp_status csp_checkpoint_read_state(const char *path, csp_model *model, csp_health_memory *health)
+{
+    csp_hdf5 *file = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_hdf5_open(path, &file));
+    CSP_TRY_GOTO(read_moments(file, model));
+    status = csp_health_memory_read(file, model->params->config.V, health);
+
+fail:
+    csp_hdf5_close(file);
     return status;
 }

@@ -7,6 +7,7 @@
  *     / config_yaml                      (bytes) u8: every setting that decides the result
  *                                        (csp_config_meaning; RUN/config.yaml has the others too)
  *     /progress                          attributes: the members of csp_progress
+ *     /health                            of the contrastive phase: train/health_memory.h
  *
  * Files are RUN/checkpoints/<phase>-<step, 8 digits>.h5 and LATEST names the newest. Nothing in
  * them depends on wall time or on where the run's folder is: the same run gives the same bytes. No
@@ -17,6 +18,7 @@
 #include "config/config.h"
 #include "model/snapshot.h"
 #include "train/data_identity.h"
+#include "train/health_memory.h"
 
 typedef struct csp_progress {
     int phase_index; /* in run.phases                                        */
@@ -36,13 +38,14 @@ typedef struct csp_progress {
  * Writes a checkpoint and LATEST, then removes checkpoints beyond the newest save_total_limit, this
  * one the first of them, and the best one. Those of later steps (the run went back) stay.
  *
- *   path   out   the file's path, for messages; NULL: not wanted. Owner: the caller frees it.
+ *   health   in    what the health panel remembers; NULL: no phase has one
+ *   path     out   the file's path, for messages; NULL: not wanted. Owner: the caller frees it.
  *
  * Errors: CSP_ERR_IO; the last checkpoint and LATEST are as before then, or LATEST alone is old.
  */
 CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapshot,
                                             const csp_config *config, const csp_progress *progress,
-                                            char **path);
+                                            const csp_health_memory *health, char **path);
 
 /* Bytes a checkpoint of this model takes, about. */
 int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes);
@@ -60,5 +63,9 @@ CSP_CHECKED csp_status csp_checkpoint_latest(const char *run_dir, char **path);
 CSP_CHECKED csp_status csp_checkpoint_peek(const char *path, csp_progress *progress,
                                            csp_config **config);
 
-/* Reads the moments into a model opened from the same checkpoint. */
-CSP_CHECKED csp_status csp_checkpoint_read_moments(const char *path, csp_model *model);
+/*
+ * Reads the moments into a model opened from the same checkpoint, and what the health panel
+ * remembered. Owner: csp_health_memory_clear(health).
+ */
+CSP_CHECKED csp_status csp_checkpoint_read_state(const char *path, csp_model *model,
+                                                 csp_health_memory *health);

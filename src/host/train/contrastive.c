@@ -326,6 +326,11 @@ csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *
     return CSP_OK;
 }
 
+csp_health *csp_contrastive_health(csp_contrastive *c)
+{
+    return c->health;
+}
+
 void csp_contrastive_warn(csp_contrastive *c, const csp_step_metrics *m, bool *collapsed)
 {
     csp_health_warn(c->health, m, c->passages, collapsed);

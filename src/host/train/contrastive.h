@@ -61,6 +61,9 @@ void csp_contrastive_destroy(csp_contrastive *c);
 CSP_CHECKED csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *texts,
                                            const csp_contrastive_step *step, csp_step_metrics *m);
 
+/* The panel that watches this phase, to be asked what it remembers or told. Owner: c. */
+csp_health *csp_contrastive_health(csp_contrastive *c);
+
 /* Warnings in words about the last step (see health.h). */
 void csp_contrastive_warn(csp_contrastive *c, const csp_step_metrics *m, bool *collapsed);
 

@@ -8,25 +8,22 @@
 #include "core/log.h"
 #include "core/memory.h"
 
-enum { RECENT_STEPS = 100, QUIET_STEPS = 50, POSITIONS = 4096, CHANCE_AFTER = 50 };
+enum { RECENT_STEPS = 100, POSITIONS = 4096, CHANCE_AFTER = 50 };
 
+/* Never renumber: checkpoints hold the steps of these warnings in this order. */
 typedef enum warning {
-    WARN_ZERO_Q,
-    WARN_ZERO_D,
-    WARN_POSITION,
-    WARN_DEAD,
-    WARN_CHANCE,
-    WARNINGS
+    WARN_ZERO_Q = 0,
+    WARN_ZERO_D = 1,
+    WARN_POSITION = 2,
+    WARN_DEAD = 3,
+    WARN_CHANCE = 4
 } warning;
 
 struct csp_health {
-    int64_t vocab;
     csp_health_limits limits;
-    int64_t *last_active; /* [vocab] step at which a term was last active, 0 = never */
-    int32_t *count_q;     /* [vocab] */
-    int32_t *count_d;     /* [vocab] */
-    int64_t first_step;   /* first step observed: dead terms are counted only after RECENT_STEPS */
-    int64_t warned[WARNINGS];
+    csp_health_memory memory; /* dead terms are counted only RECENT_STEPS after its first step */
+    int32_t *count_q;         /* [vocab] */
+    int32_t *count_d;         /* [vocab] */
 };
 
 csp_status csp_health_create(int64_t vocab, const csp_health_limits *limits, csp_health **out)
@@ -35,13 +32,8 @@ csp_status csp_health_create(int64_t vocab, const csp_health_limits *limits, csp
     csp_status status;
 
     CSP_TRY(csp_alloc_zero("health", 1, sizeof(*h), &h));
-    h->vocab = vocab;
     h->limits = *limits;
-    h->first_step = -1;
-    for (int i = 0; i < WARNINGS; i++) {
-        h->warned[i] = -QUIET_STEPS;
-    }
-    CSP_TRY_GOTO(csp_alloc_zero("health", vocab, sizeof(int64_t), &h->last_active));
+    CSP_TRY_GOTO(csp_health_memory_init(&h->memory, vocab));
     CSP_TRY_GOTO(csp_alloc_zero("health", vocab, sizeof(int32_t), &h->count_q));
     CSP_TRY_GOTO(csp_alloc_zero("health", vocab, sizeof(int32_t), &h->count_d));
     *out = h;
@@ -55,11 +47,21 @@ fail:
 void csp_health_destroy(csp_health *h)
 {
     if (h != NULL) {
-        free(h->last_active);
+        csp_health_memory_clear(&h->memory);
         free(h->count_q);
         free(h->count_d);
         free(h);
     }
+}
+
+const csp_health_memory *csp_health_remembers(const csp_health *h)
+{
+    return &h->memory;
+}
+
+void csp_health_recall(csp_health *h, const csp_health_memory *memory)
+{
+    csp_health_memory_copy(memory, &h->memory);
 }
 
 static int by_size(const void *a, const void *b)
@@ -100,10 +102,10 @@ static void count_terms(csp_health *h, int64_t step, const csp_health_side *side
 {
     const int64_t nnz = side->row_ptr[side->rows];
 
-    memset(count, 0, (size_t)h->vocab * sizeof(*count));
+    memset(count, 0, (size_t)h->memory.vocab * sizeof(*count));
     for (int64_t i = 0; i < nnz; i++) {
         count[side->term[i]]++;
-        h->last_active[side->term[i]] = step;
+        h->memory.last_active[side->term[i]] = step;
     }
 }
 
@@ -132,20 +134,20 @@ void csp_health_observe(csp_health *h, int64_t step, const csp_health_side *quer
     double products = 0.0;
     int64_t dead = 0;
 
-    if (h->first_step < 0) {
-        h->first_step = step;
+    if (h->memory.first_step < 0) {
+        h->memory.first_step = step;
     }
     measure_rows(queries, &m->active_q, &m->active_q_p95, &m->active_q_max, &m->zero_q);
     measure_rows(documents, &m->active_d, &m->active_d_p95, &m->active_d_max, &m->zero_d);
     count_terms(h, step, queries, h->count_q);
     count_terms(h, step, documents, h->count_d);
-    for (int64_t v = 0; v < h->vocab; v++) {
+    for (int64_t v = 0; v < h->memory.vocab; v++) {
         products += (double)h->count_q[v] * (double)h->count_d[v];
-        dead += step - h->last_active[v] >= RECENT_STEPS || h->last_active[v] == 0;
+        dead += step - h->memory.last_active[v] >= RECENT_STEPS || h->memory.last_active[v] == 0;
     }
     m->index_flops = pairs > 0.0 ? products / pairs : NAN;
-    if (step - h->first_step >= RECENT_STEPS) {
-        m->dead_terms = (double)dead / (double)h->vocab;
+    if (step - h->memory.first_step >= RECENT_STEPS) {
+        m->dead_terms = (double)dead / (double)h->memory.vocab;
     }
     if (documents->argmax != NULL) {
         m->top_position = busiest_position(documents);
@@ -155,10 +157,10 @@ void csp_health_observe(csp_health *h, int64_t step, const csp_health_side *quer
 /* Whether this kind may speak again. */
 static bool may_warn(csp_health *h, warning kind, int64_t step)
 {
-    if (step - h->warned[kind] < QUIET_STEPS) {
+    if (step - h->memory.warned[kind] < CSP_HEALTH_QUIET_STEPS) {
         return false;
     }
-    h->warned[kind] = step;
+    h->memory.warned[kind] = step;
     return true;
 }
 

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "train/health_memory.h"
 #include "train/step_metrics.h"
 
 /* One side's rows of a step, on the host. argmax may be NULL (sum pooling). */
@@ -27,11 +28,17 @@ CSP_CHECKED csp_status csp_health_create(int64_t vocab, const csp_health_limits 
                                          csp_health **out);
 void csp_health_destroy(csp_health *health);
 
+/* What it knows of the steps so far; valid until the next observation. For checkpoints. */
+const csp_health_memory *csp_health_remembers(const csp_health *health);
+
+/* Goes on where a panel of the same vocabulary was when it remembered this. */
+void csp_health_recall(csp_health *health, const csp_health_memory *memory);
+
 /*
  * Looks at one step's rows and fills the members active_*, zero_*, dead_terms, index_flops and
  * top_position of m.
  *
- * dead_terms stays NaN until 100 steps were seen, also after a resumption (no history is stored);
+ * dead_terms stays NaN until 100 steps were seen, by this panel or one whose memory it has;
  * top_position is of the documents, NaN where they have no argmax or no term, and leaves positions
  * from 4,096 on out; the 95th percentile is of the first 4,096 rows of a side.
  */

@@ -21,7 +21,7 @@ csp_status csp_run_save(csp_run_state *run)
     char *path = NULL;
 
     CSP_TRY(csp_checkpoint_write(run->config->run.output_dir, &snapshot, run->config,
-                                 &run->progress, &path));
+                                 &run->progress, run->health, &path));
     csp_log(CSP_LOG_INFO, "train", "checkpoint %s", path);
     free(path);
     return CSP_OK;

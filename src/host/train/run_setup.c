@@ -307,7 +307,7 @@ static csp_status open_model(csp_run_state *run)
 {
     if (run->resumed) {
         CSP_TRY(open_snapshot(run, run->resume_path));
-        return csp_checkpoint_read_moments(run->resume_path, run->opened.model);
+        return csp_checkpoint_read_state(run->resume_path, run->opened.model, &run->remembered);
     }
     return starts_from_checkpoint(run->config) ? start_from_checkpoint(run) : open_folder(run);
 }
@@ -365,5 +365,6 @@ void csp_run_clear(csp_run_state *run)
     csp_opened_clear(&run->opened);
     csp_backend_destroy(run->be);
     csp_file_lock_release(run->lock);
+    csp_health_memory_clear(&run->remembered);
     free(run->resume_path);
 }

@@ -27,6 +27,9 @@ typedef struct phase_state {
 
 static void close_phase(phase_state *p)
 {
+    if (p->run != NULL) {
+        p->run->health = NULL;
+    }
     csp_adapt_destroy(p->adapt);
     csp_contrastive_destroy(p->contrastive);
 }
@@ -37,6 +40,16 @@ static size_t activation_budget(void)
     const int64_t available = csp_machine_available_bytes();
 
     return available == INT64_MAX ? (size_t)4 << 30 : (size_t)available / 2;
+}
+
+/* The panel of the contrastive phase; what it remembered goes on in the phase of the checkpoint. */
+static void watch(csp_run_state *run, csp_health *health)
+{
+    if (run->remembered.vocab > 0) {
+        csp_health_recall(health, &run->remembered);
+        csp_health_memory_clear(&run->remembered);
+    }
+    run->health = csp_health_remembers(health);
 }
 
 static csp_status open_phase(csp_run_state *run, const char *name, phase_state *p)
@@ -77,8 +90,10 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
 
         p->optim = &s->optim;
         p->steps = s->max_steps;
-        return csp_contrastive_create(run->be, run->opened.model, &run->opened.contract, &options,
-                                      &p->contrastive);
+        CSP_TRY(csp_contrastive_create(run->be, run->opened.model, &run->opened.contract, &options,
+                                       &p->contrastive));
+        watch(run, csp_contrastive_health(p->contrastive));
+        return CSP_OK;
     }
 }
 

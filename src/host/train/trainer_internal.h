@@ -26,6 +26,8 @@ typedef struct csp_run_state {
     csp_metrics_log *log;
     csp_file_lock *lock;
     csp_progress progress;
+    csp_health_memory remembered;    /* by the checkpoint; its vocab is 0 if it had none      */
+    const csp_health_memory *health; /* of the phase that runs, NULL: it has none             */
     bool resumed;
     char *resume_path;         /* NULL: from the start */
     int64_t rows;              /* token rows computed at once in the phase that runs */
