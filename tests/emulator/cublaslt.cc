@@ -1,0 +1,371 @@
+/*
+ * cublaslt.cc - the fake cuBLASLt: cublasLtMatmul with layouts, bias, ReLU and GELU epilogues.
+ *
+ * Descriptors are opaque storage of the caller; ours lie in its first bytes.
+ */
+#include <cublasLt.h>
+
+#include <math.h>
+#include <string.h>
+
+#include "emulator/product.h"
+
+using namespace emu;
+
+namespace
+{
+
+struct Description {
+    cublasComputeType_t compute;
+    int32_t transpose_a, transpose_b;
+    uint32_t epilogue;
+    const void *bias;
+    int32_t bias_type; /* -1: that of d */
+};
+
+struct Layout {
+    uint32_t type;
+    uint64_t rows, cols;
+    int64_t ld;
+    int32_t order, batches;
+    int64_t batch_stride;
+};
+
+struct Preference {
+    uint64_t workspace;
+};
+
+/* An algorithm is a number, and how much workspace it wants. */
+struct Algorithm {
+    uint64_t mark, number, workspace;
+};
+
+const uint64_t MARK = 0x656D756C61746F72u;
+const uint64_t WORKSPACES[] = { 0, 4096, 1 << 20 };
+
+static_assert(sizeof(Description) <= sizeof(cublasLtMatmulDescOpaque_t), "fits");
+static_assert(sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t), "fits");
+static_assert(sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t), "fits");
+static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t), "fits");
+
+/* Sets or refuses one attribute: its size must be right. */
+template <typename T> cublasStatus_t assign(T *to, const void *value, size_t bytes)
+{
+    if (bytes != sizeof(T)) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    memcpy(to, value, bytes);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+Matrix matrix(const void *p, const Layout &layout)
+{
+    return {
+        (void *)p, (cudaDataType)layout.type,          (int64_t)layout.rows, (int64_t)layout.cols,
+        layout.ld, layout.order == CUBLASLT_ORDER_ROW, layout.batch_stride
+    };
+}
+
+/* Everything but the addresses; not CUBLAS_STATUS_SUCCESS where there is no such product. */
+cublasStatus_t describe(const Description &desc, const Layout &a, const Layout &b, const Layout &c,
+                        const Layout &d, Product *out)
+{
+    Product product = {};
+
+    product.transpose_a = desc.transpose_a != CUBLAS_OP_N;
+    product.transpose_b = desc.transpose_b != CUBLAS_OP_N;
+    product.a = matrix(nullptr, a);
+    product.b = matrix(nullptr, b);
+    product.c = matrix(nullptr, c);
+    product.d = matrix(nullptr, d);
+    product.batches = d.batches;
+    product.who = "cublasLtMatmul";
+    const int64_t m = product.transpose_a ? product.a.cols : product.a.rows;
+    const int64_t k = product.transpose_a ? product.a.rows : product.a.cols;
+    const int64_t n = product.transpose_b ? product.b.rows : product.b.cols;
+    const int64_t k_of_b = product.transpose_b ? product.b.cols : product.b.rows;
+    if (!is_matrix(product.a) || !is_matrix(product.b) || !is_matrix(product.c) ||
+        !is_matrix(product.d) || k != k_of_b || product.d.rows != m || product.d.cols != n ||
+        product.c.rows != m || product.c.cols != n || a.batches != d.batches ||
+        b.batches != d.batches || c.batches != d.batches) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (a.type != b.type || c.type != d.type || (d.type != a.type && d.type != CUDA_R_32F)) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    product.rounding = desc.compute == CUBLAS_COMPUTE_32F_FAST_TF32   ? ROUND_TF32
+                       : desc.compute == CUBLAS_COMPUTE_32F_FAST_16BF ? ROUND_BF16
+                                                                      : ROUND_NOT;
+    if ((product.rounding != ROUND_NOT && a.type != CUDA_R_32F) ||
+        (desc.epilogue & ~(uint32_t)(1 | CUBLASLT_EPILOGUE_RELU | CUBLASLT_EPILOGUE_BIAS |
+                                     CUBLASLT_EPILOGUE_GELU)) != 0) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    product.relu = (desc.epilogue & CUBLASLT_EPILOGUE_RELU) != 0;
+    product.gelu = (desc.epilogue & CUBLASLT_EPILOGUE_GELU) != 0;
+    if ((desc.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) {
+        product.bias = desc.bias;
+        product.bias_type = desc.bias_type < 0 ? product.d.type : (cudaDataType)desc.bias_type;
+        if (element_bytes(product.bias_type) == 0) {
+            return CUBLAS_STATUS_NOT_SUPPORTED;
+        }
+    }
+    *out = product;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+} // namespace
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *out)
+{
+    static int something;
+
+    if (planned_failure()) {
+        return CUBLAS_STATUS_NOT_INITIALIZED;
+    }
+    *out = (cublasLtHandle_t)&something;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t)
+{
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+size_t cublasLtGetVersion(void)
+{
+    return CUBLAS_VERSION;
+}
+
+const char *cublasLtGetStatusName(cublasStatus_t status)
+{
+    return cublasGetStatusName(status);
+}
+
+const char *cublasLtGetStatusString(cublasStatus_t status)
+{
+    return cublasGetStatusName(status);
+}
+
+cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t out, size_t,
+                                               cublasComputeType_t compute, cudaDataType_t scale)
+{
+    const Description desc = { compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT,
+                               nullptr, -1 };
+
+    if (scale != CUDA_R_32F ||
+        (compute != CUBLAS_COMPUTE_32F && compute != CUBLAS_COMPUTE_32F_PEDANTIC &&
+         compute != CUBLAS_COMPUTE_32F_FAST_TF32 && compute != CUBLAS_COMPUTE_32F_FAST_16BF)) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    memcpy((void *)out, &desc, sizeof(desc));
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *out, cublasComputeType_t compute,
+                                        cudaDataType_t scale)
+{
+    cublasLtMatmulDesc_t desc = new cublasLtMatmulDescOpaque_t();
+    const cublasStatus_t status =
+        planned_failure() ? CUBLAS_STATUS_ALLOC_FAILED
+                          : cublasLtMatmulDescInit_internal(desc, sizeof(*desc), compute, scale);
+
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        delete desc;
+        return status;
+    }
+    *out = desc;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
+{
+    delete desc;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t opaque,
+                                              cublasLtMatmulDescAttributes_t which,
+                                              const void *value, size_t bytes)
+{
+    Description *desc = (Description *)opaque;
+    int32_t mode = 0;
+
+    switch (which) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        return assign(&desc->transpose_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+        return assign(&desc->transpose_b, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return assign(&desc->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return assign(&desc->bias, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
+        return assign(&desc->bias_type, value, bytes);
+    case CUBLASLT_MATMUL_DESC_POINTER_MODE:
+        memcpy(&mode, value, bytes < sizeof(mode) ? bytes : sizeof(mode));
+        return mode == CUBLASLT_POINTER_MODE_HOST ? CUBLAS_STATUS_SUCCESS
+                                                  : CUBLAS_STATUS_NOT_SUPPORTED;
+    default:
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+}
+
+cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t out, size_t,
+                                                 cudaDataType type, uint64_t rows, uint64_t cols,
+                                                 int64_t ld)
+{
+    const Layout layout = { (uint32_t)type, rows, cols, ld, CUBLASLT_ORDER_COL, 1, 0 };
+
+    memcpy((void *)out, &layout, sizeof(layout));
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *out, cudaDataType type,
+                                          uint64_t rows, uint64_t cols, int64_t ld)
+{
+    if (planned_failure()) {
+        return CUBLAS_STATUS_ALLOC_FAILED;
+    }
+    *out = new cublasLtMatrixLayoutOpaque_t();
+    return cublasLtMatrixLayoutInit_internal(*out, sizeof(**out), type, rows, cols, ld);
+}
+
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
+{
+    delete layout;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t opaque,
+                                                cublasLtMatrixLayoutAttribute_t which,
+                                                const void *value, size_t bytes)
+{
+    Layout *layout = (Layout *)opaque;
+
+    switch (which) {
+    case CUBLASLT_MATRIX_LAYOUT_TYPE:
+        return assign(&layout->type, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_ORDER:
+        return assign(&layout->order, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_ROWS:
+        return assign(&layout->rows, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_COLS:
+        return assign(&layout->cols, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_LD:
+        return assign(&layout->ld, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
+        return assign(&layout->batches, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
+        return assign(&layout->batch_stride, value, bytes);
+    default:
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+}
+
+cublasStatus_t cublasLtMatmulPreferenceInit_internal(cublasLtMatmulPreference_t out, size_t)
+{
+    memset((void *)out, 0, sizeof(*out));
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *out)
+{
+    if (planned_failure()) {
+        return CUBLAS_STATUS_ALLOC_FAILED;
+    }
+    *out = new cublasLtMatmulPreferenceOpaque_t();
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference)
+{
+    delete preference;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* Promises about alignment and the like are kept by us anyway. */
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t opaque,
+                                                    cublasLtMatmulPreferenceAttributes_t which,
+                                                    const void *value, size_t bytes)
+{
+    if (which == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) {
+        return assign(&((Preference *)opaque)->workspace, value, bytes);
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int requested,
+                                              cublasLtMatmulHeuristicResult_t results[],
+                                              int *returned)
+{
+    const uint64_t most = preference == nullptr ? 0 : ((const Preference *)preference)->workspace;
+    Product product;
+    int found = 0;
+
+    *returned = 0;
+    if (requested < 1) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    const cublasStatus_t status =
+        describe(*(const Description *)desc, *(const Layout *)a, *(const Layout *)b,
+                 *(const Layout *)c, *(const Layout *)d, &product);
+    if (status != CUBLAS_STATUS_SUCCESS || planned_failure()) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    /* The dearest first, as a fast algorithm would be. */
+    for (int i = 2; i >= 0 && found < requested; i--) {
+        if (WORKSPACES[i] <= most) {
+            const Algorithm algorithm = { MARK, (uint64_t)i, WORKSPACES[i] };
+
+            memset((void *)&results[found], 0, sizeof(results[found]));
+            memcpy((void *)&results[found].algo, &algorithm, sizeof(algorithm));
+            results[found].workspaceSize = (size_t)WORKSPACES[i];
+            results[found].state = CUBLAS_STATUS_SUCCESS;
+            results[found].wavesCount = 1.0f;
+            found++;
+        }
+    }
+    *returned = found;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha,
+                              const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                              cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+                              cublasLtMatrixLayout_t c_layout, void *d,
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                              void *workspace, size_t workspace_bytes, cudaStream_t stream)
+{
+    Product product;
+    const cublasStatus_t status =
+        describe(*(const Description *)desc, *(const Layout *)a_layout, *(const Layout *)b_layout,
+                 *(const Layout *)c_layout, *(const Layout *)d_layout, &product);
+
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        return status;
+    }
+    const Algorithm *algorithm = (const Algorithm *)algo;
+    if ((algorithm != nullptr &&
+         (algorithm->mark != MARK || algorithm->workspace > workspace_bytes)) ||
+        (workspace_bytes > 0 && (uintptr_t)workspace % 16 != 0)) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    product.a.p = (void *)a;
+    product.b.p = (void *)b;
+    product.c.p = (void *)c;
+    product.d.p = d;
+    product.alpha = *(const float *)alpha;
+    product.beta = *(const float *)beta;
+    product.workspace = workspace;
+    product.workspace_bytes = algorithm == nullptr ? workspace_bytes : (size_t)algorithm->workspace;
+    if (planned_failure() ||
+        enqueue(
+            stream, [product]() { multiply(product); }, product.who) != cudaSuccess) {
+        return CUBLAS_STATUS_EXECUTION_FAILED;
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
