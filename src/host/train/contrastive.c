@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "model/exclude.h"
+#include "model/contract_head.h"
 #include "train/step_flop.h"
 
 /* The representations of one side of the batch and their gradient. */
@@ -32,9 +32,9 @@ struct csp_contrastive {
     const csp_contract *contract;
     csp_contrastive_options options;
     csp_chunked *chunks;
+    csp_contract_head head;
     csp_health *health;
     csp_arena rows;      /* what follows lies in it */
-    csp_tensor exclude;  /* (V) u8 or none */
     side_rows side[2];   /* by csp_side */
     csp_tensor s;        /* (Q,P) f32 scores, then their gradient */
     csp_tensor positive; /* (Q) i32 */
@@ -64,7 +64,6 @@ static csp_status place_rows(csp_contrastive *c, csp_arena *arena)
     const int64_t V = c->model->params->config.V, Q = c->options.queries, P = c->options.passages;
     const int64_t pairs[] = { Q, P };
 
-    CSP_TRY(csp_exclude_tensor(c->be, c->contract, V, arena, &c->exclude));
     CSP_TRY(place_side(arena, Q, V, &c->side[CSP_SIDE_QUERY]));
     CSP_TRY(place_side(arena, P, V, &c->side[CSP_SIDE_PASSAGE]));
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, pairs, &c->s));
@@ -90,6 +89,7 @@ csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
                                     options->queries > options->passages ? options->queries
                                                                          : options->passages,
                                     options->budget, options->recompute, &c->chunks));
+    CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &c->head));
     CSP_TRY_GOTO(csp_health_create(V, &options->limits, &c->health));
     CSP_TRY_GOTO(place_rows(c, &ruler));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &c->rows));
@@ -117,6 +117,7 @@ void csp_contrastive_destroy(csp_contrastive *c)
         return;
     }
     csp_chunked_destroy(c->chunks);
+    csp_contract_head_close(&c->head);
     csp_health_destroy(c->health);
     csp_backend_release(c->be, &c->rows);
     for (int i = 0; i < 2; i++) {
@@ -129,24 +130,15 @@ void csp_contrastive_destroy(csp_contrastive *c)
     free(c);
 }
 
-static csp_head head_of(const csp_contrastive *c)
-{
-    return csp_model_head(c->model, (float)c->contract->logit_scale,
-                          c->contract->pooling == CSP_POOLING_SUM ? CSP_POOL_SUM : CSP_POOL_MAX,
-                          &c->exclude);
-}
-
 /* Forward over all micro-batches; rows of both sides are complete afterwards. */
 static csp_status represent(csp_contrastive *c, const csp_contrastive_step *step)
 {
-    const csp_head head = head_of(c);
-
     for (int64_t i = 0; i < c->chunks->count; i++) {
         csp_chunk *chunk = &c->chunks->chunks[i];
 
         CSP_TRY(csp_chunked_fwd(c->chunks, i, &step->pass));
         CSP_TRY(csp_chunked_check(c->chunks, i, "contrastive", step->step));
-        CSP_TRY(csp_sparse_pool_fwd(c->be, &head, &chunk->run->h, &chunk->pack.seq_start,
+        CSP_TRY(csp_sparse_pool_fwd(c->be, &c->head.head, &chunk->run->h, &chunk->pack.seq_start,
                                     &chunk->keep, chunk->first, &c->side[chunk->side].w));
         csp_chunked_leave(c->chunks, i);
     }
@@ -232,8 +224,6 @@ static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t,
 /* Backward over all micro-batches at the saved positions. */
 static csp_status backpropagate(csp_contrastive *c, const csp_contrastive_step *step)
 {
-    const csp_head head = head_of(c);
-
     for (int64_t i = 0; i < c->chunks->count; i++) {
         csp_chunk *chunk = &c->chunks->chunks[i];
         csp_sparse_pool_grad g = { .rows = &c->side[chunk->side].w,
@@ -246,7 +236,7 @@ static csp_status backpropagate(csp_contrastive *c, const csp_contrastive_step *
         g.keep = chunk->keep;
         g.dh = chunk->run->dh;
         g.de = csp_model_head_grad(c->model);
-        CSP_TRY(csp_sparse_pool_bwd(c->be, &head, &g));
+        CSP_TRY(csp_sparse_pool_bwd(c->be, &c->head.head, &g));
         CSP_TRY(csp_chunked_bwd(c->chunks, i, &step->pass));
         csp_chunked_leave(c->chunks, i);
     }
