@@ -19,17 +19,28 @@ typedef struct cuda_block {
     size_t bytes;
 } cuda_block;
 
+/* Page-locked memory that uploads pass through, so that the caller's is free at once. */
+typedef struct cuda_staging {
+    char *at;              /* two halves                                               */
+    int half;              /* the one being filled                                     */
+    size_t used;           /* bytes of it                                              */
+    cudaEvent_t passed[2]; /* behind the last copy out of each half                    */
+} cuda_staging;
+
 typedef struct cuda_state {
+    csp_ops ops;
+    char name[16];       /* "cuda:0"                                                        */
     int device;          /* its number in this process                                      */
     cudaStream_t stream; /* all work of the backend                                         */
     cublasHandle_t blas; /* bound to stream; float32 with float32 accumulation, not tf32    */
     cuda_block blas_workspace;
-    cuda_block scratch;  /* device memory of a whole op                                  */
-    cuda_block host;     /* page-locked memory for results that the host reads           */
-    int processors;      /* streaming multiprocessors: grids are cut to fill them        */
-    size_t shared_limit; /* dynamic shared memory a block may ask for, bytes             */
-    int64_t allocations; /* blocks got from the driver so far: a test watches it stand   */
-    const char *op;      /* the last op enqueued: a fault at a synchronisation names it  */
+    cuda_block scratch; /* device memory of a whole op                                     */
+    cuda_block host;    /* page-locked memory for results that the host reads              */
+    cuda_staging staging;
+    int processors;      /* streaming multiprocessors: grids are cut to fill them           */
+    size_t shared_limit; /* dynamic shared memory a block may ask for, bytes                */
+    int64_t allocations; /* blocks got from the driver so far: a test watches it stand      */
+    const char *op;      /* the last op enqueued: a fault at a synchronisation names it     */
 } cuda_state;
 
 static inline cuda_state *cuda_state_of(csp_backend *be)
@@ -69,6 +80,19 @@ CSP_CHECKED csp_status cuda_fetch(csp_backend *be, const void *device, size_t by
 CSP_CHECKED csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N,
                                  int64_t K, float alpha, const float *a, int64_t lda,
                                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+/* How many devices there are, at least 1. Errors: CSP_ERR_DEVICE: no driver, an old one, no device. */
+CSP_CHECKED csp_status cuda_device_count(const char *what, int *out);
+
+/* Creates and frees what cuda_state holds but its table; close accepts a half-opened state. */
+CSP_CHECKED csp_status cuda_device_open(cuda_state *state, int device);
+void cuda_device_close(cuda_state *state);
+
+/* Device memory of its own. Errors: CSP_ERR_MEMORY, what was asked and what is free. */
+CSP_CHECKED csp_status cuda_allocate(cuda_state *state, const char *what, size_t bytes, void **out);
+
+/* Copies bytes to the device; host may be overwritten when it returns. Waits only for room. */
+CSP_CHECKED csp_status cuda_stage(csp_backend *be, const void *host, size_t bytes, void *device);
 
 /* The entries of csp_ops, contracts in ops/<op>.h; each in the file of its op. */
 csp_status cuda_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,

@@ -17,7 +17,7 @@
 
 #include "core/rng.h"
 #include "core/size.h"
-#include "cpu/backend.h"
+#include "support/devices.h"
 
 enum { GUARD = 256, GUARD_BYTE = 0xA5, FILL_BYTE = 0xFF };
 static const size_t ARENA_BYTES = (size_t)1 << 30; /* address space: pages come when touched */
@@ -309,11 +309,12 @@ int rig_main(int argc, char **argv, const struct CMUnitTest *tests, int64_t coun
     const int threads = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 2;
     csp_status status;
 
-    csp_backend_register("cpu", csp_cpu_open);
+    devices_register();
     status = csp_backend_create(name, threads, &the_rig.be);
     if (status != CSP_OK) {
         fprintf(stderr, "skipped: %s\n", csp_error_text());
         return 77;
     }
+    the_rig.emulated = devices_emulated() && strcmp(name, "cpu") != 0;
     return _cmocka_run_group_tests(argv[0], tests, (size_t)count, set_up, tear_down);
 }

@@ -13,6 +13,7 @@
 
 typedef struct rig {
     csp_backend *be;
+    bool emulated;   /* a device played by the CPU: take small shapes         */
     csp_arena arena; /* device memory of the tensors of one rig_begin         */
     uint64_t seed;   /* of rig_begin                                          */
     uint32_t drawn;  /* tensors drawn since: each is a sequence of its own    */

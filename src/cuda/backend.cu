@@ -1,0 +1,152 @@
+/*
+ * backend.cu - fills csp_ops for CUDA: the door, memory and copies here, the ops in their files.
+ */
+#include "backend.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "device.h"
+#include "launch.cuh"
+
+static void cuda_destroy(csp_backend *be)
+{
+    cuda_state *state = cuda_state_of(be);
+
+    if (state != NULL) {
+        cuda_device_close(state);
+        free(state);
+    }
+    free(be);
+}
+
+static csp_status cuda_reserve(csp_backend *be, size_t bytes, csp_arena *out)
+{
+    void *at;
+
+    CSP_TRY(cuda_allocate(cuda_state_of(be), "arena", bytes, &at));
+    *out = { (char *)at, bytes, 0, 0 };
+    return CSP_OK;
+}
+
+/* Work that was enqueued may still use the arena. */
+static void cuda_release(csp_backend *be, csp_arena *arena)
+{
+    (void)cudaStreamSynchronize(cuda_state_of(be)->stream);
+    (void)cudaFree(arena->base);
+}
+
+static csp_status cuda_upload(csp_backend *be, const void *host, csp_tensor *dst)
+{
+    (void)cuda_stream(be, "upload");
+    return cuda_stage(be, host, csp_tensor_bytes(dst), dst->data);
+}
+
+static csp_status cuda_download(csp_backend *be, const csp_tensor *src, void *host)
+{
+    CUDA_TRY(cudaMemcpyAsync(host, src->data, csp_tensor_bytes(src), cudaMemcpyDeviceToHost,
+                             cuda_state_of(be)->stream));
+    return cuda_wait(be);
+}
+
+static csp_status cuda_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst)
+{
+    CUDA_TRY(cudaMemcpyAsync(dst->data, src->data, csp_tensor_bytes(src), cudaMemcpyDeviceToDevice,
+                             cuda_stream(be, "copy")));
+    return CSP_OK;
+}
+
+static csp_status cuda_zero(csp_backend *be, csp_tensor *t)
+{
+    CUDA_TRY(cudaMemsetAsync(t->data, 0, csp_tensor_bytes(t), cuda_stream(be, "zero")));
+    return CSP_OK;
+}
+
+static void fill_table(csp_ops *ops)
+{
+    ops->destroy = cuda_destroy;
+    ops->reserve = cuda_reserve;
+    ops->release = cuda_release;
+    ops->upload = cuda_upload;
+    ops->download = cuda_download;
+    ops->copy = cuda_copy;
+    ops->zero = cuda_zero;
+    ops->sync = cuda_wait;
+    ops->linear_fwd = cuda_linear_fwd;
+    ops->linear_bwd = cuda_linear_bwd;
+    ops->norm_fwd = cuda_norm_fwd;
+    ops->norm_bwd = cuda_norm_bwd;
+    ops->attention_fwd = cuda_attention_fwd;
+    ops->attention_bwd = cuda_attention_bwd;
+    ops->swiglu_fwd = cuda_swiglu_fwd;
+    ops->swiglu_bwd = cuda_swiglu_bwd;
+    ops->embed_fwd = cuda_embed_fwd;
+    ops->embed_bwd = cuda_embed_bwd;
+    ops->sparse_pool_fwd = cuda_sparse_pool_fwd;
+    ops->sparse_pool_bwd = cuda_sparse_pool_bwd;
+    ops->token_loss = cuda_token_loss;
+    ops->scores_fwd = cuda_scores_fwd;
+    ops->scores_bwd = cuda_scores_bwd;
+    ops->info_nce = cuda_info_nce;
+    ops->column_sums = cuda_column_sums;
+    ops->regularize = cuda_regularize;
+    ops->grad_squares = cuda_grad_squares;
+    ops->adamw = cuda_adamw;
+}
+
+/* The number behind "cuda:", 0 for "cuda" alone. */
+static csp_status parse_name(const char *name, int *device)
+{
+    const char *at = name + strlen("cuda");
+    int number = 0, digits = 0;
+
+    if (*at == ':') {
+        for (at++; *at >= '0' && *at <= '9' && digits < 4; at++, digits++) {
+            number = number * 10 + (*at - '0');
+        }
+    } else {
+        digits = 1;
+    }
+    if (strncmp(name, "cuda", 4) != 0 || *at != '\0' || digits == 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "device %s: cuda or cuda:<number> is meant", name);
+    }
+    *device = number;
+    return CSP_OK;
+}
+
+/* For what the host does beside the device. */
+static int available_cores(void)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0 ? CPU_COUNT(&set)
+                                                                               : 1;
+}
+
+csp_status csp_cuda_open(const char *name, int threads, csp_backend **out)
+{
+    csp_status status;
+    csp_backend *be = NULL;
+    cuda_state *state = NULL;
+    int device;
+
+    CSP_TRY(parse_name(name, &device));
+    CSP_TRY(csp_alloc_zero("cuda backend", 1, sizeof(*be), &be));
+    CSP_TRY_GOTO(csp_alloc_zero("cuda backend", 1, sizeof(*state), &state));
+    be->state = state;
+    fill_table(&state->ops);
+    (void)snprintf(state->name, sizeof(state->name), "cuda:%d", device);
+    be->ops = &state->ops;
+    be->name = state->name;
+    be->threads = threads > 0 ? threads : available_cores();
+    CSP_TRY_GOTO(cuda_device_open(state, device));
+    *out = be;
+    return CSP_OK;
+fail:
+    cuda_destroy(be);
+    return status;
+}

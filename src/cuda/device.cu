@@ -1,0 +1,321 @@
+/*
+ * device.cu - the state of a CUDA backend: opening a device, its memory, uploads, waiting.
+ *
+ * Blocks only grow, each growth a quarter beyond what was asked, so that batches that grow slowly do
+ * not allocate each time; after the first steps nothing is allocated.
+ */
+#include <string.h>
+
+#include "core/fault.h"
+#include "core/size.h"
+#include "device.h"
+#include "launch.cuh"
+
+/* The oldest architecture the plugin has code for: asynchronous copies, bf16 and tf32 products. */
+#define OLDEST_CAPABILITY 8
+/* What NVIDIA recommends for Hopper; a fixed workspace also makes cuBLAS repeat its bits. */
+#define BLAS_WORKSPACE_BYTES ((size_t)32 << 20)
+#define STAGING_HALF ((size_t)4 << 20)
+/* Every part of an upload starts at a multiple of this in the staging memory. */
+#define STAGING_ALIGN ((size_t)64)
+
+static csp_status driver_missing(const char *what, cudaError_t error)
+{
+    int driver = 0;
+
+    (void)cudaGetLastError();
+    (void)cudaDriverGetVersion(&driver);
+    if (error == cudaErrorInsufficientDriver && driver == 0) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: this machine has no NVIDIA driver (libcuda.so.1)",
+                        what);
+    }
+    if (error == cudaErrorInsufficientDriver) {
+        return CSP_FAIL(CSP_ERR_DEVICE,
+                        "%s: the NVIDIA driver is for CUDA %d.%d, this build needs %d.%d or later",
+                        what, driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
+                        CUDART_VERSION % 1000 / 10);
+    }
+    if (error == cudaErrorNoDevice) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: the NVIDIA driver sees no device", what);
+    }
+    return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(error),
+                    cudaGetErrorName(error));
+}
+
+csp_status cuda_device_count(const char *what, int *out)
+{
+    int count = 0;
+    const cudaError_t error = cudaGetDeviceCount(&count);
+
+    if (error != cudaSuccess) {
+        return driver_missing(what, error);
+    }
+    if (count < 1) {
+        return driver_missing(what, cudaErrorNoDevice);
+    }
+    *out = count;
+    return CSP_OK;
+}
+
+static csp_status check_device(cuda_state *state)
+{
+    int count, major, minor, shared;
+
+    CSP_TRY(cuda_device_count(state->name, &count));
+    if (state->device >= count) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: no such device, this machine has %d, from cuda:0 on",
+                        state->name, count);
+    }
+    CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, state->device));
+    CUDA_TRY(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, state->device));
+    if (major < OLDEST_CAPABILITY) {
+        return CSP_FAIL(CSP_ERR_DEVICE,
+                        "%s: its compute capability is %d.%d, at least %d.0 (Ampere) is needed",
+                        state->name, major, minor, OLDEST_CAPABILITY);
+    }
+    CUDA_TRY(
+        cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, state->device));
+    state->shared_limit = (size_t)shared;
+    CUDA_TRY(
+        cudaDeviceGetAttribute(&state->processors, cudaDevAttrMultiProcessorCount, state->device));
+    return CSP_OK;
+}
+
+csp_status cuda_allocate(cuda_state *state, const char *what, size_t bytes, void **out)
+{
+    size_t available = 0, total = 0;
+    cudaError_t error = cudaErrorMemoryAllocation;
+
+    if (!csp_fault_here()) {
+        error = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    }
+    if (error == cudaSuccess) {
+        state->allocations++;
+        return CSP_OK;
+    }
+    (void)cudaGetLastError();
+    if (error != cudaErrorMemoryAllocation) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s: %zu bytes: %s (%s)", state->name, what, bytes,
+                        cudaGetErrorString(error), cudaGetErrorName(error));
+    }
+    (void)cudaMemGetInfo(&available, &total);
+    return CSP_FAIL(CSP_ERR_MEMORY,
+                    "%s: %s: no memory for %zu bytes, %zu of the device's %zu are free",
+                    state->name, what, bytes, available, total);
+}
+
+static csp_status allocate_host(cuda_state *state, const char *what, size_t bytes, void **out)
+{
+    cudaError_t error = cudaErrorMemoryAllocation;
+
+    if (!csp_fault_here()) {
+        error = cudaMallocHost(out, bytes);
+    }
+    if (error != cudaSuccess) {
+        (void)cudaGetLastError();
+        return CSP_FAIL(error == cudaErrorMemoryAllocation ? CSP_ERR_MEMORY : CSP_ERR_DEVICE,
+                        "%s: %s: no page-locked host memory for %zu bytes: %s", state->name, what,
+                        bytes, cudaGetErrorString(error));
+    }
+    state->allocations++;
+    return CSP_OK;
+}
+
+static csp_status open_blas(cuda_state *state)
+{
+    cublasStatus_t blas = cublasCreate(&state->blas);
+
+    if (blas == CUBLAS_STATUS_SUCCESS) {
+        blas = cublasSetStream(state->blas, state->stream);
+    }
+    if (blas == CUBLAS_STATUS_SUCCESS) {
+        blas =
+            cublasSetWorkspace(state->blas, state->blas_workspace.at, state->blas_workspace.bytes);
+    }
+    if (blas != CUBLAS_STATUS_SUCCESS) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: cuBLAS does not start: %s", state->name,
+                        cublasGetStatusString(blas));
+    }
+    return CSP_OK;
+}
+
+csp_status cuda_device_open(cuda_state *state, int device)
+{
+    void *staging;
+
+    state->device = device;
+    state->op = "open";
+    CSP_TRY(check_device(state));
+    CUDA_TRY(cudaSetDevice(device));
+    CUDA_TRY(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking));
+    for (int i = 0; i < 2; i++) {
+        CUDA_TRY(cudaEventCreateWithFlags(&state->staging.passed[i], cudaEventDisableTiming));
+    }
+    CSP_TRY(allocate_host(state, "uploads", 2 * STAGING_HALF, &staging));
+    state->staging.at = (char *)staging;
+    CSP_TRY(
+        cuda_allocate(state, "cuBLAS workspace", BLAS_WORKSPACE_BYTES, &state->blas_workspace.at));
+    state->blas_workspace.bytes = BLAS_WORKSPACE_BYTES;
+    return open_blas(state);
+}
+
+/* Errors have been reported where they arose, or nobody is left to read them. */
+void cuda_device_close(cuda_state *state)
+{
+    if (state->stream != NULL) {
+        (void)cudaStreamSynchronize(state->stream);
+    }
+    if (state->blas != NULL) {
+        (void)cublasDestroy(state->blas);
+    }
+    (void)cudaFree(state->blas_workspace.at);
+    (void)cudaFree(state->scratch.at);
+    if (state->host.at != NULL) {
+        (void)cudaFreeHost(state->host.at);
+    }
+    if (state->staging.at != NULL) {
+        (void)cudaFreeHost(state->staging.at);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (state->staging.passed[i] != NULL) {
+            (void)cudaEventDestroy(state->staging.passed[i]);
+        }
+    }
+    if (state->stream != NULL) {
+        (void)cudaStreamDestroy(state->stream);
+    }
+}
+
+/* What a wait returned, as a status that names the last op: kernels fault long after their launch. */
+static csp_status waited(csp_backend *be, cudaError_t error)
+{
+    const cuda_state *state = cuda_state_of(be);
+
+    if (error == cudaSuccess) {
+        return CSP_OK;
+    }
+    (void)cudaGetLastError();
+    return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s (%s); the last op enqueued was %s", state->name,
+                    cudaGetErrorString(error), cudaGetErrorName(error), state->op);
+}
+
+csp_status cuda_wait(csp_backend *be)
+{
+    return waited(be, cudaStreamSynchronize(cuda_state_of(be)->stream));
+}
+
+csp_status cuda_scratch(csp_backend *be, size_t bytes, void **out)
+{
+    cuda_state *state = cuda_state_of(be);
+
+    if (bytes > state->scratch.bytes) {
+        const size_t wanted = csp_size_round_up(bytes + bytes / 4, 4096);
+
+        CSP_TRY(cuda_wait(be));
+        CUDA_TRY(cudaFree(state->scratch.at));
+        state->scratch = {};
+        CSP_TRY(cuda_allocate(state, "scratch", wanted, &state->scratch.at));
+        state->scratch.bytes = wanted;
+    }
+    *out = state->scratch.at;
+    return CSP_OK;
+}
+
+csp_status cuda_host(csp_backend *be, size_t bytes, void **out)
+{
+    cuda_state *state = cuda_state_of(be);
+
+    if (bytes > state->host.bytes) {
+        const size_t wanted = csp_size_round_up(bytes + bytes / 4, 4096);
+        void *at;
+
+        CSP_TRY(allocate_host(state, "results", wanted, &at));
+        if (state->host.at != NULL) {
+            /* Copies under way may still write to the old block. */
+            (void)cudaStreamSynchronize(state->stream);
+            (void)cudaFreeHost(state->host.at);
+        }
+        state->host.at = at;
+        state->host.bytes = wanted;
+    }
+    *out = state->host.at;
+    return CSP_OK;
+}
+
+csp_status cuda_fetch(csp_backend *be, const void *device, size_t bytes, void **out)
+{
+    void *host;
+
+    CSP_TRY(cuda_host(be, bytes, &host));
+    CUDA_TRY(
+        cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda_state_of(be)->stream));
+    CSP_TRY(cuda_wait(be));
+    *out = host;
+    return CSP_OK;
+}
+
+/* Goes over to the other half as soon as the copies out of it are done. */
+static csp_status turn_over(csp_backend *be)
+{
+    cuda_state *state = cuda_state_of(be);
+    cuda_staging *staging = &state->staging;
+
+    CUDA_TRY(cudaEventRecord(staging->passed[staging->half], state->stream));
+    CSP_TRY(waited(be, cudaEventSynchronize(staging->passed[1 - staging->half])));
+    staging->half = 1 - staging->half;
+    staging->used = 0;
+    return CSP_OK;
+}
+
+csp_status cuda_stage(csp_backend *be, const void *host, size_t bytes, void *device)
+{
+    cuda_state *state = cuda_state_of(be);
+    cuda_staging *staging = &state->staging;
+    size_t done = 0;
+
+    while (done < bytes) {
+        size_t part = bytes - done;
+        char *at;
+
+        if (staging->used == STAGING_HALF) {
+            CSP_TRY(turn_over(be));
+        }
+        if (part > STAGING_HALF - staging->used) {
+            part = STAGING_HALF - staging->used;
+        }
+        at = staging->at + (size_t)staging->half * STAGING_HALF + staging->used;
+        memcpy(at, (const char *)host + done, part);
+        CUDA_TRY(cudaMemcpyAsync((char *)device + done, at, part, cudaMemcpyHostToDevice,
+                                 state->stream));
+        staging->used += csp_size_round_up(part, STAGING_ALIGN);
+        done += part;
+    }
+    return CSP_OK;
+}
+
+csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N, int64_t K,
+                     float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                     float beta, float *c, int64_t ldc)
+{
+    const int64_t size[] = { M, N, K, lda, ldb, ldc };
+    int32_t as_int[6];
+    cublasStatus_t status;
+
+    for (int i = 0; i < 6; i++) {
+        CSP_TRY(csp_size_i32("matrix product", size[i], &as_int[i]));
+    }
+    if (M == 0 || N == 0) {
+        return CSP_OK;
+    }
+    /* cuBLAS counts columns first: what is C there is the transpose of ours, B^T A^T. */
+    status = cublasGemmEx(cuda_state_of(be)->blas, trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                          trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, as_int[1], as_int[0], as_int[2],
+                          &alpha, b, CUDA_R_32F, as_int[4], a, CUDA_R_32F, as_int[3], &beta, c,
+                          CUDA_R_32F, as_int[5], CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s: cuBLAS product (%lld,%lld,%lld): %s",
+                        cuda_state_of(be)->name, cuda_state_of(be)->op, (long long)M, (long long)N,
+                        (long long)K, cublasGetStatusString(status));
+    }
+    return CSP_OK;
+}
