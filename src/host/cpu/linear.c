@@ -1,9 +1,14 @@
 /*
  * linear.c - CPU side of ops/linear.h: products by cpu_gemm, and the rank-R branch around them.
  *
+ * With enough rows and no dropout the branch is added to the weight once, W' = W + s B A, in place
+ * of to every row: two of its six skinny products and two passes over the activations are gone then.
+ *
  * The branch's input under dropout is made in blocks of rows, so that scratch does not grow with
  * the batch; its mask is drawn again in backward and never stored.
  */
+#include <string.h>
+
 #include "cpu/cpu.h"
 #include "cpu/dropout.h"
 #include "cpu/gemm.h"
@@ -35,6 +40,32 @@ static bool has_dropout(const linear_call *c)
 static int64_t block_rows(const linear_call *c)
 {
     return has_dropout(c) && c->N > MASKED_ROWS ? MASKED_ROWS : c->N;
+}
+
+/*
+ * Whether W' is worth making for a product over `length` elements: it costs O I R, the skinny
+ * product that it saves N R times the other side of W.
+ */
+static bool is_merged(const linear_call *c, int64_t length)
+{
+    return c->R > 0 && !has_dropout(c) && c->N >= length;
+}
+
+/* W' = W + s B A into out (O,I). */
+static csp_status merge(const linear_call *c, float *out)
+{
+    const float *w = c->l->w.data;
+    const int parts = cpu_parts(c->be, c->O * c->I);
+
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+    for (int part = 0; part < parts; part++) {
+        const int64_t first = cpu_cut(c->O * c->I, 16, parts, part);
+        const int64_t end = cpu_cut(c->O * c->I, 16, parts, part + 1);
+
+        memcpy(out + first, w + first, (size_t)(end - first) * sizeof(float));
+    }
+    return cpu_gemm(c->be, false, false, c->O, c->I, c->R, c->l->lora_scale, c->l->lora_b.data,
+                    c->R, c->l->lora_a.data, c->I, 1.0f, out, c->I);
 }
 
 /* Scratch of a block of rows, this many columns wide. */
@@ -75,7 +106,9 @@ csp_status cpu_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor
                           csp_tensor *y)
 {
     const linear_call c = begin(be, l, y->dim[0]);
+    const bool merged = is_merged(&c, c.I);
     const float *bias = l->bias.ndim > 0 ? l->bias.data : NULL;
+    const float *w = l->w.data;
     float *out = y->data;
 
     if (bias != NULL) {
@@ -84,10 +117,19 @@ csp_status cpu_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor
             fill_row(bias, out + n * c.O, c.O);
         }
     }
-    CSP_TRY(cpu_gemm(be, false, true, c.N, c.O, c.I, 1.0f, x->data, c.I, l->w.data, c.I,
+    if (merged) {
+        float *sum;
+
+        CSP_TRY(cpu_shared(be, (size_t)(c.O * c.I) * sizeof(float), (void **)&sum));
+        CSP_TRY(merge(&c, sum));
+        w = sum;
+    }
+    CSP_TRY(cpu_gemm(be, false, true, c.N, c.O, c.I, 1.0f, x->data, c.I, w, c.I,
                      bias != NULL ? 1.0f : 0.0f, out, c.O));
     if (c.R > 0) {
         CSP_TRY(branch_fwd(&c, x->data, u->data));
+    }
+    if (c.R > 0 && !merged) {
         CSP_TRY(cpu_gemm(be, false, true, c.N, c.O, c.R, l->lora_scale, u->data, c.R,
                          l->lora_b.data, c.R, 1.0f, out, c.O));
     }
@@ -139,6 +181,23 @@ static csp_status branch_block_bwd(const linear_call *c, int64_t first, int64_t 
     return CSP_OK;
 }
 
+/* dx = dy W, or dy W' with the branch in it. */
+static csp_status input_grad(const linear_call *c, bool merged, const float *dy, bool accumulate,
+                             float *dx)
+{
+    const float *w = c->l->w.data;
+
+    if (merged) {
+        float *sum;
+
+        CSP_TRY(cpu_shared(c->be, (size_t)(c->O * c->I) * sizeof(float), (void **)&sum));
+        CSP_TRY(merge(c, sum));
+        w = sum;
+    }
+    return cpu_gemm(c->be, false, false, c->N, c->I, c->O, 1.0f, dy, c->O, w, c->I,
+                    accumulate ? 1.0f : 0.0f, dx, c->I);
+}
+
 /* Everything of the branch but dB: du = s dy B, then dA and the branch's part of dx. */
 static csp_status branch_bwd(const linear_call *c, const float *x, const float *dy, float *da,
                              float *dx)
@@ -180,6 +239,7 @@ csp_status cpu_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor
                           bool accumulate, csp_tensor *dx)
 {
     const linear_call c = begin(be, l, dy->dim[0]);
+    const bool merged = is_merged(&c, c.O);
     const float *in = data_or_null(x), *d_out = dy->data;
     float *dw = data_or_null(&grad->dw), *dbias = data_or_null(&grad->dbias);
     float *da = data_or_null(&grad->dlora_a), *db = data_or_null(&grad->dlora_b);
@@ -196,11 +256,10 @@ csp_status cpu_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor
                          1.0f, db, c.R));
     }
     if (d_in != NULL) {
-        CSP_TRY(cpu_gemm(be, false, false, c.N, c.I, c.O, 1.0f, d_out, c.O, l->w.data, c.I,
-                         accumulate ? 1.0f : 0.0f, d_in, c.I));
+        CSP_TRY(input_grad(&c, merged, d_out, accumulate, d_in));
     }
-    if (c.R > 0 && (da != NULL || d_in != NULL)) {
-        CSP_TRY(branch_bwd(&c, in, d_out, da, d_in));
+    if (c.R > 0 && (da != NULL || (d_in != NULL && !merged))) {
+        CSP_TRY(branch_bwd(&c, in, d_out, da, merged ? NULL : d_in));
     }
     return CSP_OK;
 }
