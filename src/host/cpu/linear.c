@@ -2,7 +2,7 @@
  * linear.c - CPU side of ops/linear.h: products by cpu_gemm, and the rank-R branch around them.
  *
  * With enough rows and no dropout the branch is added to the weight once, W' = W + s B A, in place
- * of to every row: two of its six skinny products and two passes over the activations are gone then.
+ * of to every row: two of its six skinny products and two passes over activations are gone then.
  *
  * The branch's input under dropout is made in blocks of rows, so that scratch does not grow with
  * the batch; its mask is drawn again in backward and never stored.
