@@ -118,13 +118,12 @@ csp_dtype csp_hdf5_dtype(hid_t type)
     return (csp_dtype)found;
 }
 
-hid_t csp_hdf5_text_type(size_t bytes)
+hid_t csp_hdf5_text_type(void)
 {
     const hid_t type = H5Tcopy(H5T_C_S1);
 
-    if (type >= 0 && (H5Tset_size(type, bytes > 0 ? bytes : H5T_VARIABLE) < 0 ||
-                      H5Tset_cset(type, H5T_CSET_UTF8) < 0 ||
-                      H5Tset_strpad(type, bytes > 0 ? H5T_STR_NULLPAD : H5T_STR_NULLTERM) < 0)) {
+    if (type >= 0 && (H5Tset_size(type, H5T_VARIABLE) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0 ||
+                      H5Tset_strpad(type, H5T_STR_NULLTERM) < 0)) {
         H5Tclose(type);
         return H5I_INVALID_HID;
     }

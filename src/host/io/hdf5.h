@@ -5,9 +5,9 @@
  * Files are written under a temporary name and renamed when complete (file.h). Datasets are chunked
  * with fletcher32 (strings without), object times are off, so that the same calls with the same
  * content give equal bytes. bf16 is stored as a 16-bit float type that h5py reads as float32.
- * Attributes are int64, float64 or fixed-length UTF-8 strings (variable-length above 32 KiB, which
- * do not fit otherwise). No file locks are taken: nobody else knows the temporary name, and what is
- * complete never changes.
+ * Attributes are int64, float64 or UTF-8 strings of variable length, which h5py gives as str;
+ * strings of fixed length, as files of earlier versions have them, are read too. No file locks are
+ * taken: nobody else knows the temporary name, and what is complete never changes.
  *
  * After the HDF5 data stand 32 bytes that other readers ignore, the seal:
  *     "csp-xxh3" | u64 little-endian: bytes before the seal | XXH3-128 of them, canonical order

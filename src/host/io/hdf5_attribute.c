@@ -6,9 +6,6 @@
 #include "io/hdf5_file.h"
 #include "io/lines.h"
 
-/* Above this a text is stored in HDF5's heap: an object header holds at most 64 KiB. */
-enum { FIXED_TEXT_LIMIT = 1 << 15 };
-
 /* The object at path, or a new group there. */
 static hid_t object_or_group(const csp_hdf5 *file, const char *path)
 {
@@ -68,18 +65,16 @@ csp_status csp_hdf5_set_f64(csp_hdf5 *file, const char *path, const char *key, d
 
 csp_status csp_hdf5_set_text(csp_hdf5 *file, const char *path, const char *key, const char *value)
 {
-    const size_t bytes = strlen(value);
-    const bool fixed = bytes <= FIXED_TEXT_LIMIT;
     csp_status status;
     hid_t type;
 
-    if (!csp_utf8_is_valid(value, (int64_t)bytes, NULL)) {
+    if (!csp_utf8_is_valid(value, (int64_t)strlen(value), NULL)) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: attribute %s of %s is not valid UTF-8", file->path,
                         key, path);
     }
     csp_hdf5_quiet();
-    type = csp_hdf5_text_type(!fixed ? 0 : bytes > 0 ? bytes : 1);
-    status = set_attribute(file, path, key, type, -1, fixed ? (const void *)value : &value);
+    type = csp_hdf5_text_type();
+    status = set_attribute(file, path, key, type, -1, &value);
     H5Tclose(type);
     return status;
 }

@@ -62,8 +62,8 @@ hid_t csp_hdf5_type(csp_dtype dtype);
 /* The dtype of a type of the file, CSP_DTYPE_COUNT if none. */
 csp_dtype csp_hdf5_dtype(hid_t type);
 
-/* UTF-8 string type; bytes 0: variable length. The caller closes it. */
-hid_t csp_hdf5_text_type(size_t bytes);
+/* UTF-8 strings of any length, which h5py reads as str. The caller closes it. */
+hid_t csp_hdf5_text_type(void);
 
 /* Creation lists without times; for links: makes groups on the way, UTF-8. The caller closes. */
 hid_t csp_hdf5_object_list(hid_t list_class);

@@ -162,7 +162,7 @@ csp_status csp_hdf5_append_strings(csp_hdf5 *file, const char *name, const char 
                             name, (long long)i);
         }
     }
-    type = csp_hdf5_text_type(0);
+    type = csp_hdf5_text_type();
     status = append(file, name, type, STRINGS_CHUNK, strings, count);
     H5Tclose(type);
     return status;
