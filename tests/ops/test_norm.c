@@ -15,9 +15,11 @@
 #include "support/rig.h"
 
 /* Edges on purpose: one element, odd, around vectors of 8 and 16, head widths of a q/k norm, rows
- * enough for all threads. */
-static const int64_t shapes[][2] = { { 1, 1 },  { 3, 7 },   { 2, 15 },    { 5, 17 },
-                                     { 9, 64 }, { 2, 257 }, { 400, 128 }, { 3, 4096 } };
+ * enough for all threads, wider than a block of threads keeps in registers (odd and even). */
+static const int64_t shapes[][2] = {
+    { 1, 1 },   { 3, 7 },     { 2, 15 },   { 5, 17 },   { 9, 64 },
+    { 2, 257 }, { 400, 128 }, { 3, 4096 }, { 2, 2063 }, { 7, 8208 }
+};
 enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 static const float eps = 1e-5f;
 
