@@ -58,7 +58,7 @@ static void texts_are_strings_of_any_length(void **state)
     csp_hdf5_close(file);
 }
 
-/* Long and short texts fill HDF5's heap in other ways; memory that was used before is in neither. */
+/* Long and short texts fill HDF5's heap in other ways; old contents of memory are in neither. */
 static void the_same_texts_give_the_same_bytes(void **state)
 {
     static const int64_t sizes[] = { 1, 100, 3000, 5000, 70000 };

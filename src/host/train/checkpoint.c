@@ -297,13 +297,16 @@ csp_status csp_checkpoint_latest(const char *run_dir, char **path)
             continue;
         }
         CSP_TRY_GOTO(csp_file_join(dir, candidate, &file));
-        if (check_file(file) == CSP_OK) {
-            break;
+        status = check_file(file);
+        if (status == CSP_OK || status == CSP_ERR_MEMORY) {
+            break; /* without memory nothing is known about the file */
         }
+        status = CSP_OK;
         csp_log(CSP_LOG_WARN, "train", "passed over a damaged checkpoint: %s", csp_error_text());
         free(file);
         file = NULL;
     }
+    CSP_TRY_GOTO(status);
     if (file == NULL && count > 0) {
         status = CSP_FAIL(CSP_ERR_FORMAT, "%s: none of its %lld checkpoints can be read", dir,
                           (long long)count);

@@ -269,18 +269,19 @@ static csp_status check_vocabulary(const csp_run_state *run)
 }
 
 /* Rows computed at once by a phase that does not set them: planned once for the whole run. */
-static int64_t plan_rows(const csp_run_state *run)
+static csp_status plan_rows(const csp_run_state *run, int64_t *out)
 {
     int64_t rows = 4096;
     size_t bytes;
 
     /* 4,096 rows keep matrix products efficient; fewer where a quarter of memory would not do. */
-    while (rows > 256 &&
-           (csp_run_bytes(run->opened.model->params, rows, CSP_KEEP_ALL, &bytes) != CSP_OK ||
-            (int64_t)bytes > csp_machine_available_bytes() / 4)) {
+    CSP_TRY(csp_run_bytes(run->opened.model->params, rows, CSP_KEEP_ALL, &bytes));
+    while (rows > 256 && (int64_t)bytes > csp_machine_available_bytes() / 4) {
         rows /= 2;
+        CSP_TRY(csp_run_bytes(run->opened.model->params, rows, CSP_KEEP_ALL, &bytes));
     }
-    return rows;
+    *out = rows;
+    return CSP_OK;
 }
 
 /* The progress of a run at its start; or whether the data is still that of the checkpoint. */
@@ -294,7 +295,7 @@ static csp_status settle_progress(csp_run_state *run)
         CSP_TRY(csp_data_identity_check(run->resume_path, run->config, &p->data, &data));
     } else {
         p->best = NAN;
-        p->micro_batch_tokens = plan_rows(run);
+        CSP_TRY(plan_rows(run, &p->micro_batch_tokens));
     }
     p->data = data;
     snprintf(p->metric, sizeof(p->metric), "%s", run->config->run.metric_for_best);

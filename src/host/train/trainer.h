@@ -18,6 +18,7 @@ typedef struct csp_train_options {
     const char *backend;         /* "cpu", "auto" */
     const char *base;            /* where the base of the LoRA checkpoint that the run goes on
                                     from, or begins with, is now; NULL: where it says         */
+    double matmul_gflop_per_s;   /* what mfu divides by; 0: it is measured at the start       */
     bool dry_run;                /* plan, first batch, then stop: nothing is written          */
     volatile sig_atomic_t *stop; /* set by a signal: checkpoint at the next step and stop     */
     volatile sig_atomic_t *save; /* set by a signal: checkpoint at the next step and go on    */
