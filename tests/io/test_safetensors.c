@@ -197,7 +197,7 @@ static void what_is_written_reads_back_in_order(void **state)
 
     (void)state;
     make_entries(entries);
-    assert_ok(csp_safetensors_write(scratch_path("out"), entries, 4));
+    assert_ok(csp_safetensors_write(scratch_path("out"), entries, 4, NULL));
     assert_ok(csp_safetensors_open(scratch_path("out"), &file));
     assert_int_equal(csp_safetensors_count(file), 4);
     for (int i = 0; i < 4; i++) {
@@ -217,7 +217,7 @@ static void what_is_written_reads_back_in_order(void **state)
     assert_int_equal(bytes[0] % 8, 0);
     free(bytes);
     /* Nothing at all is a file too. */
-    assert_ok(csp_safetensors_write(scratch_path("out"), entries, 0));
+    assert_ok(csp_safetensors_write(scratch_path("out"), entries, 0, NULL));
     assert_ok(csp_safetensors_open(scratch_path("out"), &file));
     assert_int_equal(csp_safetensors_count(file), 0);
     csp_safetensors_close(file);
@@ -230,16 +230,21 @@ static void unusable_entries_are_not_written(void **state)
     (void)state;
     make_entries(entries);
     entries[3].name = "long";
-    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4, NULL),
+                     CSP_ERR_ARGUMENT);
     assert_error_has("long comes twice");
     entries[3].name = "";
-    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4, NULL),
+                     CSP_ERR_ARGUMENT);
     entries[3].name = "\xFF";
-    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4, NULL),
+                     CSP_ERR_ARGUMENT);
     entries[3].name = "__metadata__";
-    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4, NULL),
+                     CSP_ERR_ARGUMENT);
     entries[3] = (csp_safetensors_entry) { "none", csp_tensor_none() };
-    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_safetensors_write(scratch_path("not"), entries, 4, NULL),
+                     CSP_ERR_ARGUMENT);
     assert_int_equal(access(scratch_path("not"), F_OK), -1);
 }
 
@@ -277,7 +282,7 @@ static void folders_read_back_whatever_the_shards(void **state)
         snprintf(name, sizeof(name), "model%zu", i);
         snprintf(dir, sizeof(dir), "%s", scratch_path(name));
         assert_int_equal(mkdir(dir, 0777), 0);
-        assert_ok(csp_safetensors_write_dir(dir, entries, 4, cases[i].shard_bytes));
+        assert_ok(csp_safetensors_write_dir(dir, entries, 4, cases[i].shard_bytes, NULL));
         check_folder(dir, entries);
         assert_int_equal(scratch_count(dir, ".index.json"), cases[i].files > 1);
         assert_int_equal(scratch_count(dir, "model"), cases[i].files + (cases[i].files > 1));
@@ -293,10 +298,10 @@ static void a_folder_written_again_in_the_other_way_is_the_new_one(void **state)
     make_entries(entries);
     snprintf(dir, sizeof(dir), "%s", scratch_path("again"));
     assert_int_equal(mkdir(dir, 0777), 0);
-    assert_ok(csp_safetensors_write_dir(dir, entries, 2, 0));
-    assert_ok(csp_safetensors_write_dir(dir, entries, 4, 50));
+    assert_ok(csp_safetensors_write_dir(dir, entries, 2, 0, NULL));
+    assert_ok(csp_safetensors_write_dir(dir, entries, 4, 50, NULL));
     check_folder(dir, entries);
-    assert_ok(csp_safetensors_write_dir(dir, entries, 4, 0));
+    assert_ok(csp_safetensors_write_dir(dir, entries, 4, 0, NULL));
     check_folder(dir, entries);
     assert_int_equal(scratch_count(dir, ".index.json"), 0);
 }
@@ -327,7 +332,7 @@ static void indexes_that_lie_are_refused(void **state)
     assert_int_equal(mkdir(dir, 0777), 0);
     assert_int_equal(csp_safetensors_set_open(dir, &set), CSP_ERR_IO);
     assert_error_has("neither model.safetensors nor");
-    assert_ok(csp_safetensors_write(scratch_path("lies/one.safetensors"), entries, 4));
+    assert_ok(csp_safetensors_write(scratch_path("lies/one.safetensors"), entries, 4, NULL));
     snprintf(index, sizeof(index), "%s/model.safetensors.index.json", dir);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         scratch_text(index, cases[i].index);
@@ -370,7 +375,7 @@ static void damaged_files_are_refused_without_harm(void **state)
     (void)state;
     make_entries(entries);
     snprintf(path, sizeof(path), "%s", scratch_path("damage"));
-    assert_ok(csp_safetensors_write(path, entries, 4));
+    assert_ok(csp_safetensors_write(path, entries, 4, NULL));
     bytes = scratch_read(path, &count);
     header = 8 + (unsigned char)bytes[0] + 256 * (size_t)(unsigned char)bytes[1];
     for (size_t cut = count - 1; cut < count; cut--) { /* ends when 0 wraps round */
@@ -392,12 +397,67 @@ static void damaged_files_are_refused_without_harm(void **state)
     free(bytes);
 }
 
+/* Gives the data of the entries from one buffer; stops at the entry that fails. */
+typedef struct giver {
+    const csp_safetensors_entry *full, *empty;
+    const char *fails;
+    char buffer[64];
+} giver;
+
+static csp_status give(void *context, const csp_safetensors_entry *entry, const void **data)
+{
+    giver *g = context;
+    const csp_tensor *t = &g->full[entry - g->empty].tensor;
+
+    if (strcmp(entry->name, g->fails) == 0) {
+        return CSP_FAIL(CSP_ERR_NUMERIC, "%s is not finite", entry->name);
+    }
+    assert_true(csp_tensor_bytes(t) <= sizeof(g->buffer));
+    if (csp_tensor_bytes(t) > 0) {
+        memcpy(g->buffer, t->data, csp_tensor_bytes(t));
+    }
+    *data = g->buffer;
+    return CSP_OK;
+}
+
+static void a_source_gives_the_same_file_and_may_fail(void **state)
+{
+    csp_safetensors_entry full[4], empty[4];
+    giver g = { full, empty, "", { 0 } };
+    const csp_safetensors_source source = { give, &g };
+    char *want, *got;
+    size_t count, again;
+
+    (void)state;
+    make_entries(full);
+    make_entries(empty);
+    for (int i = 0; i < 4; i++) {
+        empty[i].tensor.data = NULL;
+    }
+    assert_ok(csp_safetensors_write(scratch_path("full"), full, 4, NULL));
+    assert_ok(csp_safetensors_write(scratch_path("given"), empty, 4, &source));
+    want = scratch_read(scratch_path("full"), &count);
+    got = scratch_read(scratch_path("given"), &again);
+    assert_int_equal(again, count);
+    assert_memory_equal(got, want, count);
+    free(got);
+    g.fails = full[2].name;
+    assert_int_equal(csp_safetensors_write(scratch_path("given"), empty, 4, &source),
+                     CSP_ERR_NUMERIC);
+    got = scratch_read(scratch_path("given"), &again);
+    assert_int_equal(again, count);
+    assert_memory_equal(got, want, count);
+    assert_int_equal(scratch_count(scratch_dir, ".tmp."), 0);
+    free(got);
+    free(want);
+}
+
 static csp_status write_one(void *context)
 {
     csp_safetensors_entry entries[4];
 
     make_entries(entries);
-    return csp_safetensors_write(context, entries, 4);
+    return csp_safetensors_write(context, entries, 4, NULL);
 }
 
 static void an_earlier_file_stays_whole(void *context)
@@ -417,7 +477,7 @@ static void every_failure_of_writing_keeps_the_earlier_file(void **state)
 
     (void)state;
     snprintf(path, sizeof(path), "%s", scratch_path("faults"));
-    assert_ok(csp_safetensors_write(path, NULL, 0));
+    assert_ok(csp_safetensors_write(path, NULL, 0, NULL));
     assert_true(walk_faults(write_one, an_earlier_file_stays_whole, path) >= 14);
 }
 
@@ -427,7 +487,7 @@ static csp_status write_and_open_folder(void *context)
     csp_safetensors_set *set;
 
     make_entries(entries);
-    CSP_TRY(csp_safetensors_write_dir(context, entries, 4, 50));
+    CSP_TRY(csp_safetensors_write_dir(context, entries, 4, 50, NULL));
     CSP_TRY(csp_safetensors_set_open(context, &set));
     csp_safetensors_set_close(set);
     return CSP_OK;
@@ -476,6 +536,7 @@ int main(void)
         cmocka_unit_test(a_folder_written_again_in_the_other_way_is_the_new_one),
         cmocka_unit_test(indexes_that_lie_are_refused),
         cmocka_unit_test(damaged_files_are_refused_without_harm),
+        cmocka_unit_test(a_source_gives_the_same_file_and_may_fail),
         cmocka_unit_test(every_failure_of_writing_keeps_the_earlier_file),
         cmocka_unit_test(every_failure_of_folders_has_a_message),
         cmocka_unit_test(a_real_model_is_read),

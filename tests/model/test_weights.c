@@ -57,7 +57,7 @@ static void expect_refusal(edited *e, csp_status status, const char *text)
 {
     holder h;
 
-    assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e->entries, e->count));
+    assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e->entries, e->count, NULL));
     hold_fixture(&h, "qwen3", NULL);
     assert_int_equal(csp_weights_load(h.be, h.params, scratch_dir), status);
     assert_error_has(text);
@@ -140,7 +140,7 @@ static void half_precisions_are_widened_exactly(void **state)
     entry(&e, "model.norm.weight")->tensor = csp_tensor_view(bf16, CSP_BF16, 1, (int64_t[]) { 16 });
     entry(&e, "model.layers.0.input_layernorm.weight")->tensor =
         csp_tensor_view(f16, CSP_F16, 1, (int64_t[]) { 16 });
-    assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count));
+    assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count, NULL));
     hold_fixture(&h, "qwen3", NULL);
     assert_ok(csp_weights_load(h.be, h.params, scratch_dir));
     for (int i = 0; i < 16; i++) {
@@ -169,11 +169,11 @@ static void a_head_that_differs_from_the_embedding_is_untied(void **state)
     e.entries[e.count].name = "lm_head.weight";
     e.entries[e.count].tensor = embed->tensor;
     e.entries[e.count++].tensor.data = head;
-    assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count));
+    assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count, NULL));
     assert_ok(csp_weights_settle_tie(scratch_dir, &config));
     assert_true(config.tied); /* an equal copy is harmless */
     head[3] += 1.0f;
-    assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count));
+    assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count, NULL));
     assert_ok(csp_weights_settle_tie(scratch_dir, &config));
     assert_false(config.tied);
     free(head);
@@ -312,8 +312,8 @@ static void refuse_adapter(edited *e, const csp_lora *lora, const char *text)
 {
     holder h;
 
-    assert_ok(
-        csp_safetensors_write(scratch_path("adapter_model.safetensors"), e->entries, e->count));
+    assert_ok(csp_safetensors_write(scratch_path("adapter_model.safetensors"), e->entries, e->count,
+                                    NULL));
     hold_fixture(&h, "mistral", lora);
     assert_int_equal(csp_weights_load_lora(h.be, h.params, scratch_dir), CSP_ERR_FORMAT);
     assert_error_has(text);

@@ -58,14 +58,26 @@ const csp_safetensors_entry *csp_safetensors_set_find(const csp_safetensors_set 
                                                       const char *name);
 
 /*
+ * Where tensors come from that need not all be in memory: read is called for each entry when it is
+ * its turn to be written, in their order. *data is valid until the next call.
+ */
+typedef struct csp_safetensors_source {
+    csp_status (*read)(void *context, const csp_safetensors_entry *entry, const void **data);
+    void *context;
+} csp_safetensors_source;
+
+/*
  * Writes one file atomically (see file.h), with "__metadata__": {"format": "pt"}, offsets in the
- * order given. Tensors are host memory.
+ * order given.
+ *
+ *   entries  in   names, dtypes and shapes; with source NULL also the data, in host memory
+ *   source   in   gives the data; may be NULL
  *
  * Errors: CSP_ERR_IO, CSP_ERR_ARGUMENT (a name twice, empty or not UTF-8; no tensor),
- * CSP_ERR_MEMORY.
+ *         CSP_ERR_MEMORY, those of source->read. An earlier file of that name stays then.
  */
 CSP_CHECKED csp_status csp_safetensors_write(const char *path, const csp_safetensors_entry *entries,
-                                             int64_t count);
+                                             int64_t count, const csp_safetensors_source *source);
 
 /*
  * Writes DIR/model.safetensors, or shards of at most shard_bytes (a larger tensor gets its own)
@@ -73,4 +85,5 @@ CSP_CHECKED csp_status csp_safetensors_write(const char *path, const csp_safeten
  */
 CSP_CHECKED csp_status csp_safetensors_write_dir(const char *dir,
                                                  const csp_safetensors_entry *entries,
-                                                 int64_t count, int64_t shard_bytes);
+                                                 int64_t count, int64_t shard_bytes,
+                                                 const csp_safetensors_source *source);

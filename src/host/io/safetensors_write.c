@@ -22,7 +22,7 @@ static int by_text(const void *a, const void *b)
 }
 
 static csp_status check_entries(const char *path, const csp_safetensors_entry *entries,
-                                int64_t count)
+                                int64_t count, bool has_data)
 {
     const char **names;
     const char *twice = NULL;
@@ -34,7 +34,7 @@ static csp_status check_entries(const char *path, const csp_safetensors_entry *e
         names[i] = entries[i].name;
         if (names[i][0] == '\0' || strcmp(names[i], "__metadata__") == 0 ||
             !csp_utf8_is_valid(names[i], (int64_t)strlen(names[i]), NULL) || t->ndim < 1 ||
-            (t->data == NULL && csp_tensor_count(t) > 0)) {
+            (has_data && t->data == NULL && csp_tensor_count(t) > 0)) {
             free(names);
             return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: tensor %lld \"%s\": an unusable name or no data",
                             path, (long long)i, entries[i].name);
@@ -111,8 +111,20 @@ static csp_status make_header(const char *path, const csp_safetensors_entry *ent
     return CSP_OK;
 }
 
+/* The data of one tensor. */
+static csp_status put_tensor(csp_file *file, const csp_safetensors_entry *entry,
+                             const csp_safetensors_source *source)
+{
+    const void *data = entry->tensor.data;
+
+    if (source != NULL) {
+        CSP_TRY(source->read(source->context, entry, &data));
+    }
+    return csp_file_put(file, data, (int64_t)csp_tensor_bytes(&entry->tensor));
+}
+
 csp_status csp_safetensors_write(const char *path, const csp_safetensors_entry *entries,
-                                 int64_t count)
+                                 int64_t count, const csp_safetensors_source *source)
 {
     csp_file *file = NULL;
     char *header = NULL;
@@ -120,7 +132,7 @@ csp_status csp_safetensors_write(const char *path, const csp_safetensors_entry *
     size_t bytes;
     csp_status status;
 
-    CSP_TRY(check_entries(path, entries, count));
+    CSP_TRY(check_entries(path, entries, count, source == NULL));
     CSP_TRY(make_header(path, entries, count, &header, &bytes));
     for (int i = 0; i < 8; i++) {
         prefix[i] = (unsigned char)((uint64_t)bytes >> (8 * i));
@@ -129,8 +141,7 @@ csp_status csp_safetensors_write(const char *path, const csp_safetensors_entry *
     CSP_TRY_GOTO(csp_file_put(file, prefix, sizeof(prefix)));
     CSP_TRY_GOTO(csp_file_put(file, header, (int64_t)bytes));
     for (int64_t i = 0; i < count; i++) {
-        CSP_TRY_GOTO(csp_file_put(file, entries[i].tensor.data,
-                                  (int64_t)csp_tensor_bytes(&entries[i].tensor)));
+        CSP_TRY_GOTO(put_tensor(file, &entries[i], source));
     }
     free(header);
     return csp_file_commit(file);
@@ -209,7 +220,8 @@ static csp_status remove_stale(const char *path)
 
 static csp_status write_shards(const char *dir, const char *index,
                                const csp_safetensors_entry *entries, int64_t count,
-                               int64_t shard_bytes, int64_t shards)
+                               int64_t shard_bytes, int64_t shards,
+                               const csp_safetensors_source *source)
 {
     int64_t number = 0;
     char name[64], *path;
@@ -220,7 +232,7 @@ static csp_status write_shards(const char *dir, const char *index,
         length = shard_length(entries, i, count, shard_bytes);
         shard_name(++number, shards, name, sizeof(name));
         CSP_TRY(csp_file_join(dir, name, &path));
-        status = csp_safetensors_write(path, entries + i, length);
+        status = csp_safetensors_write(path, entries + i, length, source);
         free(path);
         CSP_TRY(status);
     }
@@ -228,23 +240,24 @@ static csp_status write_shards(const char *dir, const char *index,
 }
 
 csp_status csp_safetensors_write_dir(const char *dir, const csp_safetensors_entry *entries,
-                                     int64_t count, int64_t shard_bytes)
+                                     int64_t count, int64_t shard_bytes,
+                                     const csp_safetensors_source *source)
 {
     char *single = NULL, *index = NULL;
     int64_t shards = 0;
     csp_status status;
 
-    CSP_TRY(check_entries(dir, entries, count));
+    CSP_TRY(check_entries(dir, entries, count, source == NULL));
     CSP_TRY(csp_file_join(dir, "model.safetensors", &single));
     CSP_TRY_GOTO(csp_file_join(dir, "model.safetensors.index.json", &index));
     for (int64_t i = 0; shard_bytes > 0 && i < count; shards++) {
         i += shard_length(entries, i, count, shard_bytes);
     }
     if (shards > 1) {
-        CSP_TRY_GOTO(write_shards(dir, index, entries, count, shard_bytes, shards));
+        CSP_TRY_GOTO(write_shards(dir, index, entries, count, shard_bytes, shards, source));
         CSP_TRY_GOTO(remove_stale(single));
     } else {
-        CSP_TRY_GOTO(csp_safetensors_write(single, entries, count));
+        CSP_TRY_GOTO(csp_safetensors_write(single, entries, count, source));
         CSP_TRY_GOTO(remove_stale(index));
     }
 fail:

@@ -2,7 +2,7 @@
  * weights_write.c - parameters to safetensors: a model's own tensors, or its adapters as PEFT has
  * them.
  *
- * The whole file is assembled on the host, because io/safetensors writes from host memory.
+ * Tensor by tensor: the host holds no more than the largest of them.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -55,57 +55,71 @@ static csp_status narrow(const char *name, float *values, int64_t n, csp_dtype d
     return CSP_OK;
 }
 
-typedef struct rows_to_write {
+/* The rows of a file, and the one that is being written. */
+typedef struct writer {
+    csp_backend *be;
+    const csp_params *params;
+    const csp_param **rows; /* by entry */
     csp_safetensors_entry *entries;
-    float **values;
     int64_t count;
-} rows_to_write;
+    bool merge;
+    csp_dtype dtype;
+    float *values;
+} writer;
 
-static void clear(rows_to_write *w)
+static void clear(writer *w)
 {
-    for (int64_t i = 0; i < w->count; i++) {
-        free(w->values[i]);
-    }
-    free(w->values);
+    free(w->rows);
     free(w->entries);
+    free(w->values);
 }
 
-/* Downloads the rows that are (lora) or are not adapters. */
-static csp_status gather(csp_backend *be, const csp_params *params, bool lora, bool merge,
-                         csp_dtype dtype, rows_to_write *w)
+/* Lists the rows that are (lora) or are not adapters. */
+static csp_status list_rows(writer *w, bool lora)
 {
-    CSP_TRY(csp_alloc_zero("weights", params->count, sizeof(*w->entries), &w->entries));
-    CSP_TRY(csp_alloc_zero("weights", params->count, sizeof(*w->values), &w->values));
-    for (int64_t i = 0; i < params->count; i++) {
-        const csp_param *row = &params->rows[i];
-        const int64_t n = csp_tensor_count(&row->value);
-        float **values = &w->values[w->count];
+    const int64_t all = w->params->count;
 
-        if (csp_param_is_lora(row) != lora) {
-            continue;
+    CSP_TRY(csp_alloc_zero("weights", all, sizeof(*w->entries), &w->entries));
+    CSP_TRY(csp_alloc_zero("weights", all, sizeof(*w->rows), &w->rows));
+    for (int64_t i = 0; i < all; i++) {
+        const csp_param *row = &w->params->rows[i];
+
+        if (csp_param_is_lora(row) == lora) {
+            w->entries[w->count].name = row->name;
+            w->entries[w->count].tensor = csp_tensor_view(NULL, w->dtype, row->ndim, row->dim);
+            w->rows[w->count++] = row;
         }
-        CSP_TRY(csp_alloc(row->name, n, sizeof(float), values));
-        w->count++;
-        CSP_TRY(csp_weights_download(be, params, row, merge, *values));
-        CSP_TRY(narrow(row->name, *values, n, dtype));
-        w->entries[w->count - 1].name = row->name;
-        w->entries[w->count - 1].tensor = csp_tensor_view(*values, dtype, row->ndim, row->dim);
     }
+    return CSP_OK;
+}
+
+/* A csp_safetensors_source: one row on the host, in the dtype of the file. */
+static csp_status read_row(void *context, const csp_safetensors_entry *entry, const void **data)
+{
+    writer *w = context;
+    const csp_param *row = w->rows[entry - w->entries];
+    const int64_t n = csp_tensor_count(&row->value);
+
+    CSP_TRY(csp_realloc(row->name, n, sizeof(float), &w->values));
+    CSP_TRY(csp_weights_download(w->be, w->params, row, w->merge, w->values));
+    CSP_TRY(narrow(row->name, w->values, n, w->dtype));
+    *data = w->values;
     return CSP_OK;
 }
 
 csp_status csp_weights_write(csp_backend *be, const csp_params *params, const char *dir,
                              const csp_weights_write_options *options)
 {
-    rows_to_write w = { NULL, NULL, 0 };
+    writer w = { .be = be, .params = params, .merge = options->merge, .dtype = options->dtype };
+    const csp_safetensors_source source = { read_row, &w };
     csp_status status;
 
     if (options->dtype != CSP_F32 && options->dtype != CSP_BF16 && options->dtype != CSP_F16) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "weights are written as f32, bf16 or f16, not %s",
                         csp_dtype_name(options->dtype));
     }
-    CSP_TRY_GOTO(gather(be, params, false, options->merge, options->dtype, &w));
-    CSP_TRY_GOTO(csp_safetensors_write_dir(dir, w.entries, w.count, options->shard_bytes));
+    CSP_TRY_GOTO(list_rows(&w, false));
+    CSP_TRY_GOTO(csp_safetensors_write_dir(dir, w.entries, w.count, options->shard_bytes, &source));
 fail:
     clear(&w);
     return status;
@@ -114,7 +128,8 @@ fail:
 csp_status csp_weights_write_lora(csp_backend *be, const csp_params *params, const char *dir,
                                   const char *base)
 {
-    rows_to_write w = { NULL, NULL, 0 };
+    writer w = { .be = be, .params = params, .dtype = CSP_F32 };
+    const csp_safetensors_source source = { read_row, &w };
     char *path = NULL, *config_path = NULL, *text = NULL;
     csp_status status;
 
@@ -124,8 +139,8 @@ csp_status csp_weights_write_lora(csp_backend *be, const csp_params *params, con
     CSP_TRY_GOTO(csp_file_join(dir, "adapter_model.safetensors", &path));
     CSP_TRY_GOTO(csp_file_join(dir, "adapter_config.json", &config_path));
     CSP_TRY_GOTO(csp_lora_config_text(&params->lora, base, &text));
-    CSP_TRY_GOTO(gather(be, params, true, false, CSP_F32, &w));
-    CSP_TRY_GOTO(csp_safetensors_write(path, w.entries, w.count));
+    CSP_TRY_GOTO(list_rows(&w, true));
+    CSP_TRY_GOTO(csp_safetensors_write(path, w.entries, w.count, &source));
     CSP_TRY_GOTO(csp_file_write(config_path, text, (int64_t)strlen(text)));
 fail:
     clear(&w);
