@@ -6,11 +6,11 @@
 
 #include "core/memory.h"
 #include "core/rng.h"
-#include "data/corpus.h"
+#include "data/text_store.h"
 #include "eval/metrics.h"
 #include "eval/search.h"
 
-/* A text that waits to be encoded at every evaluation. */
+/* A query that waits to be encoded at every evaluation. */
 typedef struct held_text {
     char *id;
     char *text;
@@ -25,7 +25,9 @@ typedef struct held_texts {
 struct csp_dev {
     csp_trec *qrels; /* of the queries that are evaluated only */
     held_texts queries;
-    held_texts documents;
+    csp_text_store *store; /* the corpus: ids and places, not texts   */
+    int64_t *document;     /* [documents] the pool: ordinals, ascending */
+    int64_t documents;
     int64_t depth;
     int64_t top_k_terms; /* -1: as the contract says */
     int threads;
@@ -73,7 +75,8 @@ void csp_dev_close(csp_dev *dev)
     if (dev != NULL) {
         csp_trec_free(dev->qrels);
         let_go(&dev->queries);
-        let_go(&dev->documents);
+        csp_text_store_close(dev->store);
+        free(dev->document);
         free(dev);
     }
 }
@@ -122,82 +125,53 @@ static void keep_judgements(csp_dev *dev)
     dev->qrels->count = kept;
 }
 
-static int by_name(const void *a, const void *b)
+/* A byte for each document of the corpus, 1 where it is judged. Returns how many judgements. */
+static int64_t mark_judged(const csp_dev *dev, uint8_t *judged)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* Sorted ids of all judged documents. Owner: the caller frees *out; ids belong to qrels. */
-static csp_status judged_documents(const csp_dev *dev, const char ***out, int64_t *count)
-{
-    int64_t n = 0, at = 0;
+    int64_t judgements = 0;
 
     for (int64_t i = 0; i < dev->qrels->count; i++) {
-        n += dev->qrels->queries[i].count;
-    }
-    CSP_TRY(csp_alloc("dev evaluation", n, sizeof(**out), out));
-    for (int64_t i = 0; i < dev->qrels->count; i++) {
-        for (int64_t j = 0; j < dev->qrels->queries[i].count; j++) {
-            (*out)[at++] = dev->qrels->queries[i].rows[j].doc_id;
+        const csp_trec_query *query = &dev->qrels->queries[i];
+
+        for (int64_t j = 0; j < query->count; j++) {
+            const int64_t document = csp_text_store_find(dev->store, query->rows[j].doc_id);
+
+            if (document >= 0) {
+                judged[document] = 1;
+            }
         }
+        judgements += query->count;
     }
-    qsort(*out, (size_t)n, sizeof(**out), by_name);
-    *count = n;
-    return CSP_OK;
-}
-
-/* Number of documents of the corpus. */
-static csp_status count_documents(const char *path, int64_t *count)
-{
-    const csp_texts_options options = { .side = CSP_SIDE_PASSAGE, .without_ids = true };
-    csp_texts *texts = NULL;
-    csp_text_row row;
-    csp_status status;
-
-    CSP_TRY(csp_texts_open(path, &options, &texts));
-    do {
-        CSP_TRY_GOTO(csp_texts_next(texts, &row));
-    } while (row.text != NULL);
-    *count = csp_texts_count(texts);
-
-fail:
-    csp_texts_close(texts);
-    return status;
+    return judgements;
 }
 
 /*
- * Holds the pool: judged documents, and every one whose place in a fixed shuffle is early enough.
+ * Chooses the pool: judged documents, and every one whose place in a fixed shuffle is early enough.
+ * Their texts are read again at every evaluation, so that memory holds none of them.
  */
-static csp_status hold_documents(csp_dev *dev, const csp_config *config)
+static csp_status choose_documents(csp_dev *dev, const csp_config *config)
 {
     const csp_texts_options options = { .side = CSP_SIDE_PASSAGE,
                                         .separator = config->model.title_separator };
     const csp_rng shuffle = { (uint64_t)config->run.seed, CSP_DRAW_SHUFFLE, 1, 0 };
-    const char **judged = NULL;
-    int64_t judged_count = 0, total, sample, index = 0;
-    csp_texts *texts = NULL;
-    csp_text_row row;
+    uint8_t *judged = NULL;
+    int64_t total, sample;
     csp_status status;
 
-    CSP_TRY(count_documents(config->data.corpus, &total));
-    CSP_TRY_GOTO(judged_documents(dev, &judged, &judged_count));
-    sample = config->eval.pool == 0 ? total : config->eval.pool - judged_count;
-    CSP_TRY_GOTO(csp_texts_open(config->data.corpus, &options, &texts));
-    for (;; index++) {
-        CSP_TRY_GOTO(csp_texts_next(texts, &row));
-        if (row.text == NULL) {
-            break;
-        }
-        if (sample >= total ||
-            (int64_t)csp_rng_permute(shuffle, (uint64_t)index, (uint64_t)total) < sample ||
-            (judged_count > 0 &&
-             bsearch(&row.id, judged, (size_t)judged_count, sizeof(*judged), by_name) != NULL)) {
-            CSP_TRY_GOTO(hold(&dev->documents, &row));
+    CSP_TRY(csp_text_store_open(config->data.corpus, &options, &dev->store));
+    total = csp_text_store_count(dev->store);
+    CSP_TRY_GOTO(csp_alloc_zero("dev evaluation", total, 1, &judged));
+    CSP_TRY_GOTO(csp_alloc("dev evaluation", total, sizeof(*dev->document), &dev->document));
+    sample = mark_judged(dev, judged);
+    sample = config->eval.pool == 0 ? total : config->eval.pool - sample;
+    for (int64_t i = 0; i < total; i++) {
+        if (sample >= total || judged[i] != 0 ||
+            (int64_t)csp_rng_permute(shuffle, (uint64_t)i, (uint64_t)total) < sample) {
+            dev->document[dev->documents++] = i;
         }
     }
 
 fail:
-    csp_texts_close(texts);
     free(judged);
     return status;
 }
@@ -222,7 +196,7 @@ csp_status csp_dev_open(const csp_config *config, csp_dev **out)
     CSP_TRY_GOTO(csp_qrels_read(data->dev_qrels, &dev->qrels));
     CSP_TRY_GOTO(hold_queries(dev, queries, config->eval.queries));
     keep_judgements(dev);
-    CSP_TRY_GOTO(hold_documents(dev, config));
+    CSP_TRY_GOTO(choose_documents(dev, config));
     *out = dev;
     return CSP_OK;
 
@@ -238,16 +212,29 @@ int64_t csp_dev_queries(const csp_dev *dev)
 
 int64_t csp_dev_documents(const csp_dev *dev)
 {
-    return dev->documents.count;
+    return dev->documents;
 }
 
-static csp_status encode_all(csp_encoder *encoder, csp_side side, const held_texts *texts,
-                             csp_vectors_build *build)
+static csp_status encode_queries(csp_encoder *encoder, const csp_dev *dev, csp_vectors_build *build)
 {
-    csp_encoder_target(encoder, side, csp_vectors_build_row, build);
+    const held_texts *texts = &dev->queries;
+
+    csp_encoder_target(encoder, CSP_SIDE_QUERY, csp_vectors_build_row, build);
     for (int64_t i = 0; i < texts->count; i++) {
         CSP_TRY(
             csp_encoder_add(encoder, texts->list[i].id, texts->list[i].text, texts->list[i].bytes));
+    }
+    return csp_encoder_flush(encoder);
+}
+
+static csp_status encode_pool(csp_encoder *encoder, const csp_dev *dev, csp_vectors_build *build)
+{
+    csp_encoder_target(encoder, CSP_SIDE_PASSAGE, csp_vectors_build_row, build);
+    for (int64_t i = 0; i < dev->documents; i++) {
+        csp_text_row row;
+
+        CSP_TRY(csp_text_store_read(dev->store, dev->document[i], &row));
+        CSP_TRY(csp_encoder_add(encoder, row.id, row.text, row.bytes));
     }
     return csp_encoder_flush(encoder);
 }
@@ -257,11 +244,12 @@ static double mean_terms(const csp_vectors *v)
     return v->rows > 0 ? (double)v->row_ptr[v->rows] / (double)v->rows : 0.0;
 }
 
-/* Searches and measures what was encoded. */
+/* Searches and measures what was encoded. The documents' vectors go once they are indexed. */
 static csp_status judge(const csp_dev *dev, const csp_vectors *queries,
-                        const csp_vectors *documents, double values[CSP_DEV_VALUES])
+                        csp_vectors_build *documents, double values[CSP_DEV_VALUES])
 {
-    const csp_vectors *parts[] = { documents };
+    const csp_vectors *parts[] = { &documents->v };
+    const double active_d = mean_terms(&documents->v);
     const csp_search_options options = { .depth = dev->depth, .threads = dev->threads };
     csp_index *index = NULL;
     csp_hits *hits = NULL;
@@ -272,6 +260,7 @@ static csp_status judge(const csp_dev *dev, const csp_vectors *queries,
     csp_status status;
 
     CSP_TRY_GOTO(csp_index_build(parts, 1, dev->threads, &index));
+    csp_vectors_build_clear(documents);
     CSP_TRY_GOTO(csp_index_search(index, queries, &options, &hits));
     CSP_TRY_GOTO(csp_ranking_from_hits(hits, index, queries->ids, &ranking));
     CSP_TRY_GOTO(csp_measures_parse("nDCG@10 RR@10 R@100 AP", &measures, &count));
@@ -280,7 +269,7 @@ static csp_status judge(const csp_dev *dev, const csp_vectors *queries,
         values[i] = metrics->mean[i];
     }
     values[4] = mean_terms(queries);
-    values[5] = mean_terms(documents);
+    values[5] = active_d;
 
 fail:
     csp_metrics_free(metrics);
@@ -302,13 +291,13 @@ csp_status csp_dev_run(csp_dev *dev, csp_backend *be, const csp_model *model,
 
     queries.v.vocab = documents.v.vocab = model->params->config.V;
     CSP_TRY_GOTO(csp_encoder_create(be, model, contract, tokenizer, &options, &encoder));
-    CSP_TRY_GOTO(encode_all(encoder, CSP_SIDE_QUERY, &dev->queries, &queries));
+    CSP_TRY_GOTO(encode_queries(encoder, dev, &queries));
     csp_encoder_destroy(encoder);
     encoder = NULL;
     options.top_k = dev->top_k_terms;
     CSP_TRY_GOTO(csp_encoder_create(be, model, contract, tokenizer, &options, &encoder));
-    CSP_TRY_GOTO(encode_all(encoder, CSP_SIDE_PASSAGE, &dev->documents, &documents));
-    status = judge(dev, &queries.v, &documents.v, values);
+    CSP_TRY_GOTO(encode_pool(encoder, dev, &documents));
+    status = judge(dev, &queries.v, &documents, values);
 
 fail:
     csp_encoder_destroy(encoder);

@@ -17,9 +17,10 @@ extern const char *const csp_dev_names[CSP_DEV_VALUES];
 typedef struct csp_dev csp_dev;
 
 /*
- * Reads dev queries, judgements and the pool's texts into memory: all judged documents, and a
- * fixed sample of the corpus up to eval.pool (0 = the whole corpus). *out is NULL where the config
- * names no data.dev_qrels.
+ * Reads dev queries and judgements into memory and chooses the pool: all judged documents, and a
+ * fixed sample of the corpus up to eval.pool (0 = the whole corpus). Of the corpus memory holds ids
+ * and places; texts are read again at every evaluation (a gzip file's are kept). *out is NULL where
+ * the config names no data.dev_qrels.
  *
  * Errors: CSP_ERR_DATA (no dev query has a judged document in the corpus), and those of the
  * readers.
@@ -31,7 +32,7 @@ void csp_dev_close(csp_dev *dev);
 int64_t csp_dev_queries(const csp_dev *dev);
 int64_t csp_dev_documents(const csp_dev *dev);
 
-/* Values in the order of csp_dev_names. */
+/* Values in the order of csp_dev_names. Errors: also CSP_ERR_DATA if the corpus changed since. */
 CSP_CHECKED csp_status csp_dev_run(csp_dev *dev, csp_backend *be, const csp_model *model,
                                    const csp_contract *contract, const csp_tokenizer *tokenizer,
                                    double values[CSP_DEV_VALUES]);
