@@ -1,7 +1,7 @@
 /*
  * backend.h - the CUDA backend's only door. src/host never includes it: the program opens
- * libcsplade_cuda.so and looks csp_cuda_open up by name; tests link the emulated backend and declare
- * the same function.
+ * libcsplade_cuda.so and looks its csp_plugin up by name (ops/plugin.h); tests link the backend
+ * with the emulator and call csp_cuda_open.
  */
 #pragma once
 

@@ -1,7 +1,7 @@
 /*
  * device.cu - the state of a CUDA backend: opening a device, its memory, uploads, waiting.
  *
- * Blocks only grow, each growth a quarter beyond what was asked, so that batches that grow slowly do
+ * Blocks only grow, each time a quarter beyond what was asked, so that batches that grow slowly do
  * not allocate each time; after the first steps nothing is allocated.
  */
 #include <string.h>
@@ -11,8 +11,6 @@
 #include "device.h"
 #include "launch.cuh"
 
-/* The oldest architecture the plugin has code for: asynchronous copies, bf16 and tf32 products. */
-#define OLDEST_CAPABILITY 8
 /* What NVIDIA recommends for Hopper; a fixed workspace also makes cuBLAS repeat its bits. */
 #define BLAS_WORKSPACE_BYTES ((size_t)32 << 20)
 #define STAGING_HALF ((size_t)4 << 20)
@@ -68,10 +66,10 @@ static csp_status check_device(cuda_state *state)
     }
     CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, state->device));
     CUDA_TRY(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, state->device));
-    if (major < OLDEST_CAPABILITY) {
+    if (major < CUDA_OLDEST_CAPABILITY) {
         return CSP_FAIL(CSP_ERR_DEVICE,
                         "%s: its compute capability is %d.%d, at least %d.0 (Ampere) is needed",
-                        state->name, major, minor, OLDEST_CAPABILITY);
+                        state->name, major, minor, CUDA_OLDEST_CAPABILITY);
     }
     CUDA_TRY(
         cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, state->device));
@@ -186,7 +184,7 @@ void cuda_device_close(cuda_state *state)
     }
 }
 
-/* What a wait returned, as a status that names the last op: kernels fault long after their launch. */
+/* What a wait returned, as a status that names the last op: kernels fault after their launch. */
 static csp_status waited(csp_backend *be, cudaError_t error)
 {
     const cuda_state *state = cuda_state_of(be);

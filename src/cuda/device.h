@@ -13,6 +13,9 @@
 #include "backend.h"
 #include "ops/table.h"
 
+/* The oldest major compute capability with what kernels use: asynchronous copies, bf16, tf32. */
+#define CUDA_OLDEST_CAPABILITY 8
+
 /* A block that only ever grows. */
 typedef struct cuda_block {
     void *at;
@@ -57,8 +60,8 @@ static inline cudaStream_t cuda_stream(csp_backend *be, const char *op)
 
 /*
  * Scratch memory of at least bytes, contents undefined, aligned to 256; valid until the next call,
- * which may move it: an op takes what it needs once and cuts it itself. Growing waits for the device,
- * so it happens in the first steps only. cuda_host is the same in page-locked host memory.
+ * which may move it: an op takes what it needs once and cuts it itself. Growing waits for the
+ * device; it happens in the first steps only. cuda_host is the same in page-locked host memory.
  *
  * Errors: CSP_ERR_MEMORY with needed and free bytes.
  */
@@ -72,8 +75,8 @@ CSP_CHECKED csp_status cuda_wait(csp_backend *be);
 CSP_CHECKED csp_status cuda_fetch(csp_backend *be, const void *device, size_t bytes, void **out);
 
 /*
- * C (M,N) = alpha op(A) op(B) + beta C in float32, row-major; op is the transpose where trans_ is set;
- * ld_ is the distance of rows in elements. With beta 0 C is not read. By cuBLAS on the stream.
+ * C (M,N) = alpha op(A) op(B) + beta C in float32, row-major; op is the transpose where trans_ is
+ * set; ld_ is the distance of rows in elements. With beta 0 C is not read. By cuBLAS on the stream.
  *
  * Errors: CSP_ERR_DEVICE.
  */
@@ -81,7 +84,7 @@ CSP_CHECKED csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, in
                                  int64_t K, float alpha, const float *a, int64_t lda,
                                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
-/* How many devices there are, at least 1. Errors: CSP_ERR_DEVICE: no driver, an old one, no device. */
+/* How many devices there are, at least 1. CSP_ERR_DEVICE: no driver, an old one, no device. */
 CSP_CHECKED csp_status cuda_device_count(const char *what, int *out);
 
 /* Creates and frees what cuda_state holds but its table; close accepts a half-opened state. */

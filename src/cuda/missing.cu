@@ -10,19 +10,6 @@ static csp_status missing(const char *op)
     return CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s: not yet on CUDA devices", op);
 }
 
-MISSING csp_status cuda_linear_fwd(csp_backend *, const csp_linear *, const csp_tensor *,
-                                   csp_tensor *, csp_tensor *)
-{
-    return missing("linear_fwd");
-}
-
-MISSING csp_status cuda_linear_bwd(csp_backend *, const csp_linear *, const csp_tensor *,
-                                   const csp_tensor *, const csp_tensor *, const csp_linear_grad *,
-                                   bool, csp_tensor *)
-{
-    return missing("linear_bwd");
-}
-
 MISSING csp_status cuda_norm_fwd(csp_backend *, const csp_tensor *, const csp_tensor *,
                                  const csp_tensor *, float, csp_tensor *, csp_tensor *,
                                  csp_tensor *)
@@ -59,18 +46,6 @@ MISSING csp_status cuda_swiglu_bwd(csp_backend *, const csp_tensor *, const csp_
                                    const csp_tensor *, csp_tensor *, csp_tensor *)
 {
     return missing("swiglu_bwd");
-}
-
-MISSING csp_status cuda_embed_fwd(csp_backend *, const csp_tensor *, const csp_tensor *,
-                                  csp_tensor *)
-{
-    return missing("embed_fwd");
-}
-
-MISSING csp_status cuda_embed_bwd(csp_backend *, const csp_tensor *, const csp_tensor *,
-                                  csp_tensor *)
-{
-    return missing("embed_bwd");
 }
 
 MISSING csp_status cuda_sparse_pool_fwd(csp_backend *, const csp_head *, const csp_tensor *,

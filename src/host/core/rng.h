@@ -108,15 +108,15 @@ static inline CSP_HD float csp_rng_normal(csp_rng rng, uint64_t index)
  */
 static inline CSP_HD uint64_t csp_rng_permute(csp_rng rng, uint64_t index, uint64_t n)
 {
-    uint32_t half = 1;
+    uint32_t width = 1;
     uint64_t x = index;
 
-    while (half < 32 && ((uint64_t)1 << (2 * half)) < n) {
-        half++;
+    while (width < 32 && ((uint64_t)1 << (2 * width)) < n) {
+        width++;
     }
     do {
-        const uint64_t mask = ((uint64_t)1 << half) - 1;
-        uint64_t left = x >> half, right = x & mask;
+        const uint64_t mask = ((uint64_t)1 << width) - 1;
+        uint64_t left = x >> width, right = x & mask;
 
         for (uint32_t round = 0; round < 4; round++) {
             uint32_t w[4];
@@ -127,7 +127,7 @@ static inline CSP_HD uint64_t csp_rng_permute(csp_rng rng, uint64_t index, uint6
             left = right;
             right = next;
         }
-        x = (left << half) | right;
+        x = (left << width) | right;
     } while (x >= n);
     return x;
 }
