@@ -1,14 +1,14 @@
 /*
  * norm.cu - CUDA side of ops/norm.h.
  *
- * Bound by memory: forward reads x and delta and writes sum and y, backward reads x, dy and dsum and
- * writes dx, each once. A row is worked on by a warp or, if it is wide, by a block, whose threads keep
- * up to HELD pieces of it in registers between the reduction and the second use; only what is wider
- * than that is read again. Neighbouring threads own neighbouring pieces of 16 bytes where addresses
- * and D allow, else single elements.
+ * Bound by memory: forward reads x and delta and writes sum and y, backward reads x, dy and dsum
+ * and writes dx, each once. A row is worked on by a warp or, if it is wide, by a block, whose
+ * threads keep up to HELD pieces of it in registers between the reduction and the second use; only
+ * what is wider than that is read again. Neighbouring threads own neighbouring pieces of 16 bytes
+ * where addresses and D allow, else single elements.
  *
- * dg in two stages: a part (a warp or a block) adds the rows part, part + parts, ... in registers, the
- * same columns by the same threads; a second kernel adds the parts in a fixed order.
+ * dg in two stages: a part (a warp or a block) adds the rows part, part + parts, ... in registers,
+ * the same columns by the same threads; a second kernel adds the parts in a fixed order.
  * Scratch: parts * D floats, as many parts as the device has room for, at most N.
  */
 #include "device.h"

@@ -16,7 +16,9 @@
 #include "support/rig.h"
 
 /* Edges on purpose: one row, empty texts, the narrowest head, groups of 1 and more, one less and
- * one more than a block of queries (32), the shapes of Qwen3 (head wider than D/H). */
+ * one more than a block of queries (32), the shapes of Qwen3 (head wider than D/H). From FIRST_LONG
+ * on texts are longer than CUDA devices hold at once, for each of the widths (32, 64, 128, 256)
+ * that heads are rounded up to there. */
 static const struct {
     int64_t H, G, E, B;
     int64_t length[5];
@@ -30,9 +32,13 @@ static const struct {
     { 6, 1, 18, 2, { 40, 7 }, false },
     { 4, 2, 128, 3, { 50, 16, 96 }, true },
     { 8, 2, 64, 1, { 100 }, false },
+    { 2, 2, 160, 2, { 20, 32 }, true },
     { 2, 1, 8, 1, { 301 }, true },
+    { 2, 1, 64, 2, { 258, 1 }, true },
+    { 4, 2, 72, 2, { 40, 150 }, true },
+    { 2, 1, 130, 2, { 40, 33 }, false },
 };
-enum { CASES = sizeof(cases) / sizeof(cases[0]) };
+enum { CASES = sizeof(cases) / sizeof(cases[0]), FIRST_LONG = 9 };
 
 typedef struct setup {
     csp_attention a;
@@ -178,28 +184,51 @@ static void backward_matches_the_reference(void **state)
     }
 }
 
-static void gradients_may_overwrite_q_k_and_v(void **state)
+static void check_overwritten(rig *r, setup *s)
 {
-    rig *r = *state;
+    grads g = make_grads(r, s);
 
-    rig_begin(r, 70);
-    setup s = make_case(r, 2);
-    grads g = make_grads(r, &s);
-
-    g.g.q = g.g.dq = rig_copy(r, &s.q);
-    g.g.k = g.g.dk = rig_copy(r, &s.k);
-    g.g.v = g.g.dv = rig_copy(r, &s.v);
-    assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
-    check_grads(r, &s, &g);
+    g.g.q = g.g.dq = rig_copy(r, &s->q);
+    g.g.k = g.g.dk = rig_copy(r, &s->k);
+    g.g.v = g.g.dv = rig_copy(r, &s->v);
+    assert_int_equal(csp_attention_bwd(r->be, &s->a, &g.g), CSP_OK);
+    check_grads(r, s, &g);
     rig_check_guards(r);
 }
 
-static void the_same_call_gives_the_same_bits(void **state)
+static void gradients_may_overwrite_q_k_and_v(void **state)
 {
     rig *r = *state;
+    const int64_t some[] = { 2, FIRST_LONG, FIRST_LONG + 2 };
 
-    rig_begin(r, 71);
-    setup s = make_case(r, 4);
+    for (int i = 0; i < 3; i++) {
+        rig_begin(r, (uint64_t)(70 + i));
+        setup s = make_case(r, some[i]);
+
+        check_overwritten(r, &s);
+    }
+}
+
+/* So many rows that CUDA devices take one text at a time: dk and dv of a text wait in scratch. */
+static void gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_of_rows(void **state)
+{
+    rig *r = *state;
+    const csp_rope rope = { .theta = 10000.0 };
+    const int64_t length[] = { 33, 0, 50 };
+
+    rig_begin(r, 76);
+    setup s = make(r, 2, 2, 256, 3, length, true, 1.0);
+    s.a.longest = 8200;
+    s.a.cos = rig_output(r, CSP_F32, 2, (int64_t[]) { 8200, 128 });
+    s.a.sin = rig_output(r, CSP_F32, 2, (int64_t[]) { 8200, 128 });
+    assert_int_equal(csp_rope_table(r->be, &rope, &s.a.cos, &s.a.sin), CSP_OK);
+    check_overwritten(r, &s);
+}
+
+static void check_same_bits(rig *r, int64_t which)
+{
+    rig_begin(r, 80 + (uint64_t)which);
+    setup s = make_case(r, which);
     grads a = make_grads(r, &s), b = a;
 
     b.g.dq = output(r, &s, s.a.H, s.a.E);
@@ -214,6 +243,12 @@ static void the_same_call_gives_the_same_bits(void **state)
     rig_check_same(r, &a.g.dq, &b.g.dq);
     rig_check_same(r, &a.g.dk, &b.g.dk);
     rig_check_same(r, &a.g.dv, &b.g.dv);
+}
+
+static void the_same_call_gives_the_same_bits(void **state)
+{
+    check_same_bits(*state, 4);
+    check_same_bits(*state, FIRST_LONG);
 }
 
 static void a_text_does_not_see_its_neighbours(void **state)
@@ -286,6 +321,23 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     rig_check_untouched(r, &g.g.dv);
 }
 
+static void cuda_devices_name_the_widest_head(void **state)
+{
+    rig *r = *state;
+    const int64_t length[] = { 3 };
+
+    if (strncmp(r->be->name, "cuda", 4) != 0) {
+        skip();
+    }
+    rig_begin(r, 77);
+    setup s = make(r, 1, 1, 258, 1, length, true, 1.0);
+    csp_tensor o = output(r, &s, 1, 258), lse = output(r, &s, 1, 1);
+    assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &lse),
+                     CSP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(csp_error_text(), "heads of width 258: CUDA devices take up to 256"));
+    rig_check_untouched(r, &o);
+}
+
 /* loss = sum of o ⊙ w of the reference, as a function of q, k or v. */
 typedef struct loss_context {
     const ref_attention *a;
@@ -349,6 +401,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(forward_matches_the_reference),
         cmocka_unit_test(backward_matches_the_reference),
         cmocka_unit_test(gradients_may_overwrite_q_k_and_v),
+        cmocka_unit_test(
+            gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_of_rows),
+        cmocka_unit_test(cuda_devices_name_the_widest_head),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
         cmocka_unit_test(a_text_does_not_see_its_neighbours),
         cmocka_unit_test(a_text_of_thousands_of_rows_works),

@@ -16,8 +16,8 @@ typedef struct csp_attention {
     csp_tensor sin;       /* (P,E/2) f32                                                       */
     int64_t H;            /* query heads, a multiple of G                                      */
     int64_t G;            /* key-value heads                                                   */
-    int64_t E;            /* head width, even                                                  */
-    int64_t longest;      /* rows of the longest text of this batch                            */
+    int64_t E;            /* head width, even; on CUDA devices up to 256                       */
+    int64_t longest;      /* rows of the longest text of this batch, or more                   */
     bool causal;          /* key position <= query position; false: all positions of the text  */
 } csp_attention;
 
