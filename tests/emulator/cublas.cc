@@ -64,6 +64,14 @@ cublasStatus_t cublasDestroy(cublasHandle_t handle)
     return CUBLAS_STATUS_SUCCESS;
 }
 
+cublasStatus_t cublasGetProperty(libraryPropertyType which, int *value)
+{
+    *value = which == MAJOR_VERSION   ? CUBLAS_VER_MAJOR
+             : which == MINOR_VERSION ? CUBLAS_VER_MINOR
+                                      : CUBLAS_VER_PATCH;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasGetVersion(cublasHandle_t, int *version)
 {
     *version = CUBLAS_VERSION;

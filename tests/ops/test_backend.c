@@ -9,7 +9,6 @@
 #include <cmocka.h>
 
 #include "core/fault.h"
-#include "cpu/backend.h"
 #include "ops/attention.h"
 #include "ops/embed.h"
 #include "ops/linear.h"
@@ -56,16 +55,64 @@ static void names_choose_a_backend_or_are_refused(void **state)
     csp_backend_destroy(NULL);
 }
 
+static void devices_are_numbered_from_0(void **state)
+{
+    rig *r = *state;
+    csp_backend *be = NULL;
+
+    if (strcmp(r->be->name, "cpu") == 0) {
+        skip();
+    }
+    assert_string_equal(r->be->name, "cuda:0");
+    assert_int_equal(csp_backend_create("cuda:", 1, &be), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_backend_create("cuda:0x", 1, &be), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_backend_create("cuda:-1", 1, &be), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_backend_create("cuda:99999", 1, &be), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_backend_create("cuda:9999", 1, &be), CSP_ERR_DEVICE);
+    assert_non_null(strstr(csp_error_text(), "cuda:9999: no such device"));
+    assert_null(be);
+}
+
+static int waits;
+
+static csp_status count_wait(csp_backend *be)
+{
+    (void)be;
+    waits++;
+    return CSP_OK;
+}
+
+static void every_op_waits_where_that_is_asked_for(void **state)
+{
+    rig *r = *state;
+    csp_ops ops = *r->be->ops;
+    csp_backend be = *r->be;
+
+    rig_begin(r, 3);
+    csp_tensor table = rig_normal(r, CSP_F32, 2, (int64_t[]) { 3, 4 });
+    csp_tensor token = rig_indices(r, 3, 5), x = rig_output(r, CSP_F32, 2, (int64_t[]) { 5, 4 });
+
+    ops.sync = count_wait;
+    be.ops = &ops;
+    waits = 0;
+    assert_int_equal(csp_embed_fwd(&be, &table, &token, &x), CSP_OK);
+    assert_int_equal(waits, 0);
+    be.sync_every_op = true;
+    assert_int_equal(csp_embed_fwd(&be, &table, &token, &x), CSP_OK);
+    assert_int_equal(waits, 1);
+    rig_check_guards(r);
+}
+
 static void opening_fails_cleanly_without_memory(void **state)
 {
+    rig *r = *state;
     csp_backend *be = NULL;
     csp_status status = CSP_ERR_MEMORY;
     long n;
 
-    (void)state;
     for (n = 1; status != CSP_OK; n++) {
         csp_fault_arm(n);
-        status = csp_backend_create("cpu", 2, &be);
+        status = csp_backend_create(r->be->name, 2, &be);
         csp_fault_arm(0);
         assert_true(status == CSP_OK || (status == CSP_ERR_MEMORY && be == NULL));
         assert_true(n < 10);
@@ -227,7 +274,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_entry_of_the_table_is_null),
         cmocka_unit_test(names_choose_a_backend_or_are_refused),
+        cmocka_unit_test(devices_are_numbered_from_0),
         cmocka_unit_test(opening_fails_cleanly_without_memory),
+        cmocka_unit_test(every_op_waits_where_that_is_asked_for),
         cmocka_unit_test(memory_is_lent_copied_and_cleared),
         cmocka_unit_test(a_second_step_allocates_nothing),
         cmocka_unit_test(a_step_without_memory_fails_with_words),

@@ -20,6 +20,7 @@
 #include <zlib.h>
 
 #include "cli/commands.h"
+#include "cli/cuda_plugin.h"
 #include "core/machine.h"
 #include "io/file.h"
 #include "ops/backend.h"
@@ -123,6 +124,33 @@ static void print_libraries(void)
     printf("xxhash     %u\n", XXH_versionNumber());
 }
 
+/* What the CUDA plugin says: one line of itself, then one for each device, or why there is none. */
+static void print_cuda(void)
+{
+    const csp_plugin *plugin;
+    const char *path;
+    char text[8192];
+    csp_status status;
+
+    if (csp_cuda_plugin_get(&plugin, &path) != CSP_OK) {
+        printf("backend    cuda: %s\n", csp_error_text());
+        return;
+    }
+    status = plugin->describe(text, sizeof(text));
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+        const int length = (int)strcspn(line, "\n");
+
+        if (line == text) {
+            printf("backend    cuda: %.*s, %s\n", length, line, path);
+        } else {
+            printf("device     %.*s\n", length, line);
+        }
+    }
+    if (status != CSP_OK) {
+        printf("backend    %s\n", csp_error_text());
+    }
+}
+
 static void print_backends(void)
 {
     csp_backend *be = NULL;
@@ -133,7 +161,11 @@ static void print_backends(void)
     } else {
         printf("backend    cpu: %s\n", csp_error_text());
     }
-    printf("backend    cuda: not built into this program\n");
+    print_cuda();
+    if (csp_backend_create("auto", 0, &be) == CSP_OK) {
+        printf("auto       takes %s\n", be->name);
+        csp_backend_destroy(be);
+    }
     printf("ranks      one process only: MPI is not built into this program\n");
 }
 

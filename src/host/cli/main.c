@@ -2,7 +2,7 @@
  * main.c - the program: one table of subcommands, --help, --version, exit codes.
  *
  * Results go to stdout, everything else to stderr. The environment is read here and nowhere else
- * (TERM and NO_COLOR, which change how stderr looks and nothing of the results).
+ * (TERM and NO_COLOR, which change how stderr looks, CSPLADE_CUDA_PLUGIN, the CUDA backend's file).
  */
 #include <errno.h>
 #include <signal.h>
@@ -12,6 +12,7 @@
 
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/cuda_plugin.h"
 #include "cli/exit_code.h"
 #include "config/suggest.h"
 #include "core/log.h"
@@ -173,6 +174,7 @@ int main(int argc, char **argv)
     /* A file beyond the size limit is then an error of write(), which is reported, not a death. */
     signal(SIGXFSZ, SIG_IGN);
     csp_backend_register("cpu", csp_cpu_open);
+    csp_cuda_plugin_register(getenv("CSPLADE_CUDA_PLUGIN"));
     status = dispatch(argc > 0 ? argc - 1 : 0, argv + 1);
 
     /* A result that did not reach its file must not look like success. */

@@ -23,7 +23,7 @@
     },                                                                                             \
         { .name = "device",                                                                        \
           .kind = CSP_OPTION_TEXT,                                                                 \
-          .value = "auto|cpu",                                                                     \
+          .value = "auto|cpu|cuda|cuda:N",                                                         \
           .standard = "auto",                                                                      \
           .help = "what computes" },                                                               \
         { .name = "threads",                                                                       \

@@ -52,7 +52,7 @@ csp_status csp_attention_fwd(csp_backend *be, const csp_attention *a, const csp_
 {
     CSP_TRY(check_heads(a));
     CSP_TRY(check_qkvo(a, q, k, v, o, lse));
-    return q->dim[0] > 0 ? be->ops->attention_fwd(be, a, q, k, v, o, lse) : CSP_OK;
+    return q->dim[0] > 0 ? csp_op_done(be, be->ops->attention_fwd(be, a, q, k, v, o, lse)) : CSP_OK;
 }
 
 csp_status csp_attention_bwd(csp_backend *be, const csp_attention *a, csp_attention_grad *g)
@@ -63,5 +63,5 @@ csp_status csp_attention_bwd(csp_backend *be, const csp_attention *a, csp_attent
     CSP_TRY(csp_check_tensor("attention", "dq", &g->dq, CSP_F32, 2, g->q.dim));
     CSP_TRY(csp_check_tensor("attention", "dk", &g->dk, CSP_F32, 2, g->k.dim));
     CSP_TRY(csp_check_tensor("attention", "dv", &g->dv, CSP_F32, 2, g->v.dim));
-    return g->q.dim[0] > 0 ? be->ops->attention_bwd(be, a, g) : CSP_OK;
+    return g->q.dim[0] > 0 ? csp_op_done(be, be->ops->attention_bwd(be, a, g)) : CSP_OK;
 }

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "core/log.h"
 #include "ops/check.h"
 
 enum { MAX_BACKENDS = 8 };
@@ -45,8 +46,12 @@ static csp_status open_best(int threads, csp_backend **out)
     for (int i = registered_count - 1; i >= 0; i--) {
         const csp_status status = registered[i].open(registered[i].prefix, threads, out);
 
-        if (status != CSP_ERR_DEVICE) {
+        if (status != CSP_ERR_DEVICE && status != CSP_ERR_UNSUPPORTED) {
             return status;
+        }
+        if (status == CSP_ERR_DEVICE) {
+            csp_log(CSP_LOG_INFO, "device", "%s is not used: %s", registered[i].prefix,
+                    csp_error_text());
         }
     }
     return CSP_FAIL(CSP_ERR_DEVICE, "device auto: no backend of this program can be opened");
@@ -67,7 +72,8 @@ csp_status csp_backend_create(const char *name, int threads, csp_backend **out)
         }
     }
     if (is_for(name, "cuda")) {
-        return CSP_FAIL(CSP_ERR_DEVICE, "device %s: this program was built without CUDA", name);
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED, "device %s: this program was built without CUDA",
+                        name);
     }
     return CSP_FAIL(CSP_ERR_ARGUMENT, "device %s: no such device (cpu, cuda, cuda:<n> or auto)",
                     name);

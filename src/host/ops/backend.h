@@ -17,18 +17,20 @@ typedef struct csp_ops csp_ops;
 
 typedef struct csp_backend {
     const csp_ops *ops;
-    void *state;      /* private to the backend, its scratch memory among it             */
-    const char *name; /* "cpu", "cuda:0"                                                 */
-    int threads;      /* of a CPU backend; part of what a resumed run must keep the same */
+    void *state;        /* private to the backend, its scratch memory among it             */
+    const char *name;   /* "cpu", "cuda:0"                                                 */
+    int threads;        /* of a CPU backend; part of what a resumed run must keep the same */
+    bool sync_every_op; /* every op waits until it is done: the first bad one is named        */
 } csp_backend;
 
 /*
- * Opens a backend by name: "cpu"; "auto" is the last registered that opens, so the best is
- * registered last.
+ * Opens a backend by name: "cpu", "cuda", "cuda:1"; "auto" is the last registered that opens, so
+ * the best is registered last.
  *
  *   threads   in   0 = one for each core this process may run on
  *
- * Errors: CSP_ERR_DEVICE (the device is not there, in words), CSP_ERR_ARGUMENT (unknown name).
+ * Errors: CSP_ERR_DEVICE (the device is not there, in words), CSP_ERR_UNSUPPORTED (this program
+ *         has no such backend), CSP_ERR_ARGUMENT (unknown name).
  */
 CSP_CHECKED csp_status csp_backend_create(const char *name, int threads, csp_backend **out);
 void csp_backend_destroy(csp_backend *be);
@@ -41,7 +43,10 @@ void csp_backend_register(const char *prefix, csp_backend_opener opener);
 CSP_CHECKED csp_status csp_backend_reserve(csp_backend *be, size_t bytes, csp_arena *out);
 void csp_backend_release(csp_backend *be, csp_arena *arena);
 
-/* Host to device, device to host (waits for be), device to device; sizes in bytes must agree. */
+/*
+ * Host to device (host is free for other use at once), device to host (waits for be), device to
+ * device; sizes in bytes must agree.
+ */
 CSP_CHECKED csp_status csp_backend_upload(csp_backend *be, const void *host, csp_tensor *dst);
 CSP_CHECKED csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *host);
 CSP_CHECKED csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst);

@@ -20,6 +20,12 @@ CSP_CHECKED csp_status csp_check_tensor(const char *op, const char *name, const 
 CSP_CHECKED csp_status csp_check_rank(const char *op, const char *name, const csp_tensor *t,
                                       csp_dtype dtype, int ndim);
 
+/* What an op returns: its entry's status, or that of the wait behind it where one is asked for. */
+static inline csp_status csp_op_done(csp_backend *be, csp_status status)
+{
+    return status == CSP_OK && be->sync_every_op ? be->ops->sync(be) : status;
+}
+
 /* Whether an optional tensor was given. */
 static inline bool csp_check_given(const csp_tensor *t)
 {

@@ -16,12 +16,14 @@ csp_status csp_embed_fwd(csp_backend *be, const csp_tensor *table, const csp_ten
                          csp_tensor *x)
 {
     CSP_TRY(check(table, "table", token, x, "x"));
-    return csp_tensor_count(x) > 0 ? be->ops->embed_fwd(be, table, token, x) : CSP_OK;
+    return csp_tensor_count(x) > 0 ? csp_op_done(be, be->ops->embed_fwd(be, table, token, x))
+                                   : CSP_OK;
 }
 
 csp_status csp_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_tensor *dx,
                          csp_tensor *dtable)
 {
     CSP_TRY(check(dtable, "dtable", token, dx, "dx"));
-    return csp_tensor_count(dx) > 0 ? be->ops->embed_bwd(be, token, dx, dtable) : CSP_OK;
+    return csp_tensor_count(dx) > 0 ? csp_op_done(be, be->ops->embed_bwd(be, token, dx, dtable))
+                                    : CSP_OK;
 }

@@ -29,7 +29,7 @@ csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args, double los
         loss[1] = 0.0;
         return CSP_OK;
     }
-    return be->ops->token_loss(be, args, loss);
+    return csp_op_done(be, be->ops->token_loss(be, args, loss));
 }
 
 static csp_status check_pair(const csp_sparse *q, int64_t Q, const csp_sparse *p, int64_t P,
@@ -52,7 +52,7 @@ csp_status csp_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const
 {
     CSP_TRY(check_pair(q, Q, p, P, scale));
     CSP_TRY(csp_check_tensor("scores", "s", s, CSP_F32, 2, (int64_t[]) { Q, P }));
-    return Q > 0 && P > 0 ? be->ops->scores_fwd(be, q, Q, p, P, scale, s) : CSP_OK;
+    return Q > 0 && P > 0 ? csp_op_done(be, be->ops->scores_fwd(be, q, Q, p, P, scale, s)) : CSP_OK;
 }
 
 csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
@@ -62,8 +62,9 @@ csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_spars
     CSP_TRY(check_pair(q, ds->dim[0], p, ds->dim[1], scale));
     CSP_TRY(csp_check_tensor("scores", "dq", dq, CSP_F32, 1, q->term.dim));
     CSP_TRY(csp_check_tensor("scores", "dp", dp, CSP_F32, 1, p->term.dim));
-    return ds->dim[0] > 0 || ds->dim[1] > 0 ? be->ops->scores_bwd(be, ds, q, p, scale, dq, dp)
-                                            : CSP_OK;
+    return ds->dim[0] > 0 || ds->dim[1] > 0
+               ? csp_op_done(be, be->ops->scores_bwd(be, ds, q, p, scale, dq, dp))
+               : CSP_OK;
 }
 
 csp_status csp_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
@@ -80,7 +81,8 @@ csp_status csp_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *
     if (s->dim[0] > 0 && s->dim[1] < 1) {
         return CSP_FAIL(CSP_ERR_SHAPE, "%s: %lld queries but no passage", op, (long long)s->dim[0]);
     }
-    return s->dim[0] > 0 ? be->ops->info_nce(be, s, positive, mask, ds, row_loss) : CSP_OK;
+    return s->dim[0] > 0 ? csp_op_done(be, be->ops->info_nce(be, s, positive, mask, ds, row_loss))
+                         : CSP_OK;
 }
 
 csp_status csp_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
@@ -93,7 +95,7 @@ csp_status csp_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, c
     if (csp_check_given(count)) {
         CSP_TRY(csp_check_tensor(op, "count", count, CSP_I32, 1, &w->vocab));
     }
-    return rows > 0 ? be->ops->column_sums(be, w, rows, sum, count) : CSP_OK;
+    return rows > 0 ? csp_op_done(be, be->ops->column_sums(be, w, rows, sum, count)) : CSP_OK;
 }
 
 csp_status csp_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
@@ -115,5 +117,5 @@ csp_status csp_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *
     if (!isfinite(lambda)) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: lambda %g is not finite", op, (double)lambda);
     }
-    return be->ops->regularize(be, kind, w, rows, sum, M, lambda, dw, value);
+    return csp_op_done(be, be->ops->regularize(be, kind, w, rows, sum, M, lambda, dw, value));
 }

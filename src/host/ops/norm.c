@@ -29,7 +29,8 @@ csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *
     }
     CSP_TRY(csp_check_tensor("norm", "rstd", rstd, CSP_F32, 1, &x->dim[0]));
     CSP_TRY(csp_check_tensor("norm", "y", y, CSP_F32, 2, x->dim));
-    return x->dim[0] > 0 ? be->ops->norm_fwd(be, x, delta, g, eps, sum, rstd, y) : CSP_OK;
+    return x->dim[0] > 0 ? csp_op_done(be, be->ops->norm_fwd(be, x, delta, g, eps, sum, rstd, y))
+                         : CSP_OK;
 }
 
 csp_status csp_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
@@ -46,5 +47,6 @@ csp_status csp_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *
     if (csp_check_given(dg)) {
         CSP_TRY(csp_check_tensor("norm", "dg", dg, CSP_F32, 1, &x->dim[1]));
     }
-    return x->dim[0] > 0 ? be->ops->norm_bwd(be, x, g, rstd, dy, dsum, dx, dg) : CSP_OK;
+    return x->dim[0] > 0 ? csp_op_done(be, be->ops->norm_bwd(be, x, g, rstd, dy, dsum, dx, dg))
+                         : CSP_OK;
 }

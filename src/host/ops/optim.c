@@ -12,7 +12,7 @@ csp_status csp_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, in
         CSP_TRY(csp_check_tensor("grad_squares", "grad", g, CSP_F32, g->ndim > 0 ? g->ndim : 1,
                                  g->dim));
     }
-    return count > 0 ? be->ops->grad_squares(be, tensors, count, squares) : CSP_OK;
+    return count > 0 ? csp_op_done(be, be->ops->grad_squares(be, tensors, count, squares)) : CSP_OK;
 }
 
 static csp_status check_scalars(const csp_adamw_args *a)
@@ -48,5 +48,5 @@ csp_status csp_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
         CSP_TRY(csp_check_tensor("adamw", "m", &tensors[i].m, CSP_F32, ndim, value->dim));
         CSP_TRY(csp_check_tensor("adamw", "v", &tensors[i].v, CSP_F32, ndim, value->dim));
     }
-    return count > 0 ? be->ops->adamw(be, tensors, count, args) : CSP_OK;
+    return count > 0 ? csp_op_done(be, be->ops->adamw(be, tensors, count, args)) : CSP_OK;
 }

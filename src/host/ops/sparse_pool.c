@@ -80,9 +80,9 @@ csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_
     CSP_TRY(csp_check_rank(OP, "h", h, CSP_F32, 2));
     CSP_TRY(csp_check_tensor(OP, "h", h, CSP_F32, 2, (int64_t[]) { h->dim[0], head->e.dim[1] }));
     CSP_TRY(csp_check_tensor(OP, "keep", keep, CSP_U8, 1, h->dim));
-    return seq_start->dim[0] > 1
-               ? be->ops->sparse_pool_fwd(be, head, h, seq_start, keep, first_row, out)
-               : CSP_OK;
+    return seq_start->dim[0] > 1 ? csp_op_done(be, be->ops->sparse_pool_fwd(be, head, h, seq_start,
+                                                                            keep, first_row, out))
+                                 : CSP_OK;
 }
 
 csp_status csp_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
@@ -105,5 +105,5 @@ csp_status csp_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse
     if (head->pooling == CSP_POOL_SUM) {
         CSP_TRY(csp_check_tensor(OP, "keep", &g->keep, CSP_U8, 1, rows));
     }
-    return rows[0] > 0 ? be->ops->sparse_pool_bwd(be, head, g) : CSP_OK;
+    return rows[0] > 0 ? csp_op_done(be, be->ops->sparse_pool_bwd(be, head, g)) : CSP_OK;
 }

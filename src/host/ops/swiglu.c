@@ -9,7 +9,8 @@ csp_status csp_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_ten
     CSP_TRY(csp_check_rank("swiglu", "gate", gate, CSP_F32, 2));
     CSP_TRY(csp_check_tensor("swiglu", "up", up, CSP_F32, 2, gate->dim));
     CSP_TRY(csp_check_tensor("swiglu", "m", m, CSP_F32, 2, gate->dim));
-    return csp_tensor_count(gate) > 0 ? be->ops->swiglu_fwd(be, gate, up, m) : CSP_OK;
+    return csp_tensor_count(gate) > 0 ? csp_op_done(be, be->ops->swiglu_fwd(be, gate, up, m))
+                                      : CSP_OK;
 }
 
 csp_status csp_swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
@@ -23,5 +24,7 @@ csp_status csp_swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_ten
     if (!csp_check_apart(dgate, dup)) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "swiglu: dgate and dup must be different memory");
     }
-    return csp_tensor_count(gate) > 0 ? be->ops->swiglu_bwd(be, gate, up, dm, dgate, dup) : CSP_OK;
+    return csp_tensor_count(gate) > 0
+               ? csp_op_done(be, be->ops->swiglu_bwd(be, gate, up, dm, dgate, dup))
+               : CSP_OK;
 }

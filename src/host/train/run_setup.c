@@ -345,6 +345,11 @@ csp_status csp_run_setup(csp_run_state *run)
     }
     CSP_TRY(find_resume_point(run));
     CSP_TRY(csp_backend_create(run->options->backend, thread_count(run), &run->be));
+    run->be->sync_every_op = config->device.sync_every_op;
+    if (config->device.precision == CSP_PRECISION_BF16) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED, "device.precision bf16: %s computes in fp32 only",
+                        run->be->name);
+    }
     CSP_TRY(open_model(run));
     CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
                                     "tokenizer.json", &run->tokenizer));

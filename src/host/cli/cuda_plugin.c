@@ -1,0 +1,92 @@
+/* cuda_plugin.c - finds and opens libcsplade_cuda.so, once. */
+#include "cli/cuda_plugin.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char file_name[] = "libcsplade_cuda.so";
+
+static struct {
+    const char *asked; /* NULL: look for it */
+    const csp_plugin *plugin;
+    char path[PATH_MAX];
+} cuda;
+
+static csp_status open_at(const char *path)
+{
+    const csp_plugin *plugin;
+
+    CSP_TRY(csp_plugin_open(path, "csp_cuda_plugin", &plugin));
+    (void)snprintf(cuda.path, sizeof(cuda.path), "%s", path);
+    cuda.plugin = plugin;
+    return CSP_OK;
+}
+
+/* Whether there is a file `tail` of the folder of this program; path then names it. */
+static bool is_beside(const char *tail, char *path, size_t bytes)
+{
+    char program[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    int written;
+
+    if (length <= 0) {
+        return false;
+    }
+    program[length] = '\0';
+    *strrchr(program, '/') = '\0';
+    written = snprintf(path, bytes, "%s/%s", program, tail);
+    return written > 0 && (size_t)written < bytes && access(path, F_OK) == 0;
+}
+
+static csp_status find(void)
+{
+    static const char *const tails[] = { "libcsplade_cuda.so", "../lib/libcsplade_cuda.so" };
+    char path[PATH_MAX];
+
+    if (cuda.asked != NULL) {
+        return open_at(cuda.asked);
+    }
+    for (size_t i = 0; i < sizeof(tails) / sizeof(tails[0]); i++) {
+        if (is_beside(tails[i], path, sizeof(path))) {
+            return open_at(path);
+        }
+    }
+    if (open_at(file_name) == CSP_OK) {
+        return CSP_OK;
+    }
+    /* Of an absent dependency the loader says the same, but for the name. */
+    if (strncmp(csp_error_text(), file_name, strlen(file_name)) != 0) {
+        return CSP_ERR_DEVICE;
+    }
+    return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                    "%s is neither beside the program nor in the library path: this csplade was "
+                    "built without the CUDA toolkit",
+                    file_name);
+}
+
+csp_status csp_cuda_plugin_get(const csp_plugin **out, const char **from)
+{
+    if (cuda.plugin == NULL) {
+        CSP_TRY(find());
+    }
+    *out = cuda.plugin;
+    *from = cuda.path;
+    return CSP_OK;
+}
+
+static csp_status open_cuda(const char *name, int threads, csp_backend **out)
+{
+    const csp_plugin *plugin;
+    const char *from;
+
+    CSP_TRY(csp_cuda_plugin_get(&plugin, &from));
+    return plugin->open(name, threads, out);
+}
+
+void csp_cuda_plugin_register(const char *path)
+{
+    cuda.asked = path != NULL && path[0] != '\0' ? path : NULL;
+    csp_backend_register("cuda", open_cuda);
+}

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""The CUDA backend's library: found, refused in words, asked what it is. Needs no GPU: libraries are
+made here from a few lines of C. Arguments: the program, the source folder."""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PROGRAM, SOURCE = sys.argv[1], Path(sys.argv[2])
+failures = []
+
+PLUGIN = """
+#include <stdio.h>
+#include "ops/plugin.h"
+#include "ops/table.h"
+
+static csp_status refuse(const char *name, int threads, csp_backend **out)
+{
+    return CSP_FAIL(CSP_ERR_DEVICE, "%s: a pretended reason", name);
+}
+
+static csp_status describe(char *text, size_t bytes)
+{
+    snprintf(text, bytes, "pretended 1.0\\ncuda:0 pretended device\\n");
+    return CSP_OK;
+}
+
+const csp_plugin csp_cuda_plugin = { CSP_PLUGIN_INTERFACE + OFFSET, sizeof(struct csp_ops), "cuda",
+                                     refuse, describe };
+"""
+
+
+def run(plugin, *words):
+    environment = dict(os.environ, CSPLADE_CUDA_PLUGIN=str(plugin))
+    return subprocess.run([PROGRAM, *words], capture_output=True, text=True, check=False,
+                          env=environment)
+
+
+def expect(condition, what):
+    if not condition:
+        failures.append(what)
+
+
+def check(plugin, reason):
+    """A library that gives no device: named by doctor, exit 5 where asked for, passed by auto."""
+    doctor = run(plugin, "doctor")
+    expect(doctor.returncode == 0 and reason in doctor.stdout,
+           f"doctor does not say {reason}: {doctor.stdout}")
+    expect("auto       takes cpu" in doctor.stdout, f"auto: {doctor.stdout}")
+    expect("cuda is not used: " in doctor.stderr and reason in doctor.stderr,
+           f"auto does not say why: {doctor.stderr}")
+    asked = run(plugin, "encode", "--model", "none", "--device", "cuda", "--input", "none",
+                "--output", "none")
+    expect(asked.returncode == 5 and reason in asked.stderr,
+           f"--device cuda: {asked.returncode} {asked.stderr}")
+
+
+def build(folder, name, offset):
+    source, library = folder / f"{name}.c", folder / f"{name}.so"
+    source.write_text(PLUGIN)
+    subprocess.run(["cc", "-shared", "-fPIC", f"-DOFFSET={offset}", f"-I{SOURCE / 'src/host'}",
+                    str(source), "-o", str(library)], check=True)
+    return library
+
+
+def check_what_is_beside():
+    """Without the variable: the library of this build, or a sentence that there is none."""
+    doctor = run("", "doctor")
+    library = Path(PROGRAM).parent / "libcsplade_cuda.so"
+    line = [line for line in doctor.stdout.split("\n") if line.startswith("backend    cuda:")]
+    expect(line, f"doctor says nothing of cuda: {doctor.stdout}")
+    if library.exists():
+        expect(line[:1] and str(library) in line[0], f"doctor: {line}")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        check(folder / "absent.so", "cannot open shared object file")
+        (folder / "text.so").write_text("no library at all, but long enough to be looked at\n" * 9)
+        check(folder / "text.so", "invalid ELF header")
+        check("libm.so.6", "libm.so.6: no plugin of csplade")
+        if shutil.which("cc"):
+            check(build(folder, "other", 1), "belongs to another csplade")
+            fitting = build(folder, "fitting", 0)
+            check(fitting, "pretended")
+            doctor = run(fitting, "doctor").stdout
+            expect(f"backend    cuda: pretended 1.0, {fitting}" in doctor, doctor)
+            expect("device     cuda:0 pretended device" in doctor, doctor)
+    check_what_is_beside()
+    for failure in failures:
+        print("FAILED", failure)
+    sys.exit(1 if failures else 0)
+
+
+main()
