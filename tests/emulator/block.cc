@@ -5,8 +5,9 @@
  * ready fibers goes on, at random or in order, by a direct switch of stacks. Nothing here may
  * allocate or call memcpy while fibers run: the sanitizers would take it for the kernel's.
  *
- * A stack and its TSan fiber stay together for good, and threads take turns with them from block to
- * block: were thread 3 of two blocks the same TSan fiber, their races would be hidden.
+ * A stack and its TSan fiber stay together for good. Under TSan neighbouring blocks have different
+ * ones: what a fiber does in one block comes before what it does in the next, and that would hide
+ * races between them, of all threads, since a barrier passes it on.
  */
 #include <pthread.h>
 #include <stdarg.h>
@@ -29,8 +30,13 @@ namespace emu
 namespace
 {
 
-enum { STACK_BYTES = 128 * 1024, GUARD_BYTES = 4096, POOL = 2 * MAX_THREADS, MAX_COPIES = 512 };
-enum { ARENA_BYTES = 512 * 1024, GAP = 256, MAX_SLOTS = 64, SPIN_LIMIT = 20 * 1000 * 1000 };
+#if defined(EMU_TSAN)
+enum { SETS = 2 };
+#else
+enum { SETS = 1 };
+#endif
+enum { STACK_BYTES = 128 * 1024, GUARD_BYTES = 4096, MAX_COPIES = 512 };
+enum { ARENA_BYTES = 512 * 1024, GAP = 256, MAX_SLOTS = 64, SPIN_LIMIT = 2 * 1000 * 1000 };
 enum State { STATE_READY, STATE_BARRIER, STATE_WARP, STATE_DONE };
 
 /* A stack, its sanitizer's view, and the thread that runs on it now. */
@@ -58,9 +64,9 @@ struct Slot {
     size_t bytes;
 };
 
-Fiber pool[POOL];
-int pool_made, pool_turn;
-Fiber main_fiber; /* whoever called run_block */
+Fiber pool[SETS][MAX_THREADS];
+int pool_made[SETS], set; /* fibers that exist; which ones the block has */
+Fiber main_fiber;         /* whoever called run_block */
 pthread_t main_thread;
 
 Thread *threads; /* MAX_THREADS */
@@ -81,7 +87,11 @@ uint32_t haste;
 int at_barrier, barrier_sum, barrier_result;
 uint32_t barriers_passed;
 Place barrier_place;
-char barrier_clock[2], fence_clock, block_fence_clock;
+/* Of this block alone, in fresh memory: an address used before remembers who was there. */
+struct Clocks {
+    char barrier[2], fence;
+    char warp[MAX_THREADS / 32][WARP_CLOCKS];
+} * clocks;
 long spins;
 
 char *arena;
@@ -166,8 +176,21 @@ int last_of_set()
     return -1;
 }
 
-/* Takes a thread out of the ready ones; there is at least one. */
-int take_ready()
+/* Is anybody ready behind thread t? The first of those, -1 if none. */
+int next_of_set(int t)
+{
+    for (t++; t < thread_count; t++) {
+        if ((ready_set[t / 64] >> (t % 64) & 1u) != 0) {
+            return t;
+        }
+    }
+    return -1;
+}
+
+/*
+ * Takes a thread out of the ready ones, of which there is at least one; in a spin, another's turn.
+ */
+int take_ready(bool spinning)
 {
     int t;
 
@@ -177,7 +200,10 @@ int take_ready()
         t = ready[i];
         ready[i] = ready[ready_count - 1];
     } else {
-        t = settings().order == ORDER_FORWARD ? first_of_set() : last_of_set();
+        t = spinning ? next_of_set(running) : -1;
+        if (t < 0) {
+            t = settings().order == ORDER_FORWARD || spinning ? first_of_set() : last_of_set();
+        }
     }
     ready_count--;
     ready_set[t / 64] &= ~((uint64_t)1 << (t % 64));
@@ -216,7 +242,7 @@ void switch_fiber(Fiber *from, Fiber *to)
 }
 
 /* Gives the processor to a ready thread; comes back when this one is chosen again. */
-void go_on_elsewhere()
+void go_on_elsewhere(bool spinning = false)
 {
     Thread *self = &threads[running];
     Fiber *from = self->fiber;
@@ -229,7 +255,7 @@ void go_on_elsewhere()
         switch_fiber(from, &main_fiber);
         return;
     }
-    const int next = take_ready();
+    const int next = take_ready(spinning);
 
     if (next == running) {
         return;
@@ -295,8 +321,8 @@ void begin_fiber(Fiber *fiber)
 
 void make_fibers(int count)
 {
-    for (; pool_made < count; pool_made++) {
-        Fiber *fiber = &pool[pool_made];
+    for (; pool_made[set] < count; pool_made[set]++) {
+        Fiber *fiber = &pool[set][pool_made[set]];
         char *memory = (char *)mmap(nullptr, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
@@ -397,17 +423,18 @@ void prepare_threads()
     if (threads == nullptr) {
         threads = (Thread *)calloc(MAX_THREADS, sizeof(Thread));
     }
-    if (threads == nullptr) {
+    clocks = (Clocks *)calloc(1, sizeof(*clocks));
+    if (threads == nullptr || clocks == nullptr) {
         fail({ nullptr, 0 }, "no memory for threads");
     }
     thread_count = (int)(n.x * n.y * n.z);
-    make_fibers(2 * thread_count);
-    pool_turn = (pool_turn + thread_count + (int)draw((uint32_t)thread_count)) % pool_made;
+    set = (set + 1) % SETS;
+    make_fibers(thread_count);
     ready_count = 0;
     for (int t = 0; t < thread_count; t++) {
         Thread *thread = &threads[t];
 
-        thread->fiber = &pool[(pool_turn + t) % pool_made];
+        thread->fiber = &pool[set][t];
         thread->index = { (unsigned)t % n.x, (unsigned)t / n.x % n.y, (unsigned)t / (n.x * n.y) };
         thread->at = { nullptr, 0 };
         thread->copy_first = thread->copy_issued = thread->groups = thread->groups_done = 0;
@@ -416,11 +443,28 @@ void prepare_threads()
     for (int w = 0; 32 * w < thread_count; w++) {
         const int lanes = thread_count - 32 * w < 32 ? thread_count - 32 * w : 32;
 
-        warp_begin(&warps[w], lanes == 32 ? 0xFFFFFFFFu : (1u << lanes) - 1u);
+        warp_begin(&warps[w], lanes == 32 ? 0xFFFFFFFFu : (1u << lanes) - 1u, clocks->warp[w]);
     }
     haste = draw(4) * 21;
     live = thread_count;
     at_barrier = barrier_sum = 0;
+}
+
+/* What happened in the block is forgotten; whoever comes later is ordered by job->done. */
+void end_block()
+{
+    running = -1;
+    tsan_ignore_begin();
+    free(clocks);
+    tsan_ignore_end();
+    if (!trapped) {
+        check_gaps();
+        return;
+    }
+    for (int t = 0; t < thread_count; t++) { /* none comes back from the middle of the kernel */
+        tsan_destroy(threads[t].fiber->tsan);
+        begin_fiber(threads[t].fiber);
+    }
 }
 
 } // namespace
@@ -436,20 +480,11 @@ bool run_block(const BlockJob &what)
     gridDim = what.grid;
     trapped = false;
     spins = 0;
-    running = take_ready();
+    running = take_ready(false);
     threadIdx = threads[running].index;
     switch_fiber(&main_fiber, threads[running].fiber);
-    running = -1;
-    if (trapped) {
-        /* Whoever is in the middle of the kernel never comes back. */
-        for (int t = 0; t < thread_count; t++) {
-            tsan_destroy(threads[t].fiber->tsan);
-            begin_fiber(threads[t].fiber);
-        }
-        return false;
-    }
-    check_gaps();
-    return true;
+    end_block();
+    return !trapped;
 }
 
 void collective(Collective kind, uint32_t mask, void *lane, Place at)
@@ -486,10 +521,10 @@ int barrier_count(int predicate, Place at)
     self->state = STATE_BARRIER;
     at_barrier++;
     barrier_sum += predicate != 0;
-    tsan_release(&barrier_clock[passed % 2]);
+    tsan_release(&clocks->barrier[passed % 2]);
     barrier_arrived();
     go_on_elsewhere();
-    tsan_acquire(&barrier_clock[passed % 2]);
+    tsan_acquire(&clocks->barrier[passed % 2]);
     return barrier_result;
 }
 
@@ -500,14 +535,14 @@ void barrier(Place at)
 
 void fence()
 {
-    tsan_acquire(&fence_clock);
-    tsan_release(&fence_clock);
+    tsan_acquire(job->fence);
+    tsan_release(job->fence);
 }
 
 void fence_block()
 {
-    tsan_acquire(&block_fence_clock);
-    tsan_release(&block_fence_clock);
+    tsan_acquire(&clocks->fence);
+    tsan_release(&clocks->fence);
 }
 
 void spin(Place at)
@@ -517,7 +552,7 @@ void spin(Place at)
         fail(at, "this block waits for something that no running thread will do");
     }
     make_ready(running);
-    go_on_elsewhere();
+    go_on_elsewhere(true);
 }
 
 void trap()
@@ -552,6 +587,7 @@ void *shared_slot(const void *key, size_t bytes, size_t alignment, Place at)
         alignment = 16;
     }
     const size_t begin = (arena_used + alignment - 1) / alignment * alignment;
+    const size_t end = (begin + bytes + GAP + 15) / 16 * 16;
     size_t sum = bytes;
 
     for (int i = 0; i < slot_count; i++) {
@@ -564,13 +600,12 @@ void *shared_slot(const void *key, size_t bytes, size_t alignment, Place at)
     if (slot_count == MAX_SLOTS || begin + bytes + GAP > ARENA_BYTES) {
         fail(at, "more than %d shared variables", MAX_SLOTS);
     }
-    asan_unpoison(arena + arena_used, begin + bytes + GAP - arena_used);
-    fill(arena + arena_used, settings().fill, begin + bytes + GAP - arena_used);
-    asan_poison(arena + arena_used, begin + bytes + GAP - arena_used);
+    asan_unpoison(arena + arena_used, end - arena_used);
+    fill(arena + arena_used, settings().fill, end - arena_used);
+    asan_poison(arena + arena_used, end - arena_used);
     asan_unpoison(arena + begin, bytes);
     slots[slot_count++] = { key, arena + begin, bytes };
-    arena_used = begin + bytes + GAP;
-    arena_used = (arena_used + 15) / 16 * 16;
+    arena_used = end;
     arena_high = arena_used;
     return arena + begin;
 }

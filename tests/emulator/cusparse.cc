@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "emulator/product.h"
+#include "emulator/sanitizer.h"
 
 using namespace emu;
 
@@ -36,16 +37,41 @@ int64_t index_at(const void *p, bool wide, int64_t i)
 }
 
 /* c := alpha op(a) op(b) + beta c; sums in f32 in the order of the nonzeros. */
-void spmm(const cusparseSpMatDescr &a, bool transpose_a, const Matrix &b, bool transpose_b,
-          const Matrix &c, float alpha, float beta)
+void compute(const cusparseSpMatDescr &a, bool transpose_a, const Matrix &b, bool transpose_b,
+             const Matrix &c, float alpha, float beta)
 {
-    const char *who = "cusparseSpMM";
     std::vector<float> sum((size_t)(c.rows * c.cols), 0.0f);
 
-    check_read(a.row_start, (size_t)(a.rows + 1) * (a.wide_start ? 8 : 4), who);
-    check_read(a.column, (size_t)a.nnz * (a.wide_column ? 8 : 4), who);
-    check_read(a.value, (size_t)a.nnz * element_bytes(a.type), who);
-    check_matrix(b, false, who);
+    for (int64_t row = 0; row < a.rows; row++) {
+        const int64_t begin = index_at(a.row_start, a.wide_start, row) - a.base;
+        const int64_t end = index_at(a.row_start, a.wide_start, row + 1) - a.base;
+
+        for (int64_t i = begin; i < end; i++) {
+            const int64_t column = index_at(a.column, a.wide_column, i) - a.base;
+            const int64_t from = transpose_a ? row : column, to = transpose_a ? column : row;
+
+            for (int64_t j = 0; j < c.cols; j++) {
+                const int64_t r = transpose_b ? j : from, s = transpose_b ? from : j;
+
+                sum[(size_t)(to * c.cols + j)] +=
+                    load_element(a.value, a.type, i) *
+                    load_element(b.p, b.type, b.row_order ? r * b.ld + s : s * b.ld + r);
+            }
+        }
+    }
+    for (int64_t i = 0; i < c.rows; i++) {
+        for (int64_t j = 0; j < c.cols; j++) {
+            const int64_t at = c.row_order ? i * c.ld + j : j * c.ld + i;
+            const float old = beta != 0.0f ? beta * load_element(c.p, c.type, at) : 0.0f;
+
+            store_element(c.p, c.type, at, alpha * sum[(size_t)(i * c.cols + j)] + old);
+        }
+    }
+}
+
+/* Ends the process unless all indices lie inside. */
+void check_indices(const cusparseSpMatDescr &a, const char *who)
+{
     for (int64_t row = 0; row < a.rows; row++) {
         const int64_t begin = index_at(a.row_start, a.wide_start, row) - a.base;
         const int64_t end = index_at(a.row_start, a.wide_start, row + 1) - a.base;
@@ -56,33 +82,32 @@ void spmm(const cusparseSpMatDescr &a, bool transpose_a, const Matrix &b, bool t
         }
         for (int64_t i = begin; i < end; i++) {
             const int64_t column = index_at(a.column, a.wide_column, i) - a.base;
-            const int64_t from = transpose_a ? row : column, to = transpose_a ? column : row;
 
             if (column < 0 || column >= a.cols) {
                 fail({ nullptr, 0 }, "%s: column %lld of %lld", who, (long long)column,
                      (long long)a.cols);
             }
-            for (int64_t j = 0; j < c.cols; j++) {
-                const int64_t r = transpose_b ? j : from, s = transpose_b ? from : j;
-
-                sum[(size_t)(to * c.cols + j)] +=
-                    load_element(a.value, a.type, i) *
-                    load_element(b.p, b.type, b.row_order ? r * b.ld + s : s * b.ld + r);
-            }
         }
     }
+}
+
+void spmm(const cusparseSpMatDescr &a, bool transpose_a, const Matrix &b, bool transpose_b,
+          const Matrix &c, float alpha, float beta)
+{
+    const char *who = "cusparseSpMM";
+
+    check_read(a.row_start, (size_t)(a.rows + 1) * (a.wide_start ? 8 : 4), who);
+    check_read(a.column, (size_t)a.nnz * (a.wide_column ? 8 : 4), who);
+    check_read(a.value, (size_t)a.nnz * element_bytes(a.type), who);
+    check_indices(a, who);
+    check_matrix(b, false, who);
     if (beta != 0.0f) {
         check_matrix(c, false, who);
     }
     check_matrix(c, true, who);
-    for (int64_t i = 0; i < c.rows; i++) {
-        for (int64_t j = 0; j < c.cols; j++) {
-            const int64_t at = c.row_order ? i * c.ld + j : j * c.ld + i;
-            const float old = beta != 0.0f ? beta * load_element(c.p, c.type, at) : 0.0f;
-
-            store_element(c.p, c.type, at, alpha * sum[(size_t)(i * c.cols + j)] + old);
-        }
-    }
+    tsan_ignore_begin();
+    compute(a, transpose_a, b, transpose_b, c, alpha, beta);
+    tsan_ignore_end();
 }
 
 bool is_index(cusparseIndexType_t type)
@@ -299,7 +324,7 @@ cusparseStatus_t cusparseSpMM(cusparseHandle_t handle, cusparseOperation_t op_a,
     return CUSPARSE_STATUS_SUCCESS;
 }
 
-/* Its result would be kept in the buffer: nothing to do, but the buffer is the library's from now on. */
+/* Its result would be kept in the buffer, which is the library's from now on: it is spoiled. */
 cusparseStatus_t cusparseSpMM_preprocess(cusparseHandle_t handle, cusparseOperation_t,
                                          cusparseOperation_t, const void *,
                                          cusparseConstSpMatDescr_t, cusparseConstDnMatDescr_t,

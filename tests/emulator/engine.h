@@ -104,6 +104,10 @@ struct Kernel {
     void (*destroy)(void *self);
     void *self;
 };
+/*
+ * A pointer that a kernel is given: to device memory or to pinned host memory, or the process ends.
+ */
+void check_argument(const void *p);
 cudaError_t launch(Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream);
 
 } // namespace emu

@@ -35,13 +35,16 @@ enum {
     MULTIPROCESSORS = 3,           /* few: emulated threads are dear, and grids must stride */
 };
 
-/* One running block (block.cc). start and done order its threads with what is before and after. */
+/*
+ * One running block (block.cc). start and done order its threads with what is before and after,
+ * fence those of the kernel's blocks that pass a __threadfence.
+ */
 struct BlockJob {
     const Kernel *kernel;
     dim3 grid, block;
     uint3 index;
     size_t dynamic_bytes;
-    void *start, *done;
+    void *start, *done, *fence;
 };
 /* False if the kernel trapped. */
 bool run_block(const BlockJob &job);

@@ -6,6 +6,7 @@
  * small file full of it, so that what is not touched costs nothing. No access is allowed unless
  * device work runs: host code that touches device memory crashes at once.
  */
+#include <iterator>
 #include <map>
 
 #include <signal.h>
@@ -37,6 +38,7 @@ char *base, *top, *mapped; /* region; next free address; end of the pages that e
 int pattern_file = -1;
 int opened;
 std::map<char *, Piece> pieces;
+std::map<const char *, size_t> pinned; /* host memory that the device may see */
 size_t bytes_in_use;
 uint64_t allocations;
 
@@ -150,6 +152,48 @@ void check_range(const void *p, size_t bytes, const char *who, const char *what)
     }
 }
 
+/* What was freed shows the pattern again: whole pages by being dropped, the rest is filled. */
+void forget(char *begin, char *end)
+{
+    char *first = (char *)(((uintptr_t)begin + PAGE - 1) / PAGE * PAGE);
+    char *last = (char *)((uintptr_t)end / PAGE * PAGE);
+
+    if (first >= last) {
+        first = last = end;
+    } else {
+        madvise(first, (size_t)(last - first), MADV_DONTNEED);
+    }
+    memory_open();
+    memset(begin, settings().fill, (size_t)(first - begin));
+    memset(last, settings().fill, (size_t)(end - last));
+    memory_close();
+}
+
+/* What lies around a piece is as it was, or somebody wrote there. */
+void check_red_zones(const char *p, size_t bytes)
+{
+    const char *end = p + (bytes + 255) / 256 * 256 + RED_ZONE;
+
+    memory_open();
+    asan_unpoison(p - RED_ZONE, RED_ZONE);
+    asan_unpoison(p + bytes, (size_t)(end - p) - bytes);
+    for (const char *q = p - RED_ZONE; q < end; q++) {
+        if (q == p) {
+            q += bytes;
+        }
+        if ((uint8_t)*q != settings().fill) {
+            fail({ nullptr, 0 },
+                 "somebody wrote %s an allocation of %zu bytes, %lld bytes from its %s",
+                 q < p ? "before" : "behind", bytes,
+                 (long long)(q < p ? p - q : q - p - (long long)bytes),
+                 q < p ? "beginning" : "end");
+        }
+    }
+    asan_poison(p - RED_ZONE, RED_ZONE);
+    asan_poison(p + bytes, (size_t)(end - p) - bytes);
+    memory_close();
+}
+
 } // namespace
 
 bool is_device(const void *p)
@@ -168,6 +212,17 @@ void memory_close()
 {
     if (--opened == 0 && mapped > base) {
         mprotect(base, (size_t)(mapped - base), PROT_NONE);
+    }
+}
+
+void check_argument(const void *p)
+{
+    if (p == nullptr || is_device(p)) {
+        return;
+    }
+    const auto it = pinned.upper_bound((const char *)p);
+    if (it == pinned.begin() || (const char *)p >= std::prev(it)->first + std::prev(it)->second) {
+        fail({ nullptr, 0 }, "a kernel is given the address %p of host memory", p);
     }
 }
 
@@ -238,14 +293,11 @@ cudaError_t cudaFree(void *p)
     if (it == pieces.end() || it->second.freed) {
         return remember(cudaErrorInvalidValue);
     }
+    check_red_zones(it->first, it->second.bytes);
     it->second.freed = true;
     bytes_in_use -= it->second.bytes;
+    forget((char *)p, (char *)p + it->second.bytes);
     asan_poison(p, it->second.bytes);
-    char *first = (char *)(((uintptr_t)p + PAGE - 1) / PAGE * PAGE);
-    char *last = (char *)(((uintptr_t)p + it->second.bytes) / PAGE * PAGE);
-    if (first < last) {
-        madvise(first, (size_t)(last - first), MADV_DONTNEED);
-    }
     return fault();
 }
 
@@ -267,6 +319,7 @@ cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned)
         return remember(cudaErrorMemoryAllocation);
     }
     memset(p, settings().fill, bytes);
+    pinned[(const char *)p] = bytes;
     allocations++;
     *out = p;
     return cudaSuccess;
@@ -280,18 +333,24 @@ cudaError_t cudaMallocHost(void **out, size_t bytes)
 cudaError_t cudaFreeHost(void *p)
 {
     run_everything();
+    pinned.erase((const char *)p);
     free(p);
     return fault();
 }
 
-cudaError_t cudaHostRegister(void *, size_t, unsigned)
+cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned)
 {
-    return planned_failure() ? remember(cudaErrorMemoryAllocation) : cudaSuccess;
+    if (planned_failure()) {
+        return remember(cudaErrorMemoryAllocation);
+    }
+    pinned[(const char *)p] = bytes;
+    return cudaSuccess;
 }
 
-cudaError_t cudaHostUnregister(void *)
+cudaError_t cudaHostUnregister(void *p)
 {
     run_everything();
+    pinned.erase((const char *)p);
     return fault();
 }
 

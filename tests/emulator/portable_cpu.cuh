@@ -290,6 +290,13 @@ template <typename T> struct shared_type {
     typedef T type;
 };
 
+template <typename T> static inline void check_argument(const T &value)
+{
+    if constexpr (std::is_pointer<T>::value) {
+        emu::check_argument((const void *)value);
+    }
+}
+
 template <typename... P> struct BoundKernel {
     void (*kernel)(P...);
     std::tuple<std::decay_t<P>...> arguments;
@@ -313,6 +320,7 @@ static inline cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, si
     static_assert(sizeof...(P) == sizeof...(A), "as many arguments as the kernel has parameters");
     auto *bound = new BoundKernel<P...> { kernel, { static_cast<P>(std::forward<A>(args))... } };
 
+    std::apply([](const auto &...each) { (check_argument(each), ...); }, bound->arguments);
     return emu::launch(
         { (const void *)kernel, BoundKernel<P...>::invoke, BoundKernel<P...>::destroy, bound },
         grid, block, shared_bytes, stream);

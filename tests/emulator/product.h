@@ -1,6 +1,6 @@
 /*
- * product.h - the arithmetic behind the fake cuBLAS, cuBLASLt and cuSPARSE: dense matrices in device
- * memory of any storage type and order, and their product in f32.
+ * product.h - the arithmetic behind the fake cuBLAS, cuBLASLt and cuSPARSE: dense matrices in
+ * device memory of any storage type and order, and their product in f32.
  */
 #pragma once
 

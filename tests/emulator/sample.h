@@ -74,3 +74,33 @@ static inline int sample_compare(const float *got, const float *want, int64_t n,
     }
     return 0;
 }
+
+struct sample_case {
+    const char *name;
+    int (*run)(cudaStream_t stream, int mistake);
+};
+
+/* The main function of a program of samples: CASE [MISTAKE], or "all" for each as it should be. */
+static inline int sample_main(int argc, char **argv, const sample_case *cases, int count)
+{
+    const int mistake = argc > 2 ? atoi(argv[2]) : 0;
+    bool found = false;
+
+    for (int i = 0; i < count && argc > 1; i++) {
+        if (strcmp(argv[1], cases[i].name) == 0 || strcmp(argv[1], "all") == 0) {
+            const cudaStream_t stream = sample_stream();
+            const int status = cases[i].run(stream, mistake);
+
+            found = true;
+            if (status != 0) {
+                fprintf(stderr, "case %s, mistake %d: status %d\n", cases[i].name, mistake, status);
+                return status;
+            }
+            (void)cudaStreamDestroy(stream); /* a fault stays: refusals ends with one */
+        }
+    }
+    if (!found) {
+        fprintf(stderr, "usage: %s CASE|all [MISTAKE]\n", argv[0]);
+    }
+    return found ? 0 : 2;
+}

@@ -41,7 +41,7 @@ struct GraphRun {
     std::shared_ptr<const std::vector<Node>> nodes;
     std::shared_ptr<std::vector<void *>> actors; /* by lane */
     std::vector<char> done;
-    std::vector<char> clocks; /* of the nodes */
+    std::vector<char> clocks; /* of the nodes; and one of the beginning */
     size_t left;
 };
 

@@ -1,9 +1,9 @@
 /*
  * warp.cc - warp collectives: shuffles, votes, matrix products and loads of 8 x 8 matrices.
  *
- * A lane leaves a pointer to its operands and waits. Whoever arrives last computes the results of all
- * lanes, straight into their operands: the others stand still, so one meeting for each collective is
- * enough. A shuffle orders no memory; only __syncwarp does, as on the device.
+ * A lane leaves a pointer to its operands and waits. Whoever arrives last computes the results of
+ * all lanes, straight into their operands: the others stand still, so one meeting for each
+ * collective is enough. A shuffle orders no memory; only __syncwarp does, as on the device.
  */
 #include <string.h>
 
@@ -230,8 +230,10 @@ void check_mask(const Warp *warp, int lane, uint32_t mask, Place at)
 
 } // namespace
 
-void warp_begin(Warp *warp, uint32_t present)
+void warp_begin(Warp *warp, uint32_t present, char *clocks)
 {
+    warp->clocks = clocks;
+    warp->met = 0;
     warp->present = present;
     warp->left = 0;
     warp->active = 0;
@@ -259,10 +261,11 @@ uint32_t warp_arrive(Warp *warp, int lane, Collective kind, uint32_t mask, void 
         meeting->at = at;
         meeting->mask = mask;
         meeting->arrived = 0;
+        meeting->clock = &warp->clocks[warp->met++ % WARP_CLOCKS];
     }
     meeting->arrived |= 1u << lane;
     warp->lane_data[lane] = data;
-    warp->lane_clock[lane] = &meeting->clocks[meeting->count % WARP_CLOCKS];
+    warp->lane_clock[lane] = meeting->clock;
     if (kind == COLLECTIVE_SYNC) {
         tsan_release(warp->lane_clock[lane]);
     }
@@ -270,7 +273,6 @@ uint32_t warp_arrive(Warp *warp, int lane, Collective kind, uint32_t mask, void 
         return 0;
     }
     compute(meeting, warp->lane_data);
-    meeting->count++;
     warp->active &= ~(1u << lowest);
     return mask;
 }

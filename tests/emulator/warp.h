@@ -14,19 +14,21 @@ enum { LANES = 32, WARP_CLOCKS = 8 };
 struct Meeting {
     Collective kind;
     Place at;
-    uint32_t mask, arrived, count; /* count: meetings finished here, for the clocks */
-    char clocks[WARP_CLOCKS];
+    uint32_t mask, arrived;
+    char *clock;
 };
 
 struct Warp {
     uint32_t present, left, active; /* lanes that exist, that returned; meetings under way */
-    Meeting meetings[LANES];        /* by the lowest lane of their mask */
+    uint32_t met;                   /* meetings begun: each takes the next of the clocks   */
+    char *clocks;
+    Meeting meetings[LANES]; /* by the lowest lane of their mask */
     void *lane_data[LANES];
     char *lane_clock[LANES];
 };
 
-/* A block begins: lanes of present exist. */
-void warp_begin(Warp *warp, uint32_t present);
+/* A block begins: lanes of present exist; clocks are WARP_CLOCKS of this block. */
+void warp_begin(Warp *warp, uint32_t present, char *clocks);
 
 /*
  * Lane arrives. Returns 0 if it must wait, else the mask of all lanes that go on now, with the

@@ -1,0 +1,456 @@
+/*
+ * sample_host.cu - uses of streams, memory, graphs and libraries, each right, and wrong in several
+ * ways, one at a time. Called and judged like sample_kernels.cu.
+ */
+#include <cublasLt.h>
+#include <cublas_v2.h>
+#include <cusparse.h>
+
+#include "emulator/control.h"
+#include "emulator/sample.h"
+
+/* Fails the case with the line. */
+#define EXPECT(condition)                                                           \
+    do {                                                                            \
+        if (!(condition)) {                                                         \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+            return 1;                                                               \
+        }                                                                           \
+    } while (0)
+
+/* y := a x + b. */
+static __global__ void line_kernel(const float *x, float *y, float a, float b, int n)
+{
+    for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i < n;
+         i += (int)(gridDim.x * blockDim.x)) {
+        y[i] = a * x[i] + b;
+    }
+}
+
+static void line(cudaStream_t stream, const float *x, float *y, float a, float b, int n)
+{
+    SAMPLE_TRY(cu::launch(line_kernel, 2, 32, 0, stream, x, y, a, b, n));
+}
+
+static cudaEvent_t event_on(cudaStream_t stream)
+{
+    cudaEvent_t event;
+
+    SAMPLE_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    SAMPLE_TRY(cudaEventRecord(event, stream));
+    return event;
+}
+
+/*
+ * One stream makes what another uses. 1: without waiting for it; 2: the host reads before it waits;
+ * 3: the host reuses the buffer of an upload; 4: the other stream overwrites what is still read.
+ */
+static int streams(cudaStream_t first, int mistake)
+{
+    enum { N = 100 };
+    const cudaStream_t second = sample_stream();
+    float x[N], *y, want[N], *dx = sample_device<float>(N), *dy = sample_device<float>(N);
+
+    SAMPLE_TRY(cudaHostAlloc((void **)&y, N * sizeof(float), cudaHostAllocDefault));
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)i;
+        want[i] = 6.0f * (float)i + 5.0f;
+    }
+    SAMPLE_TRY(cudaMemcpyAsync(dx, x, sizeof(x), cudaMemcpyHostToDevice, first));
+    if (mistake == 3) {
+        memset(x, 0, sizeof(x));
+    }
+    line(first, dx, dx, 2.0f, 1.0f, N);
+    const cudaEvent_t made = event_on(first);
+    if (mistake != 1) {
+        SAMPLE_TRY(cudaStreamWaitEvent(second, made, 0));
+    }
+    line(second, dx, dy, 3.0f, 2.0f, N);
+    const cudaEvent_t used = event_on(second);
+    if (mistake != 4) {
+        SAMPLE_TRY(cudaStreamWaitEvent(first, used, 0));
+    }
+    SAMPLE_TRY(cudaMemsetAsync(dx, 0, sizeof(x), first));
+    SAMPLE_TRY(cudaMemcpyAsync(y, dy, sizeof(x), cudaMemcpyDeviceToHost, second));
+    if (mistake == 2) {
+        return sample_compare(y, want, N, 0.0f);
+    }
+    SAMPLE_TRY(cudaStreamSynchronize(second));
+    const int status = sample_compare(y, want, N, 0.0f);
+    SAMPLE_TRY(cudaStreamSynchronize(first));
+    SAMPLE_TRY(cudaEventDestroy(made));
+    SAMPLE_TRY(cudaEventDestroy(used));
+    SAMPLE_TRY(cudaStreamDestroy(second));
+    SAMPLE_TRY(cudaFreeHost(y));
+    return status;
+}
+
+/*
+ * 1: the host reads device memory; 2: and writes it; 3: a kernel uses a freed buffer; 4: a copy
+ * runs over the end; 5: a kernel is given host memory.
+ */
+static int memory(cudaStream_t stream, int mistake)
+{
+    enum { N = 100 };
+    float x[N], y[N], *dx = sample_device<float>(N), *dy = sample_device<float>(N);
+
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)i;
+    }
+    SAMPLE_TRY(cudaMemcpyAsync(dx, x, sizeof(x), cudaMemcpyHostToDevice, stream));
+    SAMPLE_TRY(cudaStreamSynchronize(stream));
+    if (mistake == 1) {
+        y[0] = *(volatile float *)dx;
+    }
+    if (mistake == 2) {
+        *(volatile float *)dx = 1.0f;
+    }
+    if (mistake == 3) {
+        SAMPLE_TRY(cudaFree(dx));
+    }
+    line(stream, mistake == 5 ? x : dx, dy, 1.0f, 0.0f, N);
+    SAMPLE_TRY(
+        cudaMemcpyAsync(y, dy, sizeof(y) + (mistake == 4 ? 4 : 0), cudaMemcpyDeviceToHost, stream));
+    SAMPLE_TRY(cudaStreamSynchronize(stream));
+    return sample_compare(y, x, N, 0.0f);
+}
+
+/*
+ * Two branches of a captured graph, replayed. 1: the second does not wait for what the first makes.
+ */
+static int graph(cudaStream_t stream, int mistake)
+{
+    enum { N = 64 };
+    const cudaStream_t side = sample_stream();
+    float y[2 * N], *d = sample_device<float>(N), *e = sample_device<float>(2 * N);
+    cudaGraph_t recorded;
+    cudaGraphExec_t replay;
+
+    SAMPLE_TRY(cudaMemsetAsync(d, 0, N * sizeof(float), stream));
+    SAMPLE_TRY(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    const cudaEvent_t fork = event_on(stream);
+    if (mistake != 1) {
+        line(stream, d, d, 1.0f, 1.0f, N); /* d := d + 1 */
+        SAMPLE_TRY(cudaEventRecord(fork, stream));
+    }
+    SAMPLE_TRY(cudaStreamWaitEvent(side, fork, 0));
+    line(side, d, e, 2.0f, 0.0f, N);
+    if (mistake == 1) {
+        line(stream, d, d, 1.0f, 1.0f, N);
+    }
+    line(stream, d, e + N, 3.0f, 0.0f, N);
+    const cudaEvent_t join = event_on(side);
+    SAMPLE_TRY(cudaStreamWaitEvent(stream, join, 0));
+    SAMPLE_TRY(cudaStreamEndCapture(stream, &recorded));
+    SAMPLE_TRY(cudaGraphInstantiate(&replay, recorded, 0));
+    for (int time = 1; time <= 3; time++) {
+        SAMPLE_TRY(cudaGraphLaunch(replay, stream));
+        sample_download(y, e, 2 * N, stream);
+        for (int i = 0; i < 2 * N; i++) {
+            if (y[i] != (float)((i < N ? 2 : 3) * time)) {
+                fprintf(stderr, "wrong numbers: %g in replay %d\n", (double)y[i], time);
+                return 1;
+            }
+        }
+    }
+    SAMPLE_TRY(cudaGraphExecDestroy(replay));
+    SAMPLE_TRY(cudaGraphDestroy(recorded));
+    SAMPLE_TRY(cudaEventDestroy(fork));
+    SAMPLE_TRY(cudaEventDestroy(join));
+    SAMPLE_TRY(cudaStreamDestroy(side));
+    return 0;
+}
+
+/* Operations on matrices of columns: op(a) is (M,K), op(b) is (K,N), c is (M,N). */
+enum { M = 7, N = 5, K = 9 };
+
+static void expected(const float *a, bool transpose_a, const float *b, bool transpose_b,
+                     float alpha, float *c)
+{
+    for (int i = 0; i < M; i++) {
+        for (int j = 0; j < N; j++) {
+            double sum = 0.0;
+
+            for (int k = 0; k < K; k++) {
+                sum += (double)a[transpose_a ? i * K + k : k * M + i] *
+                       b[transpose_b ? k * N + j : j * K + k];
+            }
+            c[j * M + i] = alpha * (float)sum;
+        }
+    }
+}
+
+/* cuBLAS in f32, all four transpositions, c not read. 1: a leading dimension that leads outside. */
+static int gemm(cudaStream_t stream, int mistake)
+{
+    float a[M * K], b[K * N], want[M * N], got[M * N];
+    const float alpha = 0.5f, beta = 0.0f;
+    cublasHandle_t handle;
+
+    for (int i = 0; i < M * K; i++) {
+        a[i] = sample_number((uint32_t)i);
+    }
+    for (int i = 0; i < K * N; i++) {
+        b[i] = sample_number((uint32_t)i + 1000);
+    }
+    float *da = sample_upload(a, M * K, stream), *db = sample_upload(b, K * N, stream);
+    float *dc = sample_device<float>(M * N);
+    EXPECT(cublasCreate(&handle) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasSetStream(handle, stream) == CUBLAS_STATUS_SUCCESS);
+    for (int t = 0; t < 4; t++) {
+        const bool ta = t % 2 != 0, tb = t / 2 != 0;
+
+        EXPECT(cublasSgemm(handle, ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb ? CUBLAS_OP_T : CUBLAS_OP_N,
+                           M, N, K, &alpha, da, (ta ? K : M) + (mistake == 1), db, tb ? N : K,
+                           &beta, dc, M) == CUBLAS_STATUS_SUCCESS);
+        sample_download(got, dc, M * N, stream);
+        expected(a, ta, b, tb, alpha, want);
+        if (sample_compare(got, want, M * N, 1e-5f) != 0) {
+            return 1;
+        }
+    }
+    EXPECT(cublasSgemm(handle, CUBLAS_OP_N, CUBLAS_OP_N, M, N, K, &alpha, da, M - 1, db, K, &beta,
+                       dc, M) == CUBLAS_STATUS_INVALID_VALUE);
+    EXPECT(cublasDestroy(handle) == CUBLAS_STATUS_SUCCESS);
+    return 0;
+}
+
+/* cuBLASLt in rows: d (M,N) = relu(a (M,K) b (K,N) + c + bias of each row). */
+static int gemm_lt(cudaStream_t stream, int)
+{
+    float a[M * K], b[K * N], c[M * N], bias[M], want[M * N], got[M * N];
+    const float one = 1.0f;
+    const cublasLtOrder_t row_order = CUBLASLT_ORDER_ROW;
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_RELU_BIAS;
+    const size_t most = 1 << 20;
+    cublasLtHandle_t handle;
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatrixLayout_t la, lb, lc;
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t found[4];
+    int count = 0;
+
+    for (int i = 0; i < M * K; i++) {
+        a[i] = sample_number((uint32_t)i);
+    }
+    for (int i = 0; i < K * N; i++) {
+        b[i] = sample_number((uint32_t)i + 1000);
+    }
+    for (int i = 0; i < M * N; i++) {
+        c[i] = sample_number((uint32_t)i + 2000);
+    }
+    for (int i = 0; i < M; i++) {
+        bias[i] = sample_number((uint32_t)i + 3000);
+    }
+    for (int i = 0; i < M; i++) {
+        for (int j = 0; j < N; j++) {
+            float sum = c[i * N + j] + bias[i];
+
+            for (int k = 0; k < K; k++) {
+                sum += a[i * K + k] * b[k * N + j];
+            }
+            want[i * N + j] = sum > 0.0f ? sum : 0.0f;
+        }
+    }
+    float *da = sample_upload(a, M * K, stream), *db = sample_upload(b, K * N, stream);
+    float *dc = sample_upload(c, M * N, stream), *dbias = sample_upload(bias, M, stream);
+    float *dd = sample_device<float>(M * N);
+    void *workspace = sample_device<char>((int64_t)most);
+    EXPECT(cublasLtCreate(&handle) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) ==
+           CUBLAS_STATUS_SUCCESS);
+    cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                   sizeof(epilogue));
+    cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &dbias, sizeof(dbias));
+    EXPECT(cublasLtMatrixLayoutCreate(&la, CUDA_R_32F, M, K, K) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasLtMatrixLayoutCreate(&lb, CUDA_R_32F, K, N, N) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasLtMatrixLayoutCreate(&lc, CUDA_R_32F, M, N, N) == CUBLAS_STATUS_SUCCESS);
+    for (cublasLtMatrixLayout_t layout : { la, lb, lc }) {
+        cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_ORDER, &row_order,
+                                         sizeof(row_order));
+    }
+    EXPECT(cublasLtMatmulPreferenceCreate(&preference) == CUBLAS_STATUS_SUCCESS);
+    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                         &most, sizeof(most));
+    EXPECT(cublasLtMatmulAlgoGetHeuristic(handle, desc, la, lb, lc, lc, preference, 4, found,
+                                          &count) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(count == 3);
+    EXPECT(cublasLtMatmul(handle, desc, &one, da, la, db, lb, &one, dc, lc, dd, lc, &found[0].algo,
+                          workspace, 16, stream) == CUBLAS_STATUS_INVALID_VALUE);
+    for (int i = 0; i < count; i++) {
+        EXPECT(cublasLtMatmul(handle, desc, &one, da, la, db, lb, &one, dc, lc, dd, lc,
+                              &found[i].algo, workspace, most, stream) == CUBLAS_STATUS_SUCCESS);
+        sample_download(got, dd, M * N, stream);
+        EXPECT(sample_compare(got, want, M * N, 1e-5f) == 0);
+    }
+    cublasLtMatmulPreferenceDestroy(preference);
+    for (cublasLtMatrixLayout_t layout : { la, lb, lc }) {
+        cublasLtMatrixLayoutDestroy(layout);
+    }
+    cublasLtMatmulDescDestroy(desc);
+    cublasLtDestroy(handle);
+    return 0;
+}
+
+/* cuSPARSE: c (3,2) in rows = a (3,4) in CSR times b (4,2). 1: a column index outside of a. */
+static int spmm(cudaStream_t stream, int mistake)
+{
+    const int32_t start[] = { 0, 2, 2, 3 }, column[] = { 0, mistake == 1 ? 4 : 3, 1 };
+    const float value[] = { 2.0f, -1.0f, 0.5f }, b[] = { 1, 2, 3, 4, 5, 6, 7, 8 };
+    const float want[] = { 2 - 7, 4 - 8, 0, 0, 1.5f, 2 }, one = 1.0f, zero = 0.0f;
+    float got[6];
+    cusparseHandle_t handle;
+    cusparseSpMatDescr_t a;
+    cusparseDnMatDescr_t mb, mc;
+    size_t bytes = 0;
+    float *dc = sample_device<float>(6);
+
+    EXPECT(cusparseCreate(&handle) == CUSPARSE_STATUS_SUCCESS);
+    EXPECT(cusparseSetStream(handle, stream) == CUSPARSE_STATUS_SUCCESS);
+    EXPECT(cusparseCreateCsr(&a, 3, 4, 3, sample_upload(start, 4, stream),
+                             sample_upload(column, 3, stream), sample_upload(value, 3, stream),
+                             CUSPARSE_INDEX_32I, CUSPARSE_INDEX_32I, CUSPARSE_INDEX_BASE_ZERO,
+                             CUDA_R_32F) == CUSPARSE_STATUS_SUCCESS);
+    EXPECT(cusparseCreateDnMat(&mb, 4, 2, 2, sample_upload(b, 8, stream), CUDA_R_32F,
+                               CUSPARSE_ORDER_ROW) == CUSPARSE_STATUS_SUCCESS);
+    EXPECT(cusparseCreateDnMat(&mc, 3, 2, 2, dc, CUDA_R_32F, CUSPARSE_ORDER_ROW) ==
+           CUSPARSE_STATUS_SUCCESS);
+    const cusparseOperation_t op = CUSPARSE_OPERATION_NON_TRANSPOSE;
+    EXPECT(cusparseSpMM_bufferSize(handle, op, op, &one, a, mb, &zero, mc, CUDA_R_32F,
+                                   CUSPARSE_SPMM_CSR_ALG2, &bytes) == CUSPARSE_STATUS_SUCCESS);
+    EXPECT(cusparseSpMM(handle, op, op, &one, a, mb, &zero, mc, CUDA_R_32F, CUSPARSE_SPMM_CSR_ALG2,
+                        sample_device<char>((int64_t)bytes)) == CUSPARSE_STATUS_SUCCESS);
+    sample_download(got, dc, 6, stream);
+    cusparseDestroySpMat(a);
+    cusparseDestroyDnMat(mb);
+    cusparseDestroyDnMat(mc);
+    cusparseDestroy(handle);
+    return sample_compare(got, want, 6, 1e-6f);
+}
+
+static __global__ void trap_kernel()
+{
+    __syncthreads();
+    if (threadIdx.x == 40) {
+        cu::trap();
+    }
+    __syncthreads();
+}
+
+/* What the runtime must refuse, and how a fault comes to light. */
+static int refusals(cudaStream_t stream, int)
+{
+    float x = 0.0f, *d = sample_device<float>(4);
+    void *none = nullptr;
+    cudaGraph_t recorded = nullptr;
+
+    EXPECT(cu::launch(line_kernel, 1, 32, 0, (cudaStream_t) nullptr, d, d, 1.0f, 0.0f, 4) ==
+           cudaErrorInvalidResourceHandle);
+    EXPECT(cu::launch(line_kernel, 0, 32, 0, stream, d, d, 1.0f, 0.0f, 4) ==
+           cudaErrorInvalidConfiguration);
+    EXPECT(cu::launch(line_kernel, 1, 1025, 0, stream, d, d, 1.0f, 0.0f, 4) ==
+           cudaErrorInvalidConfiguration);
+    EXPECT(cu::launch(line_kernel, dim3(1, 65536), 32, 0, stream, d, d, 1.0f, 0.0f, 4) ==
+           cudaErrorInvalidConfiguration);
+    EXPECT(cu::launch(line_kernel, 1, 32, 49 * 1024, stream, d, d, 1.0f, 0.0f, 4) ==
+           cudaErrorInvalidValue);
+    EXPECT(cu::allow_shared(line_kernel, 228 * 1024) == cudaErrorInvalidValue);
+    EXPECT(cu::allow_shared(line_kernel, 227 * 1024) == cudaSuccess);
+    EXPECT(cudaMemcpyAsync(d, &x, 4, cudaMemcpyDeviceToHost, stream) ==
+           cudaErrorInvalidMemcpyDirection);
+    EXPECT(cudaMemcpyAsync(&x, &x, 4, cudaMemcpyHostToDevice, stream) ==
+           cudaErrorInvalidMemcpyDirection);
+    EXPECT(cudaMalloc(&none, (size_t)1 << 40) == cudaErrorMemoryAllocation && none == nullptr);
+    EXPECT(cudaGetLastError() == cudaErrorMemoryAllocation && cudaGetLastError() == cudaSuccess);
+    EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
+    EXPECT(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
+    EXPECT(cudaStreamEndCapture(stream, &recorded) == cudaErrorStreamCaptureInvalidated);
+    EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
+    EXPECT(cudaMalloc(&none, 16) == cudaErrorStreamCaptureUnsupported);
+    EXPECT(cudaStreamEndCapture(stream, &recorded) == cudaErrorStreamCaptureInvalidated);
+    emu_fail_call(1);
+    EXPECT(cudaMalloc(&none, 16) == cudaErrorMemoryAllocation);
+    EXPECT(cudaMalloc(&none, 16) == cudaSuccess);
+    EXPECT(cudaFree(none) == cudaSuccess && cudaFree(none) == cudaErrorInvalidValue);
+    EXPECT(cu::launch(trap_kernel, 2, 64, 0, stream) == cudaSuccess);
+    EXPECT(cudaStreamSynchronize(stream) == cudaErrorLaunchFailure);
+    EXPECT(cudaStreamSynchronize(stream) == cudaErrorLaunchFailure); /* it stays */
+    EXPECT(cu::launch(trap_kernel, 1, 32, 0, stream) == cudaErrorLaunchFailure);
+    return 0;
+}
+
+/* One warp: y (8,8) = transpose by ldmatrix; z (16,8) = a (16,8) b (8,8) in tf32. */
+static __global__ void fragment_kernel(const float *a, const float *b, uint16_t *y, float *z)
+{
+    SHARED(tile, uint16_t[4][8][8]);
+    const unsigned lane = threadIdx.x, g = lane / 4, t = lane % 4;
+    uint32_t r[4], one[1], pair[2], left[4], right[2];
+    float sum[4] = {};
+
+    for (unsigned i = lane; i < 4 * 64; i += 32) {
+        tile[i / 64][i / 8 % 8][i % 8] = (uint16_t)(100 * (i / 64) + 10 * (i / 8 % 8) + i % 8);
+    }
+    __syncwarp();
+    cu::ldmatrix_x4_trans(r, tile[lane / 8][lane % 8]);
+    cu::ldmatrix_x1(one, tile[0][lane % 8]);
+    cu::ldmatrix_x2(pair, tile[lane / 8 % 2][lane % 8]);
+    for (unsigned m = 0; m < 4; m++) {
+        y[64 * m + 8 * g + 2 * t] = (uint16_t)r[m];
+        y[64 * m + 8 * g + 2 * t + 1] = (uint16_t)(r[m] >> 16);
+    }
+    y[256 + 8 * g + 2 * t] = (uint16_t)one[0];
+    y[256 + 8 * g + 2 * t + 1] = (uint16_t)(pair[1] >> 16);
+    left[0] = cu::to_tf32(a[8 * g + t]);
+    left[1] = cu::to_tf32(a[8 * (g + 8) + t]);
+    left[2] = cu::to_tf32(a[8 * g + t + 4]);
+    left[3] = cu::to_tf32(a[8 * (g + 8) + t + 4]);
+    right[0] = cu::to_tf32(b[8 * t + g]);
+    right[1] = cu::to_tf32(b[8 * (t + 4) + g]);
+    cu::mma_tf32(sum, left, right);
+    for (unsigned i = 0; i < 4; i++) {
+        z[8 * (g + i / 2 * 8) + 2 * t + i % 2] = sum[i];
+    }
+}
+
+static int fragments(cudaStream_t stream, int)
+{
+    float a[16 * 8], b[8 * 8], z[16 * 8], want[16 * 8];
+    uint16_t y[320];
+
+    for (int i = 0; i < 16 * 8; i++) {
+        a[i] = sample_number((uint32_t)i);
+        b[i % 64] = sample_number((uint32_t)(i % 64) + 500);
+    }
+    for (int i = 0; i < 16; i++) {
+        for (int j = 0; j < 8; j++) {
+            want[8 * i + j] = 0.0f;
+            for (int k = 0; k < 8; k++) {
+                want[8 * i + j] += a[8 * i + k] * b[8 * k + j];
+            }
+        }
+    }
+    uint16_t *dy = sample_device<uint16_t>(320);
+    float *dz = sample_device<float>(16 * 8);
+    SAMPLE_TRY(cu::launch(fragment_kernel, 1, 32, 0, stream, sample_upload(a, 16 * 8, stream),
+                          sample_upload(b, 64, stream), dy, dz));
+    sample_download(y, dy, 320, stream);
+    sample_download(z, dz, 16 * 8, stream);
+    for (int i = 0; i < 256; i++) {
+        EXPECT(y[i] == 100 * (i / 64) + 10 * (i % 8) + i / 8 % 8);
+    }
+    for (int i = 0; i < 64; i++) {
+        EXPECT(y[256 + i] == (i % 2 != 0 ? 100 : 0) + 10 * (i / 8) + i % 8);
+    }
+    return sample_compare(z, want, 16 * 8, 8 * 0x1p-10f); /* operands of 10 bits, 8 terms below 1 */
+}
+
+/* In this order by "all", without mistakes. */
+static const sample_case cases[] = { { "streams", streams },     { "memory", memory },
+                                     { "graph", graph },         { "gemm", gemm },
+                                     { "gemm_lt", gemm_lt },     { "spmm", spmm },
+                                     { "fragments", fragments }, { "refusals", refusals } };
+
+int main(int argc, char **argv)
+{
+    return sample_main(argc, argv, cases, (int)(sizeof(cases) / sizeof(cases[0])));
+}

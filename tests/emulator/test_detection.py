@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""The emulator sees what it is there to see. Runs the sample programs, right and with each planted
+mistake, in one build, and compares what comes out with the table below.
+
+    test_detection.py BUILD KERNELS HOST      BUILD: plain, asan or tsan; the two sample programs
+
+Right samples must be silent under every schedule. A mistake must be told as the table says: by at
+least one of the seeds tried where it is followed by "?", else by every one.
+"""
+import os
+import subprocess
+import sys
+
+RIGHT_SEEDS, SEEDS = range(1, 5), range(1, 7)
+
+# What is printed: "numbers" by the sample itself, "emulator", or a sanitizer's report.
+TELLS = {
+    "numbers": "wrong numbers",
+    "emulator": "emulator: ",
+    "poison": "use-after-poison",
+    "index": "out of bounds for type",
+    "misaligned": "misaligned address",
+    "race": "WARNING: ThreadSanitizer: data race",
+    "crash": "touched device memory",
+    "segv": "AddressSanitizer: SEGV",
+    "none": None,  # this build cannot see it: it must look right
+}
+
+# program, case, mistake: plain, asan, tsan. "any" may be told in any way, and "?" may be missed.
+TABLE = [
+    ("kernels", "norm", 1, "numbers", "numbers", "race"),
+    ("kernels", "norm", 2, "numbers?", "numbers?", "race"),
+    ("kernels", "row_max", 1, "numbers?", "numbers?", "race"),
+    ("kernels", "row_max", 2, "emulator", "index", "emulator"),
+    ("kernels", "row_max", 3, "numbers?", "index", "race"),
+    ("kernels", "row_max", 4, "numbers?", "numbers?", "numbers?"),
+    ("kernels", "row_max", 5, "numbers?", "poison", "numbers?"),
+    ("kernels", "product", 1, "numbers", "poison", "race"),
+    ("kernels", "product", 2, "numbers?", "poison?", "race"),
+    ("kernels", "product", 3, "numbers", "poison", "numbers"),
+    ("kernels", "product", 4, "numbers", "poison", "numbers"),
+    ("kernels", "product", 5, "none", "poison", "none"),
+    ("kernels", "product", 6, "emulator", "poison", "emulator"),
+    ("kernels", "product", 7, "emulator", "emulator", "emulator"),
+    ("kernels", "exchange", 1, "numbers", "numbers", "race"),
+    ("kernels", "exchange", 2, "numbers", "numbers", "race"),
+    ("kernels", "count", 1, "none", "none", "race"),
+    ("kernels", "count", 2, "none", "none", "race"),
+    ("kernels", "count", 3, "none", "none", "race"),
+    ("kernels", "count", 4, "none", "none", "race"),
+    ("kernels", "count", 5, "numbers", "numbers", "numbers"),
+    ("kernels", "bounds", 1, "numbers", "poison", "numbers"),
+    ("kernels", "bounds", 2, "emulator", "poison", "emulator"),
+    ("kernels", "bounds", 3, "any", "misaligned", "any"),
+    ("kernels", "bounds", 4, "emulator", "poison", "emulator"),
+    *[("kernels", "rules", n, "emulator", "emulator", "emulator") for n in range(1, 11)],
+    ("host", "streams", 1, "numbers?", "numbers?", "any"),
+    ("host", "streams", 2, "numbers", "numbers", "numbers"),
+    ("host", "streams", 3, "numbers", "numbers", "any"),
+    ("host", "streams", 4, "numbers?", "numbers?", "any"),
+    ("host", "memory", 1, "crash", "segv", "crash"),
+    ("host", "memory", 2, "crash", "segv", "crash"),
+    ("host", "memory", 3, "numbers", "poison", "numbers"),
+    ("host", "memory", 4, "emulator", "emulator", "emulator"),
+    ("host", "memory", 5, "emulator", "emulator", "emulator"),
+    ("host", "graph", 1, "numbers?", "numbers?", "any"),
+    ("host", "gemm", 1, "emulator", "emulator", "emulator"),
+    ("host", "spmm", 1, "emulator", "emulator", "emulator"),
+]
+
+
+def run(program, case, mistake, seed, order):
+    environment = {
+        **os.environ, "CSP_EMU_SEED": str(seed), "CSP_EMU_ORDER": order,
+        "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1:atexit_sleep_ms=0",
+    }
+    result = subprocess.run([program, case, str(mistake)], env=environment, capture_output=True,
+                            text=True, errors="replace", timeout=120, check=False)
+    return result.returncode, result.stderr
+
+
+def told(status, text, tell):
+    """Did the run end as tell says?"""
+    if tell == "none":
+        return status == 0
+    if tell == "any":
+        return status != 0
+    return status != 0 and TELLS[tell] in text
+
+
+def main():
+    build, programs = sys.argv[1], {"kernels": sys.argv[2], "host": sys.argv[3]}
+    column = 3 + ["plain", "asan", "tsan"].index(build)
+    failures, runs = [], 0
+    for name in programs:
+        for seed, order in [*((s, "random") for s in RIGHT_SEEDS), (1, "forward"), (2, "reverse")]:
+            status, text = run(programs[name], "all", 0, seed, order)
+            runs += 1
+            if status != 0:
+                failures.append(f"{name}, right, seed {seed} {order}: status {status}\n{text[:1500]}")
+    for row in TABLE:
+        name, case, mistake, tell = row[0], row[1], row[2], row[column]
+        rare = tell.endswith("?")
+        tell = tell.rstrip("?")
+        seen = missed = 0
+        # A race is found in any schedule.
+        for seed in SEEDS if rare else SEEDS[:1] if build == "tsan" else SEEDS[:2]:
+            status, text = run(programs[name], case, mistake, seed, "random")
+            runs += 1
+            if told(status, text, tell):
+                seen += 1
+            else:
+                missed += 1
+                last = f"status {status}\n{text[:1500]}"
+            if rare and seen:
+                break
+        if seen == 0 or (missed and not rare):
+            failures.append(f"{name} {case}, mistake {mistake}: {tell} in {seen} of {seen + missed} runs, {last}")
+    for failure in failures:
+        print(failure)
+    print(f"test_detection: {build}: {runs} runs, {len(failures)} failures")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
