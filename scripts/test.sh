@@ -47,6 +47,10 @@ if [ -n "$missing" ]; then
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends $missing
 fi
 
+# The CUDA compiler and headers: the kernels are compiled for the GPU, and run on the CPU by the emulator.
+CUDA_HOME=$("$root/scripts/cuda_toolkit.sh")
+export CUDA_HOME
+
 jobs=$(nproc)
 run_build() { # folder, cmake options, ctest options
     cmake -S "$root" -B "$1" -G Ninja $2
