@@ -1,5 +1,6 @@
 /*
- * reduce.cuh - sums and maxima over a warp and over a block, the same bits on every run.
+ * reduce.cuh - sums (of floats, doubles or integers) and maxima over a warp and over a block,
+ * the same bits on every run.
  *
  * All threads of the warp or block must call; all get the result. Blocks are whole warps.
  */
@@ -9,7 +10,7 @@
 
 #define FULL_WARP 0xFFFFFFFFu
 
-static __device__ __forceinline__ float warp_sum(float x)
+template <typename T> static __device__ __forceinline__ T warp_sum(T x)
 {
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) {
@@ -33,10 +34,10 @@ static __device__ __forceinline__ float warp_max(float x)
  * the total is. The next call may follow at once: it writes partial results, which warp 0 has read,
  * and its total behind its first barrier, when everybody has read this one.
  */
-static __device__ __forceinline__ float block_sum(float x)
+template <typename T> static __device__ __forceinline__ T block_sum(T x)
 {
-    SHARED(partial, float[32]);
-    SHARED(total, float);
+    SHARED(partial, T[32]);
+    SHARED(total, T);
     const unsigned warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
     x = warp_sum(x);
@@ -45,7 +46,7 @@ static __device__ __forceinline__ float block_sum(float x)
     }
     __syncthreads();
     if (warp == 0) {
-        x = warp_sum(lane < warps ? partial[lane] : 0.0f);
+        x = warp_sum(lane < warps ? partial[lane] : T(0));
         if (lane == 0) {
             total = x;
         }

@@ -52,8 +52,9 @@ CSP_CHECKED csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args
  *   scale  in    1/temperature
  *   s      out   (Q,P) f32   overwritten
  *
- * Precision:  many entries: products added in f32 by blocks of the vocabulary, ascending terms; few
- *             entries: in double, rounded once. Which, is a function of the entries only.
+ * Stream:     may wait for be, to learn how many entries there are; so may csp_scores_bwd.
+ * Precision:  many entries: products added in f32 by blocks of the vocabulary; few entries: in
+ *             double, rounded once. Which, is a function of the entries only.
  */
 CSP_CHECKED csp_status csp_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q,
                                       const csp_sparse *p, int64_t P, float scale, csp_tensor *s);
@@ -98,7 +99,7 @@ CSP_CHECKED csp_status csp_info_nce(csp_backend *be, const csp_tensor *s,
  *     sum[v] += sum over rows of w[row,v];   count[v] += number of rows with w[row,v] > 0
  *
  *   w      in       rows 0 .. rows-1
- *   sum    in,out   (V) f64
+ *   sum    in,out   (V) f64   in double, rows ascending
  *   count  in,out   (V) i32, or none
  */
 CSP_CHECKED csp_status csp_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows,

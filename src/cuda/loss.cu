@@ -1,0 +1,220 @@
+/*
+ * loss.cu - CUDA side of ops/loss.h: InfoNCE, column sums and the sparsity terms.
+ *
+ * All are small beside the head and read their input once or twice. Rows, terms and entries have
+ * one owner each and every sum has a fixed order, so there are no atomics and the bits repeat.
+ *
+ * Scratch: Q doubles (InfoNCE), REG_BLOCKS doubles (sparsity terms).
+ */
+#include <string.h>
+
+#include "device.h"
+#include "launch.cuh"
+#include "reduce.cuh"
+#include "sparse_rows.cuh"
+
+#define LOSS_THREADS 256
+#define BLOCKS_EACH 16 /* blocks for a processor                                            */
+#define SUM_TERMS 256  /* terms of a block, one a thread                                    */
+#define SUM_ROWS 32    /* rows staged in shared memory at a time                            */
+#define REG_BLOCKS 64  /* partial sums of a sparsity term: fixed, and so is their order     */
+
+/*
+ * A block takes a query: maximum, sum of exponentials, gradient. ds may be s: each thread writes
+ * the columns that it alone reads after the sum, and all have read the positive's score before it.
+ */
+static __global__ void __launch_bounds__(LOSS_THREADS)
+    info_nce_kernel(const float *s,                       // (Q,P)
+                    const int32_t *__restrict__ positive, // (Q)
+                    const uint8_t *__restrict__ mask,     // (Q,P) or NULL
+                    int64_t Q, int64_t P,
+                    float *ds,                     // (Q,P)
+                    double *__restrict__ row_loss) // (Q)
+{
+    for (int64_t q = blockIdx.x; q < Q; q += gridDim.x) {
+        const float *row = s + q * P;
+        const int64_t own = positive[q];
+        const double own_score = (double)row[own];
+        float highest = -INFINITY;
+        double sum = 0.0, top;
+
+        for (int64_t p = threadIdx.x; p < P; p += LOSS_THREADS) {
+            if (mask == NULL || mask[q * P + p] == 0) {
+                highest = fmaxf(highest, row[p]);
+            }
+        }
+        top = (double)block_max(highest);
+        for (int64_t p = threadIdx.x; p < P; p += LOSS_THREADS) {
+            if (mask == NULL || mask[q * P + p] == 0) {
+                sum += exp((double)row[p] - top);
+            }
+        }
+        sum = block_sum(sum);
+        if (threadIdx.x == 0) {
+            row_loss[q] = log(sum) + (top - own_score);
+        }
+        for (int64_t p = threadIdx.x; p < P; p += LOSS_THREADS) {
+            const bool left_out = mask != NULL && mask[q * P + p] != 0;
+            const double share = left_out ? 0.0 : exp((double)row[p] - top) / sum;
+
+            ds[q * P + p] = (float)((share - (p == own ? 1.0 : 0.0)) / (double)Q);
+        }
+    }
+}
+
+csp_status cuda_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                         const csp_tensor *mask, csp_tensor *ds, double *row_loss)
+{
+    const int64_t Q = s->dim[0], P = s->dim[1];
+    const size_t bytes = (size_t)Q * sizeof(double);
+    const uint8_t *left_out = mask != NULL && mask->ndim > 0 ? (const uint8_t *)mask->data : NULL;
+    const dim3 grid = stride_grid(Q, 1, (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH);
+    void *losses, *fetched;
+
+    CSP_TRY(cuda_scratch(be, bytes, &losses));
+    CUDA_TRY(cu::launch(info_nce_kernel, grid, LOSS_THREADS, 0, cuda_stream(be, "info_nce"),
+                        (const float *)s->data, (const int32_t *)positive->data, left_out, Q, P,
+                        (float *)ds->data, (double *)losses));
+    CSP_TRY(cuda_fetch(be, losses, bytes, &fetched));
+    memcpy(row_loss, fetched, bytes);
+    return CSP_OK;
+}
+
+/*
+ * A block owns SUM_TERMS terms. Of SUM_ROWS rows at a time it writes its stretch densely into
+ * shared memory, a warp a row; then each thread adds its term's column, rows ascending. Where the
+ * stretch begins in each row is searched for SUM_TERMS rows at once, a row a thread.
+ */
+static __global__ void __launch_bounds__(SUM_TERMS)
+    column_sums_kernel(const sparse_rows w, int64_t V,
+                       double *__restrict__ sum,    // (V) added to
+                       int32_t *__restrict__ count) // (V) added to, or NULL
+{
+    SHARED(tile, float[SUM_ROWS][SUM_TERMS]);
+    SHARED(first, int64_t[SUM_TERMS]);
+    SHARED(end, int64_t[SUM_TERMS]);
+    const int thread = (int)threadIdx.x, warp = thread / 32, lane = thread % 32;
+
+    for (int64_t v = (int64_t)blockIdx.x * SUM_TERMS; v < V; v += (int64_t)gridDim.x * SUM_TERMS) {
+        const bool owns = v + thread < V;
+        double total = owns ? sum[v + thread] : 0.0;
+        int32_t seen = 0;
+
+        for (int64_t row = 0; row < w.rows; row += SUM_ROWS) {
+            const int from = (int)(row % SUM_TERMS);
+            const int rows = (int)(w.rows - row < SUM_ROWS ? w.rows - row : SUM_ROWS);
+
+            if (from == 0 && row + thread < w.rows) {
+                const int64_t last = w.row_ptr[row + thread + 1];
+
+                first[thread] = entry_of_term(w.term, w.row_ptr[row + thread], last, v);
+                end[thread] = entry_of_term(w.term, first[thread], last, v + SUM_TERMS);
+            }
+            for (int i = 0; i < rows; i++) {
+                tile[i][thread] = 0.0f;
+            }
+            __syncthreads();
+            for (int i = warp; i < rows; i += SUM_TERMS / 32) {
+                for (int64_t j = first[from + i] + lane; j < end[from + i]; j += 32) {
+                    tile[i][w.term[j] - v] = w.weight[j];
+                }
+            }
+            __syncthreads();
+            for (int i = 0; i < rows; i++) {
+                total += (double)tile[i][thread];
+                seen += tile[i][thread] > 0.0f;
+            }
+        }
+        if (owns) {
+            sum[v + thread] = total;
+        }
+        if (owns && count != NULL) {
+            count[v + thread] += seen;
+        }
+    }
+}
+
+csp_status cuda_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
+                            csp_tensor *count)
+{
+    const dim3 grid =
+        stride_grid(w->vocab, SUM_TERMS, (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH);
+    int32_t *seen = count != NULL && count->ndim > 0 ? (int32_t *)count->data : NULL;
+
+    CUDA_TRY(cu::launch(column_sums_kernel, grid, SUM_TERMS, 0, cuda_stream(be, "column_sums"),
+                        sparse_rows_of(w, 0, rows), w->vocab, (double *)sum->data, seen));
+    return CSP_OK;
+}
+
+/* partial[block] = sum over this block's terms of sum[v]^2 (FLOPS) or sum[v] (L1). */
+template <csp_reg_kind kind>
+static __global__ void __launch_bounds__(LOSS_THREADS)
+    regularize_value_kernel(const double *__restrict__ sum, // (V)
+                            int64_t V,
+                            double *__restrict__ partial) // (REG_BLOCKS)
+{
+    double total = 0.0;
+
+    for (int64_t v = grid_thread(); v < V; v += grid_threads()) {
+        total += kind == CSP_REG_FLOPS ? sum[v] * sum[v] : sum[v];
+    }
+    total = block_sum(total);
+    if (threadIdx.x == 0) {
+        partial[blockIdx.x] = total;
+    }
+}
+
+/* dw[i] += factor · sum[term i] (FLOPS) or factor (L1) for the stored entries. Any grid works. */
+template <csp_reg_kind kind>
+static __global__ void __launch_bounds__(LOSS_THREADS)
+    regularize_kernel(const sparse_rows w,
+                      const double *__restrict__ sum, // (V)
+                      double factor,
+                      float *__restrict__ dw) // beside the entries
+{
+    const int64_t entries = w.row_ptr[w.rows];
+
+    for (int64_t i = grid_thread(); i < entries; i += grid_threads()) {
+        dw[i] += (float)(kind == CSP_REG_FLOPS ? factor * sum[w.term[i]] : factor);
+    }
+}
+
+template <csp_reg_kind kind>
+static csp_status enqueue_regularize(csp_backend *be, const csp_sparse *w, int64_t rows,
+                                     const double *sum, double factor, float *dw, double *partial)
+{
+    cudaStream_t stream = cuda_stream(be, "regularize");
+    const dim3 grid = stride_grid(w->term.dim[0], LOSS_THREADS,
+                                  (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH);
+
+    CUDA_TRY(cu::launch(regularize_value_kernel<kind>, REG_BLOCKS, LOSS_THREADS, 0, stream, sum,
+                        w->vocab, partial));
+    CUDA_TRY(cu::launch(regularize_kernel<kind>, grid, LOSS_THREADS, 0, stream,
+                        sparse_rows_of(w, 0, rows), sum, factor, dw));
+    return CSP_OK;
+}
+
+csp_status cuda_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
+                           const csp_tensor *sum, int64_t M, float lambda, csp_tensor *dw,
+                           double *value)
+{
+    const double m = (double)M, weight = (double)lambda;
+    const double *total = (const double *)sum->data;
+    void *partial, *fetched;
+    double term_value = 0.0;
+
+    CSP_TRY(cuda_scratch(be, REG_BLOCKS * sizeof(double), &partial));
+    if (kind == CSP_REG_FLOPS) {
+        CSP_TRY(enqueue_regularize<CSP_REG_FLOPS>(be, w, rows, total, 2.0 * weight / (m * m),
+                                                  (float *)dw->data, (double *)partial));
+    } else {
+        CSP_TRY(enqueue_regularize<CSP_REG_L1>(be, w, rows, total, weight / m, (float *)dw->data,
+                                               (double *)partial));
+    }
+    CSP_TRY(cuda_fetch(be, partial, REG_BLOCKS * sizeof(double), &fetched));
+    for (int i = 0; i < REG_BLOCKS; i++) {
+        term_value += ((const double *)fetched)[i];
+    }
+    *value = term_value / (kind == CSP_REG_FLOPS ? m * m : m);
+    return CSP_OK;
+}

@@ -1,0 +1,265 @@
+/*
+ * optim.cu - CUDA side of ops/optim.h. Bound by memory: an update reads and writes each of the four
+ * arrays once, the gradient's clearing included.
+ *
+ * All tensors are cut into items of ITEM elements that are counted through; one launch takes the
+ * items of all of them, and a table in device memory tells a block whose item it has. The order of
+ * sums depends on items alone, not on the device or on how memory is aligned.
+ *
+ * Scratch: the table (64 bytes a tensor); for the norm also a double for each item and tensor.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "core/size.h"
+#include "device.h"
+#include "launch.cuh"
+#include "reduce.cuh"
+#include "vec.cuh"
+
+#define OPTIM_THREADS 256
+#define ITEM 8192     /* elements; a multiple of 4, so that items begin as aligned as tensors do */
+#define BLOCKS_EACH 8 /* blocks for a processor                                                  */
+#define STAGE_PART 64 /* rows of the table uploaded at a time, from the stack                    */
+
+/* One tensor in the table. */
+typedef struct optim_row {
+    float *value, *grad, *m, *v;
+    int64_t n;     /* elements                                      */
+    int64_t first; /* number of its first item, counted through all */
+    float keep;    /* 1 - η wd, or 1 where nothing decays           */
+} optim_row;
+
+/* The scalars of one update, computed in double and rounded once. */
+typedef struct adamw_factors {
+    float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
+    float step, rsqrt_correction, eps; /* η/(1-β1^t), 1/sqrt(1-β2^t) */
+} adamw_factors;
+
+static inline __host__ __device__ int64_t items_of(int64_t n)
+{
+    return ceil_div(n, ITEM);
+}
+
+/* The last row that begins at item or before: rows without elements begin where the next does. */
+static __device__ __forceinline__ const optim_row *row_of_item(const optim_row *table,
+                                                               int64_t count, int64_t item)
+{
+    int64_t low = 0, high = count;
+
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+
+        if (table[middle].first <= item) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return table + low;
+}
+
+/* Elements i .. i+3 of n, zeros beyond; i is a multiple of 4. */
+static __device__ __forceinline__ void load_four(const float *p, int64_t i, int64_t n,
+                                                 float (&out)[4])
+{
+    if (i + 4 <= n && (uintptr_t)p % 16 == 0) {
+        load_vec(p + i, out);
+    } else {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            out[k] = i + k < n ? p[i + k] : 0.0f;
+        }
+    }
+}
+
+static __device__ __forceinline__ void store_four(float *p, int64_t i, int64_t n,
+                                                  const float (&in)[4])
+{
+    if (i + 4 <= n && (uintptr_t)p % 16 == 0) {
+        store_vec(p + i, in);
+    } else {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (i + k < n) {
+                p[i + k] = in[k];
+            }
+        }
+    }
+}
+
+/* A block takes an item: partial[item] = sum of its squares. */
+static __global__ void __launch_bounds__(OPTIM_THREADS)
+    grad_squares_kernel(const optim_row *__restrict__ table, // (count)
+                        int64_t count, int64_t items,
+                        double *__restrict__ partial) // (items)
+{
+    for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+        const optim_row *row = row_of_item(table, count, item);
+        const int64_t start = (item - row->first) * ITEM;
+        const int64_t n = row->n - start < ITEM ? row->n - start : ITEM;
+        double sum = 0.0;
+
+        for (int64_t i = 4 * (int64_t)threadIdx.x; i < n; i += 4 * OPTIM_THREADS) {
+            float g[4];
+
+            load_four(row->grad + start, i, n, g);
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                sum += (double)g[k] * (double)g[k];
+            }
+        }
+        sum = block_sum(sum);
+        if (threadIdx.x == 0) {
+            partial[item] = sum;
+        }
+    }
+}
+
+/* A block takes a tensor and adds up its items. */
+static __global__ void __launch_bounds__(OPTIM_THREADS)
+    grad_squares_total_kernel(const optim_row *__restrict__ table, // (count)
+                              int64_t count,
+                              const double *__restrict__ partial, // (items)
+                              double *__restrict__ squares)       // (count)
+{
+    for (int64_t t = blockIdx.x; t < count; t += gridDim.x) {
+        const int64_t first = table[t].first, items = items_of(table[t].n);
+        double sum = 0.0;
+
+        for (int64_t i = threadIdx.x; i < items; i += OPTIM_THREADS) {
+            sum += partial[first + i];
+        }
+        sum = block_sum(sum);
+        if (threadIdx.x == 0) {
+            squares[t] = sum;
+        }
+    }
+}
+
+/* A block takes an item, a thread four elements of each array at a time. */
+static __global__ void __launch_bounds__(OPTIM_THREADS)
+    adamw_kernel(const optim_row *__restrict__ table, // (count)
+                 int64_t count, int64_t items, const adamw_factors f)
+{
+    for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+        const optim_row *row = row_of_item(table, count, item);
+        const int64_t start = (item - row->first) * ITEM;
+        const int64_t n = row->n - start < ITEM ? row->n - start : ITEM;
+        const float keep = row->keep;
+
+        for (int64_t i = 4 * (int64_t)threadIdx.x; i < n; i += 4 * OPTIM_THREADS) {
+            const float zeros[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
+            float value[4], grad[4], m[4], v[4];
+
+            load_four(row->value + start, i, n, value);
+            load_four(row->grad + start, i, n, grad);
+            load_four(row->m + start, i, n, m);
+            load_four(row->v + start, i, n, v);
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                const float g = f.grad_scale * grad[k];
+
+                m[k] = f.beta1 * m[k] + f.one_minus_beta1 * g;
+                v[k] = f.beta2 * v[k] + f.one_minus_beta2 * (g * g);
+                value[k] =
+                    value[k] * keep - f.step * (m[k] / (sqrtf(v[k]) * f.rsqrt_correction + f.eps));
+            }
+            store_four(row->value + start, i, n, value);
+            store_four(row->m + start, i, n, m);
+            store_four(row->v + start, i, n, v);
+            store_four(row->grad + start, i, n, zeros);
+        }
+    }
+}
+
+/* Writes the table of count tensors into device memory, a part at a time. */
+static csp_status upload_table(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
+                               float keep, optim_row *table)
+{
+    optim_row part[STAGE_PART];
+    int64_t first = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        const csp_optim_tensor *t = &tensors[i];
+        optim_row *row = &part[i % STAGE_PART];
+
+        row->value = (float *)t->value.data;
+        row->grad = (float *)t->grad.data;
+        row->m = (float *)t->m.data;
+        row->v = (float *)t->v.data;
+        row->n = csp_tensor_count(&t->grad);
+        row->first = first;
+        row->keep = t->decay ? keep : 1.0f;
+        first += items_of(row->n);
+        if (i % STAGE_PART == STAGE_PART - 1 || i == count - 1) {
+            CSP_TRY(cuda_stage(be, part, (size_t)(i % STAGE_PART + 1) * sizeof(*part),
+                               table + i / STAGE_PART * STAGE_PART));
+        }
+    }
+    return CSP_OK;
+}
+
+static int64_t count_items(const csp_optim_tensor *tensors, int64_t count)
+{
+    int64_t items = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        items += items_of(csp_tensor_count(&tensors[i].grad));
+    }
+    return items;
+}
+
+csp_status cuda_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
+                             double *squares)
+{
+    const int64_t items = count_items(tensors, count);
+    const int64_t most = (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH;
+    const size_t bytes = (size_t)count * sizeof(double);
+    const size_t table_bytes = csp_size_round_up((size_t)count * sizeof(optim_row), 256);
+    cudaStream_t stream = cuda_stream(be, "grad_squares");
+    optim_row *table;
+    double *partial, *totals;
+    void *fetched;
+
+    CSP_TRY(
+        cuda_scratch(be, table_bytes + (size_t)items * sizeof(double) + bytes, (void **)&table));
+    partial = (double *)((char *)table + table_bytes);
+    totals = partial + items;
+    CSP_TRY(upload_table(be, tensors, count, 1.0f, table));
+    CUDA_TRY(cu::launch(grad_squares_kernel, stride_grid(items, 1, most), OPTIM_THREADS, 0, stream,
+                        table, count, items, partial));
+    CUDA_TRY(cu::launch(grad_squares_total_kernel, stride_grid(count, 1, most), OPTIM_THREADS, 0,
+                        stream, table, count, (const double *)partial, totals));
+    CSP_TRY(cuda_fetch(be, totals, bytes, &fetched));
+    memcpy(squares, fetched, bytes);
+    return CSP_OK;
+}
+
+csp_status cuda_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
+                      const csp_adamw_args *a)
+{
+    const double t = (double)a->t;
+    const int64_t items = count_items(tensors, count);
+    const int64_t most = (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH;
+    adamw_factors f;
+    void *table;
+
+    f.grad_scale = (float)a->grad_scale;
+    f.beta1 = (float)a->beta1;
+    f.one_minus_beta1 = (float)(1.0 - a->beta1);
+    f.beta2 = (float)a->beta2;
+    f.one_minus_beta2 = (float)(1.0 - a->beta2);
+    f.step = (float)(a->lr / (1.0 - pow(a->beta1, t)));
+    f.rsqrt_correction = (float)(1.0 / sqrt(1.0 - pow(a->beta2, t)));
+    f.eps = (float)a->eps;
+    if (items == 0) {
+        return CSP_OK;
+    }
+    CSP_TRY(cuda_scratch(be, (size_t)count * sizeof(optim_row), &table));
+    CSP_TRY(upload_table(be, tensors, count, (float)(1.0 - a->lr * a->weight_decay),
+                         (optim_row *)table));
+    CUDA_TRY(cu::launch(adamw_kernel, stride_grid(items, 1, most), OPTIM_THREADS, 0,
+                        cuda_stream(be, "adamw"), (const optim_row *)table, count, items, f));
+    return CSP_OK;
+}
