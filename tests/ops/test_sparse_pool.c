@@ -208,44 +208,88 @@ static void too_little_room_is_said_and_earlier_rows_stay(void **state)
     rig_check_guards(r);
 }
 
-/* More texts than one table holds (64 MiB): 9 of 2^20 terms, of which every 4,096th is active. */
+/* Texts across tiles of rows and of terms on every backend; an empty text among them. */
+static void texts_cut_by_tiles_match_exactly(void **state)
+{
+    rig *r = *state;
+    enum { TEXTS = 4, ROWS = 4200, TERMS = 2101, WIDTH = 2 };
+    static const int64_t length[TEXTS] = { 4000, 0, 150, 50 };
+
+    for (int pooling = CSP_POOL_MAX; pooling <= CSP_POOL_SUM; pooling++) {
+        rig_begin(r, 6);
+        const csp_tensor h = pool_whole_numbers(r, -2, 2, ROWS, WIDTH),
+                         e = pool_whole_numbers(r, -1, 1, TERMS, WIDTH);
+        const pool_setup s =
+            pool_of_tensors(r, h, e, rig_lengths(r, TEXTS, length), rig_mask(r, ROWS),
+                            pool_some_terms(r, TERMS, true), 0.5f, (csp_pool_kind)pooling);
+        csp_sparse w = rig_sparse_output(r, TEXTS, TEXTS * TERMS, TERMS);
+        double *want = rig_doubles(r, TEXTS * TERMS), *mag = rig_doubles(r, TEXTS * TERMS);
+        int32_t *want_arg = rig_ints(r, TEXTS * TERMS);
+
+        assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
+        if (pooling == CSP_POOL_MAX) {
+            ref_pool_max_fwd(&s.ref, want, want_arg, mag);
+            assert_memory_equal(rig_sparse_argmax(r, &w, TEXTS), want_arg,
+                                TEXTS * TERMS * sizeof(int32_t));
+        } else {
+            ref_pool_sum_fwd(&s.ref, want, mag);
+        }
+        assert_true(worst_of(r, "w", rig_sparse_dense(r, &w, TEXTS, NULL), want, mag, TEXTS * TERMS,
+                             (4 + (pooling == CSP_POOL_SUM ? length[0] : 0)) * UNIT_F32) <= 1.0);
+        rig_check_guards(r);
+    }
+}
+
+/*
+ * More texts than one table holds (64 MiB): 9 of 2^20 terms, of which every 4,096th is active and
+ * there is just room for the entries; or all are, and there is room for full rows.
+ */
 static void many_texts_of_a_large_vocabulary_match(void **state)
 {
     rig *r = *state;
-    enum { TEXTS = 9, TERMS = 1 << 20, EVERY = 4096 };
-    const int64_t entries = TEXTS * (TERMS / EVERY);
-    float h[TEXTS], *e;
-    int64_t length[TEXTS];
-    uint8_t keep[TEXTS];
+    enum { TEXTS = 9, TERMS = 1 << 20 };
 
-    rig_begin(r, 0);
-    e = (float *)(void *)rig_ints(r, TERMS);
-    for (int64_t v = 0; v < TERMS; v++) {
-        e[v] = v % EVERY == 7 ? 1.0f : -1.0f;
-    }
-    for (int b = 0; b < TEXTS; b++) {
-        h[b] = (float)(b + 1);
-        length[b] = 1;
-        keep[b] = 1;
-    }
-    csp_sparse w = rig_sparse_output(r, TEXTS, entries, TERMS);
-    const pool_setup s = pool_of_tensors(r, rig_input(r, CSP_F32, 2, (int64_t[]) { TEXTS, 1 }, h),
-                                         rig_input(r, CSP_F32, 2, (int64_t[]) { TERMS, 1 }, e),
-                                         rig_lengths(r, TEXTS, length),
-                                         rig_input(r, CSP_U8, 1, (int64_t[]) { TEXTS }, keep),
-                                         csp_tensor_none(), 1.0f, CSP_POOL_MAX);
+    for (int full = 0; full <= 1; full++) {
+        const int64_t every = full != 0 ? 1 : 4096, entries = TEXTS * (TERMS / every);
+        float h[TEXTS], *e;
+        int64_t length[TEXTS];
+        uint8_t keep[TEXTS];
 
-    assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
-    assert_int_equal(rig_sparse_entries(r, &w, TEXTS), entries);
-    const float *weight = rig_host(r, &w.weight);
-    const int32_t *term = rig_host(r, &w.term);
-    for (int64_t i = 0; i < entries; i++) {
-        assert_int_equal(term[i] % EVERY, 7);
-        assert_true(fabs((double)weight[i] - log1p((double)(i / (TERMS / EVERY) + 1))) <=
-                    3.0 * UNIT_F32 * (double)weight[i]);
+        rig_begin(r, 0);
+        e = (float *)(void *)rig_ints(r, TERMS);
+        for (int64_t v = 0; v < TERMS; v++) {
+            e[v] = v % every == 7 % every ? 1.0f : -1.0f;
+        }
+        for (int b = 0; b < TEXTS; b++) {
+            h[b] = (float)(b + 1);
+            length[b] = 1;
+            keep[b] = 1;
+        }
+        csp_sparse w = rig_sparse_output(r, TEXTS, entries, TERMS);
+        const pool_setup s = pool_of_tensors(
+            r, rig_input(r, CSP_F32, 2, (int64_t[]) { TEXTS, 1 }, h),
+            rig_input(r, CSP_F32, 2, (int64_t[]) { TERMS, 1 }, e), rig_lengths(r, TEXTS, length),
+            rig_input(r, CSP_U8, 1, (int64_t[]) { TEXTS }, keep), csp_tensor_none(), 1.0f,
+            CSP_POOL_MAX);
+
+        assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
+        assert_int_equal(rig_sparse_entries(r, &w, TEXTS), entries);
+        const float *weight = rig_host(r, &w.weight);
+        const int32_t *term = rig_host(r, &w.term), *argmax = rig_host(r, &w.argmax);
+        for (int64_t i = 0; i < entries; i++) {
+            const int64_t b = i / (TERMS / every);
+
+            if (term[i] != i % (TERMS / every) * every + 7 % every || argmax[i] != 0 ||
+                !(fabs((double)weight[i] - log1p((double)(b + 1))) <=
+                  3.0 * UNIT_F32 * (double)weight[i])) {
+                fail_msg("entry %lld: term %d, weight %g", (long long)i, (int)term[i],
+                         (double)weight[i]);
+            }
+        }
+        rig_check_guards(r);
     }
-    rig_check_guards(r);
 }
+
 /* The number of threads changes no bit: every entry has one writer and one order of rows. */
 static void the_number_of_threads_changes_no_bit(void **state)
 {
@@ -260,8 +304,10 @@ static void the_number_of_threads_changes_no_bit(void **state)
 
         assert_int_equal(csp_backend_create(r->be->name, 3, &other), CSP_OK);
         assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
+        assert_int_equal(csp_backend_sync(r->be), CSP_OK); /* other does not wait for r->be */
         assert_int_equal(
             csp_sparse_pool_fwd(other, &s.head, &s.h, &s.seq_start, &s.keep, 0, &again), CSP_OK);
+        assert_int_equal(csp_backend_sync(other), CSP_OK);
         rig_check_same(r, &w.row_ptr, &again.row_ptr);
         rig_check_same(r, &w.term, &again.term);
         rig_check_same(r, &w.weight, &again.weight);
@@ -315,6 +361,7 @@ static void failing_memory_is_reported(void **state)
     rig_begin(r, 2);
     const pool_setup s = pool_random(r, 2, CSP_POOL_MAX);
     csp_sparse w = rig_sparse_output(r, s.ref.B, s.ref.B * s.ref.V, s.ref.V);
+    assert_int_equal(csp_backend_sync(r->be), CSP_OK);
     for (long n = 1; status != CSP_OK; n++) {
         csp_backend *fresh;
 
@@ -342,6 +389,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_nan_is_skipped_and_excluded_terms_stay_silent),
         cmocka_unit_test(rows_are_appended),
         cmocka_unit_test(too_little_room_is_said_and_earlier_rows_stay),
+        cmocka_unit_test(texts_cut_by_tiles_match_exactly),
         cmocka_unit_test(many_texts_of_a_large_vocabulary_match),
         cmocka_unit_test(the_number_of_threads_changes_no_bit),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),

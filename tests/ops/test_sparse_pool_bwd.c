@@ -229,11 +229,71 @@ static void the_number_of_threads_changes_no_bit_of_max_pooling(void **state)
         g_again.dh = rig_output(r, CSP_F32, 2, s.h.dim);
         g_again.de = rig_copy(r, &g.de);
         assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
+        assert_int_equal(csp_backend_sync(r->be), CSP_OK); /* other does not wait for r->be */
         assert_int_equal(backward(other, &s, &g_again, true), CSP_OK);
+        assert_int_equal(csp_backend_sync(other), CSP_OK);
         rig_check_same(r, &g.dh, &g_again.dh);
         rig_check_same(r, &g.de, &g_again.de);
         csp_backend_destroy(other);
     }
+}
+
+/*
+ * More entries than a backend lists at once, more (term, text) pairs than it spreads at once (8 Mi
+ * of each on a CUDA device): one call gives the same bits as one for five texts and one for four.
+ */
+static void many_texts_of_a_large_vocabulary_are_their_sum(void **state)
+{
+    rig *r = *state;
+    enum { TEXTS = 9, LENGTH = 3, TERMS = 1 << 20 };
+    int64_t length[TEXTS];
+
+    rig_begin(r, 4);
+    for (int b = 0; b < TEXTS; b++) {
+        length[b] = LENGTH;
+    }
+    const pool_setup s = pool_of_tensors(
+        r, rig_normal(r, CSP_F32, 2, (int64_t[]) { TEXTS * LENGTH, 1 }),
+        rig_normal(r, CSP_F32, 2, (int64_t[]) { TERMS, 1 }), rig_lengths(r, TEXTS, length),
+        rig_mask(r, TEXTS * LENGTH), csp_tensor_none(), 1.0f, CSP_POOL_MAX);
+    back g = make_back(r, &s, rig_sparse_random(r, TEXTS, TERMS, 0.001, LENGTH));
+    const csp_tensor dh = rig_output(r, CSP_F32, 2, s.h.dim), de = rig_copy(r, &g.de);
+
+    assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
+    for (int64_t b = 0; b < TEXTS; b += 5) {
+        const int64_t texts = TEXTS - b < 5 ? TEXTS - b : 5;
+        csp_sparse_pool_grad grad = { .rows = &g.rows,
+                                      .dw = g.dw,
+                                      .first_row = b,
+                                      .h = csp_tensor_rows(&s.h, b * LENGTH, texts * LENGTH),
+                                      .seq_start = rig_lengths(r, texts, length),
+                                      .keep = csp_tensor_none(),
+                                      .dh = csp_tensor_rows(&dh, b * LENGTH, texts * LENGTH),
+                                      .de = de };
+
+        assert_int_equal(csp_sparse_pool_bwd(r->be, &s.head, &grad), CSP_OK);
+    }
+    rig_check_same(r, &g.dh, &dh);
+    rig_check_same(r, &g.de, &de);
+    rig_check_guards(r);
+}
+
+/* Sum pooling over tiles of rows and of terms on every backend. */
+static void sum_gradients_of_several_tiles_match(void **state)
+{
+    rig *r = *state;
+    enum { TEXTS = 3, ROWS = 4150, TERMS = 2100 };
+    static const int64_t length[TEXTS] = { 50, 4080, 20 };
+
+    rig_begin(r, 2);
+    const pool_setup s = pool_of_tensors(r, rig_uniform(r, 0.5, 1.0, 2, (int64_t[]) { ROWS, 1 }),
+                                         rig_uniform(r, 0.5, 1.0, 2, (int64_t[]) { TERMS, 1 }),
+                                         rig_lengths(r, TEXTS, length), rig_mask(r, ROWS),
+                                         csp_tensor_none(), 0.5f, CSP_POOL_SUM);
+    back g = make_back(r, &s, rig_sparse_random(r, TEXTS, TERMS, 0.5, 1));
+
+    assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
+    check_back(r, &s, &g, TERMS, ROWS);
 }
 
 enum { GB = 2, GN = 6, GV = 5, GD = 3 };
@@ -374,6 +434,7 @@ static void failing_memory_is_reported(void **state)
 
         assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
         g = make_back(r, &s, w);
+        assert_int_equal(csp_backend_sync(r->be), CSP_OK);
         for (long n = 1; status != CSP_OK; n++) {
             assert_int_equal(csp_backend_create(r->be->name, 2, &fresh), CSP_OK);
             csp_fault_arm(n);
@@ -394,6 +455,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(entries_without_gradient_are_not_touched),
         cmocka_unit_test(one_full_row_among_empty_ones_matches),
         cmocka_unit_test(sum_gradients_match_the_reference),
+        cmocka_unit_test(many_texts_of_a_large_vocabulary_are_their_sum),
+        cmocka_unit_test(sum_gradients_of_several_tiles_match),
         cmocka_unit_test(the_gradient_reads_the_rows_it_is_told),
         cmocka_unit_test(the_number_of_threads_changes_no_bit_of_max_pooling),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),

@@ -46,11 +46,13 @@ typedef struct csp_head {
  *   keep       in     (N)    u8    1 for a pooled row, 0 for the first copy of an echo
  *   first_row  in     rows already in out; row_ptr[first_row] entries are in use
  *   out        in,out capacity for first_row + B rows and all their entries; entries of weight 0
- *                     are not stored
+ *                     are not stored; what lies behind the last entry is undefined afterwards
  *
  * A text with no kept row gives an empty row.
  * Aliasing:   none.
  * Precision:  f32 logits, compared without rounding, one log1p in f32; the same bits on every run.
+ * Stream:     enqueued on be; waits for be where out has less room than for first_row + B full rows
+ *             of V entries, so that it may be too small.
  * Errors:     CSP_ERR_SHAPE, CSP_ERR_MEMORY (out is too small: needed and present; the rows before
  *             first_row are untouched), CSP_ERR_DEVICE.
  */

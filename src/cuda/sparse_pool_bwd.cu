@@ -1,0 +1,430 @@
+/*
+ * sparse_pool_bwd.cu - CUDA side of ops/sparse_pool.h, backward of max pooling.
+ *
+ * The gradient of the logits has one non-zero for each stored entry, dz = dw exp(-w); what costs is
+ * gathering rows of D numbers, one for each entry and direction.
+ *
+ *   dh   For a group of texts the entries are sorted by the token that won them: each text is cut
+ *        into SLICES runs of entries, a warp counts its run's entries at each position, the counts
+ *        are added up in order of (position, run), and the same warps put their entries in place,
+ *        32 at a time, entries of one position in order of lanes. So a token's list is in order of
+ *        terms. Then a warp owns WIDTH columns a lane of one token's row and adds the rows of e in
+ *        its list.
+ *   de   For a block of the vocabulary the entries are spread into a table (terms,texts); a warp
+ *        owns columns of one term's row, finds the texts that have the term by votes, 32 at a time,
+ *        and adds the rows of h that won, in order of texts.
+ *
+ * No floating-point atomics and one owner of each sum: the same bits on every run. Entries whose dw
+ * is 0 are left out. Bound by reading 4 D bytes for each entry from the second-level cache or, rows
+ * of h, from memory. A token that wins most terms of its text (the first, where BOS is an attention
+ * sink) is one long list for D / 128 warps: the order of terms in the contract forbids cutting it.
+ *
+ * In float32 this wins over products of dense tiles at any density: those would take 2·N·V·D
+ * operations at the rate of float32, which for texts of 80 tokens is some 160 operations for each
+ * number gathered.
+ *
+ * Scratch: dh 8 bytes for each entry of a group (at most 64 MiB, or one full row) and 68 bytes for
+ * each token; de 8 bytes for each (term, text) of a block, at most 64 MiB or one term. Not at once.
+ */
+#include "reduce.cuh"
+#include "sparse_pool.cuh"
+#include "vec.cuh"
+
+#define GRAD_THREADS 128
+#define SLICES 16
+#define GATHER_AHEAD 4 /* rows on their way at once */
+/* Entries of a group of texts, and (term, text) pairs of a block of the vocabulary. */
+#define GROUP_ENTRIES ((int64_t)8 << 20)
+#define BLOCK_PAIRS ((int64_t)8 << 20)
+
+/* Consecutive texts and their entries. */
+typedef struct pool_entries {
+    const int64_t *row_ptr;   // (texts+1)
+    const int32_t *seq_start; // (texts+1)
+    const int32_t *term;      // (cap)
+    const int32_t *argmax;    // (cap)
+    const float *weight;      // (cap)
+    const float *dw;          // (cap)
+    int64_t texts;
+    float scale;
+} pool_entries;
+
+/* The lists of dh: token n has entries start[n] .. cursor[n,SLICES-1]-1 once they are placed. */
+typedef struct token_lists {
+    int32_t *start;  // (N)
+    int32_t *cursor; // (N,SLICES)
+    int32_t *term;   // (entries of the group)
+    float *dz;       // (entries of the group)
+} token_lists;
+
+/* Entries first .. end-1 of run s of text b. */
+static __device__ __forceinline__ void entries_of_run(const pool_entries &p, int64_t b, int64_t s,
+                                                      int64_t *first, int64_t *end)
+{
+    const int64_t row = p.row_ptr[b], entries = p.row_ptr[b + 1] - row;
+
+    *first = row + entries * s / SLICES;
+    *end = row + entries * (s + 1) / SLICES;
+}
+
+/* k dz of entry i: k dw exp(-w). */
+static __device__ __forceinline__ float gradient_of(const pool_entries &p, int64_t i)
+{
+    return p.scale * p.dw[i] * expf(-p.weight[i]);
+}
+
+/* Counts, all zero before, of entries at each token. Any grid: warps stride over runs. */
+static __global__ void __launch_bounds__(GRAD_THREADS)
+    pool_token_count_kernel(pool_entries p, token_lists lists)
+{
+    const int lane = (int)(threadIdx.x % 32);
+
+    for (int64_t i = grid_thread() / 32; i < p.texts * SLICES; i += grid_threads() / 32) {
+        const int64_t b = i / SLICES, s = i % SLICES;
+        int32_t *counts = lists.cursor + (int64_t)p.seq_start[b] * SLICES + s;
+        int64_t first, end;
+
+        entries_of_run(p, b, s, &first, &end);
+        for (int64_t j = first + lane; j < end; j += 32) {
+            if (p.dw[j] != 0.0f) {
+                /* Whole numbers: any order gives the same. */
+                atomicAdd(counts + (int64_t)p.argmax[j] * SLICES, 1);
+            }
+        }
+    }
+}
+
+/*
+ * Counts become places, in order of (token, run) from the text's first entry on, counted from the
+ * group's first. Any grid: a warp for each text.
+ */
+static __global__ void __launch_bounds__(GRAD_THREADS)
+    pool_token_place_kernel(pool_entries p, token_lists lists)
+{
+    const int lane = (int)(threadIdx.x % 32);
+
+    for (int64_t b = grid_thread() / 32; b < p.texts; b += grid_threads() / 32) {
+        const int64_t end = (int64_t)p.seq_start[b + 1] * SLICES;
+        int32_t at = (int32_t)(p.row_ptr[b] - p.row_ptr[0]);
+
+        for (int64_t i = (int64_t)p.seq_start[b] * SLICES; i < end; i += 32) {
+            const bool mine = i + lane < end;
+            const int32_t own = mine ? lists.cursor[i + lane] : 0;
+            int32_t sum = own;
+
+#pragma unroll
+            for (int offset = 1; offset < 32; offset *= 2) {
+                const int32_t below = __shfl_up_sync(FULL_WARP, sum, offset);
+
+                sum += lane >= offset ? below : 0;
+            }
+            if (mine) {
+                lists.cursor[i + lane] = at + sum - own;
+            }
+            if (mine && (i + lane) % SLICES == 0) {
+                lists.start[(i + lane) / SLICES] = at + sum - own;
+            }
+            at += __shfl_sync(FULL_WARP, sum, 31);
+        }
+    }
+}
+
+/* Puts the entries into the lists; each cursor ends behind its run's last. Any grid: runs. */
+static __global__ void __launch_bounds__(GRAD_THREADS)
+    pool_token_fill_kernel(pool_entries p, token_lists lists)
+{
+    const int lane = (int)(threadIdx.x % 32);
+    const uint32_t lanes_below = (1u << lane) - 1;
+
+    for (int64_t i = grid_thread() / 32; i < p.texts * SLICES; i += grid_threads() / 32) {
+        const int64_t b = i / SLICES, s = i % SLICES;
+        int32_t *cursors = lists.cursor + (int64_t)p.seq_start[b] * SLICES + s;
+        int64_t first, end;
+
+        entries_of_run(p, b, s, &first, &end);
+        for (int64_t j = first; j < end; j += 32) {
+            const int64_t mine = j + lane;
+            const bool listed = mine < end && p.dw[mine] != 0.0f;
+            const int32_t position = listed ? p.argmax[mine] : -1;
+            const uint32_t same = __match_any_sync(FULL_WARP, position);
+            const int before = __popc(same & lanes_below);
+            int32_t *cursor = cursors + (listed ? (int64_t)position * SLICES : 0);
+            const int32_t at = listed ? *cursor + before : 0;
+
+            __syncwarp(); /* all have read before one moves the cursor */
+            if (listed) {
+                lists.term[at] = p.term[mine];
+                lists.dz[at] = gradient_of(p, mine);
+                if (before == 0) {
+                    *cursor = at + __popc(same);
+                }
+            }
+            __syncwarp();
+        }
+    }
+}
+
+/* WIDTH neighbouring numbers: 16 bytes at once, or a single one. */
+template <int WIDTH>
+static __device__ __forceinline__ void load_columns(const float *from, float (&x)[WIDTH])
+{
+    if constexpr (WIDTH == 4) {
+        load_vec(from, x);
+    } else {
+        x[0] = *from;
+    }
+}
+
+template <int WIDTH>
+static __device__ __forceinline__ void store_columns(float *to, const float (&x)[WIDTH])
+{
+    if constexpr (WIDTH == 4) {
+        store_vec(to, x);
+    } else {
+        *to = x[0];
+    }
+}
+
+/* dh rows of the group's tokens. Any grid: a warp for each token and 32 WIDTH columns. */
+template <int WIDTH>
+static __global__ void __launch_bounds__(GRAD_THREADS)
+    pool_dh_kernel(pool_entries p, token_lists lists,
+                   const float *__restrict__ e, // (V,D)
+                   float *__restrict__ dh,      // (N,D)
+                   int64_t D)
+{
+    const int64_t parts = ceil_div(D, 32 * WIDTH);
+    const int64_t end = (int64_t)p.seq_start[p.texts] * parts;
+
+    for (int64_t i = (int64_t)p.seq_start[0] * parts + grid_thread() / 32; i < end;
+         i += grid_threads() / 32) {
+        const int64_t n = i / parts, column = (i % parts * 32 + threadIdx.x % 32) * WIDTH;
+        const int32_t stop = lists.cursor[n * SLICES + SLICES - 1];
+        int32_t at = lists.start[n];
+        float sum[WIDTH] = {};
+
+        if (column >= D) {
+            continue;
+        }
+        for (; at + GATHER_AHEAD <= stop; at += GATHER_AHEAD) {
+            float x[GATHER_AHEAD][WIDTH];
+
+#pragma unroll
+            for (int j = 0; j < GATHER_AHEAD; j++) {
+                load_columns<WIDTH>(e + (int64_t)lists.term[at + j] * D + column, x[j]);
+            }
+#pragma unroll
+            for (int j = 0; j < GATHER_AHEAD; j++) {
+#pragma unroll
+                for (int c = 0; c < WIDTH; c++) {
+                    sum[c] += lists.dz[at + j] * x[j][c];
+                }
+            }
+        }
+        for (; at < stop; at++) {
+            float x[WIDTH];
+
+            load_columns<WIDTH>(e + (int64_t)lists.term[at] * D + column, x);
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                sum[c] += lists.dz[at] * x[c];
+            }
+        }
+        store_columns<WIDTH>(dh + n * D + column, sum);
+    }
+}
+
+/* A block of the vocabulary: for each of its terms and each text dz and the winning row. */
+typedef struct term_table {
+    float *dz;    // (width,texts) 0: nothing
+    int32_t *row; // (width,texts) unset where dz is 0
+    int64_t v, width;
+} term_table;
+
+/* Spreads the entries of terms v .. v+width-1 over table.dz, all zero before. Any grid: runs. */
+static __global__ void __launch_bounds__(GRAD_THREADS)
+    pool_term_spread_kernel(pool_entries p, term_table table)
+{
+    const int lane = (int)(threadIdx.x % 32);
+
+    for (int64_t i = grid_thread() / 32; i < p.texts * SLICES; i += grid_threads() / 32) {
+        const int64_t b = i / SLICES, s = i % SLICES;
+        const int64_t first = entry_of_term(p.term, p.row_ptr[b], p.row_ptr[b + 1], table.v);
+        const int64_t end = entry_of_term(p.term, first, p.row_ptr[b + 1], table.v + table.width);
+
+        for (int64_t j = first + s * 32 + lane; j < end; j += 32 * SLICES) {
+            const int64_t at = (p.term[j] - table.v) * p.texts + b;
+
+            if (p.dw[j] != 0.0f) {
+                table.dz[at] = gradient_of(p, j);
+                table.row[at] = p.seq_start[b] + p.argmax[j];
+            }
+        }
+    }
+}
+
+/* de rows of the block += their texts' rows of h. Any grid: a warp for each term and columns. */
+template <int WIDTH>
+static __global__ void __launch_bounds__(GRAD_THREADS)
+    pool_de_kernel(term_table table,
+                   const float *__restrict__ h, // (N,D)
+                   float *__restrict__ de,      // (V,D)
+                   int64_t texts, int64_t D)
+{
+    const int64_t parts = ceil_div(D, 32 * WIDTH);
+    const int lane = (int)(threadIdx.x % 32);
+
+    for (int64_t i = grid_thread() / 32; i < table.width * parts; i += grid_threads() / 32) {
+        const int64_t j = i / parts, column = (i % parts * 32 + lane) * WIDTH;
+        float *to = de + (table.v + j) * D + column;
+        float sum[WIDTH] = {}, x[WIDTH];
+        bool read = false;
+
+        for (int64_t b = 0; b < texts; b += 32) {
+            const bool mine = b + lane < texts;
+            const float dz = mine ? table.dz[j * texts + b + lane] : 0.0f;
+            const int32_t row = dz != 0.0f ? table.row[j * texts + b + lane] : 0;
+            uint32_t left = __ballot_sync(FULL_WARP, dz != 0.0f);
+
+            if (left != 0 && !read && column < D) {
+                load_columns<WIDTH>(to, sum);
+                read = true;
+            }
+            while (left != 0) {
+                const int from = __ffs((int)left) - 1;
+                const float factor = __shfl_sync(FULL_WARP, dz, from);
+                const int64_t n = __shfl_sync(FULL_WARP, row, from);
+
+                left &= left - 1;
+                if (column < D) {
+                    load_columns<WIDTH>(h + n * D + column, x);
+#pragma unroll
+                    for (int c = 0; c < WIDTH; c++) {
+                        sum[c] += factor * x[c];
+                    }
+                }
+            }
+        }
+        if (read) {
+            store_columns<WIDTH>(to, sum);
+        }
+    }
+}
+
+/* Rows of a and b can be read 16 bytes at a time. */
+static bool is_wide(const void *a, const void *b, int64_t D)
+{
+    return is_vec_row((const float *)a, D) && is_vec_row((const float *)b, D);
+}
+
+/* dh of a group of texts. */
+static csp_status add_group(csp_backend *be, const pool_entries *p, const token_lists *lists,
+                            const csp_head *head, csp_tensor *dh)
+{
+    const int64_t N = dh->dim[0], D = dh->dim[1];
+    const bool wide = is_wide(head->e.data, dh->data, D);
+    const dim3 runs = pool_grid(be, p->texts * SLICES * 32, GRAD_THREADS);
+    const int64_t rows = N * ceil_div(D, wide ? 128 : 32);
+    cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
+
+    CUDA_TRY(cudaMemsetAsync(lists->cursor, 0, (size_t)(N * SLICES) * sizeof(int32_t), stream));
+    CUDA_TRY(cu::launch(pool_token_count_kernel, runs, GRAD_THREADS, 0, stream, *p, *lists));
+    CUDA_TRY(cu::launch(pool_token_place_kernel, pool_grid(be, p->texts * 32, GRAD_THREADS),
+                        GRAD_THREADS, 0, stream, *p, *lists));
+    CUDA_TRY(cu::launch(pool_token_fill_kernel, runs, GRAD_THREADS, 0, stream, *p, *lists));
+    CUDA_TRY(cu::launch(wide ? pool_dh_kernel<4> : pool_dh_kernel<1>,
+                        pool_grid(be, rows * 32, GRAD_THREADS), GRAD_THREADS, 0, stream, *p, *lists,
+                        (const float *)head->e.data, (float *)dh->data, D));
+    return CSP_OK;
+}
+
+static csp_status lists_place(csp_arena *arena, int64_t N, int64_t entries, token_lists *out)
+{
+    CSP_TRY(pool_take(arena, N, &out->start));
+    CSP_TRY(pool_take(arena, N * SLICES, &out->cursor));
+    CSP_TRY(pool_take(arena, entries, &out->term));
+    return pool_take(arena, entries, &out->dz);
+}
+
+static csp_status form_dh(csp_backend *be, const pool_entries *all, const csp_head *head,
+                          csp_tensor *dh)
+{
+    const int64_t V = head->e.dim[0];
+    const int64_t fit = GROUP_ENTRIES / V > 1 ? GROUP_ENTRIES / V : 1;
+    const int64_t group = fit < all->texts ? fit : all->texts;
+    csp_arena scratch = {};
+    token_lists lists;
+    void *memory;
+
+    CSP_TRY(lists_place(&scratch, dh->dim[0], group * V, &lists));
+    CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
+    scratch = { (char *)memory, scratch.peak, 0, 0 };
+    CSP_TRY(lists_place(&scratch, dh->dim[0], group * V, &lists));
+    for (int64_t b = 0; b < all->texts; b += group) {
+        pool_entries p = *all;
+
+        p.texts = all->texts - b < group ? all->texts - b : group;
+        p.row_ptr += b;
+        p.seq_start += b;
+        CSP_TRY(add_group(be, &p, &lists, head, dh));
+    }
+    return CSP_OK;
+}
+
+static csp_status table_place(csp_arena *arena, int64_t pairs, term_table *out)
+{
+    CSP_TRY(pool_take(arena, pairs, &out->dz));
+    return pool_take(arena, pairs, &out->row);
+}
+
+static csp_status add_de(csp_backend *be, const pool_entries *p, const csp_tensor *h,
+                         csp_tensor *de)
+{
+    const int64_t V = de->dim[0], D = de->dim[1];
+    const int64_t fit = BLOCK_PAIRS / p->texts > 1 ? BLOCK_PAIRS / p->texts : 1;
+    const int64_t block = fit < V ? fit : V;
+    const bool wide = is_wide(h->data, de->data, D);
+    cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
+    csp_arena scratch = {};
+    term_table table;
+    void *memory;
+
+    CSP_TRY(table_place(&scratch, block * p->texts, &table));
+    CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
+    scratch = { (char *)memory, scratch.peak, 0, 0 };
+    CSP_TRY(table_place(&scratch, block * p->texts, &table));
+    for (table.v = 0; table.v < V; table.v += block) {
+        table.width = V - table.v < block ? V - table.v : block;
+
+        const int64_t rows = table.width * ceil_div(D, wide ? 128 : 32);
+        CUDA_TRY(
+            cudaMemsetAsync(table.dz, 0, (size_t)(table.width * p->texts) * sizeof(float), stream));
+        CUDA_TRY(cu::launch(pool_term_spread_kernel,
+                            pool_grid(be, p->texts * SLICES * 32, GRAD_THREADS), GRAD_THREADS, 0,
+                            stream, *p, table));
+        CUDA_TRY(cu::launch(wide ? pool_de_kernel<4> : pool_de_kernel<1>,
+                            pool_grid(be, rows * 32, GRAD_THREADS), GRAD_THREADS, 0, stream, table,
+                            (const float *)h->data, (float *)de->data, p->texts, D));
+    }
+    return CSP_OK;
+}
+
+csp_status cuda_sparse_pool_max_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
+{
+    const pool_entries all = { (const int64_t *)g->rows->row_ptr.data + g->first_row,
+                               (const int32_t *)g->seq_start.data,
+                               (const int32_t *)g->rows->term.data,
+                               (const int32_t *)g->rows->argmax.data,
+                               (const float *)g->rows->weight.data,
+                               (const float *)g->dw.data,
+                               g->seq_start.dim[0] - 1,
+                               head->scale };
+
+    if (all.texts == 0) {
+        CUDA_TRY(cudaMemsetAsync(g->dh.data, 0, csp_tensor_bytes(&g->dh),
+                                 cuda_stream(be, "sparse_pool_bwd")));
+        return CSP_OK;
+    }
+    CSP_TRY(form_dh(be, &all, head, &g->dh));
+    return g->de.ndim > 0 ? add_de(be, &all, &g->h, &g->de) : CSP_OK;
+}
