@@ -174,33 +174,38 @@ static void a_gradient_that_is_not_wanted_is_not_needed(void **state)
     rig_check_guards(r);
 }
 
-/* 40 rows of 2^19 terms are two tiles of 20 rows: the same as two calls, bit for bit. */
+/*
+ * Rows of 2^19 terms that make two tiles, which are what the backend forms at once: 20 and 20 on
+ * the CPU, 64 and 6 on a CUDA device. One call is the same as one for each tile, bit for bit.
+ */
 static void several_tiles_add_up(void **state)
 {
     rig *r = *state;
-    enum { ROWS = 40, TERMS = 1 << 19 };
+    const bool cuda = strncmp(r->be->name, "cuda", 4) == 0;
+    const int64_t rows = cuda ? 70 : 40, tile[] = { cuda ? 64 : 20, cuda ? 6 : 20 };
+    const int64_t terms = (int64_t)1 << 19;
 
     rig_begin(r, 0);
-    const csp_tensor h = rig_normal(r, CSP_F32, 2, (int64_t[]) { ROWS, 2 });
-    const csp_tensor e = rig_normal(r, CSP_F32, 2, (int64_t[]) { TERMS, 2 });
+    const csp_tensor h = rig_normal(r, CSP_F32, 2, (int64_t[]) { rows, 2 });
+    const csp_tensor e = rig_normal(r, CSP_F32, 2, (int64_t[]) { terms, 2 });
     setup whole = of_tensors(r, h, e, false, 1.0f);
     const csp_tensor de = rig_copy(r, &whole.args.de);
     csp_tensor dh = rig_output(r, CSP_F32, 2, h.dim);
     double loss[2], sum[2] = { 0.0, 0.0 };
     int32_t *target = rig_host(r, &whole.args.target);
 
-    for (int64_t n = 0; n < ROWS; n++) {
-        target[n] = (int32_t)n; /* all rows predict, so that the tiles are the halves */
+    for (int64_t n = 0; n < rows; n++) {
+        target[n] = (int32_t)n; /* all rows predict, so that the tiles are as said */
     }
-    whole.args.target = rig_input(r, CSP_I32, 1, (int64_t[]) { ROWS }, target);
+    whole.args.target = rig_input(r, CSP_I32, 1, &rows, target);
     assert_int_equal(csp_token_loss(r->be, &whole.args, loss), CSP_OK);
-    for (int half = 0; half < 2; half++) {
+    for (int64_t i = 0, first = 0; i < 2; first += tile[i++]) {
         csp_token_loss_args args = whole.args;
         double part[2];
 
-        args.h = csp_tensor_rows(&h, half * ROWS / 2, ROWS / 2);
-        args.target = csp_tensor_rows(&whole.args.target, half * ROWS / 2, ROWS / 2);
-        args.dh = csp_tensor_rows(&dh, half * ROWS / 2, ROWS / 2);
+        args.h = csp_tensor_rows(&h, first, tile[i]);
+        args.target = csp_tensor_rows(&whole.args.target, first, tile[i]);
+        args.dh = csp_tensor_rows(&dh, first, tile[i]);
         args.de = de;
         assert_int_equal(csp_token_loss(r->be, &args, part), CSP_OK);
         sum[0] += part[0];
@@ -331,6 +336,7 @@ static void failing_memory_is_reported(void **state)
 
     rig_begin(r, 2);
     setup s = random_setup(r, 2);
+    assert_int_equal(csp_backend_sync(r->be), CSP_OK);
     for (long n = 1; status != CSP_OK; n++) {
         csp_backend *fresh;
         double loss[2] = { 7.0, 8.0 };

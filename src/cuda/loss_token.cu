@@ -1,0 +1,431 @@
+/*
+ * loss_token.cu - CUDA side of csp_token_loss.
+ *
+ * The rows that predict something are taken in chunks whose logits, all V of them, fit in 128 MiB:
+ * the upstream gradient is a known number, so a row's losses and gradients follow from one tile of
+ * logits, which is overwritten by its gradient and then multiplied with e (dh) and with h (de).
+ * Three products, no second forming of the logits, no log and no exponential for the saturated
+ * loss: exp(log(1 + ReLU z)) is 1 + ReLU z.
+ *
+ * A block owns a row and reads it twice: maximum and sums in one pass, each thread with a maximum
+ * of its own whose change rescales its sum; then the gradient, written in place. Memory bound: 12
+ * bytes for each logit beside 4 D or 6 D operations.
+ *
+ * The host waits twice: for the number of rows that predict (a bad target is refused before
+ * anything is written), and at the end for the losses, which it adds up in order of rows.
+ *
+ * Scratch: 128 MiB of logits, or 16 rows of them; D numbers for each row of a chunk, 20 bytes for
+ * each row of h.
+ */
+#include <float.h>
+#include <math.h>
+
+#include "core/size.h"
+#include "device.h"
+#include "launch.cuh"
+#include "reduce.cuh"
+#include "vec.cuh"
+
+#define TOKEN_THREADS 512
+#define LIST_THREADS 256
+#define TOKEN_TILE_ELEMENTS ((int64_t)32 << 20)
+#define TOKEN_TILE_MIN_ROWS ((int64_t)16)
+#define TOKEN_WIDTH 4 /* a thread takes as many neighbouring logits: 16 bytes */
+
+/* What the targets say. */
+typedef struct token_targets {
+    int64_t count;    /* rows with a target                                     */
+    int64_t excluded; /* excluded terms                                         */
+    int64_t bad_row;  /* the first row whose target is excluded; N where none is */
+} token_targets;
+
+/* One call. */
+typedef struct token_pass {
+    const csp_token_loss_args *args;
+    int64_t N, V, D;
+    int64_t chunk;          /* most rows of a tile                             */
+    int64_t stride;         /* distance of its rows: V rounded up to 16 bytes  */
+    token_targets targets;  /* on the host                                     */
+    token_targets *counted; /* the same on the device                          */
+    int32_t *row;           /* (N) the rows with a target                      */
+    double *losses;         /* (N,2) of those rows; a NaN: not finite          */
+    float *h;               /* (chunk,D)                                       */
+    float *tile;            /* (chunk,stride)                                  */
+} token_pass;
+
+/* What the kernel of a tile is given. */
+typedef struct token_args {
+    float *z;               // (n,stride) logits, become their gradients
+    const int32_t *row;     // (n) rows of the tile
+    const int32_t *target;  // (N)
+    const uint8_t *exclude; // (V), NULL: none
+    double *losses;         // (n,2)
+    int64_t n, V, stride;
+    double terms; // V'
+    double coefficient, lambda;
+    bool gradient;
+} token_args;
+
+/* Lists rows with a target in order, and looks for excluded targets. One block. */
+static __global__ void __launch_bounds__(LIST_THREADS)
+    token_rows_kernel(const int32_t *__restrict__ target,  // (N)
+                      const uint8_t *__restrict__ exclude, // (V), NULL: none
+                      int64_t N, int64_t V,
+                      int32_t *__restrict__ row, // (N)
+                      token_targets *__restrict__ out)
+{
+    SHARED(warp_count, int[LIST_THREADS / 32]);
+    SHARED(excluded, int);
+    SHARED(bad_row, unsigned long long);
+    const int warp = (int)(threadIdx.x / 32), lane = (int)(threadIdx.x % 32);
+    int64_t at = 0;
+
+    if (threadIdx.x == 0) {
+        excluded = 0;
+        bad_row = (unsigned long long)N;
+    }
+    for (int64_t first = 0; first < N; first += LIST_THREADS) {
+        const int64_t n = first + threadIdx.x;
+        const bool listed = n < N && target[n] >= 0;
+        const uint32_t votes = __ballot_sync(FULL_WARP, listed);
+        int64_t place = at + __popc(votes & ((1u << lane) - 1));
+
+        if (lane == 0) {
+            warp_count[warp] = __popc(votes);
+        }
+        __syncthreads();
+        for (int w = 0; w < LIST_THREADS / 32; w++) {
+            place += w < warp ? warp_count[w] : 0;
+            at += warp_count[w];
+        }
+        if (listed) {
+            row[place] = (int32_t)n;
+            if (exclude != NULL && exclude[target[n]] != 0) {
+                atomicMin(&bad_row, (unsigned long long)n);
+            }
+        }
+        __syncthreads();
+    }
+    int mine = 0;
+    for (int64_t v = threadIdx.x; exclude != NULL && v < V; v += LIST_THREADS) {
+        mine += exclude[v] != 0;
+    }
+    atomicAdd(&excluded, mine);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        out->count = at;
+        out->excluded = excluded;
+        out->bad_row = (int64_t)bad_row;
+    }
+}
+
+/* Row i of to := row rows[i] of from (gather), or row rows[i] of to := row i of from (scatter). */
+static __global__ void __launch_bounds__(LIST_THREADS)
+    token_gather_kernel(const float *__restrict__ from,   // (N,D)
+                        const int32_t *__restrict__ rows, // (n)
+                        float *__restrict__ to,           // (n,D)
+                        int64_t n, int64_t D)
+{
+    for (int64_t i = grid_thread(); i < n * D; i += grid_threads()) {
+        to[i] = from[rows[i / D] * D + i % D];
+    }
+}
+
+static __global__ void __launch_bounds__(LIST_THREADS)
+    token_scatter_kernel(const float *__restrict__ from,   // (n,D)
+                         const int32_t *__restrict__ rows, // (n)
+                         float *__restrict__ to,           // (N,D)
+                         int64_t n, int64_t D)
+{
+    for (int64_t i = grid_thread(); i < n * D; i += grid_threads()) {
+        to[rows[i / D] * D + i % D] = from[i];
+    }
+}
+
+/* Logits v .. v+3 of a row; those that are excluded or not there are -FLT_MAX. */
+static __device__ __forceinline__ void load_logits(const token_args &a, const float *z, int64_t v,
+                                                   float (&x)[TOKEN_WIDTH])
+{
+    load_vec(z + v, x); /* rows of the tile are whole vectors */
+#pragma unroll
+    for (int j = 0; j < TOKEN_WIDTH; j++) {
+        if (v + j >= a.V || (a.exclude != NULL && a.exclude[v + j] != 0)) {
+            x[j] = -FLT_MAX;
+        }
+    }
+}
+
+/* Maximum, sum of exponentials, sum of ReLU, and whether all is finite: of a thread or of a row. */
+typedef struct row_sums {
+    float highest;
+    double sum; /* of exp(z - highest) */
+    double relu;
+    bool finite;
+} row_sums;
+
+/* What thread threadIdx.x reads of row z, in its order. */
+static __device__ __forceinline__ row_sums sums_of_thread(const token_args &a, const float *z)
+{
+    float highest = -FLT_MAX, sum = 0.0f, relu = 0.0f;
+    bool finite = true;
+    row_sums r;
+
+    for (int64_t v = threadIdx.x * TOKEN_WIDTH; v < a.V; v += TOKEN_THREADS * TOKEN_WIDTH) {
+        float x[TOKEN_WIDTH];
+
+        load_logits(a, z, v, x);
+        const float most = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
+
+        if (most > highest) {
+            sum *= expf(highest - most);
+            highest = most;
+        }
+#pragma unroll
+        for (int j = 0; j < TOKEN_WIDTH; j++) {
+            sum += x[j] > -FLT_MAX ? expf(x[j] - highest) : 0.0f;
+            relu += x[j] > 0.0f ? x[j] : 0.0f;
+            finite = finite && isfinite(x[j]);
+        }
+    }
+    r.highest = highest;
+    r.sum = (double)sum;
+    r.relu = (double)relu;
+    r.finite = finite;
+    return r;
+}
+
+/* Sums of two threads. */
+static __device__ __forceinline__ row_sums merge(const row_sums &a, const row_sums &b)
+{
+    row_sums r;
+
+    r.highest = fmaxf(a.highest, b.highest);
+    r.sum =
+        a.sum * exp((double)(a.highest - r.highest)) + b.sum * exp((double)(b.highest - r.highest));
+    r.relu = a.relu + b.relu;
+    r.finite = a.finite && b.finite;
+    return r;
+}
+
+static __device__ __forceinline__ row_sums merge_warp(row_sums r)
+{
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+        row_sums other;
+
+        other.highest = __shfl_xor_sync(FULL_WARP, r.highest, offset);
+        other.sum = __shfl_xor_sync(FULL_WARP, r.sum, offset);
+        other.relu = __shfl_xor_sync(FULL_WARP, r.relu, offset);
+        other.finite = __shfl_xor_sync(FULL_WARP, (int)r.finite, offset) != 0;
+        r = merge(r, other);
+    }
+    return r;
+}
+
+/* Losses of rows of logits, which become their gradients. Any grid: a block for each row. */
+static __global__ void __launch_bounds__(TOKEN_THREADS) token_loss_kernel(token_args a)
+{
+    SHARED(of_warp, row_sums[TOKEN_THREADS / 32]);
+
+    for (int64_t i = blockIdx.x; i < a.n; i += gridDim.x) {
+        float *z = a.z + i * a.stride;
+        const int32_t target = a.target[a.row[i]];
+        const float label = z[target];
+        const double active = label > 0.0f ? (double)label : 0.0;
+        row_sums r = merge_warp(sums_of_thread(a, z));
+
+        if (threadIdx.x % 32 == 0) {
+            of_warp[threadIdx.x / 32] = r;
+        }
+        __syncthreads();
+        r = of_warp[0];
+        for (int w = 1; w < TOKEN_THREADS / 32; w++) {
+            r = merge(r, of_warp[w]);
+        }
+        if (threadIdx.x == 0) {
+            const double plain = log(r.sum) + (double)r.highest - (double)label;
+
+            a.losses[2 * i] = r.finite ? plain : (double)NAN;
+            a.losses[2 * i + 1] = log(a.terms + r.relu) - log1p(active);
+        }
+        __syncthreads(); /* all have read the label and of_warp */
+        if (!a.gradient) {
+            continue;
+        }
+        const double c = a.coefficient;
+        const float plain = (float)(c / r.sum);
+        const float saturated = (float)(c * a.lambda / (a.terms + r.relu));
+        const float own = (float)(c * (1.0 + (label > 0.0f ? a.lambda / (1.0 + active) : 0.0)));
+
+        for (int64_t v = threadIdx.x * TOKEN_WIDTH; v < a.V; v += TOKEN_THREADS * TOKEN_WIDTH) {
+            float x[TOKEN_WIDTH];
+
+            load_logits(a, z, v, x);
+#pragma unroll
+            for (int j = 0; j < TOKEN_WIDTH; j++) {
+                const float e = x[j] > -FLT_MAX ? expf(x[j] - r.highest) * plain : 0.0f;
+
+                x[j] = e + (x[j] > 0.0f ? saturated : 0.0f) - (v + j == target ? own : 0.0f);
+            }
+            store_vec(z + v, x);
+        }
+    }
+}
+
+static const uint8_t *exclude_of(const token_pass *p)
+{
+    const csp_tensor *exclude = &p->args->head.exclude;
+
+    return exclude->ndim > 0 ? (const uint8_t *)exclude->data : NULL;
+}
+
+/* Lists the rows with a target, on the device; waits for their number. */
+static csp_status list_rows(csp_backend *be, token_pass *p)
+{
+    const int32_t *target = (const int32_t *)p->args->target.data;
+    void *fetched;
+
+    CUDA_TRY(cu::launch(token_rows_kernel, 1, LIST_THREADS, 0, cuda_stream(be, "token_loss"),
+                        target, exclude_of(p), p->N, p->V, p->row, p->counted));
+    CSP_TRY(cuda_fetch(be, p->counted, sizeof(p->targets), &fetched));
+    p->targets = *(const token_targets *)fetched;
+    if (p->targets.bad_row < p->N) {
+        CSP_TRY(cuda_fetch(be, target + p->targets.bad_row, sizeof(*target), &fetched));
+        return CSP_FAIL(CSP_ERR_ARGUMENT,
+                        "token_loss: the target %d of row %lld is an excluded term",
+                        (int)*(const int32_t *)fetched, (long long)p->targets.bad_row);
+    }
+    return CSP_OK;
+}
+
+/* Rows first .. first+n-1 of the list: hidden states, logits, losses, gradients of logits. */
+static csp_status form_chunk(csp_backend *be, const token_pass *p, int64_t first, int64_t n)
+{
+    const csp_head *head = &p->args->head;
+    cudaStream_t stream = cuda_stream(be, "token_loss");
+    const dim3 copying = stride_grid(n * p->D, LIST_THREADS, cuda_state_of(be)->processors * 8);
+    token_args a = {};
+
+    CUDA_TRY(cu::launch(token_gather_kernel, copying, LIST_THREADS, 0, stream,
+                        (const float *)p->args->h.data, p->row + first, p->h, n, p->D));
+    CSP_TRY(cuda_gemm(be, false, true, n, p->V, p->D, head->scale, p->h, p->D,
+                      (const float *)head->e.data, p->D, 0.0f, p->tile, p->stride));
+    a.z = p->tile;
+    a.row = p->row + first;
+    a.target = (const int32_t *)p->args->target.data;
+    a.exclude = exclude_of(p);
+    a.losses = p->losses + 2 * first;
+    a.n = n;
+    a.V = p->V;
+    a.stride = p->stride;
+    a.terms = (double)(p->V - p->targets.excluded);
+    a.coefficient = (double)p->args->coefficient;
+    a.lambda = (double)p->args->lambda_relu;
+    a.gradient = p->args->dh.ndim > 0 || p->args->de.ndim > 0;
+    CUDA_TRY(cu::launch(token_loss_kernel, dim3((unsigned)n), TOKEN_THREADS, 0, stream, a));
+    return CSP_OK;
+}
+
+/* dh = k dz e (in the place of the chunk's h, which is not needed after de += k dz^T h). */
+static csp_status back_chunk(csp_backend *be, const token_pass *p, int64_t first, int64_t n)
+{
+    const csp_token_loss_args *a = p->args;
+    const float k = a->head.scale;
+
+    if (a->de.ndim > 0) {
+        CSP_TRY(cuda_gemm(be, true, false, p->V, p->D, n, k, p->tile, p->stride, p->h, p->D, 1.0f,
+                          (float *)a->de.data, p->D));
+    }
+    if (a->dh.ndim > 0) {
+        CSP_TRY(cuda_gemm(be, false, false, n, p->D, p->V, k, p->tile, p->stride,
+                          (const float *)a->head.e.data, p->D, 0.0f, p->h, p->D));
+        CUDA_TRY(cu::launch(token_scatter_kernel,
+                            stride_grid(n * p->D, LIST_THREADS, cuda_state_of(be)->processors * 8),
+                            LIST_THREADS, 0, cuda_stream(be, "token_loss"), p->h, p->row + first,
+                            (float *)a->dh.data, n, p->D));
+    }
+    return CSP_OK;
+}
+
+/* Adds up the losses of all rows in their order; waits. */
+static csp_status add_losses(csp_backend *be, const token_pass *p, double loss[2])
+{
+    double sums[2] = { 0.0, 0.0 };
+    const double *losses;
+    void *fetched;
+
+    CSP_TRY(cuda_fetch(be, p->losses, (size_t)p->targets.count * 2 * sizeof(double), &fetched));
+    losses = (const double *)fetched;
+    for (int64_t i = 0; i < p->targets.count; i++) {
+        if (!isfinite(losses[2 * i])) {
+            CSP_TRY(cuda_fetch(be, p->row + i, sizeof(*p->row), &fetched));
+            return CSP_FAIL(CSP_ERR_NUMERIC, "token_loss: the logits of row %d are not finite",
+                            (int)*(const int32_t *)fetched);
+        }
+        sums[0] += losses[2 * i];
+        sums[1] += losses[2 * i + 1];
+    }
+    loss[0] = sums[0];
+    loss[1] = sums[1];
+    return CSP_OK;
+}
+
+/* Places the scratch of a call: once to measure, once with memory. */
+static csp_status token_place(csp_arena *arena, token_pass *p)
+{
+    void *at[5];
+
+    CSP_TRY(csp_arena_take(arena, sizeof(token_targets), &at[0]));
+    CSP_TRY(csp_arena_take(arena, (size_t)p->N * sizeof(int32_t), &at[1]));
+    CSP_TRY(csp_arena_take(arena, (size_t)p->N * 2 * sizeof(double), &at[2]));
+    CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->D) * sizeof(float), &at[3]));
+    CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->stride) * sizeof(float), &at[4]));
+    p->counted = (token_targets *)at[0];
+    p->row = (int32_t *)at[1];
+    p->losses = (double *)at[2];
+    p->h = (float *)at[3];
+    p->tile = (float *)at[4];
+    return CSP_OK;
+}
+
+/* Rows of a tile: as many as fit, a multiple of 128 where there are as many. */
+static int64_t pick_token_rows(int64_t N, int64_t stride)
+{
+    int64_t fit = TOKEN_TILE_ELEMENTS / stride;
+
+    fit = fit >= 128 ? fit / 128 * 128 : fit;
+    fit = fit < TOKEN_TILE_MIN_ROWS ? TOKEN_TILE_MIN_ROWS : fit;
+    return N < fit ? N : fit;
+}
+
+csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2])
+{
+    token_pass p = {};
+    csp_arena scratch = {};
+    void *memory;
+
+    p.args = args;
+    p.N = args->h.dim[0];
+    p.V = args->head.e.dim[0];
+    p.D = args->head.e.dim[1];
+    p.stride = ceil_div(p.V, TOKEN_WIDTH) * TOKEN_WIDTH;
+    p.chunk = pick_token_rows(p.N, p.stride);
+    CSP_TRY(token_place(&scratch, &p));
+    CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
+    scratch = { (char *)memory, scratch.peak, 0, 0 };
+    CSP_TRY(token_place(&scratch, &p));
+    CSP_TRY(list_rows(be, &p));
+    if (args->dh.ndim > 0) {
+        CUDA_TRY(cudaMemsetAsync(args->dh.data, 0, csp_tensor_bytes(&args->dh),
+                                 cuda_stream(be, "token_loss")));
+    }
+    for (int64_t first = 0; first < p.targets.count; first += p.chunk) {
+        const int64_t left = p.targets.count - first, n = left < p.chunk ? left : p.chunk;
+
+        CSP_TRY(form_chunk(be, &p, first, n));
+        if (args->dh.ndim > 0 || args->de.ndim > 0) {
+            CSP_TRY(back_chunk(be, &p, first, n));
+        }
+    }
+    return add_losses(be, &p, loss);
+}
