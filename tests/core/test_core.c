@@ -9,6 +9,7 @@
 
 #include "core/arena.h"
 #include "core/fault.h"
+#include "core/machine.h"
 #include "core/memory.h"
 #include "core/rng.h"
 #include "core/scalar.h"
@@ -157,6 +158,20 @@ static void the_fault_driver_fails_one_call(void **state)
     csp_fault_arm(0);
 }
 
+static void peak_memory_counts_what_was_touched(void **state)
+{
+    const size_t bytes = (size_t)64 << 20;
+    const double before = csp_machine_peak_mb();
+    char *block = NULL;
+
+    (void)state;
+    assert_int_equal(csp_alloc("touched", (int64_t)bytes, 1, &block), CSP_OK);
+    memset(block, 1, bytes);
+    assert_true(before > 0.0 && csp_machine_peak_mb() >= before + 50.0);
+    free(block);
+    assert_true(csp_machine_peak_mb() >= before + 50.0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +183,7 @@ int main(void)
         cmocka_unit_test(sizes_that_overflow_are_refused),
         cmocka_unit_test(half_precision_numbers_convert_exactly),
         cmocka_unit_test(the_fault_driver_fails_one_call),
+        cmocka_unit_test(peak_memory_counts_what_was_touched),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

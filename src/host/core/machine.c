@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 /* The whole number a file begins with; -1 where there is none ("max", no such file). */
@@ -76,10 +75,23 @@ double csp_machine_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/*
+ * The high-water mark of this program's own memory. getrusage would not do: its peak lives on through
+ * exec, so that a small program started by a large one would report the large one's.
+ */
 double csp_machine_peak_mb(void)
 {
-    struct rusage usage;
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    long long kib = 0;
 
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)usage.ru_maxrss / 1024.0;
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        if (sscanf(line, "VmHWM: %lld kB", &kib) == 1) {
+            break;
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return (double)kib / 1024.0;
 }

@@ -18,7 +18,7 @@ int64_t csp_machine_available_bytes(void);
 /* Seconds of a clock that never goes back: for durations. */
 double csp_machine_seconds(void);
 
-/* Peak resident memory of this process so far, in MiB. */
+/* Peak resident memory of this program so far, in MiB; 0 where the system does not tell. */
 double csp_machine_peak_mb(void);
 
 #ifdef __cplusplus
