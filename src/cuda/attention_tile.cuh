@@ -289,13 +289,19 @@ static __device__ __forceinline__ void add_product(const score_tile<W> &s, const
 {
 #pragma unroll 4
     for (int j = 0; j < rows; j++) {
+        float factor[tile_of<W>::mine];
+
+#pragma unroll
+        for (int i = 0; i < tile_of<W>::mine; i++) {
+            factor[i] = s.at[p.row + i][j];
+        }
 #pragma unroll
         for (int c = 0; c < tile_of<W>::chunks; c++) {
             const float4 row = load4(&x.at[j][4 * p.lx + 32 * c]);
 
 #pragma unroll
             for (int i = 0; i < tile_of<W>::mine; i++) {
-                add4(s.at[p.row + i][j], row, sum.at[i][c]);
+                add4(factor[i], row, sum.at[i][c]);
             }
         }
     }
@@ -309,13 +315,19 @@ static __device__ __forceinline__ void add_transposed(const score_tile<W> &s, co
 {
 #pragma unroll 4
     for (int j = 0; j < rows; j++) {
+        float factor[tile_of<W>::mine];
+
+#pragma unroll
+        for (int i = 0; i < tile_of<W>::mine; i++) {
+            factor[i] = s.at[j][p.row + i];
+        }
 #pragma unroll
         for (int c = 0; c < tile_of<W>::chunks; c++) {
             const float4 row = load4(&x.at[j][4 * p.lx + 32 * c]);
 
 #pragma unroll
             for (int i = 0; i < tile_of<W>::mine; i++) {
-                add4(s.at[j][p.row + i], row, sum.at[i][c]);
+                add4(factor[i], row, sum.at[i][c]);
             }
         }
     }
