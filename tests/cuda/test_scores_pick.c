@@ -1,5 +1,6 @@
 /*
- * test_pick.c - how launchers of the CUDA backend choose: plain functions of sizes, no device.
+ * test_scores_pick.c - which way products of sparse rows go on CUDA devices, and in what pieces:
+ * plain functions of sizes, no device.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,0 +1,139 @@
+/*
+ * test_scratch.c - memory of the CUDA backend: scratch grows, stays, and is reported where it
+ * cannot be had; after its first step a training step allocates nothing.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/fault.h"
+#include "device.h"
+#include "emulator/control.h"
+#include "ops/loss.h"
+#include "ops/optim.h"
+#include "support/rig.h"
+#include "support/sparse.h"
+
+/* InfoNCE of Q queries on be, not the rig's backend: 8 bytes of scratch and host memory each. */
+static csp_status take_scratch(rig *r, csp_backend *be, int64_t Q)
+{
+    const csp_tensor s = rig_normal(r, CSP_F32, 2, (int64_t[]) { Q, 1 });
+    const csp_tensor positive = rig_indices(r, 1, Q), none = csp_tensor_none();
+    csp_tensor ds = rig_output(r, CSP_F32, 2, s.dim);
+
+    assert_int_equal(csp_backend_sync(r->be), CSP_OK);
+    return csp_info_nce(be, &s, &positive, &none, &ds, rig_doubles(r, Q));
+}
+
+static void scratch_grows_beyond_what_is_asked_and_never_shrinks(void **state)
+{
+    rig *r = *state;
+    csp_backend *fresh;
+    cuda_block before;
+    int64_t allocations;
+
+    rig_begin(r, 0);
+    assert_int_equal(csp_backend_create(r->be->name, 1, &fresh), CSP_OK);
+    const cuda_state *device = cuda_state_of(fresh);
+
+    assert_int_equal(take_scratch(r, fresh, 300), CSP_OK);
+    before = device->scratch;
+    allocations = device->allocations;
+    assert_true(before.bytes >= 300 * 8 * 5 / 4);
+    assert_int_equal((uintptr_t)before.at % 256, 0);
+    assert_int_equal(take_scratch(r, fresh, 1), CSP_OK);
+    assert_int_equal(take_scratch(r, fresh, 375), CSP_OK);
+    assert_ptr_equal(device->scratch.at, before.at);
+    assert_int_equal(device->allocations, allocations);
+    assert_int_equal(take_scratch(r, fresh, 600), CSP_OK);
+    assert_true(device->scratch.bytes >= 600 * 8 && device->host.bytes >= 600 * 8);
+    assert_int_equal(device->allocations, allocations + 2);
+    csp_backend_destroy(fresh);
+}
+
+static void refused_memory_is_named_and_the_backend_goes_on(void **state)
+{
+    static const char *const named[] = { "scratch: no memory for", "results: no page-locked" };
+    rig *r = *state;
+
+    rig_begin(r, 0);
+    for (long n = 1; n <= 2; n++) {
+        csp_backend *fresh;
+
+        assert_int_equal(csp_backend_create(r->be->name, 1, &fresh), CSP_OK);
+        csp_fault_arm(n);
+        assert_int_equal(take_scratch(r, fresh, 10), CSP_ERR_MEMORY);
+        csp_fault_arm(0);
+        assert_non_null(strstr(csp_error_text(), named[n - 1]));
+        assert_int_equal(take_scratch(r, fresh, 10), CSP_OK);
+        csp_backend_destroy(fresh);
+    }
+}
+
+/* The ops behind the representations, as a contrastive step calls them: Q queries, P passages. */
+static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
+{
+    enum { V = 300 };
+    const int64_t vocab = V;
+    const csp_adamw_args args = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0 };
+    double *loss = rig_doubles(r, Q), value, squares[2];
+    csp_optim_tensor tensors[2];
+
+    const csp_sparse q = rig_sparse_random(r, Q, V, density, 0);
+    const csp_sparse p = rig_sparse_random(r, P, V, density, 0);
+    const csp_tensor positive = rig_indices(r, P, Q), none = csp_tensor_none();
+    csp_tensor s = rig_output(r, CSP_F32, 2, (int64_t[]) { Q, P }), no_count = none;
+    csp_tensor dq = rig_output(r, CSP_F32, 1, q.term.dim);
+    csp_tensor dp = rig_output(r, CSP_F32, 1, p.term.dim);
+    csp_tensor sum = rig_input(r, CSP_F64, 1, &vocab, rig_doubles(r, V));
+
+    assert_int_equal(csp_scores_fwd(r->be, &q, Q, &p, P, 1.0f, &s), CSP_OK);
+    assert_int_equal(csp_info_nce(r->be, &s, &positive, &none, &s, loss), CSP_OK);
+    assert_int_equal(csp_scores_bwd(r->be, &s, &q, &p, 1.0f, &dq, &dp), CSP_OK);
+    assert_int_equal(csp_column_sums(r->be, &p, P, &sum, &no_count), CSP_OK);
+    assert_int_equal(csp_regularize(r->be, CSP_REG_FLOPS, &p, P, &sum, P, 0.1f, &dp, &value),
+                     CSP_OK);
+    for (int i = 0; i < 2; i++) {
+        tensors[i] =
+            (csp_optim_tensor) { rig_accumulated(r, 1, &vocab), rig_accumulated(r, 1, &vocab),
+                                 rig_accumulated(r, 1, &vocab),
+                                 rig_input(r, CSP_F32, 1, &vocab, rig_doubles(r, V)), true };
+    }
+    assert_int_equal(csp_grad_squares(r->be, tensors, 2, squares), CSP_OK);
+    assert_int_equal(csp_adamw(r->be, tensors, 2, &args), CSP_OK);
+}
+
+static void after_the_first_step_nothing_is_allocated(void **state)
+{
+    rig *r = *state;
+    uint64_t allocations, bytes;
+
+    rig_begin(r, 0);
+    loss_and_update(r, 5, 40, 0.9);
+    loss_and_update(r, 5, 40, 0.02);
+    allocations = emu_allocations();
+    bytes = emu_device_bytes();
+    for (int64_t step = 1; step < 3; step++) {
+        rig_begin(r, (uint64_t)step);
+        loss_and_update(r, 5, 40, 0.8);
+        loss_and_update(r, 3, 40 - step, 0.01);
+    }
+    assert_int_equal(emu_allocations(), allocations);
+    assert_int_equal(emu_device_bytes(), bytes);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(scratch_grows_beyond_what_is_asked_and_never_shrinks),
+        cmocka_unit_test(refused_memory_is_named_and_the_backend_goes_on),
+        cmocka_unit_test(after_the_first_step_nothing_is_allocated),
+    };
+    char device[] = "cuda:0", *arguments[] = { argv[0], device, NULL };
+
+    (void)argc;
+    return rig_main(2, arguments, tests, sizeof(tests) / sizeof(tests[0]));
+}
