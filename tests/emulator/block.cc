@@ -5,9 +5,10 @@
  * ready fibers goes on, at random or in order, by a direct switch of stacks. Nothing here may
  * allocate or call memcpy while fibers run: the sanitizers would take it for the kernel's.
  *
- * A stack and its TSan fiber stay together for good. Under TSan neighbouring blocks have different
- * ones: what a fiber does in one block comes before what it does in the next, and that would hide
- * races between them, of all threads, since a barrier passes it on.
+ * A stack and its TSan fiber stay together for good. Under TSan neighbouring blocks, and the
+ * kernels of two streams, have different ones: what a fiber does in one block comes before what it
+ * does in the next, and that would hide races between them, of all threads, since a barrier passes
+ * it on.
  */
 #include <pthread.h>
 #include <stdarg.h>
@@ -31,7 +32,7 @@ namespace
 {
 
 #if defined(EMU_TSAN)
-enum { SETS = 2 };
+enum { SETS = 4 };
 #else
 enum { SETS = 1 };
 #endif
@@ -65,8 +66,8 @@ struct Slot {
 };
 
 Fiber pool[SETS][MAX_THREADS];
-int pool_made[SETS], set; /* fibers that exist; which ones the block has */
-Fiber main_fiber;         /* whoever called run_block */
+int pool_made[SETS], set, turn; /* fibers that exist; which ones the block has */
+Fiber main_fiber;               /* whoever called run_block */
 pthread_t main_thread;
 
 Thread *threads; /* MAX_THREADS */
@@ -428,7 +429,8 @@ void prepare_threads()
         fail({ nullptr, 0 }, "no memory for threads");
     }
     thread_count = (int)(n.x * n.y * n.z);
-    set = (set + 1) % SETS;
+    turn = 1 - turn;
+    set = (2 * (job->actor % 2) + turn) % SETS;
     make_fibers(thread_count);
     ready_count = 0;
     for (int t = 0; t < thread_count; t++) {

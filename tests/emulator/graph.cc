@@ -92,6 +92,7 @@ bool step_graph(GraphRun *run, void *stream_actor, char *op_clock)
         for (const int before : nodes[i].after) {
             tsan_acquire(&run->clocks[(size_t)before]);
         }
+        set_actor(nodes[i].lane);
         nodes[i].work();
         tsan_release(&run->clocks[i]);
         tsan_switch(stream_actor);

@@ -45,6 +45,7 @@ struct BlockJob {
     uint3 index;
     size_t dynamic_bytes;
     void *start, *done, *fence;
+    int actor; /* whose work it is: that of odd and of even ones shares no TSan fiber */
 };
 /* False if the kernel trapped. */
 bool run_block(const BlockJob &job);

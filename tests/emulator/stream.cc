@@ -23,6 +23,7 @@ std::vector<CUstream_st *> streams;
 cudaError_t sticky = cudaSuccess, last = cudaSuccess;
 uint64_t synchronisations, kernels;
 int kernel_to_fault;
+int actor_now, streams_made;
 
 double now()
 {
@@ -52,6 +53,7 @@ void step(CUstream_st *stream)
 
     tsan_switch(stream->actor);
     tsan_acquire(&op->clock);
+    actor_now = stream->number;
     if (sticky != cudaSuccess) {
         if (op->recording != nullptr) {
             op->recording->done = true;
@@ -126,6 +128,11 @@ bool all_idle()
 }
 
 } // namespace
+
+void set_actor(int number)
+{
+    actor_now = number;
+}
 
 cudaError_t remember(cudaError_t error)
 {
@@ -212,7 +219,8 @@ void run_kernel(const Kernel &kernel, dim3 grid, dim3 block, size_t shared_bytes
     const uint64_t n = (uint64_t)grid.x * grid.y * grid.z;
     /* Fresh memory for all three: an address used before remembers who was there. */
     std::unique_ptr<char[]> clocks(new char[3]);
-    BlockJob job = { &kernel, grid, block, {}, shared_bytes, &clocks[0], &clocks[1], &clocks[2] };
+    BlockJob job = { &kernel,    grid,       block,      {},       shared_bytes,
+                     &clocks[0], &clocks[1], &clocks[2], actor_now };
     uint64_t at = 0, stride = 1;
 
     kernels++;
@@ -301,6 +309,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned, int)
     }
     CUstream_st *stream = new CUstream_st();
     stream->actor = tsan_create();
+    stream->number = streams_made++;
     streams.push_back(stream);
     *out = stream;
     return cudaSuccess;

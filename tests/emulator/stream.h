@@ -62,6 +62,8 @@ cudaError_t append(CUstream_st *stream, std::unique_ptr<Op> op);
 cudaError_t capture_node(CUstream_st *stream, std::function<void()> work, const char *who);
 /* Runs one node that may run. True when the whole graph is done. */
 bool step_graph(GraphRun *run, void *stream_actor, char *op_clock);
+/* Who works now: streams by number, lanes of a graph in its turn. */
+void set_actor(int number);
 /* An event is recorded on, or awaited by, a stream under capture. */
 void capture_record(CUevent_st *event, CUstream_st *stream);
 cudaError_t capture_wait(CUstream_st *stream, CUevent_st *event);
@@ -72,6 +74,7 @@ bool is_stream(cudaStream_t stream, const char *who);
 struct CUstream_st {
     std::deque<std::unique_ptr<emu::Op>> queue;
     void *actor; /* the thread sanitizer's idea of who does the work */
+    int number;  /* streams are counted as they are made                */
     char clock;
     std::shared_ptr<emu::Capture> capture;
     std::vector<int> frontier; /* nodes that the next captured one follows */
