@@ -76,8 +76,8 @@ double csp_machine_seconds(void)
 }
 
 /*
- * The high-water mark of this program's own memory. getrusage would not do: its peak lives on through
- * exec, so that a small program started by a large one would report the large one's.
+ * The high-water mark of this program's own memory. getrusage would not do: its peak lives on
+ * through exec, so that a small program started by a large one would report the large one's.
  */
 double csp_machine_peak_mb(void)
 {
