@@ -18,6 +18,9 @@
 namespace emu
 {
 
+/* What of a workspace is overwritten: its beginning, which is what somebody else would hold there. */
+static const size_t SPOILED = (size_t)64 << 10;
+
 size_t element_bytes(cudaDataType type)
 {
     switch (type) {
@@ -84,7 +87,7 @@ void spoil(void *workspace, size_t bytes, const char *who)
 {
     if (workspace != nullptr && bytes > 0) {
         check_write(workspace, bytes, who);
-        memset(workspace, settings().fill, bytes);
+        memset(workspace, settings().fill, bytes < SPOILED ? bytes : SPOILED);
     }
 }
 

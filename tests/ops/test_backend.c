@@ -258,6 +258,7 @@ static void a_step_without_memory_fails_with_words(void **state)
     rig_begin(r, 2);
     make_block(r, &b);
     assert_int_equal(csp_embed_fwd(usual, &b.table, &b.token, &b.x), CSP_OK);
+    assert_int_equal(csp_backend_sync(usual), CSP_OK); /* the other one does not wait for it */
     assert_int_equal(csp_backend_create(usual->name, 2, &fresh), CSP_OK);
     r->be = fresh; /* its scratch is still empty */
     csp_fault_arm(1);
