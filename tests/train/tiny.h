@@ -6,9 +6,9 @@
 
 #include "io/scratch.h"
 #include "support/compare.h"
+#include "support/devices.h"
 
 #include "core/rng.h"
-#include "cpu/backend.h"
 #include "cpu/cpu.h"
 #include "train/contrastive.h"
 
@@ -67,14 +67,14 @@ static inline void tiny_texts(csp_token_lists *lists, int64_t count, uint32_t ke
     }
 }
 
-static inline void tiny_open(tiny *t, csp_variant variant, bool lora)
+static inline void tiny_open_on(tiny *t, const char *device, csp_variant variant, bool lora)
 {
     csp_model_config config = csp_model_config_standard(CSP_FAMILY_LLAMA);
     csp_model_options m = { .config = &config, .seed = 3, .max_len = TINY_LONGEST };
 
     memset(t, 0, sizeof(*t));
-    csp_backend_register("cpu", csp_cpu_open);
-    assert_ok(csp_backend_create("cpu", 2, &t->be));
+    devices_register();
+    assert_ok(csp_backend_create(device, 2, &t->be));
     config.D = 24;
     config.F = 40;
     config.L = 2;
@@ -103,6 +103,11 @@ static inline void tiny_open(tiny *t, csp_variant variant, bool lora)
     }
     t->mask[0 * TINY_PASSAGES + 3] = 1;
     t->mask[4 * TINY_PASSAGES + 1] = 1;
+}
+
+static inline void tiny_open(tiny *t, csp_variant variant, bool lora)
+{
+    tiny_open_on(t, "cpu", variant, lora);
 }
 
 static inline void tiny_close(tiny *t)
