@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs what is missing, builds, and runs all tests: first a release build, then one under the
-# address and undefined-behaviour sanitizers.
+# Installs what is missing, builds, and runs all tests: a build under the address and
+# undefined-behaviour sanitizers, then a release build, with the CUDA kernels on the emulator last.
 #
 #   scripts/test.sh [--slow] [--no-sanitize]
 #
@@ -62,4 +62,8 @@ if [ "$sanitize" = yes ]; then
     # Killed and whole runs take many times longer here; the release build runs them.
     run_build "$build/sanitize" "-DCMAKE_BUILD_TYPE=Debug -DCSPLADE_SANITIZE=ON" "-LE slow"
 fi
-run_build "$build/release" "-DCMAKE_BUILD_TYPE=Release" ""
+run_build "$build/release" "-DCMAKE_BUILD_TYPE=Release" "-LE emulator"
+# The emulator runs on one core: these share the machine.
+if [ -n "$(ctest --test-dir "$build/release" -N -L emulator | grep 'Test *#')" ]; then
+    ctest --test-dir "$build/release" --output-on-failure -L emulator -j "$jobs"
+fi
