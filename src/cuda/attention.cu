@@ -36,6 +36,20 @@ template <int W> struct softmax_part {
     float max[tile_of<W>::mine], sum[tile_of<W>::mine];
 };
 
+/* Before the first key: what rows r .. of a thread will see, and empty sums. */
+template <int W>
+static __device__ __forceinline__ void start_rows(const attention_batch &a, const row_list &queries,
+                                                  int32_t r, int32_t (&seen)[tile_of<W>::mine],
+                                                  softmax_part<W> &row)
+{
+#pragma unroll
+    for (int i = 0; i < tile_of<W>::mine; i++) {
+        seen[i] = keys_seen(a, queries, r + i);
+        row.max[i] = -INFINITY;
+        row.sum[i] = 0.0f;
+    }
+}
+
 /* Scores of keys that a row does not see become -inf; max rises to the largest of the others. */
 template <int W>
 static __device__ __forceinline__ void mask_scores(score_part<W> &s, int32_t key,
@@ -107,12 +121,7 @@ static __device__ __forceinline__ void attend_rows(const attention_batch &a,
     row_part<W> sum = {};
     int32_t seen[tile::mine];
 
-#pragma unroll
-    for (int i = 0; i < tile::mine; i++) {
-        seen[i] = keys_seen(a, queries, r + p.row + i);
-        row.max[i] = -INFINITY;
-        row.sum[i] = 0.0f;
-    }
+    start_rows(a, queries, r + p.row, seen, row);
 #pragma unroll
     for (int j = 0; j < tile::held; j++) {
         if (j * tile::rows < most) {
@@ -241,12 +250,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
         row_part<W> sum = {};
         int32_t seen[tile::mine];
 
-#pragma unroll
-        for (int i = 0; i < tile::mine; i++) {
-            seen[i] = keys_seen(a, queries, r + p.row + i);
-            row.max[i] = -INFINITY;
-            row.sum[i] = 0.0f;
-        }
+        start_rows(a, queries, r + p.row, seen, row);
         load_tile_rotated(a, queries, r, q, a.scale, p, shared.front.q);
         for (int32_t key = 0; key < most; key += tile::rows) {
             load_tile_rotated(a, piece.keys, key, k, 1.0f, p, shared.key.k);

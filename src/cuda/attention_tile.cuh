@@ -281,6 +281,23 @@ static __device__ __forceinline__ void dot_rows(const row_tile<W> &x, const row_
     }
 }
 
+/* Row i of sum += factor[i] times row j of x, in this thread's columns. */
+template <int W>
+static __device__ __forceinline__ void add_row(const float (&factor)[tile_of<W>::mine],
+                                               const row_tile<W> &x, int j, const thread_place &p,
+                                               row_part<W> &sum)
+{
+#pragma unroll
+    for (int c = 0; c < tile_of<W>::chunks; c++) {
+        const float4 row = load4(&x.at[j][4 * p.lx + 32 * c]);
+
+#pragma unroll
+        for (int i = 0; i < tile_of<W>::mine; i++) {
+            add4(factor[i], row, sum.at[i][c]);
+        }
+    }
+}
+
 /* sum += this thread's rows of s times x, over the first rows rows of x. */
 template <int W>
 static __device__ __forceinline__ void add_product(const score_tile<W> &s, const row_tile<W> &x,
@@ -295,15 +312,7 @@ static __device__ __forceinline__ void add_product(const score_tile<W> &s, const
         for (int i = 0; i < tile_of<W>::mine; i++) {
             factor[i] = s.at[p.row + i][j];
         }
-#pragma unroll
-        for (int c = 0; c < tile_of<W>::chunks; c++) {
-            const float4 row = load4(&x.at[j][4 * p.lx + 32 * c]);
-
-#pragma unroll
-            for (int i = 0; i < tile_of<W>::mine; i++) {
-                add4(factor[i], row, sum.at[i][c]);
-            }
-        }
+        add_row(factor, x, j, p, sum);
     }
 }
 
@@ -321,15 +330,7 @@ static __device__ __forceinline__ void add_transposed(const score_tile<W> &s, co
         for (int i = 0; i < tile_of<W>::mine; i++) {
             factor[i] = s.at[j][p.row + i];
         }
-#pragma unroll
-        for (int c = 0; c < tile_of<W>::chunks; c++) {
-            const float4 row = load4(&x.at[j][4 * p.lx + 32 * c]);
-
-#pragma unroll
-            for (int i = 0; i < tile_of<W>::mine; i++) {
-                add4(factor[i], row, sum.at[i][c]);
-            }
-        }
+        add_row(factor, x, j, p, sum);
     }
 }
 
@@ -368,20 +369,12 @@ static __device__ __forceinline__ void put_rows(const row_part<W> &x,
 /* Over the 8 lanes that have a row of scores. */
 static __device__ __forceinline__ float row_sum(float x)
 {
-#pragma unroll
-    for (int offset = 4; offset > 0; offset /= 2) {
-        x += __shfl_xor_sync(FULL_WARP, x, offset);
-    }
-    return x;
+    return lanes_sum<8>(x);
 }
 
 static __device__ __forceinline__ float row_max(float x)
 {
-#pragma unroll
-    for (int offset = 4; offset > 0; offset /= 2) {
-        x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, offset));
-    }
-    return x;
+    return lanes_max<8>(x);
 }
 
 /* Columns of a shared row that hold something: E up to a multiple of 4. */

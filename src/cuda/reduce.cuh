@@ -10,21 +10,46 @@
 
 #define FULL_WARP 0xFFFFFFFFu
 
-template <typename T> static __device__ __forceinline__ T warp_sum(T x)
+/* Each run of `lanes` neighbours, a power of two, sums on its own; all lanes of the warp call. */
+template <int lanes, typename T> static __device__ __forceinline__ T lanes_sum(T x)
 {
 #pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
+    for (int offset = lanes / 2; offset > 0; offset /= 2) {
         x += __shfl_xor_sync(FULL_WARP, x, offset);
     }
     return x;
 }
 
 /* A NaN loses against any number. */
-static __device__ __forceinline__ float warp_max(float x)
+template <int lanes> static __device__ __forceinline__ float lanes_max(float x)
 {
 #pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
+    for (int offset = lanes / 2; offset > 0; offset /= 2) {
         x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, offset));
+    }
+    return x;
+}
+
+template <typename T> static __device__ __forceinline__ T warp_sum(T x)
+{
+    return lanes_sum<32>(x);
+}
+
+static __device__ __forceinline__ float warp_max(float x)
+{
+    return lanes_max<32>(x);
+}
+
+/* The sum of x over this lane and those below. */
+template <typename T> static __device__ __forceinline__ T warp_running_sum(T x)
+{
+    const unsigned lane = threadIdx.x % 32;
+
+#pragma unroll
+    for (unsigned offset = 1; offset < 32; offset *= 2) {
+        const T below = __shfl_up_sync(FULL_WARP, x, offset);
+
+        x += lane >= offset ? below : 0;
     }
     return x;
 }

@@ -1,11 +1,12 @@
 /*
  * sparse_pool.cuh - what both directions of the retrieval head share: the tile of logits, the list
- * of kernels' grids, and finding a row's text and a text's terms.
+ * of kernels' grids, and finding a row's text.
  */
 #pragma once
 
 #include "device.h"
 #include "launch.cuh"
+#include "sparse_rows.cuh"
 
 /* A tile of logits is formed by one product and used at once. */
 typedef struct pool_tile {
@@ -56,22 +57,6 @@ static __device__ __forceinline__ int64_t text_of_row(const int32_t *seq_start, 
         }
     }
     return low;
-}
-
-/* The first of entries first .. end-1, whose terms ascend, with a term of at least v; or end. */
-static __device__ __forceinline__ int64_t entry_of_term(const int32_t *term, int64_t first,
-                                                        int64_t end, int64_t v)
-{
-    while (first < end) {
-        const int64_t middle = first + (end - first) / 2;
-
-        if (term[middle] < v) {
-            first = middle + 1;
-        } else {
-            end = middle;
-        }
-    }
-    return first;
 }
 
 /*

@@ -110,14 +110,8 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
         for (int64_t i = (int64_t)p.seq_start[b] * SLICES; i < end; i += 32) {
             const bool mine = i + lane < end;
             const int32_t own = mine ? lists.cursor[i + lane] : 0;
-            int32_t sum = own;
+            const int32_t sum = warp_running_sum(own);
 
-#pragma unroll
-            for (int offset = 1; offset < 32; offset *= 2) {
-                const int32_t below = __shfl_up_sync(FULL_WARP, sum, offset);
-
-                sum += lane >= offset ? below : 0;
-            }
             if (mine) {
                 lists.cursor[i + lane] = at + sum - own;
             }

@@ -51,20 +51,6 @@ static __global__ void __launch_bounds__(ROWS_THREADS)
     }
 }
 
-/* The sum of x over this lane and those below. */
-template <typename T> static __device__ __forceinline__ T warp_running_sum(T x)
-{
-    const unsigned lane = threadIdx.x % 32;
-
-#pragma unroll
-    for (unsigned offset = 1; offset < 32; offset *= 2) {
-        const T below = __shfl_up_sync(FULL_WARP, x, offset);
-
-        x += lane >= offset ? below : 0;
-    }
-    return x;
-}
-
 /* Counts become the entries of the same row before the slice. Any grid: a warp for each row. */
 static __global__ void __launch_bounds__(ROWS_THREADS)
     pool_slice_kernel(int32_t *__restrict__ counts,   // (texts,slices)
