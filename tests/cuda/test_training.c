@@ -1,6 +1,6 @@
 /*
- * test_training.c - whole training steps of a tiny model through the CUDA path, on an emulated
- * device: both phases, all weights and adapters, follow the losses of the CPU backend.
+ * test_training.c - whole training steps of a tiny model through the CUDA path, on a device or an
+ * emulated one: both phases, all weights and adapters, follow the losses of the CPU backend.
  */
 #include "train/tiny.h"
 
@@ -140,11 +140,18 @@ static void adaptation_steps_follow_the_cpu(void **state)
 
 int main(void)
 {
+    csp_backend *be;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(contrastive_steps_of_all_weights_follow_the_cpu),
         cmocka_unit_test(contrastive_steps_of_adapters_follow_the_cpu),
         cmocka_unit_test(adaptation_steps_follow_the_cpu),
     };
 
+    devices_register();
+    if (csp_backend_create("cuda:0", 1, &be) != CSP_OK) {
+        print_error("skipped: %s\n", csp_error_text());
+        return 77;
+    }
+    csp_backend_destroy(be);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
- * devices.h - the backends a test program has: the CPU always (devices.c), and the CUDA backend on
- * emulated devices in the programs of tests/emulator (its own devices.c).
+ * devices.h - the backends a test program has: the CPU (devices.c), the CUDA backend on emulated
+ * devices in the programs of tests/emulator, on a GPU in those of tests/native (their own devices.c).
  */
 #pragma once
 
@@ -9,5 +9,8 @@
 /* Registers them all, for csp_backend_create. */
 void devices_register(void);
 
-/* Whether "cuda" is emulated here: some thousand times slower, so that shapes should be small. */
+/*
+ * Whether "cuda" is emulated here, or runs under a checker that slows it as much: shapes should be
+ * small.
+ */
 bool devices_emulated(void);
