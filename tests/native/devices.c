@@ -1,6 +1,6 @@
 /*
- * devices.c - support/devices.h of programs that run on a GPU through the genuine plugin, as csplade
- * opens it: $CSPLADE_CUDA_PLUGIN, or libcsplade_cuda.so beside the program or in ../lib.
+ * devices.c - support/devices.h of programs that run on a GPU through the genuine plugin, opened as
+ * csplade does: $CSPLADE_CUDA_PLUGIN, or libcsplade_cuda.so beside the program or in ../lib.
  *
  * CSPLADE_SMALL_SHAPES in the environment asks for the shapes of an emulated device: a program is
  * nearly as slow under compute-sanitizer.

@@ -1,6 +1,6 @@
 /*
  * devices.h - the backends a test program has: the CPU (devices.c), the CUDA backend on emulated
- * devices in the programs of tests/emulator, on a GPU in those of tests/native (their own devices.c).
+ * devices in the programs of tests/emulator, on a GPU in those of tests/native.
  */
 #pragma once
 
