@@ -142,6 +142,7 @@ csp_status csp_cuda_open(const char *name, int threads, csp_backend **out)
     (void)snprintf(state->name, sizeof(state->name), "cuda:%d", device);
     be->ops = &state->ops;
     be->name = state->name;
+    be->bf16 = true;
     be->threads = threads > 0 ? threads : available_cores();
     CSP_TRY_GOTO(cuda_device_open(state, device));
     *out = be;

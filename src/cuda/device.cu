@@ -123,6 +123,12 @@ static csp_status open_blas(cuda_state *state)
 {
     cublasStatus_t blas = cublasCreate(&state->blas);
 
+    /* Or partial sums of a product that is stored as bf16 may be added in bf16. */
+    if (blas == CUBLAS_STATUS_SUCCESS) {
+        blas = cublasSetMathMode(
+            state->blas,
+            (cublasMath_t)(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION));
+    }
     if (blas == CUBLAS_STATUS_SUCCESS) {
         blas = cublasSetStream(state->blas, state->stream);
     }
@@ -291,10 +297,13 @@ csp_status cuda_stage(csp_backend *be, const void *host, size_t bytes, void *dev
     return CSP_OK;
 }
 
-csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N, int64_t K,
-                     float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                     float beta, float *c, int64_t ldc)
+csp_status cuda_gemm_stored(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N,
+                            int64_t K, float alpha, csp_dtype in, const void *a, int64_t lda,
+                            const void *b, int64_t ldb, float beta, csp_dtype out, void *c,
+                            int64_t ldc)
 {
+    const cudaDataType of_in = in == CSP_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    const cudaDataType of_out = out == CSP_BF16 ? CUDA_R_16BF : CUDA_R_32F;
     const int64_t size[] = { M, N, K, lda, ldb, ldc };
     int32_t as_int[6];
     cublasStatus_t status;
@@ -308,12 +317,20 @@ csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int
     /* cuBLAS counts columns first: what is C there is the transpose of ours, B^T A^T. */
     status = cublasGemmEx(cuda_state_of(be)->blas, trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                           trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, as_int[1], as_int[0], as_int[2],
-                          &alpha, b, CUDA_R_32F, as_int[4], a, CUDA_R_32F, as_int[3], &beta, c,
-                          CUDA_R_32F, as_int[5], CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+                          &alpha, b, of_in, as_int[4], a, of_in, as_int[3], &beta, c, of_out,
+                          as_int[5], CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     if (status != CUBLAS_STATUS_SUCCESS) {
         return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s: cuBLAS product (%lld,%lld,%lld): %s",
                         cuda_state_of(be)->name, cuda_state_of(be)->op, (long long)M, (long long)N,
                         (long long)K, cublasGetStatusString(status));
     }
     return CSP_OK;
+}
+
+csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N, int64_t K,
+                     float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                     float beta, float *c, int64_t ldc)
+{
+    return cuda_gemm_stored(be, trans_a, trans_b, M, N, K, alpha, CSP_F32, a, lda, b, ldb, beta,
+                            CSP_F32, c, ldc);
 }

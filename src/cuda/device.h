@@ -35,7 +35,7 @@ typedef struct cuda_state {
     char name[16];       /* "cuda:0"                                                        */
     int device;          /* its number in this process                                      */
     cudaStream_t stream; /* all work of the backend                                         */
-    cublasHandle_t blas; /* bound to stream; float32 with float32 accumulation, not tf32    */
+    cublasHandle_t blas; /* bound to stream; float32 accumulation, f32 operands not as tf32 */
     cuda_block blas_workspace;
     cuda_block scratch; /* device memory of a whole op                                     */
     cuda_block host;    /* page-locked memory for results that the host reads              */
@@ -83,6 +83,15 @@ CSP_CHECKED csp_status cuda_fetch(csp_backend *be, const void *device, size_t by
 CSP_CHECKED csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N,
                                  int64_t K, float alpha, const float *a, int64_t lda,
                                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+/*
+ * The same of operands stored as `in` (CSP_F32 or CSP_BF16) and C as `out` (in, or CSP_F32):
+ * products and sums in float32, C rounded once. gemm.cuh picks it by the types of addresses.
+ */
+CSP_CHECKED csp_status cuda_gemm_stored(csp_backend *be, bool trans_a, bool trans_b, int64_t M,
+                                        int64_t N, int64_t K, float alpha, csp_dtype in,
+                                        const void *a, int64_t lda, const void *b, int64_t ldb,
+                                        float beta, csp_dtype out, void *c, int64_t ldc);
 
 /* How many devices there are, at least 1. CSP_ERR_DEVICE: no driver, an old one, no device. */
 CSP_CHECKED csp_status cuda_device_count(const char *what, int *out);

@@ -33,32 +33,35 @@ template <typename T> struct vec_width {
     static const int value = (int)(16 / sizeof(T));
 };
 
-template <typename T> struct alignas(16) vec16 {
-    T at[16 / sizeof(T)];
+/* W neighbouring elements, loaded and stored as one. */
+template <typename T, int W> struct alignas(W * sizeof(T)) vec_of {
+    T at[W];
 };
 
-/* 16 bytes at p, which must be a multiple of 16, as floats; and back. */
-template <typename T>
-static __device__ __forceinline__ void load_vec(const T *p, float (&out)[vec_width<T>::value])
+/* W elements at p, which must be a multiple of their bytes (at most 16), as floats; and back. */
+template <typename T, int W>
+static __device__ __forceinline__ void load_vec(const T *p, float (&out)[W])
 {
-    const vec16<T> v = *reinterpret_cast<const vec16<T> *>(p);
+    static_assert(W * sizeof(T) <= 16, "one load");
+    const vec_of<T, W> v = *reinterpret_cast<const vec_of<T, W> *>(p);
 
 #pragma unroll
-    for (int i = 0; i < vec_width<T>::value; i++) {
+    for (int i = 0; i < W; i++) {
         out[i] = to_f32(v.at[i]);
     }
 }
 
-template <typename T>
-static __device__ __forceinline__ void store_vec(T *p, const float (&in)[vec_width<T>::value])
+template <typename T, int W>
+static __device__ __forceinline__ void store_vec(T *p, const float (&in)[W])
 {
-    vec16<T> v;
+    static_assert(W * sizeof(T) <= 16, "one store");
+    vec_of<T, W> v;
 
 #pragma unroll
-    for (int i = 0; i < vec_width<T>::value; i++) {
+    for (int i = 0; i < W; i++) {
         v.at[i] = from_f32<T>(in[i]);
     }
-    *reinterpret_cast<vec16<T> *>(p) = v;
+    *reinterpret_cast<vec_of<T, W> *>(p) = v;
 }
 
 /* May rows of n elements from p on be read 16 bytes at a time? Launchers ask, to pick a kernel. */

@@ -164,6 +164,8 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
     product.alpha = *(const float *)alpha;
     product.beta = *(const float *)beta;
     product.batches = batches;
+    product.rounds_partial_sums =
+        (handle->math & CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION) == 0;
     product.workspace = handle->workspace;
     product.workspace_bytes = handle->workspace_bytes;
     product.who = "cublasGemm";

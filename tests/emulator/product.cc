@@ -109,6 +109,15 @@ float rounded(float value, Rounding rounding)
     return value;
 }
 
+/* value as an element of this type would hold it. */
+float stored(float value, cudaDataType type)
+{
+    float place;
+
+    store_element(&place, type, 0, value);
+    return load_element(&place, type, 0);
+}
+
 /* op(m) as dense columns of f32. */
 std::vector<float> packed(const Matrix &m, bool transpose, Rounding rounding)
 {
@@ -157,8 +166,18 @@ void compute(const Product &product, const Matrix &a, const Matrix &b, const Mat
         const std::vector<float> left = packed(a, product.transpose_a, product.rounding);
         const std::vector<float> right = packed(b, product.transpose_b, product.rounding);
 
-        cblas_sgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, 1.0f,
-                    left.data(), (int)m, right.data(), (int)k, 0.0f, sum.data(), (int)m);
+        const int64_t first = product.rounds_partial_sums ? k / 2 : 0;
+
+        if (first > 0) {
+            cblas_sgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)first, 1.0f,
+                        left.data(), (int)m, right.data(), (int)k, 0.0f, sum.data(), (int)m);
+            for (float &part : sum) {
+                part = stored(part, d.type);
+            }
+        }
+        cblas_sgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)(k - first),
+                    1.0f, left.data() + first * m, (int)m, right.data() + first, (int)k, 1.0f,
+                    sum.data(), (int)m);
     }
     for (int64_t j = 0; j < n; j++) {
         for (int64_t i = 0; i < m; i++) {

@@ -215,6 +215,71 @@ static int gemm(cudaStream_t stream, int mistake)
     return 0;
 }
 
+/* One product of bf16 columns into `type`, judged element by element: one rounding of that type. */
+static int gemm_bf16_into(cudaStream_t stream, cublasHandle_t handle, cudaDataType type,
+                          const float *a, const float *b, void *dc)
+{
+    const double unit = type == CUDA_R_16BF ? 0x1p-8 : 0x1p-20;
+    const float alpha = 0.5f, beta = 0.0f;
+    __nv_bfloat16 left[M * K], right[K * N], halves[M * N];
+    float want[M * N], got[M * N];
+
+    for (int i = 0; i < M * K; i++) {
+        left[i] = __float2bfloat16_rn(a[i]);
+    }
+    for (int i = 0; i < K * N; i++) {
+        right[i] = __float2bfloat16_rn(b[i]);
+    }
+    EXPECT(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, M, N, K, &alpha,
+                        sample_upload(left, M * K, stream), CUDA_R_16BF, M,
+                        sample_upload(right, K * N, stream), CUDA_R_16BF, K, &beta, dc, type, M,
+                        CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT) == CUBLAS_STATUS_SUCCESS);
+    sample_download(halves, (const __nv_bfloat16 *)dc, M * N, stream);
+    if (type == CUDA_R_32F) {
+        sample_download(got, (const float *)dc, M * N, stream);
+    }
+    expected(a, false, b, false, alpha, want);
+    for (int i = 0; i < M * N; i++) {
+        const float one = type == CUDA_R_32F ? got[i] : __bfloat162float(halves[i]);
+
+        if (sample_compare(&one, &want[i], 1, (float)(unit * fabs(want[i]) + 1e-6)) != 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Operands in bf16. 1: partial sums may be rounded to it as well. */
+static int gemm_bf16(cudaStream_t stream, int mistake)
+{
+    float a[M * K], b[K * N], *dc = sample_device<float>(M * N);
+    const float one = 1.0f;
+    cublasHandle_t handle;
+
+    for (int i = 0; i < M * K; i++) {
+        a[i] = __bfloat162float(__float2bfloat16_rn(sample_number((uint32_t)i)));
+    }
+    for (int i = 0; i < K * N; i++) {
+        b[i] = __bfloat162float(__float2bfloat16_rn(sample_number((uint32_t)i + 1000)));
+    }
+    EXPECT(cublasCreate(&handle) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasSetStream(handle, stream) == CUBLAS_STATUS_SUCCESS);
+    if (mistake != 1) {
+        EXPECT(cublasSetMathMode(handle, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION) ==
+               CUBLAS_STATUS_SUCCESS);
+    }
+    EXPECT(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, M, N, K, &one, dc, CUDA_R_32F, M, dc,
+                        CUDA_R_32F, K, &one, dc, CUDA_R_16BF, M, CUBLAS_COMPUTE_32F,
+                        CUBLAS_GEMM_DEFAULT) == CUBLAS_STATUS_NOT_SUPPORTED);
+    const int status = gemm_bf16_into(stream, handle, CUDA_R_32F, a, b, dc);
+    if (status != 0) {
+        return status;
+    }
+    EXPECT(gemm_bf16_into(stream, handle, CUDA_R_16BF, a, b, dc) == 0);
+    EXPECT(cublasDestroy(handle) == CUBLAS_STATUS_SUCCESS);
+    return 0;
+}
+
 /* cuBLASLt in rows: d (M,N) = relu(a (M,K) b (K,N) + c + bias of each row). */
 static int gemm_lt(cudaStream_t stream, int)
 {
@@ -447,8 +512,9 @@ static int fragments(cudaStream_t stream, int)
 /* In this order by "all", without mistakes. */
 static const sample_case cases[] = { { "streams", streams },     { "memory", memory },
                                      { "graph", graph },         { "gemm", gemm },
-                                     { "gemm_lt", gemm_lt },     { "spmm", spmm },
-                                     { "fragments", fragments }, { "refusals", refusals } };
+                                     { "gemm_bf16", gemm_bf16 }, { "gemm_lt", gemm_lt },
+                                     { "spmm", spmm },           { "fragments", fragments },
+                                     { "refusals", refusals } };
 
 int main(int argc, char **argv)
 {

@@ -65,6 +65,7 @@ TABLE = [
     ("host", "memory", 5, "emulator", "emulator", "emulator"),
     ("host", "graph", 1, "numbers?", "numbers?", "race"),
     ("host", "gemm", 1, "emulator", "emulator", "emulator"),
+    ("host", "gemm_bf16", 1, "numbers", "numbers", "numbers"),
     ("host", "spmm", 1, "emulator", "emulator", "emulator"),
 ]
 

@@ -10,6 +10,7 @@
 
 #include "core/fault.h"
 #include "ops/attention.h"
+#include "ops/check.h"
 #include "ops/embed.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
@@ -100,6 +101,35 @@ static void every_op_waits_where_that_is_asked_for(void **state)
     be.sync_every_op = true;
     assert_int_equal(csp_embed_fwd(&be, &table, &token, &x), CSP_OK);
     assert_int_equal(waits, 1);
+    rig_check_guards(r);
+}
+
+static void bf16_is_taken_by_backends_that_have_it(void **state)
+{
+    rig *r = *state;
+    csp_backend plain = *r->be;
+    csp_dtype S = CSP_U8;
+
+    rig_begin(r, 4);
+    const csp_tensor half = rig_normal(r, CSP_BF16, 2, (int64_t[]) { 3, 4 });
+    const csp_tensor whole = rig_normal(r, CSP_F32, 2, (int64_t[]) { 3, 4 });
+    const csp_tensor ints = rig_indices(r, 3, 5), none = csp_tensor_none();
+
+    plain.bf16 = false;
+    plain.name = "plain";
+    assert_int_equal(csp_check_storage(&plain, "op", "x", &half, 2, &S), CSP_ERR_UNSUPPORTED);
+    assert_string_equal(csp_error_text(), "op: x is bf16, with which plain does not compute: bf16 "
+                                          "needs a CUDA device");
+    assert_int_equal(csp_check_storage(&plain, "op", "x", &ints, 1, &S), CSP_ERR_SHAPE);
+    assert_int_equal(csp_check_storage(&plain, "op", "x", &half, 1, &S), CSP_ERR_SHAPE);
+    assert_int_equal(csp_check_storage(&plain, "op", "x", &none, 2, &S), CSP_ERR_SHAPE);
+    assert_int_equal(S, CSP_U8);
+    assert_int_equal(csp_check_storage(&plain, "op", "x", &whole, 2, &S), CSP_OK);
+    assert_int_equal(S, CSP_F32);
+    plain.bf16 = true;
+    assert_int_equal(csp_check_storage(&plain, "op", "x", &half, 2, &S), CSP_OK);
+    assert_int_equal(S, CSP_BF16);
+    assert_int_equal(r->be->bf16, strcmp(r->be->name, "cpu") != 0);
     rig_check_guards(r);
 }
 
@@ -276,6 +306,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(no_entry_of_the_table_is_null),
         cmocka_unit_test(names_choose_a_backend_or_are_refused),
         cmocka_unit_test(devices_are_numbered_from_0),
+        cmocka_unit_test(bf16_is_taken_by_backends_that_have_it),
         cmocka_unit_test(opening_fails_cleanly_without_memory),
         cmocka_unit_test(every_op_waits_where_that_is_asked_for),
         cmocka_unit_test(memory_is_lent_copied_and_cleared),

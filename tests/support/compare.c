@@ -66,3 +66,22 @@ double worst_ratio_f64(const char *what, const double *got, const double *want, 
     }
     return worst;
 }
+
+double stored_bound(csp_dtype dtype, double roundings)
+{
+    return roundings * UNIT_F32 + (dtype == CSP_BF16 ? UNIT_BF16 : 0.0);
+}
+
+double norm_distance(const float *got, const double *want, int64_t n)
+{
+    double apart = 0.0, size = 0.0;
+
+    for (int64_t i = 0; i < n; i++) {
+        apart += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+        size += want[i] * want[i];
+    }
+    if (apart == 0.0) {
+        return 0.0;
+    }
+    return isfinite(apart) && isfinite(size) && size > 0.0 ? sqrt(apart / size) : (double)INFINITY;
+}

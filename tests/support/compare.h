@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "core/tensor.h"
+
 #define UNIT_F32 0x1p-24 /* half the spacing at 1: the rounding unit of each type */
 #define UNIT_BF16 0x1p-8
 
@@ -26,3 +28,15 @@ double worst_ratio(const char *what, const float *got, const double *want, const
 /* The same for results that are stored as doubles (column sums, losses). */
 double worst_ratio_f64(const char *what, const double *got, const double *want, const double *mag,
                        int64_t n, double bound);
+
+/*
+ * The bound for a result of this storage type that sees `roundings` roundings in f32 on its way:
+ * those, and where it is stored as bf16 one of bf16.
+ */
+double stored_bound(csp_dtype dtype, double roundings);
+
+/* What a result stored as bf16 may be away from the reference in all. */
+#define BF16_NORM_LIMIT 1e-2
+
+/* ||got - want|| / ||want|| in the 2-norm; 0 for no elements, INFINITY where it is no number. */
+double norm_distance(const float *got, const double *want, int64_t n);

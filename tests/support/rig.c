@@ -115,28 +115,46 @@ static csp_rng next_rng(rig *r)
     return (csp_rng) { .seed = r->seed, .draw = CSP_DRAW_TEST, .key = r->drawn++, .step = 0 };
 }
 
-static float *draw_normal(rig *r, csp_dtype dtype, int ndim, const int64_t *dims)
+static float *draw_normal(rig *r, int ndim, const int64_t *dims)
 {
-    const csp_tensor t = csp_tensor_view(NULL, dtype, ndim, dims);
+    const csp_tensor t = csp_tensor_view(NULL, CSP_F32, ndim, dims);
     const int64_t n = csp_tensor_count(&t);
     const csp_rng rng = next_rng(r);
     float *x = keep_block(r, (size_t)n * sizeof(float));
 
-    assert_int_equal(dtype, CSP_F32);
     for (int64_t i = 0; i < n; i++) {
         x[i] = csp_rng_normal(rng, (uint64_t)i);
     }
     return x;
 }
 
+/* n numbers as a tensor of this dtype holds them. */
+static const void *stored(rig *r, csp_dtype dtype, const float *x, int64_t n)
+{
+    uint16_t *half;
+
+    if (dtype == CSP_F32) {
+        return x;
+    }
+    assert_int_equal(dtype, CSP_BF16);
+    half = keep_block(r, (size_t)n * sizeof(*half));
+    for (int64_t i = 0; i < n; i++) {
+        half[i] = csp_f32_to_bf16(x[i]);
+    }
+    return half;
+}
+
 csp_tensor rig_normal(rig *r, csp_dtype dtype, int ndim, const int64_t *dims)
 {
-    return place(r, dtype, ndim, dims, draw_normal(r, dtype, ndim, dims), true);
+    const csp_tensor t = csp_tensor_view(NULL, dtype, ndim, dims);
+    const float *x = draw_normal(r, ndim, dims);
+
+    return place(r, dtype, ndim, dims, stored(r, dtype, x, csp_tensor_count(&t)), true);
 }
 
 csp_tensor rig_accumulated(rig *r, int ndim, const int64_t *dims)
 {
-    return place(r, CSP_F32, ndim, dims, draw_normal(r, CSP_F32, ndim, dims), false);
+    return place(r, CSP_F32, ndim, dims, draw_normal(r, ndim, dims), false);
 }
 
 csp_tensor rig_uniform(rig *r, double low, double high, int ndim, const int64_t *dims)
@@ -207,6 +225,13 @@ csp_tensor rig_mask(rig *r, int64_t N)
     return place(r, CSP_U8, 1, &N, x, true);
 }
 
+csp_tensor rig_stored(rig *r, csp_dtype S, const csp_tensor *t)
+{
+    const int64_t n = csp_tensor_count(t);
+
+    return place(r, S, t->ndim, t->dim, stored(r, S, rig_floats(r, t), n), true);
+}
+
 csp_tensor rig_copy(rig *r, const csp_tensor *t)
 {
     return place(r, t->dtype, t->ndim, t->dim, rig_host(r, t), false);
@@ -230,17 +255,41 @@ void *rig_host(rig *r, const csp_tensor *t)
     return host;
 }
 
+const float *rig_floats(rig *r, const csp_tensor *t)
+{
+    const int64_t n = csp_tensor_count(t);
+    const void *host = rig_host(r, t);
+    float *wide;
+
+    if (t->dtype == CSP_F32) {
+        return host;
+    }
+    assert_int_equal(t->dtype, CSP_BF16);
+    wide = keep_block(r, (size_t)n * sizeof(*wide));
+    for (int64_t i = 0; i < n; i++) {
+        wide[i] = csp_bf16_to_f32(((const uint16_t *)host)[i]);
+    }
+    return wide;
+}
+
 double *rig_as_doubles(rig *r, const csp_tensor *t)
 {
     const int64_t n = csp_tensor_count(t);
-    const float *x = rig_host(r, t);
+    const float *x = rig_floats(r, t);
     double *wide = rig_doubles(r, n);
 
-    assert_int_equal(t->dtype, CSP_F32);
     for (int64_t i = 0; i < n; i++) {
         wide[i] = (double)x[i];
     }
     return wide;
+}
+
+void rig_each_storage(rig *r, void (*run)(rig *r, csp_dtype S))
+{
+    run(r, CSP_F32);
+    if (r->be->bf16) {
+        run(r, CSP_BF16);
+    }
 }
 
 void rig_check_guards(rig *r)

@@ -26,7 +26,7 @@ typedef struct rig {
 /* Forgets all tensors and host blocks given so far and seeds the next ones. */
 void rig_begin(rig *r, uint64_t seed);
 
-/* Inputs: checked by rig_check_guards to be left as they are. dtype CSP_F32 for the first two. */
+/* Inputs: checked by rig_check_guards to be left as they are. Normal numbers as f32 or bf16. */
 csp_tensor rig_normal(rig *r, csp_dtype dtype, int ndim, const int64_t *dims);
 csp_tensor rig_uniform(rig *r, double low, double high, int ndim, const int64_t *dims);
 /* (n) i32 in 0 .. below-1. */
@@ -36,6 +36,8 @@ csp_tensor rig_cuts(rig *r, int64_t B, int64_t N);
 csp_tensor rig_lengths(rig *r, int64_t B, const int64_t *length);
 /* (N) u8, each 1 with probability 3/4. */
 csp_tensor rig_mask(rig *r, int64_t N);
+/* The values of an f32 tensor as S holds them: rounded to nearest where that is bf16. */
+csp_tensor rig_stored(rig *r, csp_dtype S, const csp_tensor *t);
 /* A copy of host memory. */
 csp_tensor rig_input(rig *r, csp_dtype dtype, int ndim, const int64_t *dims, const void *host);
 
@@ -46,11 +48,18 @@ csp_tensor rig_accumulated(rig *r, int ndim, const int64_t *dims);
 /* An in,out copy of t, of its own and without the check that it stays: for aliasing tests. */
 csp_tensor rig_copy(rig *r, const csp_tensor *t);
 
-/* Host memory until the next rig_begin. rig_host waits for the backend and downloads. */
+/*
+ * Host memory until the next rig_begin. rig_host waits for the backend and downloads; the values of
+ * f32 or bf16 tensors as floats, as doubles.
+ */
 double *rig_doubles(rig *r, int64_t n);
 int32_t *rig_ints(rig *r, int64_t n);
 void *rig_host(rig *r, const csp_tensor *t);
+const float *rig_floats(rig *r, const csp_tensor *t);
 double *rig_as_doubles(rig *r, const csp_tensor *t);
+
+/* Runs a parity test once for each storage type of the backend: f32, and bf16 where it has it. */
+void rig_each_storage(rig *r, void (*run)(rig *r, csp_dtype S));
 
 /* Nothing was written beside a tensor of this rig, and inputs are what they were. */
 void rig_check_guards(rig *r);

@@ -71,6 +71,25 @@ static void doubles_are_judged_the_same_way(void **state)
     assert_true(isinf(worst_ratio_f64("x (expected)", bad, want, want, 2, 1.0)));
 }
 
+static void a_norm_of_what_is_apart_sees_nan(void **state)
+{
+    const double want[] = { 3.0, 4.0 };
+    const float got[] = { 3.0f, 4.05f }, bad[] = { NAN, 4.0f }, same[] = { 3.0f, 4.0f };
+    const double nothing[] = { 0.0, 0.0 };
+
+    (void)state;
+    assert_true(fabs(norm_distance(got, want, 2) - 0.01) <= 1e-6);
+    assert_true(norm_distance(same, want, 2) == 0.0 && norm_distance(same, want, 0) == 0.0);
+    assert_true(isinf(norm_distance(bad, want, 2)) && isinf(norm_distance(got, nothing, 2)));
+}
+
+static void a_stored_result_is_rounded_once_more(void **state)
+{
+    (void)state;
+    assert_true(stored_bound(CSP_F32, 3.0) == 3.0 * UNIT_F32);
+    assert_true(stored_bound(CSP_BF16, 3.0) == 3.0 * UNIT_F32 + UNIT_BF16);
+}
+
 static double cubes(const double *x, const void *context)
 {
     (void)context;
@@ -97,6 +116,8 @@ int main(void)
         cmocka_unit_test(a_nan_and_an_infinity_fail_at_any_bound),
         cmocka_unit_test(a_reference_that_is_nan_fails),
         cmocka_unit_test(anything_fails_where_exactly_0_is_expected),
+        cmocka_unit_test(a_norm_of_what_is_apart_sees_nan),
+        cmocka_unit_test(a_stored_result_is_rounded_once_more),
         cmocka_unit_test(doubles_are_judged_the_same_way),
         cmocka_unit_test(the_gradient_check_tells_right_from_wrong),
     };

@@ -21,6 +21,7 @@ typedef struct csp_backend {
     const char *name;   /* "cpu", "cuda:0"                                                 */
     int threads;        /* of a CPU backend; part of what a resumed run must keep the same */
     bool sync_every_op; /* every op waits until it is done: the first bad one is named        */
+    bool bf16;          /* its ops take bf16 where their contract says so; else they refuse it */
 } csp_backend;
 
 /*

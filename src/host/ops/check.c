@@ -38,6 +38,21 @@ csp_status csp_check_rank(const char *op, const char *name, const csp_tensor *t,
     return check_memory(op, name, t);
 }
 
+csp_status csp_check_storage(const csp_backend *be, const char *op, const char *name,
+                             const csp_tensor *t, int ndim, csp_dtype *out)
+{
+    const bool is_bf16 = csp_check_given(t) && t->dtype == CSP_BF16;
+
+    CSP_TRY(csp_check_rank(op, name, t, is_bf16 ? CSP_BF16 : CSP_F32, ndim));
+    if (is_bf16 && !be->bf16) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "%s: %s is bf16, with which %s does not compute: bf16 needs a CUDA device",
+                        op, name, be->name);
+    }
+    *out = t->dtype;
+    return CSP_OK;
+}
+
 bool csp_check_apart(const csp_tensor *a, const csp_tensor *b)
 {
     const char *a_at = a->data, *b_at = b->data;

@@ -20,6 +20,16 @@ CSP_CHECKED csp_status csp_check_tensor(const char *op, const char *name, const 
 CSP_CHECKED csp_status csp_check_rank(const char *op, const char *name, const csp_tensor *t,
                                       csp_dtype dtype, int ndim);
 
+/*
+ * The storage type of a call: what t, of ndim dimensions, holds. The call's other activations and
+ * weights are then checked to hold the same.
+ *
+ * Errors: CSP_ERR_SHAPE unless t is f32 or bf16 with ndim dimensions, and memory if it has
+ *         elements; CSP_ERR_UNSUPPORTED where t is bf16 and be has no bf16.
+ */
+CSP_CHECKED csp_status csp_check_storage(const csp_backend *be, const char *op, const char *name,
+                                         const csp_tensor *t, int ndim, csp_dtype *out);
+
 /* What an op returns: its entry's status, or that of the wait behind it where one is asked for. */
 static inline csp_status csp_op_done(csp_backend *be, csp_status status)
 {
