@@ -621,6 +621,13 @@ void *dynamic_shared(size_t bytes, Place at)
     return arena + GAP;
 }
 
+void check_shared(const void *p, const char *who, Place at)
+{
+    if ((const char *)p < arena || (const char *)p >= arena + arena_used) {
+        fail(at, "%s: the address is not in shared memory", who);
+    }
+}
+
 void copy_push(Copy copy, Place at)
 {
     Thread *self = &threads[running];

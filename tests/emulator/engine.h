@@ -81,6 +81,8 @@ uint32_t warp_mask();
 void *shared_slot(const void *key, size_t bytes, size_t alignment, Place at);
 /* The dynamic shared memory, of which the kernel's type needs bytes. */
 void *dynamic_shared(size_t bytes, Place at);
+/* Ends the process unless p is an address of this block's shared memory. */
+void check_shared(const void *p, const char *who, Place at);
 
 /* Copies under way of this thread, oldest first. take returns false when no more are to be done. */
 struct Copy {

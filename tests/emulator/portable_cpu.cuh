@@ -381,6 +381,7 @@ static inline void load_matrices(uint32_t (&r)[matrices], const void *row, bool 
     }
     memset(&lane, 0, sizeof(lane));
     if (emu::lane_index() < 8 * matrices) {
+        emu::check_shared(row, "ldmatrix", at);
         memcpy(lane.row, row, sizeof(lane.row));
     }
     lane.matrices = matrices;
@@ -431,6 +432,7 @@ static inline void copy_async(void *dst, const void *src, int bytes, int valid, 
     if (valid < 0 || valid > bytes) {
         emu::fail(at, "cp.async: %d valid bytes of %d", valid, bytes);
     }
+    emu::check_shared(dst, "cp.async", at);
     for (int i = 0; i < valid; i++) {
         (void)((const volatile unsigned char *)src)[i];
     }

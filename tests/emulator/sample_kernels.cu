@@ -146,7 +146,8 @@ static __device__ void load_tiles(Tiles &tiles, int buffer, const __nv_bfloat16 
 /*
  * c = a b^T. 1: no barrier behind the wait; 2: none before a buffer is filled again; 3: no wait;
  * 4: the wait leaves one group too many; 5: rows past the end of a are loaded; 6: and stored;
- * 7: the last copies are not waited for.
+ * 7: the last copies are not waited for; 8: b is loaded transposed; 9: the halves of a matrix of b
+ * are in the wrong order.
  */
 static __global__ void product_kernel(const __nv_bfloat16 *a, const __nv_bfloat16 *b, float *c,
                                       int M, int N, int K, int mistake)
@@ -176,9 +177,17 @@ static __global__ void product_kernel(const __nv_bfloat16 *a, const __nv_bfloat1
         for (int k = 0; k < 32; k += 16) {
             uint32_t left[4], right[4];
 
+            const __nv_bfloat16 *const own =
+                mistake == 9
+                    ? &tiles.b[now][column + lane % 16][k + lane / 16 * 8]
+                    : &tiles.b[now][column + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8];
+
             cu::ldmatrix_x4(left, &tiles.a[now][row + lane % 16][k + lane / 16 * 8]);
-            cu::ldmatrix_x4(right,
-                            &tiles.b[now][column + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+            if (mistake == 8) {
+                cu::ldmatrix_x4_trans(right, own);
+            } else {
+                cu::ldmatrix_x4(right, own);
+            }
             const uint32_t first[2] = { right[0], right[1] }, second[2] = { right[2], right[3] };
             cu::mma_bf16(sum[0], left, first);
             cu::mma_bf16(sum[1], left, second);
@@ -435,11 +444,56 @@ static int rules(cudaStream_t stream, int mistake)
     return 0;
 }
 
+/*
+ * Four matrices of 8 x 8 copied and loaded. 1: a row's address is not a multiple of 16; 2: half a
+ * warp loads; 3: rows are in global memory; 4: a copy goes to global memory.
+ */
+static __global__ void matrices_kernel(const __nv_bfloat16 *x, uint32_t *y, __nv_bfloat16 *other,
+                                       int mistake)
+{
+    SHARED(rows, __nv_bfloat16[32][24]);
+    const int lane = (int)threadIdx.x;
+    uint32_t r[4] = {};
+
+    cu::cp_async16(mistake == 4 ? &other[8 * lane] : &rows[lane][8], x + 8 * lane);
+    cu::cp_commit();
+    cu::cp_wait<0>();
+    __syncwarp();
+    if (mistake != 2 || lane < 16) {
+        cu::ldmatrix_x4(r, mistake == 3   ? x + 8 * lane
+                           : mistake == 1 ? &rows[lane][9]
+                                          : &rows[lane][8]);
+    }
+    for (int m = 0; m < 4; m++) {
+        y[32 * m + lane] = r[m];
+    }
+}
+
+static int matrices(cudaStream_t stream, int mistake)
+{
+    enum { N = 256 };
+    static __nv_bfloat16 x[N];
+    uint32_t got[N / 2];
+
+    for (int i = 0; i < N; i++) {
+        x[i] = __float2bfloat16(sample_number((uint32_t)i));
+    }
+    __nv_bfloat16 *dx = sample_upload(x, N, stream), *other = sample_device<__nv_bfloat16>(N);
+    uint32_t *y = sample_device<uint32_t>(N / 2);
+    SAMPLE_TRY(cu::launch(matrices_kernel, 1, 32, 0, stream, dx, y, other, mistake));
+    sample_download(got, y, N / 2, stream);
+    if (memcmp(got, x, sizeof(got)) != 0) {
+        fprintf(stderr, "wrong numbers: the matrices are not those copied\n");
+        return 1;
+    }
+    return 0;
+}
+
 /* In this order by "all", without mistakes. */
-static const sample_case cases[] = { { "norm", norm },       { "row_max", row_max },
-                                     { "product", product }, { "exchange", exchange },
-                                     { "count", count },     { "bounds", bounds },
-                                     { "rules", rules } };
+static const sample_case cases[] = { { "norm", norm },         { "row_max", row_max },
+                                     { "product", product },   { "exchange", exchange },
+                                     { "count", count },       { "bounds", bounds },
+                                     { "matrices", matrices }, { "rules", rules } };
 
 int main(int argc, char **argv)
 {
