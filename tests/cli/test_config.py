@@ -58,6 +58,7 @@ def main():
          "(did you mean ramp_steps?)"),
         (["check", "configs/demo.yaml", "--set", "device.name=cpu", "--set",
           "device.precision=bf16"], 5, "fp32 only"),
+        (["check", "configs/demo.yaml", "device.name=gpu"], 2, "device.name gpu: no such device"),
         (["check"], 2, "a FILE is missing"),
         (["burn"], 2, "neither check nor print"),
         ([], 2, "check|print is missing"),

@@ -57,6 +57,43 @@ def check(plugin, reason):
            f"--device cuda: {asked.returncode} {asked.stderr}")
 
 
+def check_commands(plugin, reason):
+    """Every command that computes takes a device: refused with 5 by name, the CPU with a line by auto."""
+    with tempfile.TemporaryDirectory() as name:
+        config = Path(name) / "config.yaml"
+        config.write_text("model: {path: none}\ndata: {text: [none]}\n"
+                          f"run: {{output_dir: {name}/run, phases: [adapt]}}\n")
+        vectors = Path(name) / "docs.jsonl"
+        vectors.write_text('{"id": "a", "vector": {"1": 0.5}}\n')
+        for words in (["train", config, "--device"], ["bench", "sgemm", "--device"],
+                      ["search", "--index", vectors, "--model", "none", "--query", "x", "--device"]):
+            words = [str(word) for word in words]
+            for device in ("cuda", "cuda:1"):
+                got = run(plugin, *words, device)
+                expect(got.returncode == 5 and reason in got.stderr, f"{words} {device}: {got.stderr}")
+            got = run(plugin, *words, "auto")
+            expect(got.returncode != 5 and "cuda is not used: " in got.stderr and
+                   reason in got.stderr, f"{words} auto: {got.returncode} {got.stderr}")
+            got = run(plugin, *words, "cpu")
+            expect(got.returncode != 5 and reason not in got.stderr, f"{words} cpu: {got.stderr}")
+            got = run(plugin, *words, "gpu")
+            expect(got.returncode == 2 and "gpu: no such device" in got.stderr,
+                   f"{words} gpu: {got.returncode} {got.stderr}")
+        got = run(plugin, "train", str(config), "device.name=cuda:1")
+        expect(got.returncode == 5 and reason in got.stderr, f"device.name: {got.stderr}")
+
+
+def build_on_an_absent_library(folder):
+    """A plugin that needs a library which is not there, as where cuBLAS is not installed."""
+    (folder / "blas.c").write_text("int blas(void) { return 1; }\n")
+    (folder / "needs.c").write_text("int blas(void);\nint use(void) { return blas(); }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "blas.c", "-o", "libabsentblas.so"], cwd=folder, check=True)
+    subprocess.run(["cc", "-shared", "-fPIC", "needs.c", "-o", "needs.so", "-L.", "-labsentblas"],
+                   cwd=folder, check=True)
+    (folder / "libabsentblas.so").unlink()
+    return folder / "needs.so"
+
+
 def build(folder, name, offset):
     source, library = folder / f"{name}.c", folder / f"{name}.so"
     source.write_text(PLUGIN)
@@ -78,12 +115,14 @@ def check_what_is_beside():
 def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        check(folder / "absent.so", "cannot open shared object file")
+        check(folder / "absent.so", "absent.so cannot be opened")
+        check_commands(folder / "absent.so", "absent.so cannot be opened")
         (folder / "text.so").write_text("no library at all, but long enough to be looked at\n" * 9)
         check(folder / "text.so", "invalid ELF header")
         check("libm.so.6", "libm.so.6: no plugin of csplade")
         if shutil.which("cc"):
             check(build(folder, "other", 1), "belongs to another csplade")
+            check(build_on_an_absent_library(folder), "libabsentblas.so: cannot open shared object")
             fitting = build(folder, "fitting", 0)
             check(fitting, "pretended")
             doctor = run(fitting, "doctor").stdout

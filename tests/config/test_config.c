@@ -356,8 +356,12 @@ static void validation_sees_what_belongs_together(void **state)
           "adapt.batch.micro_batch_tokens is 500" },
         { GOOD "lora: {target_modules: []}\n", CSP_ERR_CONFIG, "nothing would be trained" },
         { GOOD "device: {name: cpu, precision: bf16}\n", CSP_ERR_UNSUPPORTED, "fp32 only" },
-        { GOOD "device: {precision: bf16}\n", CSP_ERR_UNSUPPORTED, "needs device.name cuda" },
+        { GOOD "device: {precision: bf16}\n", CSP_OK, "" },
         { GOOD "device: {name: cuda, precision: bf16}\n", CSP_OK, "" },
+        { GOOD "device: {name: 'cuda:12', precision: bf16}\n", CSP_OK, "" },
+        { GOOD "device: {name: 'cuda:'}\n", CSP_ERR_CONFIG, "device.name cuda:: no such device" },
+        { GOOD "device: {name: 'cuda:1x'}\n", CSP_ERR_CONFIG, "cuda:1x: no such device" },
+        { GOOD "device: {name: gpu}\n", CSP_ERR_CONFIG, "(auto, cpu, cuda, cuda:N)" },
     };
 #undef GOOD
 

@@ -27,7 +27,7 @@ static const char settings[] =
     "contrastive: {max_steps: 1, batch: {queries: 2, micro_batch_tokens: 16}}\n"
     "%s"
     "run: {output_dir: %s/run, phases: [%s], save_total_limit: 1, eval_steps: 1}\n"
-    "device: {threads: 1}\n";
+    "device: {name: cpu, threads: 1}\n";
 
 /* How a run is configured beside the settings above, and which of its calls fail, in turn. */
 typedef struct kind {
@@ -83,9 +83,7 @@ static csp_config *make_config(const kind *k)
 static csp_status train(const csp_config *config)
 {
     volatile sig_atomic_t stop = 0, save = 0;
-    const csp_train_options options = {
-        .backend = "cpu", .matmul_gflop_per_s = 1.0, .stop = &stop, .save = &save
-    };
+    const csp_train_options options = { .matmul_gflop_per_s = 1.0, .stop = &stop, .save = &save };
     csp_train_result result;
 
     return csp_train(config, &options, &result);

@@ -93,6 +93,7 @@ static const csp_option options[] = {
       .min = 1,
       .max = 1e9,
       .help = "token rows computed at once" },
+    CSP_OPTION_ROW_DEVICE,
     CSP_OPTION_ROW_THREADS,
     CSP_OPTION_ROW_FORM,
 };
@@ -442,7 +443,8 @@ static csp_status run_cases(bench *b)
     if (csp_args_i64(b->args, "documents") % csp_args_i64(b->args, "queries") != 0) {
         return CSP_FAIL(CSP_ERR_CONFIG, "bench: --documents must be a multiple of --queries");
     }
-    CSP_TRY(csp_backend_create("cpu", (int)csp_args_i64(b->args, "threads"), &b->be));
+    CSP_TRY(csp_backend_create(csp_args_text(b->args, "device"),
+                               (int)csp_args_i64(b->args, "threads"), &b->be));
     CSP_TRY(csp_contract_init(&b->contract));
     CSP_TRY(draw_texts(b, "queries", "query-tokens", 1, &b->queries));
     CSP_TRY(draw_texts(b, "documents", "document-tokens", 2, &b->documents));

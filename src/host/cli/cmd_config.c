@@ -47,7 +47,7 @@ static csp_status run(const csp_arguments *args)
     if (strcmp(action, "check") == 0 && path == NULL) {
         return CSP_FAIL(CSP_ERR_CONFIG, "config check: a FILE is missing");
     }
-    CSP_TRY(csp_config_from_args(args, 1, NULL, &config));
+    CSP_TRY(csp_config_from_args(args, 1, NULL, 0, &config));
     if (action[0] == 'c') {
         status = check(config, path);
     } else {

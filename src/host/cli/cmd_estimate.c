@@ -158,7 +158,7 @@ static csp_status run(const csp_arguments *args)
     size_t least;
     csp_status status;
 
-    CSP_TRY(csp_config_from_args(args, 0, NULL, &config));
+    CSP_TRY(csp_config_from_args(args, 0, NULL, 0, &config));
     CSP_TRY_GOTO(read_shape(args, config, &shape));
     CSP_TRY_GOTO(make_params(config, &shape, &params));
     CSP_TRY_GOTO(fill(config, params, &e));

@@ -66,6 +66,7 @@ static const csp_option options[] = {
       .min = 0,
       .max = 1e6,
       .help = "strongest terms of a text query to print" },
+    CSP_OPTION_ROW_DEVICE,
     CSP_OPTION_ROW_THREADS,
     { .name = "tag",
       .kind = CSP_OPTION_TEXT,
@@ -227,7 +228,8 @@ static csp_status open_model(const csp_arguments *args, search *s)
     const char *path = csp_args_text(args, "model");
     const csp_open_options how = { .base = csp_args_text(args, "base") };
 
-    CSP_TRY(csp_backend_create("auto", (int)csp_args_i64(args, "threads"), &s->be));
+    CSP_TRY(csp_backend_create(csp_args_text(args, "device"), (int)csp_args_i64(args, "threads"),
+                               &s->be));
     CSP_TRY(csp_snapshot_open(s->be, path, &how, &s->opened));
     CSP_TRY(check_terms(args, s, path, s->opened.model->params->config.V, true));
     CSP_TRY(check_contract(args, s, &s->opened.contract));

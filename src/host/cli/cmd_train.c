@@ -2,13 +2,11 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/config_args.h"
-#include "core/memory.h"
 #include "train/trainer.h"
 
 static const csp_option options[] = {
@@ -22,6 +20,10 @@ static const csp_option options[] = {
       .help =
           "the newest checkpoint of run.output_dir, a fresh start, or this checkpoint; in place "
           "of run.resume" },
+    { .name = "device",
+      .kind = CSP_OPTION_TEXT,
+      .value = "auto|cpu|cuda|cuda:N",
+      .help = "what computes, in place of device.name" },
     { .name = "base",
       .kind = CSP_OPTION_TEXT,
       .value = "DIR",
@@ -76,36 +78,20 @@ static void install_handlers(void)
     install(SIGUSR1, on_save);
 }
 
-/* "run.resume=..." of --resume, NULL without it. Owner: the caller frees *out. */
-static csp_status resume_override(const csp_arguments *args, char **out)
-{
-    static const char key[] = "run.resume=";
-    int64_t bytes;
-
-    if (!csp_args_given(args, "resume")) {
-        return CSP_OK;
-    }
-    bytes = (int64_t)(sizeof(key) + strlen(csp_args_text(args, "resume")));
-    CSP_TRY(csp_alloc("--resume", bytes, 1, out));
-    snprintf(*out, (size_t)bytes, "%s%s", key, csp_args_text(args, "resume"));
-    return CSP_OK;
-}
+static const csp_config_option stand_for[] = { { "resume", "run.resume" },
+                                               { "device", "device.name" } };
 
 static csp_status run(const csp_arguments *args)
 {
-    static const char *const backends[] = { "auto", "cpu", "cuda" };
     csp_train_options o = { .base = csp_args_text(args, "base"),
                             .dry_run = csp_args_flag(args, "dry-run"),
                             .stop = &stop_asked,
                             .save = &save_asked };
     csp_train_result result;
     csp_config *config = NULL;
-    char *resume = NULL;
     csp_status status;
 
-    CSP_TRY_GOTO(resume_override(args, &resume));
-    CSP_TRY_GOTO(csp_config_from_args(args, 0, resume, &config));
-    o.backend = backends[config->device.name];
+    CSP_TRY(csp_config_from_args(args, 0, stand_for, CSP_COUNT(stand_for), &config));
     install_handlers();
     status = csp_train(config, &o, &result);
     if (status == CSP_OK && !o.dry_run) {
@@ -115,9 +101,6 @@ static csp_status run(const csp_arguments *args)
                    result.best_value);
         }
     }
-
-fail:
-    free(resume);
     csp_config_free(config);
     return status;
 }

@@ -57,7 +57,7 @@ static csp_status find(void)
         return CSP_OK;
     }
     /* Of an absent dependency the loader says the same, but for the name. */
-    if (strncmp(csp_error_text(), file_name, strlen(file_name)) != 0) {
+    if (strstr(csp_error_text(), ": libcsplade_cuda.so: ") == NULL) {
         return CSP_ERR_DEVICE;
     }
     return CSP_FAIL(CSP_ERR_UNSUPPORTED,

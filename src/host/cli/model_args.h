@@ -8,6 +8,7 @@
 #pragma once
 
 #include "cli/args.h"
+#include "cli/option_rows.h"
 #include "data/tokenizer.h"
 #include "eval/encode.h"
 #include "model/snapshot.h"
@@ -21,18 +22,7 @@
         .help =                                                                                    \
             "of a LoRA checkpoint: the folder of its base model, where it is not the one recorded" \
     },                                                                                             \
-        { .name = "device",                                                                        \
-          .kind = CSP_OPTION_TEXT,                                                                 \
-          .value = "auto|cpu|cuda|cuda:N",                                                         \
-          .standard = "auto",                                                                      \
-          .help = "what computes" },                                                               \
-        { .name = "threads",                                                                       \
-          .kind = CSP_OPTION_I64,                                                                  \
-          .value = "N",                                                                            \
-          .standard = "0",                                                                         \
-          .min = 0,                                                                                \
-          .max = 4096,                                                                             \
-          .help = "0 = one for every core this process may use" },                                 \
+        CSP_OPTION_ROW_DEVICE, CSP_OPTION_ROW_THREADS,                                             \
         { .name = "micro-batch-tokens",                                                            \
           .kind = CSP_OPTION_I64,                                                                  \
           .value = "N",                                                                            \

@@ -11,6 +11,13 @@
         .max = 4096, .help = "0 = one for every core this process may use"                  \
     }
 
+/* What computes, by the names of ops/backend.h. */
+#define CSP_OPTION_ROW_DEVICE                                                                  \
+    {                                                                                          \
+        .name = "device", .kind = CSP_OPTION_TEXT, .value = "auto|cpu|cuda|cuda:N",            \
+        .standard = "auto", .help = "what computes; auto = a GPU where there is one, else cpu" \
+    }
+
 /* Length of a ranking in a run. */
 #define CSP_OPTION_ROW_DEPTH                                                                      \
     {                                                                                             \

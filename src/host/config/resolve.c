@@ -173,6 +173,33 @@ static csp_status check_sizes(const csp_config *config)
     return CSP_OK;
 }
 
+/* Whether the text is "cuda" or "cuda:" and a number. */
+static bool names_cuda(const char *name)
+{
+    if (strncmp(name, "cuda", 4) != 0) {
+        return false;
+    }
+    return name[4] == '\0' ||
+           (name[4] == ':' && name[5] != '\0' && name[5 + strspn(name + 5, "0123456789")] == '\0');
+}
+
+/* What can be said without asking for the device; the rest is said when it is opened. */
+static csp_status check_device(const csp_device_settings *device)
+{
+    const char *name = device->name != NULL ? device->name : "";
+    const bool cpu = strcmp(name, "cpu") == 0;
+
+    if (!cpu && strcmp(name, "auto") != 0 && !names_cuda(name)) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "device.name %s: no such device (auto, cpu, cuda, cuda:N)",
+                        name);
+    }
+    if (cpu && device->precision == CSP_PRECISION_BF16) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "device.precision bf16: device.name is cpu, which computes in fp32 only");
+    }
+    return CSP_OK;
+}
+
 csp_status csp_config_validate(const csp_config *config)
 {
     CSP_TRY(check_required(config));
@@ -181,10 +208,5 @@ csp_status csp_config_validate(const csp_config *config)
     if (config->lora.enabled && config->lora.target_modules.count == 0) {
         return CSP_FAIL(CSP_ERR_CONFIG, "lora.target_modules is empty: nothing would be trained");
     }
-    if (config->device.name != CSP_DEVICE_CUDA && config->device.precision == CSP_PRECISION_BF16) {
-        return CSP_FAIL(
-            CSP_ERR_UNSUPPORTED,
-            "device.precision bf16 needs device.name cuda: a CPU computes in fp32 only");
-    }
-    return CSP_OK;
+    return check_device(&config->device);
 }

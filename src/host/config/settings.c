@@ -202,10 +202,10 @@ static const csp_field run_fields[] = {
 
 #define TYPE csp_device_settings
 static const csp_field device_fields[] = {
-    CSP_FIELD_FREE_WORD(TYPE, name, CSP_FIELD_ENUM, "auto", "auto|cpu|cuda",
-                        "auto = a GPU where there is one"),
+    CSP_FIELD_FREE(TYPE, name, CSP_FIELD_TEXT, "auto", 0, 0, "",
+                   "cpu, cuda or cuda:N (counted from 0); auto = a GPU where there is one"),
     CSP_FIELD_FREE_WORD(TYPE, precision, CSP_FIELD_ENUM, "auto", "auto|fp32|bf16",
-                        "of weights and activations; auto = fp32"),
+                        "of weights and activations; auto = bf16 where the device has it"),
     CSP_FIELD_FREE(TYPE, threads, CSP_FIELD_I64, "0", 0, 4096, "threads",
                    "0 = one for every core this process may use"),
     CSP_FIELD_FREE(TYPE, sync_every_op, CSP_FIELD_BOOL, "false", 0, 1, "",

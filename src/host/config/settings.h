@@ -121,21 +121,15 @@ typedef struct csp_run_settings {
     double collapse_share;
 } csp_run_settings;
 
-typedef enum csp_device_choice {
-    CSP_DEVICE_AUTO = 0,
-    CSP_DEVICE_CPU = 1,
-    CSP_DEVICE_CUDA = 2
-} csp_device_choice;
-
 typedef enum csp_precision {
-    CSP_PRECISION_AUTO = 0, /* bf16 on a GPU, fp32 on a CPU */
+    CSP_PRECISION_AUTO = 0, /* bf16 where the device has it, else fp32 */
     CSP_PRECISION_FP32 = 1,
     CSP_PRECISION_BF16 = 2
 } csp_precision;
 
 typedef struct csp_device_settings {
-    int name;      /* csp_device_choice */
-    int precision; /* csp_precision     */
+    char *name;    /* "auto", "cpu", "cuda", "cuda:1" */
+    int precision; /* csp_precision                   */
     int64_t threads;
     bool sync_every_op;
 } csp_device_settings;

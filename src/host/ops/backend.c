@@ -49,10 +49,8 @@ static csp_status open_best(int threads, csp_backend **out)
         if (status != CSP_ERR_DEVICE && status != CSP_ERR_UNSUPPORTED) {
             return status;
         }
-        if (status == CSP_ERR_DEVICE) {
-            csp_log(CSP_LOG_INFO, "device", "%s is not used: %s", registered[i].prefix,
-                    csp_error_text());
-        }
+        csp_log(CSP_LOG_INFO, "device", "%s is not used: %s", registered[i].prefix,
+                csp_error_text());
     }
     return CSP_FAIL(CSP_ERR_DEVICE, "device auto: no backend of this program can be opened");
 }

@@ -11,7 +11,8 @@ csp_status csp_plugin_open(const char *path, const char *symbol, const csp_plugi
     const csp_plugin *plugin;
 
     if (library == NULL) {
-        return CSP_FAIL(CSP_ERR_DEVICE, "%s", dlerror()); /* names the file that fails */
+        /* The loader names the file that fails: this one, or a library that it needs. */
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s cannot be opened: %s", path, dlerror());
     }
     plugin = dlsym(library, symbol);
     if (plugin == NULL) {

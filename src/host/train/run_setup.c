@@ -344,7 +344,7 @@ csp_status csp_run_setup(csp_run_state *run)
         CSP_TRY(take_folder(run));
     }
     CSP_TRY(find_resume_point(run));
-    CSP_TRY(csp_backend_create(run->options->backend, thread_count(run), &run->be));
+    CSP_TRY(csp_backend_create(config->device.name, thread_count(run), &run->be));
     run->be->sync_every_op = config->device.sync_every_op;
     if (config->device.precision == CSP_PRECISION_BF16) {
         return CSP_FAIL(CSP_ERR_UNSUPPORTED, "device.precision bf16: %s computes in fp32 only",

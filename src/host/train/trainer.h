@@ -15,7 +15,6 @@
 #include "ops/backend.h"
 
 typedef struct csp_train_options {
-    const char *backend;         /* "cpu", "auto" */
     const char *base;            /* where the base of the LoRA checkpoint that the run goes on
                                     from, or begins with, is now; NULL: where it says         */
     double matmul_gflop_per_s;   /* what mfu divides by; 0: it is measured at the start       */
