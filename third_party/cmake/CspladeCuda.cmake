@@ -9,6 +9,14 @@
 set(CSPLADE_CUDA_HOME "" CACHE PATH "The CUDA toolkit; empty: look for one")
 set(CSPLADE_CUDA_ARCHITECTURES "80;90" CACHE STRING "Compute capabilities that the CUDA plugin is built for")
 
+# What nvcc is told of them; the newest as PTX too, for devices that did not exist yet.
+set(CSPLADE_CUDA_GENCODE)
+foreach(architecture ${CSPLADE_CUDA_ARCHITECTURES})
+  list(APPEND CSPLADE_CUDA_GENCODE -gencode arch=compute_${architecture},code=sm_${architecture})
+endforeach()
+list(GET CSPLADE_CUDA_ARCHITECTURES -1 newest)
+list(APPEND CSPLADE_CUDA_GENCODE -gencode arch=compute_${newest},code=compute_${newest})
+
 set(places ${CSPLADE_CUDA_HOME})
 if(NOT places)
   find_program(csplade_nvcc_in_path nvcc)
