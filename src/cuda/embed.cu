@@ -22,7 +22,7 @@
 /* Blocks that share the tokens of one column group, at most: each reads all of token. */
 #define EMBED_PARTS 64
 
-/* One block a row at a time; chunk is float, or 16 bytes where rows are aligned. W chunks a row. */
+/* One block a row at a time; a chunk is an element, or 16 bytes where rows are aligned. W a row. */
 template <typename chunk>
 static __global__ void __launch_bounds__(EMBED_THREADS)
     embed_fwd_kernel(const chunk *__restrict__ table,   // (V,W)
@@ -39,24 +39,34 @@ static __global__ void __launch_bounds__(EMBED_THREADS)
     }
 }
 
+template <typename T>
+static csp_status embed_fwd(csp_backend *be, const T *table, const int32_t *token, T *x, int64_t N,
+                            int64_t D)
+{
+    const cudaStream_t stream = cuda_stream(be, "embed_fwd");
+    const dim3 grid = stride_grid(N, 1, (int64_t)cuda_state_of(be)->processors * 16);
+
+    if (is_vec_row(table, D) && is_vec_row(x, D)) {
+        CUDA_TRY(cu::launch(embed_fwd_kernel<float4>, grid, EMBED_THREADS, 0, stream,
+                            (const float4 *)table, token, (float4 *)x, N, D / vec_width<T>::value));
+    } else {
+        CUDA_TRY(
+            cu::launch(embed_fwd_kernel<T>, grid, EMBED_THREADS, 0, stream, table, token, x, N, D));
+    }
+    return CSP_OK;
+}
+
 csp_status cuda_embed_fwd(csp_backend *be, const csp_tensor *table, const csp_tensor *token,
                           csp_tensor *x)
 {
     const int64_t N = x->dim[0], D = x->dim[1];
-    const cudaStream_t stream = cuda_stream(be, "embed_fwd");
-    const dim3 grid = stride_grid(N, 1, (int64_t)cuda_state_of(be)->processors * 16);
-    const float *from = (const float *)table->data;
     const int32_t *id = (const int32_t *)token->data;
-    float *to = (float *)x->data;
 
-    if (is_vec_row(from, D) && is_vec_row(to, D)) {
-        CUDA_TRY(cu::launch(embed_fwd_kernel<float4>, grid, EMBED_THREADS, 0, stream,
-                            (const float4 *)from, id, (float4 *)to, N, D / 4));
-    } else {
-        CUDA_TRY(cu::launch(embed_fwd_kernel<float>, grid, EMBED_THREADS, 0, stream, from, id, to,
-                            N, D));
+    if (x->dtype == CSP_BF16) {
+        return embed_fwd(be, (const __nv_bfloat16 *)table->data, id, (__nv_bfloat16 *)x->data, N,
+                         D);
     }
-    return CSP_OK;
+    return embed_fwd(be, (const float *)table->data, id, (float *)x->data, N, D);
 }
 
 typedef struct embed_list {
@@ -97,8 +107,9 @@ static __device__ __forceinline__ int append(embed_list &list, int count, int64_
  * dtable[token] += dx[row] for the column d, for `count` rows in their order. All loads of a batch
  * come first; a row whose token was in the batch before takes that row's sum instead of memory's.
  */
+template <typename T>
 static __device__ __forceinline__ void add_rows(const embed_list &list, int count,
-                                                const float *__restrict__ dx,
+                                                const T *__restrict__ dx,
                                                 float *__restrict__ dtable, int64_t D, int64_t d)
 {
     for (int first = 0; first < count; first += EMBED_BATCH) {
@@ -107,7 +118,7 @@ static __device__ __forceinline__ void add_rows(const embed_list &list, int coun
 #pragma unroll
         for (int j = 0; j < EMBED_BATCH; j++) {
             if (first + j < count) {
-                term[j] = dx[(int64_t)list.row[first + j] * D + d];
+                term[j] = to_f32(dx[(int64_t)list.row[first + j] * D + d]);
                 sum[j] = dtable[(int64_t)list.token[first + j] * D + d];
             }
         }
@@ -126,9 +137,10 @@ static __device__ __forceinline__ void add_rows(const embed_list &list, int coun
 }
 
 /* Grid: x over columns, a thread each; y the parts of the tokens, token v being of v % parts. */
+template <typename T>
 static __global__ void __launch_bounds__(EMBED_THREADS)
     embed_bwd_kernel(const int32_t *__restrict__ token, // (N)
-                     const float *__restrict__ dx,      // (N,D)
+                     const T *__restrict__ dx,          // (N,D)
                      float *__restrict__ dtable,        // (V,D)
                      int64_t N, int64_t D)
 {
@@ -147,17 +159,29 @@ static __global__ void __launch_bounds__(EMBED_THREADS)
     }
 }
 
-csp_status cuda_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_tensor *dx,
-                          csp_tensor *dtable)
+template <typename T>
+static csp_status embed_bwd(csp_backend *be, const int32_t *token, const T *dx, float *dtable,
+                            int64_t N, int64_t D, int64_t V)
 {
-    const int64_t N = dx->dim[0], D = dx->dim[1], V = dtable->dim[0];
     const int64_t columns = ceil_div(D, EMBED_THREADS);
     int64_t parts = ceil_div((int64_t)cuda_state_of(be)->processors * 8, columns);
 
     parts = parts > EMBED_PARTS ? EMBED_PARTS : parts;
     parts = parts > V ? V : parts;
-    CUDA_TRY(cu::launch(embed_bwd_kernel, dim3((unsigned)columns, (unsigned)parts), EMBED_THREADS,
-                        0, cuda_stream(be, "embed_bwd"), (const int32_t *)token->data,
-                        (const float *)dx->data, (float *)dtable->data, N, D));
+    CUDA_TRY(cu::launch(embed_bwd_kernel<T>, dim3((unsigned)columns, (unsigned)parts),
+                        EMBED_THREADS, 0, cuda_stream(be, "embed_bwd"), token, dx, dtable, N, D));
     return CSP_OK;
+}
+
+csp_status cuda_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_tensor *dx,
+                          csp_tensor *dtable)
+{
+    const int64_t N = dx->dim[0], D = dx->dim[1], V = dtable->dim[0];
+    const int32_t *id = (const int32_t *)token->data;
+    float *to = (float *)dtable->data;
+
+    if (dx->dtype == CSP_BF16) {
+        return embed_bwd(be, id, (const __nv_bfloat16 *)dx->data, to, N, D, V);
+    }
+    return embed_bwd(be, id, (const float *)dx->data, to, N, D, V);
 }

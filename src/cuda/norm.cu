@@ -3,9 +3,10 @@
  *
  * Bound by memory: forward reads x and delta and writes sum and y, backward reads x, dy and dsum
  * and writes dx, each once. A row is worked on by a warp or, if it is wide, by a block, whose
- * threads keep up to HELD pieces of it in registers between the reduction and the second use; only
- * what is wider than that is read again. Neighbouring threads own neighbouring pieces of 16 bytes
- * where addresses and D allow, else single elements.
+ * threads keep a few pieces of it in registers between the reduction and the second use; only what
+ * is wider than that is read again. Neighbouring threads own neighbouring pieces of 16 bytes where
+ * addresses and D allow, else single elements. What is normalised is the sum as it is stored: that
+ * is what backward reads.
  *
  * dg in two stages: a part (a warp or a block) adds the rows part, part + parts, ... in registers,
  * the same columns by the same threads; a second kernel adds the parts in a fixed order.
@@ -17,7 +18,6 @@
 #include "vec.cuh"
 
 enum {
-    HELD = 4,             /* pieces of a row that a thread keeps                      */
     WARP_KERNEL = 256,    /* threads of a block of the kernels with a warp for a row  */
     MOST_THREADS = 512,   /* of a block of the others: up to 128 registers each       */
     GAIN_COLUMNS = 32,    /* columns of dg that a block of the second stage adds ...  */
@@ -25,22 +25,29 @@ enum {
     THREADS_OF_SM = 1024, /* aimed at where threads hold rows in registers            */
 };
 
-/* VEC neighbouring elements of a row: 16 bytes, or one. */
-template <int VEC> struct alignas(VEC * sizeof(float)) norm_piece {
+/* VEC neighbouring elements of a row, 16 bytes or one, in registers. */
+template <int VEC> struct norm_piece {
     float at[VEC];
 };
 
-template <int VEC>
-static __device__ __forceinline__ norm_piece<VEC> load_piece(const float *row, int64_t i)
+/* Pieces of a row that a thread keeps: 16 numbers, or 4 single ones. */
+template <int VEC> struct norm_held_pieces {
+    static const int value = VEC == 8 ? 2 : 4;
+};
+
+template <int VEC, typename T>
+static __device__ __forceinline__ norm_piece<VEC> load_piece(const T *row, int64_t i)
 {
-    return reinterpret_cast<const norm_piece<VEC> *>(row)[i];
+    norm_piece<VEC> piece;
+
+    load_vec(row + i * VEC, piece.at);
+    return piece;
 }
 
-template <int VEC>
-static __device__ __forceinline__ void store_piece(float *row, int64_t i,
-                                                   const norm_piece<VEC> &piece)
+template <int VEC, typename T>
+static __device__ __forceinline__ void store_piece(T *row, int64_t i, const norm_piece<VEC> &piece)
 {
-    reinterpret_cast<norm_piece<VEC> *>(row)[i] = piece;
+    store_vec(row + i * VEC, piece.at);
 }
 
 /* The threads that share a row, and which of them this is. */
@@ -49,15 +56,15 @@ struct norm_team {
 };
 
 /* One row of the forward pass. sum is x where delta is none. */
-struct norm_fwd_row {
-    const float *x, *delta, *g;
-    float *sum, *y;
+template <typename T> struct norm_fwd_row {
+    const T *x, *delta, *g;
+    T *sum, *y;
     int64_t pieces;
 };
 
 /* x + delta, stored; adds its squares. */
-template <int VEC>
-static __device__ __forceinline__ norm_piece<VEC> add_piece(const norm_fwd_row &row, int64_t i,
+template <int VEC, typename T>
+static __device__ __forceinline__ norm_piece<VEC> add_piece(const norm_fwd_row<T> &row, int64_t i,
                                                             float &squares)
 {
     norm_piece<VEC> x = load_piece<VEC>(row.x, i);
@@ -67,7 +74,7 @@ static __device__ __forceinline__ norm_piece<VEC> add_piece(const norm_fwd_row &
 
 #pragma unroll
         for (int c = 0; c < VEC; c++) {
-            x.at[c] += delta.at[c];
+            x.at[c] = to_f32(from_f32<T>(x.at[c] + delta.at[c]));
         }
         store_piece(row.sum, i, x);
     }
@@ -79,29 +86,31 @@ static __device__ __forceinline__ norm_piece<VEC> add_piece(const norm_fwd_row &
 }
 
 /* This thread's squares of the row; what it can keep of the row goes into held. */
-template <int VEC>
-static __device__ __forceinline__ float square_row(const norm_fwd_row &row, norm_team team,
-                                                   norm_piece<VEC> (&held)[HELD])
+template <int VEC, typename T>
+static __device__ __forceinline__ float square_row(
+    const norm_fwd_row<T> &row, norm_team team,
+    norm_piece<VEC> (&held)[norm_held_pieces<VEC>::value])
 {
     float squares = 0.0f;
 
 #pragma unroll
-    for (int j = 0; j < HELD; j++) {
+    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
         const int64_t i = team.thread + j * team.threads;
 
         if (i < row.pieces) {
             held[j] = add_piece<VEC>(row, i, squares);
         }
     }
-    for (int64_t i = team.thread + HELD * team.threads; i < row.pieces; i += team.threads) {
+    for (int64_t i = team.thread + norm_held_pieces<VEC>::value * team.threads; i < row.pieces;
+         i += team.threads) {
         (void)add_piece<VEC>(row, i, squares);
     }
     return squares;
 }
 
-template <int VEC>
-static __device__ __forceinline__ void scale_piece(const norm_fwd_row &row, int64_t i, float rstd,
-                                                   norm_piece<VEC> x)
+template <int VEC, typename T>
+static __device__ __forceinline__ void scale_piece(const norm_fwd_row<T> &row, int64_t i,
+                                                   float rstd, norm_piece<VEC> x)
 {
     const norm_piece<VEC> g = load_piece<VEC>(row.g, i);
 
@@ -112,12 +121,13 @@ static __device__ __forceinline__ void scale_piece(const norm_fwd_row &row, int6
     store_piece(row.y, i, x);
 }
 
-template <int VEC>
-static __device__ __forceinline__ void scale_row(const norm_fwd_row &row, norm_team team,
-                                                 float rstd, const norm_piece<VEC> (&held)[HELD])
+template <int VEC, typename T>
+static __device__ __forceinline__ void scale_row(
+    const norm_fwd_row<T> &row, norm_team team, float rstd,
+    const norm_piece<VEC> (&held)[norm_held_pieces<VEC>::value])
 {
 #pragma unroll
-    for (int j = 0; j < HELD; j++) {
+    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
         const int64_t i = team.thread + j * team.threads;
 
         if (i < row.pieces) {
@@ -125,24 +135,27 @@ static __device__ __forceinline__ void scale_row(const norm_fwd_row &row, norm_t
         }
     }
     /* Written by this very thread if it was: no barrier is needed before it reads them again. */
-    for (int64_t i = team.thread + HELD * team.threads; i < row.pieces; i += team.threads) {
+    for (int64_t i = team.thread + norm_held_pieces<VEC>::value * team.threads; i < row.pieces;
+         i += team.threads) {
         scale_piece<VEC>(row, i, rstd, load_piece<VEC>(row.sum, i));
     }
 }
 
 /* Arguments of the forward kernels. sum is x where delta is none: then it is only read. */
-struct norm_fwd_args {
-    const float *x;     /* (N,D) may be sum            */
-    const float *delta; /* (N,D) or none; may be sum, y */
-    const float *g;     /* (D)                         */
-    float *sum;         /* (N,D)                       */
-    float *rstd;        /* (N)                         */
-    float *y;           /* (N,D)                       */
+template <typename T> struct norm_fwd_args {
+    const T *x;     /* (N,D) may be sum             */
+    const T *delta; /* (N,D) or none; may be sum, y */
+    const T *g;     /* (D)                          */
+    T *sum;         /* (N,D)                        */
+    float *rstd;    /* (N)                          */
+    T *y;           /* (N,D)                        */
     int64_t N, D;
     float eps;
 };
 
-static __device__ __forceinline__ norm_fwd_row fwd_row(const norm_fwd_args &a, int64_t n, int vec)
+template <typename T>
+static __device__ __forceinline__ norm_fwd_row<T> fwd_row(const norm_fwd_args<T> &a, int64_t n,
+                                                          int vec)
 {
     return { a.x + n * a.D, a.delta != nullptr ? a.delta + n * a.D : nullptr,
              a.g,           a.sum + n * a.D,
@@ -150,14 +163,14 @@ static __device__ __forceinline__ norm_fwd_row fwd_row(const norm_fwd_args &a, i
 }
 
 /* Any grid of WARP_KERNEL threads works: warps stride over rows. */
-template <int VEC>
-static __global__ void __launch_bounds__(WARP_KERNEL) norm_fwd_warp_kernel(norm_fwd_args a)
+template <int VEC, typename T>
+static __global__ void __launch_bounds__(WARP_KERNEL) norm_fwd_warp_kernel(norm_fwd_args<T> a)
 {
     const norm_team team = { threadIdx.x % 32, 32 };
-    norm_piece<VEC> held[HELD];
+    norm_piece<VEC> held[norm_held_pieces<VEC>::value];
 
     for (int64_t n = grid_thread() / 32; n < a.N; n += grid_threads() / 32) {
-        const norm_fwd_row row = fwd_row(a, n, VEC);
+        const norm_fwd_row<T> row = fwd_row(a, n, VEC);
         const float squares = warp_sum(square_row<VEC>(row, team, held));
         const float rstd = 1.0f / sqrtf(squares / (float)a.D + a.eps);
 
@@ -169,14 +182,14 @@ static __global__ void __launch_bounds__(WARP_KERNEL) norm_fwd_warp_kernel(norm_
 }
 
 /* Any grid works: blocks stride over rows. */
-template <int VEC>
-static __global__ void __launch_bounds__(MOST_THREADS) norm_fwd_block_kernel(norm_fwd_args a)
+template <int VEC, typename T>
+static __global__ void __launch_bounds__(MOST_THREADS) norm_fwd_block_kernel(norm_fwd_args<T> a)
 {
     const norm_team team = { threadIdx.x, blockDim.x };
-    norm_piece<VEC> held[HELD];
+    norm_piece<VEC> held[norm_held_pieces<VEC>::value];
 
     for (int64_t n = blockIdx.x; n < a.N; n += gridDim.x) {
-        const norm_fwd_row row = fwd_row(a, n, VEC);
+        const norm_fwd_row<T> row = fwd_row(a, n, VEC);
         const float squares = block_sum(square_row<VEC>(row, team, held));
         const float rstd = 1.0f / sqrtf(squares / (float)a.D + a.eps);
 
@@ -197,8 +210,7 @@ struct norm_plan {
 
 static norm_plan pick_norm(int64_t D, bool wide)
 {
-    const int64_t pieces = wide ? D / 4 : D;
-    const int64_t threads = ceil_div(ceil_div(pieces, HELD), 32) * 32;
+    const int64_t threads = ceil_div(D, (wide ? 16 : 4) * 32) * 32; /* that keep a whole row */
 
     if (threads <= 32) {
         return { wide, true, WARP_KERNEL, WARP_KERNEL / 32 };
@@ -218,55 +230,67 @@ static bool is_given(const csp_tensor *t)
     return t != NULL && t->ndim > 0;
 }
 
-csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
-                         const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
-                         csp_tensor *y)
+template <typename T>
+static csp_status norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
+                           const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
+                           csp_tensor *y)
 {
+    const int W = vec_width<T>::value;
     const bool added = is_given(delta);
-    const norm_fwd_args a = { (const float *)x->data,
-                              added ? (const float *)delta->data : nullptr,
-                              (const float *)g->data,
-                              (float *)(added ? sum->data : x->data),
-                              (float *)rstd->data,
-                              (float *)y->data,
-                              x->dim[0],
-                              x->dim[1],
-                              eps };
+    const norm_fwd_args<T> a = { (const T *)x->data,
+                                 added ? (const T *)delta->data : nullptr,
+                                 (const T *)g->data,
+                                 (T *)(added ? sum->data : x->data),
+                                 (float *)rstd->data,
+                                 (T *)y->data,
+                                 x->dim[0],
+                                 x->dim[1],
+                                 eps };
     const bool wide = is_vec_row(a.x, a.D) && (!added || is_vec_row(a.delta, a.D)) &&
                       is_vec_row(a.g, a.D) && is_vec_row(a.sum, a.D) && is_vec_row(a.y, a.D);
     const norm_plan plan = pick_norm(a.D, wide);
-    void (*const kernel)(norm_fwd_args) =
-        plan.by_warp ? (plan.wide ? norm_fwd_warp_kernel<4> : norm_fwd_warp_kernel<1>)
-                     : (plan.wide ? norm_fwd_block_kernel<4> : norm_fwd_block_kernel<1>);
+    void (*const kernel)(norm_fwd_args<T>) =
+        plan.by_warp ? (plan.wide ? norm_fwd_warp_kernel<W, T> : norm_fwd_warp_kernel<1, T>)
+                     : (plan.wide ? norm_fwd_block_kernel<W, T> : norm_fwd_block_kernel<1, T>);
 
     CUDA_TRY(cu::launch(kernel, norm_grid(be, plan, a.N, 2 * THREADS_OF_SM), plan.threads, 0,
                         cuda_stream(be, "norm_fwd"), a));
     return CSP_OK;
 }
 
+csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
+                         const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
+                         csp_tensor *y)
+{
+    return x->dtype == CSP_BF16 ? norm_fwd<__nv_bfloat16>(be, x, delta, g, eps, sum, rstd, y)
+                                : norm_fwd<float>(be, x, delta, g, eps, sum, rstd, y);
+}
+
 /* Arguments of the backward kernels. */
-struct norm_bwd_args {
-    const float *x;    /* (N,D)                              */
-    const float *g;    /* (D)                                */
-    const float *rstd; /* (N)                                */
-    const float *dy;   /* (N,D) may be dx                    */
-    const float *dsum; /* (N,D) or none; may be dx           */
-    float *dx;         /* (N,D)                              */
+template <typename T> struct norm_bwd_args {
+    const T *x;        /* (N,D)                               */
+    const T *g;        /* (D)                                 */
+    const float *rstd; /* (N)                                 */
+    const T *dy;       /* (N,D) may be dx                     */
+    const T *dsum;     /* (N,D) or none; may be dx            */
+    T *dx;             /* (N,D)                               */
     float *partial;    /* (parts,D), written; none without dg */
     int64_t N, D;
 };
 
 /* One row of the backward pass. */
-struct norm_bwd_row {
-    const float *x, *g, *dy, *dsum;
-    float *dx, *gain; /* gain: the part's row of partial, or none */
+template <typename T> struct norm_bwd_row {
+    const T *x, *g, *dy, *dsum;
+    T *dx;
+    float *gain; /* the part's row of partial, or none */
     int64_t pieces;
     float rstd;
     bool first; /* of its part: gain is written, not added to */
 };
 
-static __device__ __forceinline__ norm_bwd_row bwd_row(const norm_bwd_args &a, int64_t n,
-                                                       int64_t part, int vec)
+template <typename T>
+static __device__ __forceinline__ norm_bwd_row<T> bwd_row(const norm_bwd_args<T> &a, int64_t n,
+                                                          int64_t part, int vec)
 {
     return { a.x + n * a.D,  a.g,
              a.dy + n * a.D, a.dsum != nullptr ? a.dsum + n * a.D : nullptr,
@@ -277,12 +301,13 @@ static __device__ __forceinline__ norm_bwd_row bwd_row(const norm_bwd_args &a, i
 
 /* What a thread keeps of a row, and of its part's gradient of the gain over all its rows. */
 template <int VEC> struct norm_held {
-    norm_piece<VEC> xh[HELD], dy[HELD], gain[HELD];
+    static const int pieces = norm_held_pieces<VEC>::value;
+    norm_piece<VEC> xh[pieces], dy[pieces], gain[pieces];
 };
 
 /* xh = rstd x and dy of piece i; adds g dy xh. */
-template <int VEC>
-static __device__ __forceinline__ void project_piece(const norm_bwd_row &row, int64_t i,
+template <int VEC, typename T>
+static __device__ __forceinline__ void project_piece(const norm_bwd_row<T> &row, int64_t i,
                                                      norm_piece<VEC> &xh, norm_piece<VEC> &dy,
                                                      float &sum)
 {
@@ -309,14 +334,14 @@ static __device__ __forceinline__ void add_gain(const norm_piece<VEC> &xh,
 }
 
 /* This thread's share of the sum of v ⊙ xh. */
-template <int VEC>
-static __device__ __forceinline__ float project_row(const norm_bwd_row &row, norm_team team,
+template <int VEC, typename T>
+static __device__ __forceinline__ float project_row(const norm_bwd_row<T> &row, norm_team team,
                                                     norm_held<VEC> &held)
 {
     float sum = 0.0f;
 
 #pragma unroll
-    for (int j = 0; j < HELD; j++) {
+    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
         const int64_t i = team.thread + j * team.threads;
 
         if (i < row.pieces) {
@@ -324,7 +349,8 @@ static __device__ __forceinline__ float project_row(const norm_bwd_row &row, nor
             add_gain<VEC>(held.xh[j], held.dy[j], held.gain[j]);
         }
     }
-    for (int64_t i = team.thread + HELD * team.threads; i < row.pieces; i += team.threads) {
+    for (int64_t i = team.thread + norm_held_pieces<VEC>::value * team.threads; i < row.pieces;
+         i += team.threads) {
         norm_piece<VEC> xh, dy, gain = {};
 
         project_piece<VEC>(row, i, xh, dy, sum);
@@ -339,8 +365,8 @@ static __device__ __forceinline__ float project_row(const norm_bwd_row &row, nor
     return sum;
 }
 
-template <int VEC>
-static __device__ __forceinline__ void grad_piece(const norm_bwd_row &row, int64_t i, float mean,
+template <int VEC, typename T>
+static __device__ __forceinline__ void grad_piece(const norm_bwd_row<T> &row, int64_t i, float mean,
                                                   const norm_piece<VEC> &xh,
                                                   const norm_piece<VEC> &dy)
 {
@@ -357,19 +383,20 @@ static __device__ __forceinline__ void grad_piece(const norm_bwd_row &row, int64
     store_piece(row.dx, i, dx);
 }
 
-template <int VEC>
-static __device__ __forceinline__ void grad_row(const norm_bwd_row &row, norm_team team, float mean,
-                                                const norm_held<VEC> &held)
+template <int VEC, typename T>
+static __device__ __forceinline__ void grad_row(const norm_bwd_row<T> &row, norm_team team,
+                                                float mean, const norm_held<VEC> &held)
 {
 #pragma unroll
-    for (int j = 0; j < HELD; j++) {
+    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
         const int64_t i = team.thread + j * team.threads;
 
         if (i < row.pieces) {
             grad_piece<VEC>(row, i, mean, held.xh[j], held.dy[j]);
         }
     }
-    for (int64_t i = team.thread + HELD * team.threads; i < row.pieces; i += team.threads) {
+    for (int64_t i = team.thread + norm_held_pieces<VEC>::value * team.threads; i < row.pieces;
+         i += team.threads) {
         norm_piece<VEC> xh, dy;
         float again = 0.0f;
 
@@ -379,15 +406,15 @@ static __device__ __forceinline__ void grad_row(const norm_bwd_row &row, norm_te
 }
 
 /* The held pieces of a part's gradient of the gain, after its last row. */
-template <int VEC>
-static __device__ __forceinline__ void store_gain(const norm_bwd_args &a, int64_t part,
+template <int VEC, typename T>
+static __device__ __forceinline__ void store_gain(const norm_bwd_args<T> &a, int64_t part,
                                                   norm_team team, const norm_held<VEC> &held)
 {
     if (a.partial == nullptr || part >= a.N) {
         return;
     }
 #pragma unroll
-    for (int j = 0; j < HELD; j++) {
+    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
         const int64_t i = team.thread + j * team.threads;
 
         if (i < a.D / VEC) {
@@ -397,15 +424,15 @@ static __device__ __forceinline__ void store_gain(const norm_bwd_args &a, int64_
 }
 
 /* Any grid of WARP_KERNEL threads works; a warp is a part. */
-template <int VEC>
-static __global__ void __launch_bounds__(WARP_KERNEL) norm_bwd_warp_kernel(norm_bwd_args a)
+template <int VEC, typename T>
+static __global__ void __launch_bounds__(WARP_KERNEL) norm_bwd_warp_kernel(norm_bwd_args<T> a)
 {
     const norm_team team = { threadIdx.x % 32, 32 };
     const int64_t part = grid_thread() / 32;
     norm_held<VEC> held = {};
 
     for (int64_t n = part; n < a.N; n += grid_threads() / 32) {
-        const norm_bwd_row row = bwd_row(a, n, part, VEC);
+        const norm_bwd_row<T> row = bwd_row(a, n, part, VEC);
         const float sum = warp_sum(project_row<VEC>(row, team, held));
 
         grad_row<VEC>(row, team, sum / (float)a.D, held);
@@ -414,15 +441,15 @@ static __global__ void __launch_bounds__(WARP_KERNEL) norm_bwd_warp_kernel(norm_
 }
 
 /* Any grid works; a block is a part. */
-template <int VEC>
-static __global__ void __launch_bounds__(MOST_THREADS) norm_bwd_block_kernel(norm_bwd_args a)
+template <int VEC, typename T>
+static __global__ void __launch_bounds__(MOST_THREADS) norm_bwd_block_kernel(norm_bwd_args<T> a)
 {
     const norm_team team = { threadIdx.x, blockDim.x };
     const int64_t part = blockIdx.x;
     norm_held<VEC> held = {};
 
     for (int64_t n = part; n < a.N; n += gridDim.x) {
-        const norm_bwd_row row = bwd_row(a, n, part, VEC);
+        const norm_bwd_row<T> row = bwd_row(a, n, part, VEC);
         const float sum = block_sum(project_row<VEC>(row, team, held));
 
         grad_row<VEC>(row, team, sum / (float)a.D, held);
@@ -460,27 +487,29 @@ static __global__ void __launch_bounds__(GAIN_COLUMNS *GAIN_CHAINS)
     }
 }
 
-csp_status cuda_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
-                         const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
-                         csp_tensor *dx, csp_tensor *dg)
+template <typename T>
+static csp_status norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
+                           const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
+                           csp_tensor *dx, csp_tensor *dg)
 {
-    norm_bwd_args a = { (const float *)x->data,
-                        (const float *)g->data,
-                        (const float *)rstd->data,
-                        (const float *)dy->data,
-                        is_given(dsum) ? (const float *)dsum->data : nullptr,
-                        (float *)dx->data,
-                        nullptr,
-                        x->dim[0],
-                        x->dim[1] };
+    const int W = vec_width<T>::value;
+    norm_bwd_args<T> a = { (const T *)x->data,
+                           (const T *)g->data,
+                           (const float *)rstd->data,
+                           (const T *)dy->data,
+                           is_given(dsum) ? (const T *)dsum->data : nullptr,
+                           (T *)dx->data,
+                           nullptr,
+                           x->dim[0],
+                           x->dim[1] };
     const bool wide = is_vec_row(a.x, a.D) && is_vec_row(a.g, a.D) && is_vec_row(a.dy, a.D) &&
                       (a.dsum == nullptr || is_vec_row(a.dsum, a.D)) && is_vec_row(a.dx, a.D);
     const norm_plan plan = pick_norm(a.D, wide);
     const dim3 grid = norm_grid(be, plan, a.N, THREADS_OF_SM);
     const int64_t room = (int64_t)grid.x * plan.rows, parts = room < a.N ? room : a.N;
-    void (*const kernel)(norm_bwd_args) =
-        plan.by_warp ? (plan.wide ? norm_bwd_warp_kernel<4> : norm_bwd_warp_kernel<1>)
-                     : (plan.wide ? norm_bwd_block_kernel<4> : norm_bwd_block_kernel<1>);
+    void (*const kernel)(norm_bwd_args<T>) =
+        plan.by_warp ? (plan.wide ? norm_bwd_warp_kernel<W, T> : norm_bwd_warp_kernel<1, T>)
+                     : (plan.wide ? norm_bwd_block_kernel<W, T> : norm_bwd_block_kernel<1, T>);
     cudaStream_t stream = cuda_stream(be, "norm_bwd");
 
     if (is_given(dg)) {
@@ -496,4 +525,12 @@ csp_status cuda_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor 
                             parts, a.D));
     }
     return CSP_OK;
+}
+
+csp_status cuda_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
+                         const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
+                         csp_tensor *dx, csp_tensor *dg)
+{
+    return x->dtype == CSP_BF16 ? norm_bwd<__nv_bfloat16>(be, x, g, rstd, dy, dsum, dx, dg)
+                                : norm_bwd<float>(be, x, g, rstd, dy, dsum, dx, dg);
 }

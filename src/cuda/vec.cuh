@@ -38,30 +38,43 @@ template <typename T, int W> struct alignas(W * sizeof(T)) vec_of {
     T at[W];
 };
 
-/* W elements at p, which must be a multiple of their bytes (at most 16), as floats; and back. */
+/* Of W elements, as many as one load or store takes. */
+template <typename T, int W> struct vec_part {
+    static const int value = W * sizeof(T) > 16 ? (int)(16 / sizeof(T)) : W;
+};
+
+/* W elements at p, which must be a multiple of their bytes (of 16 for more), as floats; and back. */
 template <typename T, int W>
 static __device__ __forceinline__ void load_vec(const T *p, float (&out)[W])
 {
-    static_assert(W * sizeof(T) <= 16, "one load");
-    const vec_of<T, W> v = *reinterpret_cast<const vec_of<T, W> *>(p);
+    const int part = vec_part<T, W>::value;
 
 #pragma unroll
-    for (int i = 0; i < W; i++) {
-        out[i] = to_f32(v.at[i]);
+    for (int from = 0; from < W; from += part) {
+        const vec_of<T, part> v = *reinterpret_cast<const vec_of<T, part> *>(p + from);
+
+#pragma unroll
+        for (int i = 0; i < part; i++) {
+            out[from + i] = to_f32(v.at[i]);
+        }
     }
 }
 
 template <typename T, int W>
 static __device__ __forceinline__ void store_vec(T *p, const float (&in)[W])
 {
-    static_assert(W * sizeof(T) <= 16, "one store");
-    vec_of<T, W> v;
+    const int part = vec_part<T, W>::value;
 
 #pragma unroll
-    for (int i = 0; i < W; i++) {
-        v.at[i] = from_f32<T>(in[i]);
+    for (int from = 0; from < W; from += part) {
+        vec_of<T, part> v;
+
+#pragma unroll
+        for (int i = 0; i < part; i++) {
+            v.at[i] = from_f32<T>(in[from + i]);
+        }
+        *reinterpret_cast<vec_of<T, part> *>(p + from) = v;
     }
-    *reinterpret_cast<vec_of<T, W> *>(p) = v;
 }
 
 /* May rows of n elements from p on be read 16 bytes at a time? Launchers ask, to pick a kernel. */

@@ -1,4 +1,4 @@
-/* test_embed.c - ops/embed.h: both directions are exact on small integers. */
+/* test_embed.c - ops/embed.h: both directions are exact on small integers, in f32 and bf16. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,27 +13,32 @@
 #include "support/compare.h"
 #include "support/rig.h"
 
-static const int64_t shapes[][3] = { { 1, 1, 1 }, { 5, 9, 17 }, { 50, 300, 130 }, { 7, 1, 64 } };
+static const int64_t shapes[][3] = {
+    { 1, 1, 1 }, { 5, 9, 17 }, { 50, 300, 130 }, { 7, 1, 64 }, { 9, 20, 136 }
+};
 enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
-static void forward_copies_rows(void **state)
+static void copies_rows(rig *r, csp_dtype S)
 {
-    rig *r = *state;
-
     for (int64_t i = 0; i < SHAPES; i++) {
         const int64_t V = shapes[i][0], N = shapes[i][1], D = shapes[i][2];
 
         rig_begin(r, (uint64_t)i);
-        csp_tensor table = rig_normal(r, CSP_F32, 2, (int64_t[]) { V, D });
+        csp_tensor table = rig_normal(r, S, 2, (int64_t[]) { V, D });
         csp_tensor token = rig_indices(r, V, N);
-        csp_tensor x = rig_output(r, CSP_F32, 2, (int64_t[]) { N, D });
+        csp_tensor x = rig_output(r, S, 2, (int64_t[]) { N, D });
         double *want = rig_doubles(r, N * D);
 
         ref_embed_fwd(rig_as_doubles(r, &table), rig_host(r, &token), N, D, want);
         assert_int_equal(csp_embed_fwd(r->be, &table, &token, &x), CSP_OK);
-        assert_true(worst_ratio("x", rig_host(r, &x), want, want, N * D, 0.0) <= 1.0);
+        assert_true(worst_ratio("x", rig_floats(r, &x), want, want, N * D, 0.0) <= 1.0);
         rig_check_guards(r);
     }
+}
+
+static void forward_copies_rows(void **state)
+{
+    rig_each_storage(*state, copies_rows);
 }
 
 /* Integers up to 8: sums stay below 2^24, so that any difference is an error of the op. */
@@ -51,15 +56,14 @@ static csp_tensor small_integers(rig *r, int64_t rows, int64_t columns, bool inp
     return input ? t : rig_copy(r, &t);
 }
 
-static void backward_adds_rows_of_repeated_tokens_exactly(void **state)
+static void adds_rows(rig *r, csp_dtype S)
 {
-    rig *r = *state;
-
     for (int64_t i = 0; i < SHAPES; i++) {
         const int64_t V = shapes[i][0], N = shapes[i][1], D = shapes[i][2];
 
         rig_begin(r, (uint64_t)(20 + i));
-        csp_tensor token = rig_indices(r, V, N), dx = small_integers(r, N, D, true);
+        const csp_tensor whole = small_integers(r, N, D, true);
+        csp_tensor token = rig_indices(r, V, N), dx = rig_stored(r, S, &whole);
         csp_tensor dtable = small_integers(r, V, D, false);
         double *want = rig_as_doubles(r, &dtable);
 
@@ -71,17 +75,21 @@ static void backward_adds_rows_of_repeated_tokens_exactly(void **state)
     }
 }
 
-static void rows_of_one_token_are_added_in_their_order(void **state)
+static void backward_adds_rows_of_repeated_tokens_exactly(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, adds_rows);
+}
+
+static void adds_in_order(rig *r, csp_dtype S)
+{
     enum { N = 4000, D = 33 };
 
     rig_begin(r, 40);
     csp_tensor token = rig_indices(r, 3, N);
-    csp_tensor dx = rig_normal(r, CSP_F32, 2, (int64_t[]) { N, D });
+    csp_tensor dx = rig_normal(r, S, 2, (int64_t[]) { N, D });
     csp_tensor dtable = rig_accumulated(r, 2, (int64_t[]) { 3, D });
     float *want = rig_host(r, &dtable);
-    const float *from = rig_host(r, &dx), *got;
+    const float *from = rig_floats(r, &dx), *got;
     const int32_t *id = rig_host(r, &token);
 
     for (int64_t n = 0; n < N; n++) {
@@ -94,6 +102,11 @@ static void rows_of_one_token_are_added_in_their_order(void **state)
     assert_memory_equal(got, want, 3 * D * sizeof(float));
 }
 
+static void rows_of_one_token_are_added_in_their_order(void **state)
+{
+    rig_each_storage(*state, adds_in_order);
+}
+
 static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
 {
     rig *r = *state;
@@ -104,6 +117,7 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     csp_tensor short_x = rig_output(r, CSP_F32, 2, (int64_t[]) { 5, 4 });
     csp_tensor dtable = rig_accumulated(r, 2, (int64_t[]) { 5, 4 });
     csp_tensor row = rig_normal(r, CSP_F32, 1, (int64_t[]) { 6 });
+    csp_tensor half = rig_normal(r, CSP_BF16, 2, (int64_t[]) { 5, 4 });
 
     assert_int_equal(csp_embed_fwd(r->be, &table, &token, &short_x), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "embed: x must be f32 (6,4), not f32 (5,4)"));
@@ -111,6 +125,9 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     assert_int_equal(csp_embed_fwd(r->be, &token, &token, &x), CSP_ERR_SHAPE);
     assert_int_equal(csp_embed_bwd(r->be, &token, &table, &dtable), CSP_ERR_SHAPE);
     rig_check_untouched(r, &x);
+    assert_int_equal(csp_embed_fwd(r->be, &half, &token, &x),
+                     r->be->bf16 ? CSP_ERR_SHAPE : CSP_ERR_UNSUPPORTED);
+    assert_int_equal(csp_embed_bwd(r->be, &token, &x, &half), CSP_ERR_SHAPE);
     rig_check_untouched(r, &short_x);
     rig_check_untouched(r, &dtable);
 }

@@ -15,7 +15,8 @@
 #include "support/gradcheck.h"
 #include "support/rig.h"
 
-static const int64_t shapes[][2] = { { 1, 1 }, { 3, 5 }, { 1, 15 }, { 2, 17 }, { 90, 129 } };
+static const int64_t shapes[][2] = { { 1, 1 },  { 3, 5 },  { 1, 15 },
+                                     { 2, 17 }, { 9, 64 }, { 90, 129 } };
 enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
 /* σ may fall below the smallest normal number and be 0: as if FLT_MIN times its factors, of which
@@ -29,9 +30,8 @@ static void allow_underflow(double *mag, const double *x, const double *y, int64
     }
 }
 
-static void both_directions_match_the_reference(void **state)
+static void both_directions_match(rig *r, csp_dtype S)
 {
-    rig *r = *state;
     /* From a gate where sigmoid is nearly linear to one where exp overflows. */
     const double wide[] = { 3.0, 20.0, 120.0 };
 
@@ -40,10 +40,11 @@ static void both_directions_match_the_reference(void **state)
         const double range = wide[i % 3];
 
         rig_begin(r, (uint64_t)i);
-        csp_tensor gate = rig_uniform(r, -range, range, 2, dims);
-        csp_tensor up = rig_normal(r, CSP_F32, 2, dims), dm = rig_normal(r, CSP_F32, 2, dims);
-        csp_tensor m = rig_output(r, CSP_F32, 2, dims), dgate = rig_output(r, CSP_F32, 2, dims);
-        csp_tensor dup = rig_output(r, CSP_F32, 2, dims);
+        const csp_tensor drawn = rig_uniform(r, -range, range, 2, dims);
+        csp_tensor gate = rig_stored(r, S, &drawn);
+        csp_tensor up = rig_normal(r, S, 2, dims), dm = rig_normal(r, S, 2, dims);
+        csp_tensor m = rig_output(r, S, 2, dims), dgate = rig_output(r, S, 2, dims);
+        csp_tensor dup = rig_output(r, S, 2, dims);
         double *g = rig_as_doubles(r, &gate), *u = rig_as_doubles(r, &up);
         double *d = rig_as_doubles(r, &dm), *want_m = rig_doubles(r, n), *mag = rig_doubles(r, n);
         double *want_dgate = rig_doubles(r, n), *want_dup = rig_doubles(r, n);
@@ -55,26 +56,30 @@ static void both_directions_match_the_reference(void **state)
         /* exp (4), 1 + exp, the division, two products. */
         allow_underflow(mag, u, NULL, n);
         assert_true(
-            worst_ratio("dgate", rig_host(r, &dgate), want_dgate, mag, n, 16.0 * UNIT_F32) <= 1.0);
+            matches("dgate", S, rig_floats(r, &dgate), want_dgate, mag, n, stored_bound(S, 16.0)));
         memcpy(mag, want_m, (size_t)n * sizeof(double));
         allow_underflow(mag, u, NULL, n);
-        assert_true(worst_ratio("m", rig_host(r, &m), want_m, mag, n, 8.0 * UNIT_F32) <= 1.0);
+        assert_true(matches("m", S, rig_floats(r, &m), want_m, mag, n, stored_bound(S, 8.0)));
         memcpy(mag, want_dup, (size_t)n * sizeof(double));
         allow_underflow(mag, d, NULL, n);
-        assert_true(worst_ratio("dup", rig_host(r, &dup), want_dup, mag, n, 8.0 * UNIT_F32) <= 1.0);
+        assert_true(matches("dup", S, rig_floats(r, &dup), want_dup, mag, n, stored_bound(S, 8.0)));
         rig_check_guards(r);
     }
 }
 
-static void outputs_may_be_the_inputs_the_contract_names(void **state)
+static void both_directions_match_the_reference(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, both_directions_match);
+}
+
+static void outputs_may_be_inputs(rig *r, csp_dtype S)
+{
     const int64_t dims[] = { 31, 33 };
 
     rig_begin(r, 50);
-    csp_tensor gate = rig_normal(r, CSP_F32, 2, dims), up = rig_normal(r, CSP_F32, 2, dims);
-    csp_tensor dm = rig_normal(r, CSP_F32, 2, dims), m = rig_output(r, CSP_F32, 2, dims);
-    csp_tensor dgate = rig_output(r, CSP_F32, 2, dims), dup = rig_output(r, CSP_F32, 2, dims);
+    csp_tensor gate = rig_normal(r, S, 2, dims), up = rig_normal(r, S, 2, dims);
+    csp_tensor dm = rig_normal(r, S, 2, dims), m = rig_output(r, S, 2, dims);
+    csp_tensor dgate = rig_output(r, S, 2, dims), dup = rig_output(r, S, 2, dims);
     csp_tensor g2 = rig_copy(r, &gate), u2 = rig_copy(r, &up), m2 = rig_copy(r, &dm);
 
     assert_int_equal(csp_swiglu_fwd(r->be, &gate, &up, &m), CSP_OK);
@@ -95,6 +100,11 @@ static void outputs_may_be_the_inputs_the_contract_names(void **state)
     assert_int_equal(csp_swiglu_bwd(r->be, &gate, &up, &m2, &g2, &m2), CSP_OK);
     rig_check_same(r, &dgate, &g2);
     rig_check_same(r, &dup, &m2);
+}
+
+static void outputs_may_be_the_inputs_the_contract_names(void **state)
+{
+    rig_each_storage(*state, outputs_may_be_inputs);
 }
 
 static void a_nan_is_passed_on(void **state)
@@ -123,12 +133,16 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     rig_begin(r, 52);
     csp_tensor x = rig_normal(r, CSP_F32, 2, dims), bad = rig_normal(r, CSP_F32, 2, other);
     csp_tensor m = rig_output(r, CSP_F32, 2, dims), m2 = rig_output(r, CSP_F32, 2, dims);
+    const csp_tensor half = rig_normal(r, CSP_BF16, 2, dims);
 
     assert_int_equal(csp_swiglu_fwd(r->be, &x, &bad, &m), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "swiglu: up must be f32 (4,6), not f32 (6,4)"));
     assert_int_equal(csp_swiglu_fwd(r->be, &bad, &bad, &m), CSP_ERR_SHAPE);
     assert_int_equal(csp_swiglu_bwd(r->be, &x, &x, &bad, &m, &m2), CSP_ERR_SHAPE);
     assert_int_equal(csp_swiglu_bwd(r->be, &x, &x, &x, &m, &m), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_swiglu_fwd(r->be, &x, &half, &m), CSP_ERR_SHAPE);
+    assert_int_equal(csp_swiglu_fwd(r->be, &half, &half, &m),
+                     r->be->bf16 ? CSP_ERR_SHAPE : CSP_ERR_UNSUPPORTED);
     rig_check_untouched(r, &m);
     rig_check_untouched(r, &m2);
 }

@@ -85,3 +85,17 @@ double norm_distance(const float *got, const double *want, int64_t n)
     }
     return isfinite(apart) && isfinite(size) && size > 0.0 ? sqrt(apart / size) : (double)INFINITY;
 }
+
+bool matches(const char *what, csp_dtype dtype, const float *got, const double *want,
+             const double *mag, int64_t n, double bound)
+{
+    const bool weighs = dtype == CSP_BF16 && n >= 64;
+    const double apart = weighs ? norm_distance(got, want, n) : 0.0;
+
+    if (!(apart <= BF16_NORM_LIMIT)) {
+        fprintf(stderr, "%s is %.3g away in the 2-norm, the limit is %g\n", what, apart,
+                BF16_NORM_LIMIT);
+        return false;
+    }
+    return worst_ratio(what, got, want, mag, n, bound) <= 1.0;
+}

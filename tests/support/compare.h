@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/tensor.h"
@@ -35,8 +36,15 @@ double worst_ratio_f64(const char *what, const double *got, const double *want, 
  */
 double stored_bound(csp_dtype dtype, double roundings);
 
-/* What a result stored as bf16 may be away from the reference in all. */
+/* How far a result stored as bf16 may be away from the reference in all. */
 #define BF16_NORM_LIMIT 1e-2
 
 /* ||got - want|| / ||want|| in the 2-norm; 0 for no elements, INFINITY where it is no number. */
 double norm_distance(const float *got, const double *want, int64_t n);
+
+/*
+ * Whether each element is within the bound, and a result of 64 or more elements stored as bf16 also
+ * within BF16_NORM_LIMIT in all (of fewer a single cancelled sum may weigh too much).
+ */
+bool matches(const char *what, csp_dtype dtype, const float *got, const double *want,
+             const double *mag, int64_t n, double bound);

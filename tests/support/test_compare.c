@@ -90,6 +90,23 @@ static void a_stored_result_is_rounded_once_more(void **state)
     assert_true(stored_bound(CSP_BF16, 3.0) == 3.0 * UNIT_F32 + UNIT_BF16);
 }
 
+static void bf16_is_judged_as_a_whole_too(void **state)
+{
+    float got[64];
+    double want[64], mag[64];
+
+    (void)state;
+    for (int i = 0; i < 64; i++) {
+        want[i] = i + 1;
+        mag[i] = 10.0 * want[i];
+        got[i] = (float)want[i] * (i % 2 == 0 ? 1.02f : 0.98f);
+    }
+    assert_true(matches("x", CSP_F32, got, want, mag, 64, UNIT_BF16));
+    assert_false(matches("x (expected)", CSP_BF16, got, want, mag, 64, UNIT_BF16));
+    assert_true(matches("x", CSP_BF16, got, want, mag, 63, UNIT_BF16));
+    assert_false(matches("x (expected)", CSP_F32, got, want, want, 64, UNIT_BF16));
+}
+
 static double cubes(const double *x, const void *context)
 {
     (void)context;
@@ -118,6 +135,7 @@ int main(void)
         cmocka_unit_test(anything_fails_where_exactly_0_is_expected),
         cmocka_unit_test(a_norm_of_what_is_apart_sees_nan),
         cmocka_unit_test(a_stored_result_is_rounded_once_more),
+        cmocka_unit_test(bf16_is_judged_as_a_whole_too),
         cmocka_unit_test(doubles_are_judged_the_same_way),
         cmocka_unit_test(the_gradient_check_tells_right_from_wrong),
     };

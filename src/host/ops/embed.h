@@ -12,15 +12,22 @@ extern "C" {
 /*
  *     x[n,:] = table[token[n],:]
  *
- *   table  in    (V,D)  f32
+ *   table  in    (V,D)  S
  *   token  in    (N)    i32   0 <= token < V; the caller has checked (batches come from the host)
- *   x      out   (N,D)  f32   overwritten. Exact.
+ *   x      out   (N,D)  S     overwritten. Exact.
+ *
+ * S is f32, or bf16 where be has it (csp_backend.bf16).
+ *
+ * Errors: CSP_ERR_SHAPE, CSP_ERR_UNSUPPORTED (S), CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_embed_fwd(csp_backend *be, const csp_tensor *table,
                                      const csp_tensor *token, csp_tensor *x);
 
 /*
  *     dtable[token[n],:] += dx[n,:]
+ *
+ *   dx      in       (N,D)  S
+ *   dtable  in,out   (V,D)  f32, whatever S
  *
  * Precision:  f32; rows of one token are added in order of n: the same bits on every run.
  */

@@ -3,32 +3,39 @@
 
 #include "ops/check.h"
 
-static csp_status check_sizes(const csp_tensor *x, const csp_tensor *g)
+static csp_status check_sizes(const csp_backend *be, const csp_tensor *x, const csp_tensor *g,
+                              csp_dtype *out)
 {
-    CSP_TRY(csp_check_rank("norm", "x", x, CSP_F32, 2));
+    csp_dtype S;
+
+    CSP_TRY(csp_check_storage(be, "norm", "x", x, 2, &S));
     if (x->dim[1] < 1 || x->dim[1] > 65536) {
         return CSP_FAIL(CSP_ERR_SHAPE, "norm: rows of %lld elements, 1 to 65536 are possible",
                         (long long)x->dim[1]);
     }
-    return csp_check_tensor("norm", "g", g, CSP_F32, 1, &x->dim[1]);
+    CSP_TRY(csp_check_tensor("norm", "g", g, S, 1, &x->dim[1]));
+    *out = S;
+    return CSP_OK;
 }
 
 csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                         const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                         csp_tensor *y)
 {
-    CSP_TRY(check_sizes(x, g));
+    csp_dtype S;
+
+    CSP_TRY(check_sizes(be, x, g, &S));
     if (!(eps > 0.0f)) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "norm: eps %g is not above 0", (double)eps);
     }
     if (csp_check_given(delta)) {
-        CSP_TRY(csp_check_tensor("norm", "delta", delta, CSP_F32, 2, x->dim));
-        CSP_TRY(csp_check_tensor("norm", "sum", sum, CSP_F32, 2, x->dim));
+        CSP_TRY(csp_check_tensor("norm", "delta", delta, S, 2, x->dim));
+        CSP_TRY(csp_check_tensor("norm", "sum", sum, S, 2, x->dim));
     } else if (csp_check_given(sum)) {
         return CSP_FAIL(CSP_ERR_SHAPE, "norm: sum must be none where delta is none");
     }
     CSP_TRY(csp_check_tensor("norm", "rstd", rstd, CSP_F32, 1, &x->dim[0]));
-    CSP_TRY(csp_check_tensor("norm", "y", y, CSP_F32, 2, x->dim));
+    CSP_TRY(csp_check_tensor("norm", "y", y, S, 2, x->dim));
     return x->dim[0] > 0 ? csp_op_done(be, be->ops->norm_fwd(be, x, delta, g, eps, sum, rstd, y))
                          : CSP_OK;
 }
@@ -37,13 +44,15 @@ csp_status csp_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *
                         const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
                         csp_tensor *dx, csp_tensor *dg)
 {
-    CSP_TRY(check_sizes(x, g));
+    csp_dtype S;
+
+    CSP_TRY(check_sizes(be, x, g, &S));
     CSP_TRY(csp_check_tensor("norm", "rstd", rstd, CSP_F32, 1, &x->dim[0]));
-    CSP_TRY(csp_check_tensor("norm", "dy", dy, CSP_F32, 2, x->dim));
+    CSP_TRY(csp_check_tensor("norm", "dy", dy, S, 2, x->dim));
     if (csp_check_given(dsum)) {
-        CSP_TRY(csp_check_tensor("norm", "dsum", dsum, CSP_F32, 2, x->dim));
+        CSP_TRY(csp_check_tensor("norm", "dsum", dsum, S, 2, x->dim));
     }
-    CSP_TRY(csp_check_tensor("norm", "dx", dx, CSP_F32, 2, x->dim));
+    CSP_TRY(csp_check_tensor("norm", "dx", dx, S, 2, x->dim));
     if (csp_check_given(dg)) {
         CSP_TRY(csp_check_tensor("norm", "dg", dg, CSP_F32, 1, &x->dim[1]));
     }

@@ -17,16 +17,20 @@ extern "C" {
  *
  * Source: RMSNorm (arXiv 1910.07467); docs/method.md 8.1.
  *
- *   x      in    (N,D)  f32
- *   delta  in    (N,D)  f32, or none
- *   g      in    (D)    f32
+ *   x      in    (N,D)  S
+ *   delta  in    (N,D)  S, or none
+ *   g      in    (D)    S
  *   eps    in    inside the root, > 0
- *   sum    out   (N,D)  f32   x + delta, overwritten; none exactly where delta is none
+ *   sum    out   (N,D)  S     x + delta, overwritten; none exactly where delta is none
  *   rstd   out   (N)    f32   kept for the backward pass; overwritten
- *   y      out   (N,D)  f32   overwritten
+ *   y      out   (N,D)  S     overwritten
+ *
+ * S is f32, or bf16 where be has it (csp_backend.bf16).
  *
  * Aliasing:   sum may be x or delta; y may be delta, nothing else.
- * Precision:  f32; the mean of squares is added in f32, D <= 65,536 terms in 8 or more chains.
+ * Precision:  f32, S rounded once; rstd and y are those of sum as it is stored. The mean of squares
+ *             is added in f32, D <= 65,536 terms in 8 or more chains.
+ * Errors:     CSP_ERR_SHAPE, CSP_ERR_ARGUMENT (eps), CSP_ERR_UNSUPPORTED (S), CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                                     const csp_tensor *g, float eps, csp_tensor *sum,
@@ -38,12 +42,13 @@ CSP_CHECKED csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const 
  *     xh = rstd · x;  v = g ⊙ dy
  *     dx = rstd · (v - xh · mean(v ⊙ xh)) + dsum       dg += sum over rows of dy ⊙ xh
  *
- *   x     in       (N,D)  f32   what was normalised: sum of the forward pass
+ *   x     in       (N,D)  S     what was normalised: sum of the forward pass
+ *   g     in       (D)    S
  *   rstd  in       (N)    f32
- *   dy    in       (N,D)  f32
- *   dsum  in       (N,D)  f32, or none   gradient that reaches sum by the residual path
- *   dx    out      (N,D)  f32   overwritten
- *   dg    in,out   (D)    f32, or none   added to, in a fixed order of rows
+ *   dy    in       (N,D)  S
+ *   dsum  in       (N,D)  S, or none     gradient that reaches sum by the residual path
+ *   dx    out      (N,D)  S     overwritten
+ *   dg    in,out   (D)    f32, or none   whatever S; added to, in a fixed order of rows
  *
  * Aliasing:   dx may be dy or dsum.
  */

@@ -14,11 +14,14 @@ extern "C" {
  *
  * Source: arXiv 2002.05202; docs/method.md 8.4.
  *
- *   gate, up  in    (N,F)  f32
- *   m         out   (N,F)  f32   overwritten
+ *   gate, up  in    (N,F)  S
+ *   m         out   (N,F)  S   overwritten
+ *
+ * S is f32, or bf16 where be has it (csp_backend.bf16).
  *
  * Aliasing:   m may be gate or up.
- * Precision:  one exp in f32 within 4 units of rounding.
+ * Precision:  in f32, one exp within 4 units of rounding; rounded once where S is bf16.
+ * Errors:     CSP_ERR_SHAPE, CSP_ERR_UNSUPPORTED (S), CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
                                       csp_tensor *m);
@@ -26,8 +29,8 @@ CSP_CHECKED csp_status csp_swiglu_fwd(csp_backend *be, const csp_tensor *gate, c
 /*
  *     dup = dm ⊙ silu(gate);   dgate = dm ⊙ up ⊙ σ(gate) (1 + gate (1 - σ(gate)))
  *
- *   dm           in    (N,F)  f32
- *   dgate, dup   out   (N,F)  f32   overwritten
+ *   dm           in    (N,F)  S
+ *   dgate, dup   out   (N,F)  S   overwritten
  *
  * Aliasing:   dgate may be gate or dm, dup may be up or dm; dgate and dup are different.
  */
