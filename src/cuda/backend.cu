@@ -39,6 +39,16 @@ static void cuda_release(csp_backend *be, csp_arena *arena)
     (void)cudaFree(arena->base);
 }
 
+static csp_status cuda_memory(csp_backend *be, csp_memory *out)
+{
+    size_t available, total;
+
+    (void)be;
+    CUDA_TRY(cudaMemGetInfo(&available, &total));
+    *out = { (int64_t)available, (int64_t)total, false };
+    return CSP_OK;
+}
+
 static csp_status cuda_upload(csp_backend *be, const void *host, csp_tensor *dst)
 {
     (void)cuda_stream(be, "upload");
@@ -70,6 +80,7 @@ static void fill_table(csp_ops *ops)
     ops->destroy = cuda_destroy;
     ops->reserve = cuda_reserve;
     ops->release = cuda_release;
+    ops->memory = cuda_memory;
     ops->upload = cuda_upload;
     ops->download = cuda_download;
     ops->copy = cuda_copy;

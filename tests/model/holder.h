@@ -23,15 +23,16 @@ typedef struct holder {
 static inline void hold(holder *h, const csp_model_config *config, const csp_lora *lora,
                         csp_train_mode train)
 {
-    size_t bytes;
+    csp_params_size size;
 
     csp_backend_register("cpu", csp_cpu_open);
     assert_ok(csp_backend_create("cpu", 1, &h->be));
-    assert_ok(csp_params_create(config, lora, train, &h->params));
-    assert_ok(csp_params_bytes(h->params, &bytes));
-    assert_ok(csp_backend_reserve(h->be, bytes, &h->keep));
+    assert_ok(csp_params_create(config, lora, train, (csp_storage) { 0 }, &h->params));
+    assert_ok(csp_params_bytes(h->params, &size));
+    assert_ok(csp_backend_reserve(h->be, size.values + size.masters + size.gradients + size.moments,
+                                  &h->keep));
     assert_ok(csp_params_place(h->params, &h->keep));
-    assert_int_equal(h->keep.used, bytes);
+    assert_int_equal(h->keep.used, h->keep.capacity);
     for (int64_t i = 0; i < h->params->count; i++) {
         assert_ok(csp_backend_zero(h->be, &h->params->rows[i].value));
     }

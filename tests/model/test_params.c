@@ -67,40 +67,59 @@ static void random_values_have_the_stated_spread(void **state)
     let_go(&again);
 }
 
+static size_t bytes_of(const csp_params *params)
+{
+    csp_params_size size;
+
+    assert_ok(csp_params_bytes(params, &size));
+    return size.values + size.masters + size.gradients + size.moments;
+}
+
 static void the_table_counts_what_a_model_needs(void **state)
 {
+    const csp_storage f32 = { CSP_F32, false }, bf16 = { CSP_BF16, false };
+    const csp_storage stochastic = { CSP_BF16, true };
     csp_model_config config = small_config();
     const csp_lora none = { 0 };
     csp_lora lora = { .R = 4, .alpha = 8 };
     csp_params *params;
     int64_t all, trained;
-    size_t frozen, full;
+    size_t full;
 
     (void)state;
     /* 2 x 300 x 64 + 2 layers of (64x64 + 2 x 32x64 + 64x64 + 3 x 96x64 + 2 x 64) + 64 */
-    assert_ok(csp_params_create(&config, &none, CSP_TRAIN_FULL, &params));
+    assert_ok(csp_params_create(&config, &none, CSP_TRAIN_FULL, f32, &params));
     csp_params_elements(params, &all, &trained);
     assert_int_equal(all, 38400 + 2 * (12288 + 18432 + 128) + 64);
     assert_int_equal(trained, all);
-    assert_ok(csp_params_bytes(params, &full));
+    full = bytes_of(params);
     assert_true(full >= (size_t)all * 16 && full < (size_t)all * 16 + 4 * 64 * 30);
     assert_ptr_equal(csp_params_find(params, "lm_head.weight"), params->head);
     assert_null(csp_params_find(params, "lm_head"));
+    csp_params_destroy(params);
+    /* 2 bytes in place of 4, and a master; or none. */
+    assert_ok(csp_params_create(&config, &none, CSP_TRAIN_FULL, bf16, &params));
+    assert_true(bytes_of(params) >= (size_t)all * 18 &&
+                bytes_of(params) < (size_t)all * 18 + 5 * 64 * 30);
+    csp_params_destroy(params);
+    assert_ok(csp_params_create(&config, &none, CSP_TRAIN_FULL, stochastic, &params));
+    assert_true(bytes_of(params) >= (size_t)all * 14 && bytes_of(params) < full);
     csp_params_destroy(params);
 
     config.tied = true;
     assert_ok(csp_lora_target(&lora, "q_proj"));
     assert_ok(csp_lora_target(&lora, "down"));
-    assert_ok(csp_params_create(&config, &lora, CSP_TRAIN_LORA, &params));
+    assert_ok(csp_params_create(&config, &lora, CSP_TRAIN_LORA, f32, &params));
     csp_params_elements(params, &all, &trained);
     assert_int_equal(trained, 2 * 4 * ((64 + 64) + (96 + 64)));
-    assert_ok(csp_params_bytes(params, &frozen));
-    assert_true(frozen < full);
+    assert_true(bytes_of(params) < full);
     assert_ptr_equal(params->head, params->embed);
     csp_params_destroy(params);
 
-    assert_int_equal(csp_params_create(&config, &none, CSP_TRAIN_LORA, &params), CSP_ERR_ARGUMENT);
-    assert_int_equal(csp_params_create(&config, &lora, CSP_TRAIN_FULL, &params), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_params_create(&config, &none, CSP_TRAIN_LORA, f32, &params),
+                     CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_params_create(&config, &lora, CSP_TRAIN_FULL, f32, &params),
+                     CSP_ERR_ARGUMENT);
     assert_int_equal(csp_lora_target(&lora, "lm_head"), CSP_ERR_CONFIG);
     assert_error_has("lm_head");
 }

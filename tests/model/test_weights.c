@@ -59,7 +59,7 @@ static void expect_refusal(edited *e, csp_status status, const char *text)
 
     assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e->entries, e->count, NULL));
     hold_fixture(&h, "qwen3", NULL);
-    assert_int_equal(csp_weights_load(h.be, h.params, scratch_dir), status);
+    assert_int_equal(csp_weights_load(h.be, h.params, scratch_dir, NULL), status);
     assert_error_has(text);
     assert_error_has(scratch_dir);
     if (status == CSP_ERR_FORMAT) {
@@ -142,7 +142,7 @@ static void half_precisions_are_widened_exactly(void **state)
         csp_tensor_view(f16, CSP_F16, 1, (int64_t[]) { 16 });
     assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count, NULL));
     hold_fixture(&h, "qwen3", NULL);
-    assert_ok(csp_weights_load(h.be, h.params, scratch_dir));
+    assert_ok(csp_weights_load(h.be, h.params, scratch_dir, NULL));
     for (int i = 0; i < 16; i++) {
         assert_true(((float *)h.params->final_norm->value.data)[i] == csp_bf16_to_f32(bf16[i]));
         assert_true(((float *)h.params->layers[0].attn_norm->value.data)[i] ==
@@ -189,7 +189,7 @@ static void write_and_read(holder *from, holder *to, csp_dtype dtype, int64_t sh
     (void)remove(scratch_path("written/model.safetensors"));
     (void)remove(scratch_path("written/model.safetensors.index.json"));
     assert_ok(csp_weights_write(from->be, from->params, scratch_path("written"), &options));
-    assert_ok(csp_weights_load(to->be, to->params, scratch_path("written")));
+    assert_ok(csp_weights_load(to->be, to->params, scratch_path("written"), NULL));
 }
 
 /* got is want rounded to a format of so many fraction bits and least exponent. */
@@ -214,7 +214,7 @@ static void written_weights_read_back_rounded_once(void **state)
     (void)state;
     hold_fixture(&from, "llama_untied", NULL);
     hold_fixture(&to, "llama_untied", NULL);
-    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("llama_untied")));
+    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("llama_untied"), NULL));
     write_and_read(&from, &to, CSP_F32, 0);
     assert_rounded(&from, &to, 23, -126);
     write_and_read(&from, &to, CSP_BF16, 0);
@@ -236,7 +236,7 @@ static void a_value_that_a_format_cannot_hold_is_named(void **state)
 
     (void)state;
     hold_fixture(&from, "llama_untied", NULL);
-    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("llama_untied")));
+    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("llama_untied"), NULL));
     value = from.params->embed->value.data;
     assert_ok(csp_file_make_dirs(scratch_path("narrow")));
     value[3] = 65519.0f; /* rounds down to the largest half, 65504 */
@@ -263,7 +263,7 @@ static void shards_read_back_the_same(void **state)
     (void)state;
     hold_fixture(&from, "mistral", NULL);
     hold_fixture(&to, "mistral", NULL);
-    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("mistral")));
+    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("mistral"), NULL));
     write_and_read(&from, &to, CSP_F32, 6000);
     assert_true(scratch_count(scratch_path("written"), "model-000") > 3);
     assert_true(csp_file_exists(scratch_path("written/model.safetensors.index.json")));

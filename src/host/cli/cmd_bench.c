@@ -10,10 +10,11 @@
 #include <string.h>
 
 #include "cli/commands.h"
-#include "cli/option_rows.h"
+#include "cli/model_args.h"
 #include "core/machine.h"
 #include "core/memory.h"
 #include "core/rng.h"
+#include "model/param_values.h"
 #include "ops/matrix_rate.h"
 #include "train/contrastive.h"
 #include "train/optimizer.h"
@@ -94,6 +95,7 @@ static const csp_option options[] = {
       .max = 1e9,
       .help = "token rows computed at once" },
     CSP_OPTION_ROW_DEVICE,
+    CSP_OPTION_ROW_PRECISION,
     CSP_OPTION_ROW_THREADS,
     CSP_OPTION_ROW_FORM,
 };
@@ -102,6 +104,7 @@ static const csp_option options[] = {
 typedef struct bench {
     const csp_arguments *args;
     csp_backend *be;
+    csp_dtype dtype; /* of weights and activations */
     csp_model *model;
     csp_contract contract;
     csp_token_lists queries, documents;
@@ -195,7 +198,7 @@ static csp_status draw_texts(const bench *b, const char *count, const char *leng
 
 static csp_status make_model(bench *b)
 {
-    csp_model_options m = { .train = CSP_TRAIN_FULL, .seed = 1 };
+    csp_model_options m = { .train = CSP_TRAIN_FULL, .storage = { b->dtype, false }, .seed = 1 };
     csp_model_config c = csp_model_config_standard(CSP_FAMILY_LLAMA);
 
     c.D = csp_args_i64(b->args, "hidden");
@@ -342,12 +345,12 @@ static csp_status run_loss(bench *b, void *context)
     return csp_token_loss(b->be, &args, loss);
 }
 
-static csp_status place_head(csp_arena *arena, int64_t D, int64_t V, head_case *c)
+static csp_status place_head(csp_arena *arena, csp_dtype dtype, int64_t D, int64_t V, head_case *c)
 {
     const int64_t cap[] = { c->B * V }, starts[] = { c->B + 1 };
 
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { c->N, D }, &c->h));
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, (int64_t[]) { c->N, D }, &c->dh));
+    CSP_TRY(csp_arena_tensor(arena, dtype, 2, (int64_t[]) { c->N, D }, &c->h));
+    CSP_TRY(csp_arena_tensor(arena, dtype, 2, (int64_t[]) { c->N, D }, &c->dh));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &c->seq_start));
     CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &c->N, &c->keep));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &c->N, &c->target));
@@ -375,7 +378,7 @@ static csp_status fill_head(bench *b, head_case *c)
     for (int64_t i = 0; i < count; i++) {
         h[i] = csp_rng_normal(rng, (uint64_t)i);
     }
-    CSP_TRY_GOTO(csp_backend_upload(b->be, h, &c->h));
+    CSP_TRY_GOTO(csp_tensor_upload(b->be, &c->h, 0, count, h));
     for (int64_t i = 0; i < c->N; i++) {
         ids[i] = (int32_t)csp_rng_below(rng, (uint64_t)(count + i), (uint64_t)V);
         keep[i] = 1;
@@ -409,9 +412,9 @@ static csp_status bench_head(bench *b)
     csp_status status;
 
     c.head = csp_model_head(b->model, 1.0f, CSP_POOL_MAX, &none);
-    CSP_TRY(place_head(&arena, D, V, &c));
+    CSP_TRY(place_head(&arena, b->dtype, D, V, &c));
     CSP_TRY(csp_backend_reserve(b->be, arena.peak, &arena));
-    CSP_TRY_GOTO(place_head(&arena, D, V, &c));
+    CSP_TRY_GOTO(place_head(&arena, b->dtype, D, V, &c));
     CSP_TRY_GOTO(fill_head(b, &c));
     CSP_TRY_GOTO(measure(b, run_head, &c, &seconds));
     print_case(b, "head fwd", "2 d V N", seconds, flop);
@@ -443,8 +446,7 @@ static csp_status run_cases(bench *b)
     if (csp_args_i64(b->args, "documents") % csp_args_i64(b->args, "queries") != 0) {
         return CSP_FAIL(CSP_ERR_CONFIG, "bench: --documents must be a multiple of --queries");
     }
-    CSP_TRY(csp_backend_create(csp_args_text(b->args, "device"),
-                               (int)csp_args_i64(b->args, "threads"), &b->be));
+    CSP_TRY(csp_device_open(b->args, &b->be, &b->dtype));
     CSP_TRY(csp_contract_init(&b->contract));
     CSP_TRY(draw_texts(b, "queries", "query-tokens", 1, &b->queries));
     CSP_TRY(draw_texts(b, "documents", "document-tokens", 2, &b->documents));

@@ -62,7 +62,8 @@ static csp_status make_params(const csp_config *config, const csp_model_config *
     csp_lora lora;
 
     CSP_TRY(csp_lora_from_settings(&config->lora, &lora));
-    return csp_params_create(shape, &lora, lora.R > 0 ? CSP_TRAIN_LORA : CSP_TRAIN_FULL, out);
+    return csp_params_create(shape, &lora, lora.R > 0 ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
+                             (csp_storage) { 0 }, out);
 }
 
 static void count_bytes(const csp_params *params, estimate *e)

@@ -33,7 +33,7 @@ static csp_status print_model(const csp_model_config *c)
     const csp_lora none = { 0 };
     csp_params *params = NULL;
 
-    CSP_TRY(csp_params_create(c, &none, CSP_TRAIN_NONE, &params));
+    CSP_TRY(csp_params_create(c, &none, CSP_TRAIN_NONE, (csp_storage) { 0 }, &params));
     print_shape(c, params);
     csp_params_destroy(params);
     return CSP_OK;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
-#include "cli/option_rows.h"
+#include "cli/model_args.h"
 #include "cli/search_print.h"
 #include "core/log.h"
 #include "core/memory.h"
@@ -67,6 +67,7 @@ static const csp_option options[] = {
       .max = 1e6,
       .help = "strongest terms of a text query to print" },
     CSP_OPTION_ROW_DEVICE,
+    CSP_OPTION_ROW_PRECISION,
     CSP_OPTION_ROW_THREADS,
     { .name = "tag",
       .kind = CSP_OPTION_TEXT,
@@ -226,7 +227,7 @@ static csp_status read_queries(const csp_arguments *args, search *s)
 static csp_status open_model(const csp_arguments *args, search *s)
 {
     const char *path = csp_args_text(args, "model");
-    const csp_open_options how = { .base = csp_args_text(args, "base") };
+    csp_open_options how = { .base = csp_args_text(args, "base") };
 
     CSP_TRY(csp_backend_create(csp_args_text(args, "device"), (int)csp_args_i64(args, "threads"),
                                &s->be));

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "core/log.h"
+#include "model/precision.h"
 
 /* Puts the overrides into the contract. */
 static csp_status override_contract(const csp_arguments *args, csp_side side, csp_contract *c)
@@ -88,6 +89,23 @@ fail:
     return status;
 }
 
+csp_status csp_device_open(const csp_arguments *args, csp_backend **be, csp_dtype *dtype)
+{
+    csp_backend *opened;
+    csp_status status;
+
+    CSP_TRY(csp_backend_create(csp_args_text(args, "device"), (int)csp_args_i64(args, "threads"),
+                               &opened));
+    status =
+        csp_precision_choose(opened, csp_precision_named(csp_args_text(args, "precision")), dtype);
+    if (status != CSP_OK) {
+        csp_backend_destroy(opened);
+        return status;
+    }
+    *be = opened;
+    return CSP_OK;
+}
+
 csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_inference *out)
 {
     csp_open_options open = { .train = CSP_TRAIN_NONE, .base = csp_args_text(args, "base") };
@@ -98,8 +116,7 @@ csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_infe
     csp_status status;
 
     memset(inf, 0, sizeof(*inf));
-    CSP_TRY_GOTO(csp_backend_create(csp_args_text(args, "device"),
-                                    (int)csp_args_i64(args, "threads"), &inf->be));
+    CSP_TRY_GOTO(csp_device_open(args, &inf->be, &open.storage.dtype));
     CSP_TRY_GOTO(rows_for(args, side, &open.max_len));
     CSP_TRY_GOTO(csp_snapshot_open(inf->be, csp_args_text(args, "model"), &open, &inf->opened));
     say_overrides(args);

@@ -22,7 +22,7 @@
         .help =                                                                                    \
             "of a LoRA checkpoint: the folder of its base model, where it is not the one recorded" \
     },                                                                                             \
-        CSP_OPTION_ROW_DEVICE, CSP_OPTION_ROW_THREADS,                                             \
+        CSP_OPTION_ROW_DEVICE, CSP_OPTION_ROW_PRECISION, CSP_OPTION_ROW_THREADS,                   \
         { .name = "micro-batch-tokens",                                                            \
           .kind = CSP_OPTION_I64,                                                                  \
           .value = "N",                                                                            \
@@ -54,6 +54,10 @@
     {                                                                                              \
         .name = "strict", .kind = CSP_OPTION_FLAG, .help = "empty and over-long texts are errors"  \
     }
+
+/* Opens what --device and --threads name, and chooses the type that --precision asks for. */
+CSP_CHECKED csp_status csp_device_open(const csp_arguments *args, csp_backend **be,
+                                       csp_dtype *dtype);
 
 /* Everything needed to encode one side. */
 typedef struct csp_inference {

@@ -18,6 +18,13 @@
         .standard = "auto", .help = "what computes; auto = a GPU where there is one, else cpu" \
     }
 
+/* In which type it computes. */
+#define CSP_OPTION_ROW_PRECISION                                                                  \
+    {                                                                                             \
+        .name = "precision", .kind = CSP_OPTION_ENUM, .value = "auto|fp32|bf16",                  \
+        .standard = "auto", .help = "of weights and activations; auto = bf16 on a GPU, else fp32" \
+    }
+
 /* Length of a ranking in a run. */
 #define CSP_OPTION_ROW_DEPTH                                                                      \
     {                                                                                             \

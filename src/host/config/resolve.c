@@ -200,6 +200,27 @@ static csp_status check_device(const csp_device_settings *device)
     return CSP_OK;
 }
 
+/* The weights, and what is kept beside them, are the same in all phases. */
+static csp_status check_rounding(const csp_config *config)
+{
+    const bool adapt = config->adapt.optim.stochastic_rounding;
+    const bool contrastive = config->contrastive.optim.stochastic_rounding;
+    const bool used = (adapt && csp_config_has_phase(config, "adapt")) ||
+                      (contrastive && csp_config_has_phase(config, "contrastive"));
+
+    if (config->run.phases.count == 2 && adapt != contrastive) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "stochastic_rounding differs in adapt.optim and contrastive.optim, which "
+                        "train the same weights: set it in optim");
+    }
+    if (used && (config->device.precision == CSP_PRECISION_FP32 ||
+                 strcmp(config->device.name, "cpu") == 0)) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "optim.stochastic_rounding is of bf16 weights, and device asks for fp32");
+    }
+    return CSP_OK;
+}
+
 csp_status csp_config_validate(const csp_config *config)
 {
     CSP_TRY(check_required(config));
@@ -208,5 +229,6 @@ csp_status csp_config_validate(const csp_config *config)
     if (config->lora.enabled && config->lora.target_modules.count == 0) {
         return CSP_FAIL(CSP_ERR_CONFIG, "lora.target_modules is empty: nothing would be trained");
     }
-    return check_device(&config->device);
+    CSP_TRY(check_device(&config->device));
+    return check_rounding(config);
 }

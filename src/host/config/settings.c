@@ -138,6 +138,9 @@ static const csp_field optim_fields[] = {
               "added to the root of the second moment"),
     CSP_FIELD(TYPE, max_grad_norm, CSP_FIELD_F64, "1", 0, 1e9, "",
               "gradients of a larger norm are scaled down to it; 0 = never"),
+    CSP_FIELD(TYPE, stochastic_rounding, CSP_FIELD_BOOL, "false", 0, 1, "",
+              "of bf16 weights: updates are rounded up or down at random, in place of fp32 copies "
+              "that take 4 bytes a weight"),
 };
 #undef TYPE
 

@@ -66,6 +66,7 @@ typedef struct csp_optim_settings {
     double adam_beta2;
     double adam_epsilon;
     double max_grad_norm; /* 0: no clipping */
+    bool stochastic_rounding;
 } csp_optim_settings;
 
 typedef struct csp_batch_settings {

@@ -9,8 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "core/fault.h"
+#include "core/machine.h"
 #include "core/memory.h"
 #include "core/size.h"
 #include "cpu/cpu.h"
@@ -123,6 +125,15 @@ static void cpu_release(csp_backend *be, csp_arena *arena)
     unmap_memory(arena->base, arena->capacity);
 }
 
+static csp_status cpu_memory(csp_backend *be, csp_memory *out)
+{
+    const int64_t total = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+
+    (void)be;
+    *out = (csp_memory) { csp_machine_available_bytes(), total, true };
+    return CSP_OK;
+}
+
 static csp_status cpu_upload(csp_backend *be, const void *host, csp_tensor *dst)
 {
     (void)be;
@@ -161,6 +172,7 @@ static const csp_ops cpu_ops = {
     .destroy = cpu_destroy,
     .reserve = cpu_reserve,
     .release = cpu_release,
+    .memory = cpu_memory,
     .upload = cpu_upload,
     .download = cpu_download,
     .copy = cpu_copy,

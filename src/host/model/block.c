@@ -10,12 +10,14 @@
 #include "ops/norm.h"
 #include "ops/swiglu.h"
 
-/* (rows,columns) f32. */
-static csp_status place(csp_arena *step, int64_t rows, int64_t columns, csp_tensor *out)
+/* (rows,columns) in the storage type of params. */
+static csp_status place(const csp_params *params, csp_arena *step, int64_t rows, int64_t columns,
+                        csp_tensor *out)
 {
-    return csp_arena_tensor(step, CSP_F32, 2, (int64_t[]) { rows, columns }, out);
+    return csp_arena_tensor(step, params->storage.dtype, 2, (int64_t[]) { rows, columns }, out);
 }
 
+/* (rows) f32. */
 static csp_status place_column(csp_arena *step, int64_t rows, csp_tensor *out)
 {
     return csp_arena_tensor(step, CSP_F32, 1, &rows, out);
@@ -28,25 +30,25 @@ csp_status csp_block_saved_place(const csp_params *params, int64_t N, csp_arena 
     csp_block_saved s = *out;
 
     CSP_TRY(place_column(step, N, &s.rstd1));
-    CSP_TRY(place(step, N, c->H * c->E, &s.q));
-    CSP_TRY(place(step, N, c->G * c->E, &s.k));
-    CSP_TRY(place(step, N, c->G * c->E, &s.v));
+    CSP_TRY(place(params, step, N, c->H * c->E, &s.q));
+    CSP_TRY(place(params, step, N, c->G * c->E, &s.k));
+    CSP_TRY(place(params, step, N, c->G * c->E, &s.v));
     s.rq = csp_tensor_none();
     s.rk = csp_tensor_none();
     if (c->qk_norm) {
         CSP_TRY(place_column(step, N * c->H, &s.rq));
         CSP_TRY(place_column(step, N * c->G, &s.rk));
     }
-    CSP_TRY(place(step, N, c->H * c->E, &s.o));
-    CSP_TRY(place(step, N, c->H, &s.lse));
-    CSP_TRY(place(step, N, c->D, &s.y));
+    CSP_TRY(place(params, step, N, c->H * c->E, &s.o));
+    CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, (int64_t[]) { N, c->H }, &s.lse));
+    CSP_TRY(place(params, step, N, c->D, &s.y));
     CSP_TRY(place_column(step, N, &s.rstd2));
-    CSP_TRY(place(step, N, c->F, &s.gate));
-    CSP_TRY(place(step, N, c->F, &s.up));
+    CSP_TRY(place(params, step, N, c->F, &s.gate));
+    CSP_TRY(place(params, step, N, c->F, &s.up));
     for (int m = 0; m < CSP_MATRIX_COUNT; m++) {
         s.u[m] = csp_tensor_none();
         if (params->lora.R > 0 && (params->lora.targets >> m & 1u) != 0) {
-            CSP_TRY(place(step, N, params->lora.R, &s.u[m]));
+            CSP_TRY(place(params, step, N, params->lora.R, &s.u[m]));
         }
     }
     *out = s;
@@ -59,12 +61,12 @@ csp_status csp_block_work_place(const csp_params *params, int64_t N, bool backwa
     const csp_model_config *c = &params->config;
     csp_block_work w;
 
-    CSP_TRY(place(step, N, c->D, &w.t));
+    CSP_TRY(place(params, step, N, c->D, &w.t));
     w.qn = csp_tensor_none();
     w.kn = csp_tensor_none();
     if (c->qk_norm) {
-        CSP_TRY(place(step, N, c->H * c->E, &w.qn));
-        CSP_TRY(place(step, N, c->G * c->E, &w.kn));
+        CSP_TRY(place(params, step, N, c->H * c->E, &w.qn));
+        CSP_TRY(place(params, step, N, c->G * c->E, &w.kn));
     }
     w.m = csp_tensor_none();
     w.dm = csp_tensor_none();
@@ -72,9 +74,9 @@ csp_status csp_block_work_place(const csp_params *params, int64_t N, bool backwa
     w.dt = csp_tensor_none();
     w.r = csp_tensor_none();
     if (backward) {
-        CSP_TRY(place(step, N, c->F, &w.m));
-        CSP_TRY(place(step, N, c->F, &w.dm));
-        CSP_TRY(place(step, N, c->H * c->E, &w.d_o));
+        CSP_TRY(place(params, step, N, c->F, &w.m));
+        CSP_TRY(place(params, step, N, c->F, &w.dm));
+        CSP_TRY(place(params, step, N, c->H * c->E, &w.d_o));
         CSP_TRY(place_column(step, N * c->H, &w.r));
     }
     *out = w;
@@ -156,7 +158,7 @@ static csp_status project_back(const csp_block_pass *pass, int64_t layer, csp_ma
 /* t (N,heads*E) seen as rows of one head. */
 static csp_tensor by_head(const csp_tensor *t, int64_t E)
 {
-    return csp_tensor_view(t->data, CSP_F32, 2, (int64_t[]) { csp_tensor_count(t) / E, E });
+    return csp_tensor_view(t->data, t->dtype, 2, (int64_t[]) { csp_tensor_count(t) / E, E });
 }
 
 /* The norm of q or k: y = RMS over E of x, each head a row. */

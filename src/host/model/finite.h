@@ -11,12 +11,11 @@ extern "C" {
 #endif
 
 /*
- * Checks run->h, as csp_model_fwd left it.
+ * Checks what csp_model_fwd left in run->h.
  *
  *   row   out   the first row that holds a NaN or an infinity, -1 = all are finite
  *
- * Precision:  one sum of squares in double on the device; h is fetched only where that is not
- *             finite.
+ * Precision:  squares of a row that overflow float32 count as not finite.
  * Stream:     waits for the model's backend.
  * Errors:     CSP_ERR_MEMORY, CSP_ERR_DEVICE.
  */

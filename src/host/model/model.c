@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/machine.h"
 #include "core/memory.h"
 #include "io/file.h"
+#include "model/param_values.h"
 #include "model/transformer.h"
 #include "model/weights.h"
 
@@ -25,29 +25,34 @@ csp_status csp_model_bytes(const csp_params *params, int64_t max_len, size_t *ou
 {
     csp_arena ruler = { 0 };
     csp_tensor cos_table, sin_table;
-    size_t bytes;
+    csp_params_size size;
 
-    CSP_TRY(csp_params_bytes(params, &bytes));
+    CSP_TRY(csp_params_bytes(params, &size));
     CSP_TRY(place_rope(params, max_len, &ruler, &cos_table, &sin_table));
-    *out = bytes + ruler.peak;
+    *out = size.values + size.masters + size.gradients + size.moments + ruler.peak;
     return CSP_OK;
 }
 
-/* Only a CPU backend takes its memory from this machine's; others refuse by themselves. */
-static csp_status check_fits(const csp_backend *be, const csp_params *params, size_t bytes)
+/* Asked before anything is taken: a CPU would begin, and be killed where its pages end. */
+static csp_status check_fits(csp_backend *be, const csp_params *params, size_t bytes)
 {
-    const int64_t free_bytes = csp_machine_available_bytes();
+    csp_params_size size;
+    csp_memory memory;
     int64_t all, trained;
 
-    if (strcmp(be->name, "cpu") != 0 || bytes <= (uint64_t)free_bytes) {
+    CSP_TRY(csp_backend_memory(be, &memory));
+    if (bytes <= (uint64_t)memory.free) {
         return CSP_OK;
     }
+    CSP_TRY(csp_params_bytes(params, &size));
     csp_params_elements(params, &all, &trained);
     return CSP_FAIL(CSP_ERR_MEMORY,
-                    "the model needs %.1f GiB (%lld weights in float32, %lld of them trained, "
-                    "which takes four numbers each), and this machine has %.1f GiB free",
-                    (double)bytes / 0x1p30, (long long)all, (long long)trained,
-                    (double)free_bytes / 0x1p30);
+                    "the model needs %.1f GiB, %s has %.1f GiB free: %lld weights in %s take %.1f "
+                    "GiB, training %lld of them takes %.1f GiB",
+                    (double)bytes / 0x1p30, be->name, (double)memory.free / 0x1p30, (long long)all,
+                    csp_dtype_name(params->storage.dtype), (double)size.values / 0x1p30,
+                    (long long)trained,
+                    (double)(size.masters + size.gradients + size.moments) / 0x1p30);
 }
 
 static csp_status check_length(const csp_model_config *config, int64_t max_len)
@@ -109,10 +114,10 @@ static csp_status fill_values(csp_model *model, const csp_model_options *options
 
     if (options->blank) {
         for (int64_t i = 0; i < params->count; i++) {
-            CSP_TRY(csp_backend_zero(be, &params->rows[i].value));
+            CSP_TRY(csp_param_zero(be, &params->rows[i]));
         }
     } else if (options->dir != NULL) {
-        CSP_TRY(csp_weights_load(be, params, options->dir));
+        CSP_TRY(csp_weights_load(be, params, options->dir, options->digest));
     } else {
         CSP_TRY(csp_weights_init(be, params, options->seed));
     }
@@ -148,7 +153,8 @@ csp_status csp_model_create(csp_backend *be, const csp_model_options *options, c
     CSP_TRY_GOTO(csp_alloc_zero("model", 1, sizeof(*model), &model));
     model->be = be;
     model->max_len = options->max_len;
-    CSP_TRY_GOTO(csp_params_create(&config, &options->lora, options->train, &model->params));
+    CSP_TRY_GOTO(csp_params_create(&config, &options->lora, options->train, options->storage,
+                                   &model->params));
     CSP_TRY_GOTO(csp_model_bytes(model->params, options->max_len, &bytes));
     CSP_TRY_GOTO(check_fits(be, model->params, bytes));
     CSP_TRY_GOTO(csp_backend_reserve(be, bytes, &model->keep));

@@ -65,8 +65,11 @@ static csp_param *add(csp_params *params, csp_param_kind kind, int32_t layer, cs
     row->dim[1] = ndim > 1 ? dim[1] : 1;
     row->trained = params->train == CSP_TRAIN_FULL || (params->train == CSP_TRAIN_LORA && lora);
     row->decay = ndim > 1;
-    row->value = csp_tensor_view(NULL, CSP_F32, ndim, dim);
-    row->grad = row->trained ? row->value : csp_tensor_none();
+    row->value = csp_tensor_view(NULL, params->storage.dtype, ndim, dim);
+    row->grad = row->trained ? csp_tensor_view(NULL, CSP_F32, ndim, dim) : csp_tensor_none();
+    row->master = params->storage.dtype != CSP_F32 && !params->storage.stochastic
+                      ? row->grad
+                      : csp_tensor_none();
     row->m = row->grad;
     row->v = row->grad;
     params->trained += row->trained ? 1 : 0;
@@ -121,7 +124,7 @@ static void add_layer(csp_params *params, int32_t n, csp_layer *layer)
 }
 
 csp_status csp_params_create(const csp_model_config *config, const csp_lora *lora,
-                             csp_train_mode train, csp_params **out)
+                             csp_train_mode train, csp_storage storage, csp_params **out)
 {
     /* Norms, q and k norm, and weight, bias, A, B of each matrix. */
     const int64_t rows_of_layer = 4 + 4 * CSP_MATRIX_COUNT;
@@ -143,6 +146,7 @@ csp_status csp_params_create(const csp_model_config *config, const csp_lora *lor
     params->config = *config;
     params->lora = *lora;
     params->train = train;
+    params->storage = storage;
     CSP_TRY_GOTO(csp_alloc_zero("parameter table", config->L * rows_of_layer + 3,
                                 sizeof(*params->rows), &params->rows));
     CSP_TRY_GOTO(
@@ -174,35 +178,51 @@ void csp_params_destroy(csp_params *params)
     }
 }
 
-csp_status csp_params_place(csp_params *params, csp_arena *keep)
+/* One of the purposes that rows have memory for, from an arena; nothing where a row has none. */
+static csp_status place_purpose(const csp_params *params, size_t purpose, bool measure,
+                                csp_arena *keep)
 {
-    /* By purpose, not by row: a checkpoint or a sum over ranks walks one purpose at a time. */
-    for (int purpose = 0; purpose < 4; purpose++) {
-        for (int64_t i = 0; i < params->count; i++) {
-            csp_param *row = &params->rows[i];
-            csp_tensor *t[] = { &row->value, &row->grad, &row->m, &row->v };
+    for (int64_t i = 0; i < params->count; i++) {
+        csp_param *row = &params->rows[i];
+        csp_tensor *t = (csp_tensor *)(void *)((char *)row + purpose), placed;
 
-            if (purpose == 0 || row->trained) {
-                CSP_TRY(csp_arena_tensor(keep, CSP_F32, row->ndim, row->dim, t[purpose]));
-            }
+        if (t->ndim > 0) {
+            CSP_TRY(csp_arena_tensor(keep, t->dtype, t->ndim, t->dim, &placed));
+            *t = measure ? *t : placed;
         }
     }
     return CSP_OK;
 }
 
-csp_status csp_params_bytes(const csp_params *params, size_t *out)
+/* By purpose, not by row: a checkpoint or a sum over ranks walks one purpose at a time. */
+csp_status csp_params_place(csp_params *params, csp_arena *keep)
+{
+    CSP_TRY(place_purpose(params, offsetof(csp_param, value), false, keep));
+    CSP_TRY(place_purpose(params, offsetof(csp_param, master), false, keep));
+    CSP_TRY(place_purpose(params, offsetof(csp_param, grad), false, keep));
+    CSP_TRY(place_purpose(params, offsetof(csp_param, m), false, keep));
+    return place_purpose(params, offsetof(csp_param, v), false, keep);
+}
+
+static csp_status purpose_bytes(const csp_params *params, size_t purpose, size_t *bytes)
 {
     csp_arena ruler = { 0 };
 
-    for (int64_t i = 0; i < params->count; i++) {
-        const csp_param *row = &params->rows[i];
-        csp_tensor t;
+    CSP_TRY(place_purpose(params, purpose, true, &ruler));
+    *bytes = ruler.peak;
+    return CSP_OK;
+}
 
-        for (int copy = 0; copy < (row->trained ? 4 : 1); copy++) {
-            CSP_TRY(csp_arena_tensor(&ruler, CSP_F32, row->ndim, row->dim, &t));
-        }
-    }
-    *out = ruler.peak;
+csp_status csp_params_bytes(const csp_params *params, csp_params_size *out)
+{
+    csp_params_size s;
+
+    CSP_TRY(purpose_bytes(params, offsetof(csp_param, value), &s.values));
+    CSP_TRY(purpose_bytes(params, offsetof(csp_param, master), &s.masters));
+    CSP_TRY(purpose_bytes(params, offsetof(csp_param, grad), &s.gradients));
+    CSP_TRY(purpose_bytes(params, offsetof(csp_param, m), &s.moments));
+    s.moments *= 2;
+    *out = s;
     return CSP_OK;
 }
 

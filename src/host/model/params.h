@@ -38,6 +38,15 @@ typedef enum csp_train_mode {
     CSP_TRAIN_FULL = 2  /* every parameter; no adapters            */
 } csp_train_mode;
 
+/*
+ * In which type weights and activations are. Gradients, moments and masters are f32 whatever it is.
+ * { 0 } is float32 throughout.
+ */
+typedef struct csp_storage {
+    csp_dtype dtype; /* CSP_F32 or CSP_BF16                                              */
+    bool stochastic; /* trained bf16 values have no f32 master: updates are rounded at random */
+} csp_storage;
+
 enum { CSP_PARAM_NAME_BYTES = 128 };
 
 typedef struct csp_param {
@@ -48,10 +57,12 @@ typedef struct csp_param {
     int ndim;
     int64_t dim[2]; /* dim[1] = 1 where ndim is 1                            */
     bool trained;
-    bool decay;       /* weight decay applies: matrices, not norms and biases  */
-    csp_tensor value; /* f32; without memory until csp_params_place            */
-    csp_tensor grad;  /* f32; none unless trained                              */
-    csp_tensor m, v;  /* f32 moments of AdamW; none unless trained             */
+    bool decay;        /* weight decay applies: matrices, not norms and biases  */
+    csp_tensor value;  /* of storage.dtype; without memory until csp_params_place */
+    csp_tensor master; /* f32, of which value is the rounding; none unless trained in
+                          another type, or where updates are stochastic         */
+    csp_tensor grad;   /* f32; none unless trained                              */
+    csp_tensor m, v;   /* f32 moments of AdamW; none unless trained             */
 } csp_param;
 
 /* The rows of one block by role; NULL where the model has no such tensor. */
@@ -65,6 +76,7 @@ typedef struct csp_params {
     csp_model_config config;
     csp_lora lora;
     csp_train_mode train;
+    csp_storage storage;
     csp_param *rows;
     int64_t count;
     int64_t trained;   /* rows with a gradient                             */
@@ -76,19 +88,24 @@ typedef struct csp_params {
 /*
  * Builds the table; tensors have shapes but no memory.
  *
- *   lora   in   R = 0: no adapters. CSP_TRAIN_LORA needs R > 0, CSP_TRAIN_FULL needs R = 0.
+ *   lora      in   R = 0: no adapters. CSP_TRAIN_LORA needs R > 0, CSP_TRAIN_FULL needs R = 0.
+ *   storage   in   type of the values
  *
  * Errors: CSP_ERR_ARGUMENT, CSP_ERR_MEMORY.
  */
 CSP_CHECKED csp_status csp_params_create(const csp_model_config *config, const csp_lora *lora,
-                                         csp_train_mode train, csp_params **out);
+                                         csp_train_mode train, csp_storage storage,
+                                         csp_params **out);
 void csp_params_destroy(csp_params *params); /* the rows; the arena owns the tensors */
 
-/* Takes values, then gradients, then moments from an arena; on a ruler this measures. */
+/* Takes values, masters, gradients, then moments from an arena; on a ruler this measures. */
 CSP_CHECKED csp_status csp_params_place(csp_params *params, csp_arena *keep);
 
-/* Bytes csp_params_place would take: weights, gradients and optimizer state. */
-CSP_CHECKED csp_status csp_params_bytes(const csp_params *params, size_t *out);
+/* Bytes csp_params_place would take, in its parts. */
+typedef struct csp_params_size {
+    size_t values, masters, gradients, moments;
+} csp_params_size;
+CSP_CHECKED csp_status csp_params_bytes(const csp_params *params, csp_params_size *out);
 
 /* Numbers in all rows, and in the trained ones. Either pointer may be NULL. */
 void csp_params_elements(const csp_params *params, int64_t *all, int64_t *trained);

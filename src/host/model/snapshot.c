@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/memory.h"
 #include "io/file.h"
+#include "model/param_values.h"
 #include "model/weights.h"
 
 enum { TOKENIZER_LIMIT = 1 << 29, CONTRACT_LIMIT = 1 << 24 };
@@ -27,7 +28,7 @@ csp_status csp_snapshot_hash(const csp_model *model, bool adapters, char text[CS
             continue;
         }
         CSP_TRY_GOTO(csp_realloc("model hash", count, sizeof(float), &values));
-        CSP_TRY_GOTO(csp_backend_download(model->be, &row->value, values));
+        CSP_TRY_GOTO(csp_param_download(model->be, row, values));
         csp_digest_add(digest, row->name, (int64_t)strlen(row->name));
         csp_digest_add(digest, values, count * (int64_t)sizeof(float));
     }
@@ -55,14 +56,13 @@ static csp_status write_rows(csp_hdf5 *file, const csp_model *model)
 
     for (int64_t i = 0; i < model->params->count; i++) {
         const csp_param *row = &model->params->rows[i];
-        csp_tensor host = row->value;
+        csp_tensor host = csp_tensor_view(NULL, CSP_F32, row->ndim, row->dim);
 
         if (lora != csp_param_is_lora(row)) {
             continue;
         }
-        CSP_TRY_GOTO(
-            csp_realloc("checkpoint", csp_tensor_count(&row->value), sizeof(float), &values));
-        CSP_TRY_GOTO(csp_backend_download(model->be, &row->value, values));
+        CSP_TRY_GOTO(csp_realloc("checkpoint", csp_tensor_count(&host), sizeof(float), &values));
+        CSP_TRY_GOTO(csp_param_download(model->be, row, values));
         host.data = values;
         CSP_TRY_GOTO(csp_hdf5_write(file, dataset_name(row, name, sizeof(name)), &host));
     }
@@ -113,8 +113,9 @@ fail:
     return status;
 }
 
-/* Reads the adapters, or all other datasets, into a model of the right shapes. */
-static csp_status read_rows(const csp_hdf5 *file, const char *path, bool lora, csp_model *model)
+/* Reads the adapters, or all other datasets, into a fitting model. digest may be NULL. */
+static csp_status read_rows(const csp_hdf5 *file, const char *path, bool lora, csp_model *model,
+                            csp_digest *digest)
 {
     csp_status status = CSP_OK;
     float *values = NULL;
@@ -122,7 +123,7 @@ static csp_status read_rows(const csp_hdf5 *file, const char *path, bool lora, c
 
     for (int64_t i = 0; i < model->params->count; i++) {
         csp_param *row = &model->params->rows[i];
-        csp_tensor host = row->value, stored;
+        csp_tensor host = csp_tensor_view(NULL, CSP_F32, row->ndim, row->dim), stored;
 
         if (lora != csp_param_is_lora(row)) {
             continue;
@@ -131,13 +132,17 @@ static csp_status read_rows(const csp_hdf5 *file, const char *path, bool lora, c
         if (!csp_tensor_is(&stored, CSP_F32, row->ndim, row->dim)) {
             status = CSP_FAIL(CSP_ERR_FORMAT, "%s: %s is %s, the model's config wants %s", path,
                               name, csp_tensor_describe(&stored, got, sizeof(got)),
-                              csp_tensor_describe(&row->value, want, sizeof(want)));
+                              csp_tensor_describe(&host, want, sizeof(want)));
             goto fail;
         }
         CSP_TRY_GOTO(csp_realloc("checkpoint", csp_tensor_count(&host), sizeof(float), &values));
         host.data = values;
         CSP_TRY_GOTO(csp_hdf5_read(file, name, &host));
-        CSP_TRY_GOTO(csp_backend_upload(model->be, values, &row->value));
+        if (digest != NULL) {
+            csp_digest_add(digest, row->name, (int64_t)strlen(row->name));
+            csp_digest_add(digest, values, csp_tensor_count(&host) * (int64_t)sizeof(float));
+        }
+        CSP_TRY_GOTO(csp_param_upload(model->be, row, 0, csp_tensor_count(&host), values));
     }
 
 fail:
@@ -263,7 +268,7 @@ static csp_status settle_lora(const csp_open_options *options, const char *path,
 }
 
 /* The frozen weights from a checkpoint of full fine-tuning. */
-static csp_status read_base(const char *path, csp_model *model)
+static csp_status read_base(const char *path, csp_model *model, csp_digest *digest)
 {
     csp_hdf5 *file = NULL;
     csp_status status;
@@ -274,7 +279,7 @@ static csp_status read_base(const char *path, csp_model *model)
         status = CSP_FAIL(CSP_ERR_FORMAT, "%s holds an adapter itself: it is no base", path);
         goto fail;
     }
-    status = read_rows(file, path, false, model);
+    status = read_rows(file, path, false, model, digest);
 
 fail:
     csp_hdf5_close(file);
@@ -282,11 +287,12 @@ fail:
 }
 
 /* The base below an adapter is the one it was trained on. */
-static csp_status check_base(const char *path, const char *base, const csp_opened *o)
+static csp_status check_base(const char *path, const char *base, const csp_opened *o,
+                             const csp_digest *digest)
 {
     char hash[CSP_HASH_TEXT_BYTES];
 
-    CSP_TRY(csp_snapshot_hash(o->model, false, hash));
+    csp_digest_say(digest, hash);
     if (strcmp(hash, o->base_hash) != 0) {
         return CSP_FAIL(CSP_ERR_FORMAT,
                         "%s: its adapter belongs to a base model with hash %s, but %s has %s", path,
@@ -334,10 +340,10 @@ static csp_status open_adapter(csp_backend *be, const csp_hdf5 *file, const char
     m->blank = m->dir == NULL;
     CSP_TRY(csp_model_create(be, m, &o->model));
     if (m->dir == NULL) {
-        CSP_TRY(read_base(base, o->model));
+        CSP_TRY(read_base(base, o->model, m->digest));
     }
-    CSP_TRY(check_base(path, base, o));
-    return read_rows(file, path, true, o->model);
+    CSP_TRY(check_base(path, base, o, m->digest));
+    return read_rows(file, path, true, o->model, NULL);
 }
 
 /* Whole weights have no base that could be elsewhere. */
@@ -361,10 +367,10 @@ static csp_status open_weights(csp_backend *be, const csp_hdf5 *file, const char
         m->lora = *options->lora;
     }
     CSP_TRY(csp_model_create(be, m, &o->model));
-    CSP_TRY(read_rows(file, path, false, o->model));
+    CSP_TRY(read_rows(file, path, false, o->model, m->digest));
     if (m->lora.R > 0) {
         CSP_TRY(csp_weights_init_lora(be, o->model->params, options->seed));
-        CSP_TRY(csp_snapshot_hash(o->model, false, o->base_hash));
+        csp_digest_say(m->digest, o->base_hash);
         CSP_TRY(csp_strdup(path, path, &o->base_path));
         CSP_TRY(csp_strdup(path, path, &o->base_found));
     }
@@ -374,12 +380,13 @@ static csp_status open_weights(csp_backend *be, const csp_hdf5 *file, const char
 static csp_status open_checkpoint(csp_backend *be, const char *path,
                                   const csp_open_options *options, csp_opened *o)
 {
-    csp_model_options m = { .train = options->train };
+    csp_model_options m = { .train = options->train, .storage = options->storage };
     csp_model_config config;
     csp_hdf5 *file = NULL;
     csp_status status;
 
     CSP_TRY(csp_hdf5_open(path, &file));
+    CSP_TRY_GOTO(csp_digest_create(&m.digest));
     CSP_TRY_GOTO(check_format(file, path));
     CSP_TRY_GOTO(read_head(file, path, o, &config));
     m.config = &config;
@@ -389,6 +396,7 @@ static csp_status open_checkpoint(csp_backend *be, const char *path,
                  : open_weights(be, file, path, options, &m, o);
 
 fail:
+    csp_digest_destroy(m.digest);
     csp_hdf5_close(file);
     return status;
 }
@@ -430,6 +438,7 @@ static csp_status open_folder(csp_backend *be, const char *dir, const csp_open_o
     CSP_TRY_GOTO(read_contract_file(dir, &o->contract));
     m.dir = dir;
     m.train = options->train;
+    m.storage = options->storage;
     m.max_len = options->max_len > 0 ? options->max_len : csp_contract_rows(&o->contract);
     status = csp_model_create(be, &m, &o->model);
 

@@ -16,6 +16,7 @@
  * base_path is a Hugging Face folder, or a checkpoint of full fine-tuning. With base_in_run = 1 it
  * is relative to the run's folder, the one above the checkpoint's own; else as the config says.
  * base_hash is xxh3-128 over the base's values in table order: another base is refused.
+ * Weights that were trained in bf16 are their f32 masters; a reader rounds them as it needs.
  */
 #pragma once
 
@@ -40,6 +41,9 @@ typedef struct csp_snapshot {
  * xxh3-128 over names and values in table order, 32 hexadecimal digits and a NUL. Reads every
  * weight.
  *
+ * Of bf16 weights without masters it is that of the rounded values; base_hash is of the values as
+ * their file has them (csp_weights_load), so that it does not depend on the storage.
+ *
  *   adapters   in   false: of the base alone, which is what a LoRA checkpoint stores
  */
 CSP_CHECKED csp_status csp_snapshot_hash(const csp_model *model, bool adapters,
@@ -62,6 +66,7 @@ typedef struct csp_opened {
 
 typedef struct csp_open_options {
     csp_train_mode train; /* NONE to encode; else what the checkpoint was trained as           */
+    csp_storage storage;  /* type of weights and activations                                   */
     const char *base;     /* where the base of a LoRA checkpoint is now; NULL: as it says      */
     int64_t max_len;      /* rows of the longest text; 0 = what the contract asks for          */
     const csp_lora *lora; /* with CSP_TRAIN_LORA, else NULL: what is to be trained. A checkpoint

@@ -43,19 +43,20 @@ void csp_run_destroy(csp_run *run)
 static csp_status place_shared(csp_run *run, int64_t N, csp_arena *step)
 {
     const csp_params *params = run->params;
+    const csp_dtype type = params->storage.dtype;
     const int64_t shape[] = { N, params->config.D };
     csp_block_saved set;
     csp_tensor *u = &set.u[CSP_MATRIX_DOWN];
 
     memset(&set, 0, sizeof(set));
-    CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &set.x));
+    CSP_TRY(csp_arena_tensor(step, type, 2, shape, &set.x));
     CSP_TRY(csp_block_saved_place(params, N, step, &set));
     run->saved[0] = set;
     for (int64_t l = 1; l < params->config.L; l++) {
         if (run->keep == CSP_KEEP_INPUTS) {
-            CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &set.x));
+            CSP_TRY(csp_arena_tensor(step, type, 2, shape, &set.x));
             if (u->ndim > 0) {
-                CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, u->dim, u));
+                CSP_TRY(csp_arena_tensor(step, type, 2, u->dim, u));
             }
         }
         run->saved[l] = set;
@@ -66,14 +67,15 @@ static csp_status place_shared(csp_run *run, int64_t N, csp_arena *step)
 csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step)
 {
     const csp_params *params = run->params;
+    const csp_dtype type = params->storage.dtype;
     const int64_t shape[] = { N, params->config.D };
 
     run->N = N;
-    CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &run->h));
+    CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->h));
     CSP_TRY(csp_arena_tensor(step, CSP_F32, 1, &N, &run->rstd_final));
     if (run->keep == CSP_KEEP_ALL) {
         for (int64_t l = 0; l < params->config.L; l++) {
-            CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &run->saved[l].x));
+            CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->saved[l].x));
             CSP_TRY(csp_block_saved_place(params, N, step, &run->saved[l]));
         }
     } else {
@@ -83,8 +85,8 @@ csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step)
     run->dh = csp_tensor_none();
     run->x_final = run->saved[0].x;
     if (run->keep != CSP_KEEP_NOTHING) {
-        CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &run->x_final));
-        CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, shape, &run->dh));
+        CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->x_final));
+        CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->dh));
         run->work.dt = run->h; /* the head is done with h when the blocks go back */
     }
     return CSP_OK;

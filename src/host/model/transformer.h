@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include "io/digest.h"
 #include "model/block.h"
 #include "model/params.h"
 #include "ops/sparse_pool.h"
@@ -40,9 +41,11 @@ typedef struct csp_model_options {
     const char *adapter;            /* PEFT folder with the adapters' values (its r, alpha, targets
                                        must be those of lora), or NULL: A random, B 0             */
     csp_train_mode train;
-    uint64_t seed;   /* of random values                                           */
-    bool blank;      /* values are left 0: a checkpoint will fill them             */
-    int64_t max_len; /* rows of the longest text, both copies of an echo included  */
+    csp_storage storage;
+    csp_digest *digest; /* not NULL: gets the values of dir, as csp_weights_load says            */
+    uint64_t seed;      /* of random values                                           */
+    bool blank;         /* values are left 0: a checkpoint will fill them             */
+    int64_t max_len;    /* rows of the longest text, both copies of an echo included  */
 } csp_model_options;
 
 /*
@@ -108,7 +111,8 @@ CSP_CHECKED csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_ke
 /*
  * Hidden states of a packed batch in run->h.
  *
- * Precision:  f32. Bits depend on shapes and be->threads only, not on run->keep.
+ * Precision:  that of the ops at params->storage.dtype. Bits depend on shapes and be->threads only,
+ *             not on run->keep.
  * Stream:     enqueued on the model's backend.
  * Errors:     CSP_ERR_ARGUMENT (a text above max_len), CSP_ERR_SHAPE, CSP_ERR_DEVICE.
  */

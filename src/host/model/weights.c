@@ -9,6 +9,7 @@
 
 #include "core/memory.h"
 #include "core/rng.h"
+#include "model/param_values.h"
 
 /* Distinguishes the random numbers of rows; does not depend on what else the table holds. */
 static uint32_t row_key(const csp_param *row)
@@ -57,7 +58,7 @@ csp_status csp_weights_init(csp_backend *be, csp_params *params, uint64_t seed)
                 values[e] = (float)(std * (double)csp_rng_normal(rng, (uint64_t)e));
             }
         }
-        status = csp_backend_upload(be, values, &row->value);
+        status = csp_param_upload(be, row, 0, n, values);
     }
     free(values);
     return status;
@@ -74,7 +75,7 @@ csp_status csp_weights_init_lora(csp_backend *be, csp_params *params, uint64_t s
         const int64_t n = csp_tensor_count(&row->value);
 
         if (row->kind == CSP_PARAM_LORA_B) {
-            status = csp_backend_zero(be, &row->value);
+            status = csp_param_zero(be, row);
         } else if (row->kind == CSP_PARAM_LORA_A) {
             /* Kaiming-uniform with a = sqrt(5): sqrt(6 / ((1 + 5) I)). */
             const double bound = 1.0 / sqrt((double)row->dim[1]);
@@ -83,7 +84,7 @@ csp_status csp_weights_init_lora(csp_backend *be, csp_params *params, uint64_t s
                 values[e] =
                     (float)(bound * (2.0 * (double)csp_rng_uniform(rng, (uint64_t)e) - 1.0));
             }
-            status = csp_backend_upload(be, values, &row->value);
+            status = csp_param_upload(be, row, 0, n, values);
         }
     }
     free(values);
@@ -113,7 +114,7 @@ csp_status csp_weights_download(csp_backend *be, const csp_params *params, const
     float *host_a = NULL, *host_b = NULL;
     csp_status status;
 
-    CSP_TRY(csp_backend_download(be, &row->value, values));
+    CSP_TRY(csp_param_download(be, row, values));
     if (merge && row->kind == CSP_PARAM_WEIGHT) {
         a = layer->lora_a[row->matrix];
         b = layer->lora_b[row->matrix];
@@ -123,8 +124,8 @@ csp_status csp_weights_download(csp_backend *be, const csp_params *params, const
     }
     CSP_TRY_GOTO(csp_alloc("adapter", csp_tensor_count(&a->value), sizeof(float), &host_a));
     CSP_TRY_GOTO(csp_alloc("adapter", csp_tensor_count(&b->value), sizeof(float), &host_b));
-    CSP_TRY_GOTO(csp_backend_download(be, &a->value, host_a));
-    CSP_TRY_GOTO(csp_backend_download(be, &b->value, host_b));
+    CSP_TRY_GOTO(csp_param_download(be, a, host_a));
+    CSP_TRY_GOTO(csp_param_download(be, b, host_b));
     add_product(values, host_a, host_b, csp_lora_scale(&params->lora), row->dim, params->lora.R);
 fail:
     free(host_a);
@@ -144,7 +145,7 @@ csp_status csp_weights_merge_lora(csp_backend *be, csp_params *params, uint64_t 
             params->layers[row->layer].lora_a[row->matrix] != NULL) {
             status = csp_weights_download(be, params, row, true, values);
             if (status == CSP_OK) {
-                status = csp_backend_upload(be, values, &row->value);
+                status = csp_param_upload(be, row, 0, csp_tensor_count(&row->value), values);
             }
         }
     }

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "io/digest.h"
 #include "io/safetensors.h"
 #include "model/params.h"
 
@@ -24,13 +25,17 @@ CSP_CHECKED csp_status csp_weights_settle_tie(const char *dir, csp_model_config 
 
 /*
  * Reads every row that is not an adapter from DIR/model.safetensors or its shards; F32, F16 and
- * BF16 become f32. The values must be finite.
+ * BF16 become what params store. The values must be finite.
+ *
+ *   digest   in,out   not NULL: names and values are added in table order, as f32 before they are
+ *                     rounded, so that it does not depend on the storage
  *
  * Errors: CSP_ERR_IO; CSP_ERR_FORMAT naming the tensors that are missing, unexpected, or of a wrong
  *         shape or dtype, before any value is written; CSP_ERR_NUMERIC (NaN or infinity) naming the
  * tensor.
  */
-CSP_CHECKED csp_status csp_weights_load(csp_backend *be, csp_params *params, const char *dir);
+CSP_CHECKED csp_status csp_weights_load(csp_backend *be, csp_params *params, const char *dir,
+                                        csp_digest *digest);
 
 /* Random values for every row that is not an adapter. */
 CSP_CHECKED csp_status csp_weights_init(csp_backend *be, csp_params *params, uint64_t seed);

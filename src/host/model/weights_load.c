@@ -12,6 +12,7 @@
 #include "core/memory.h"
 #include "core/scalar.h"
 #include "io/file.h"
+#include "model/param_values.h"
 #include "model/weights.h"
 
 enum { CHUNK = 1 << 18, REPORT_BYTES = 900, REPORT_LINES = 8 };
@@ -92,15 +93,28 @@ static void to_f32(const csp_tensor *from, int64_t first, int64_t n, float *valu
     }
 }
 
+/* Uploads n elements that stand in the file as they are stored. */
+static csp_status upload_raw(csp_backend *be, const csp_tensor *from, int64_t first, int64_t n,
+                             csp_tensor *to)
+{
+    const size_t offset = (size_t)first * csp_dtype_bytes(to->dtype);
+    csp_tensor part = csp_tensor_view((char *)to->data + offset, to->dtype, 1, &n);
+
+    return csp_backend_upload(be, (const char *)from->data + offset, &part);
+}
+
 /* Converts and uploads one tensor by pieces through buffer (CHUNK floats). */
 static csp_status load_values(csp_backend *be, const csp_safetensors_entry *entry,
-                              const char *where, csp_param *row, float *buffer)
+                              const char *where, csp_param *row, float *buffer, csp_digest *digest)
 {
     const int64_t count = csp_tensor_count(&row->value);
+    const bool raw = entry->tensor.dtype == row->value.dtype && row->master.ndim == 0;
 
+    if (digest != NULL) {
+        csp_digest_add(digest, row->name, (int64_t)strlen(row->name));
+    }
     for (int64_t first = 0; first < count; first += CHUNK) {
         const int64_t n = count - first < CHUNK ? count - first : CHUNK;
-        csp_tensor part = csp_tensor_view((float *)row->value.data + first, CSP_F32, 1, &n);
 
         to_f32(&entry->tensor, first, n, buffer);
         for (int64_t i = 0; i < n; i++) {
@@ -109,7 +123,11 @@ static csp_status load_values(csp_backend *be, const csp_safetensors_entry *entr
                                 row->name, (double)buffer[i], (long long)(first + i));
             }
         }
-        CSP_TRY(csp_backend_upload(be, buffer, &part));
+        if (digest != NULL) {
+            csp_digest_add(digest, buffer, n * (int64_t)sizeof(float));
+        }
+        CSP_TRY(raw ? upload_raw(be, &entry->tensor, first, n, &row->value)
+                    : csp_param_upload(be, row, first, n, buffer));
     }
     return CSP_OK;
 }
@@ -145,7 +163,8 @@ static csp_status compare_all(const csp_params *params, const csp_safetensors_se
     return conclude(&r, dir);
 }
 
-csp_status csp_weights_load(csp_backend *be, csp_params *params, const char *dir)
+csp_status csp_weights_load(csp_backend *be, csp_params *params, const char *dir,
+                            csp_digest *digest)
 {
     csp_safetensors_set *set = NULL;
     float *buffer = NULL;
@@ -158,8 +177,8 @@ csp_status csp_weights_load(csp_backend *be, csp_params *params, const char *dir
         csp_param *row = &params->rows[i];
 
         if (!csp_param_is_lora(row)) {
-            CSP_TRY_GOTO(
-                load_values(be, csp_safetensors_set_find(set, row->name), dir, row, buffer));
+            CSP_TRY_GOTO(load_values(be, csp_safetensors_set_find(set, row->name), dir, row, buffer,
+                                     digest));
         }
     }
 fail:
@@ -258,7 +277,7 @@ csp_status csp_weights_load_lora(csp_backend *be, csp_params *params, const char
         csp_param *row = &params->rows[i];
 
         if (csp_param_is_lora(row)) {
-            CSP_TRY_GOTO(load_values(be, entry_of(file, row->name), path, row, buffer));
+            CSP_TRY_GOTO(load_values(be, entry_of(file, row->name), path, row, buffer, NULL));
         }
     }
 fail:

@@ -97,6 +97,11 @@ void csp_backend_release(csp_backend *be, csp_arena *arena)
     *arena = (csp_arena) { NULL, 0, 0, 0 };
 }
 
+csp_status csp_backend_memory(csp_backend *be, csp_memory *out)
+{
+    return be->ops->memory(be, out);
+}
+
 csp_status csp_backend_upload(csp_backend *be, const void *host, csp_tensor *dst)
 {
     return csp_tensor_bytes(dst) > 0 ? be->ops->upload(be, host, dst) : CSP_OK;

@@ -44,6 +44,16 @@ void csp_backend_register(const char *prefix, csp_backend_opener opener);
 CSP_CHECKED csp_status csp_backend_reserve(csp_backend *be, size_t bytes, csp_arena *out);
 void csp_backend_release(csp_backend *be, csp_arena *arena);
 
+/* Memory of a device. */
+typedef struct csp_memory {
+    int64_t free;  /* bytes that can still be reserved; INT64_MAX: not known            */
+    int64_t total; /* the same of the whole device                                      */
+    bool lazy;     /* reserved memory is taken when it is first written to, as on a CPU */
+} csp_memory;
+
+/* Errors: CSP_ERR_DEVICE. */
+CSP_CHECKED csp_status csp_backend_memory(csp_backend *be, csp_memory *out);
+
 /*
  * Host to device (host is free for other use at once), device to host (waits for be), device to
  * device; sizes in bytes must agree.

@@ -21,6 +21,7 @@ struct csp_ops {
     void (*destroy)(csp_backend *be);
     csp_status (*reserve)(csp_backend *be, size_t bytes, csp_arena *out);
     void (*release)(csp_backend *be, csp_arena *arena);
+    csp_status (*memory)(csp_backend *be, csp_memory *out);
     csp_status (*upload)(csp_backend *be, const void *host, csp_tensor *dst);
     csp_status (*download)(csp_backend *be, const csp_tensor *src, void *host);
     csp_status (*copy)(csp_backend *be, const csp_tensor *src, csp_tensor *dst);

@@ -68,6 +68,7 @@ static csp_status write_progress(csp_hdf5 *file, const csp_progress *p)
     CSP_TRY(csp_hdf5_set_i64(file, at, "next_example", p->next_example));
     CSP_TRY(csp_hdf5_set_i64(file, at, "threads", p->threads));
     CSP_TRY(csp_hdf5_set_i64(file, at, "micro_batch_tokens", p->micro_batch_tokens));
+    CSP_TRY(csp_hdf5_set_text(file, at, "precision", p->precision));
     CSP_TRY(csp_data_identity_write(file, at, &p->data));
     CSP_TRY(csp_hdf5_set_text(file, at, "metric", p->metric));
     CSP_TRY(csp_hdf5_set_f64(file, at, "best", p->best));
@@ -342,6 +343,10 @@ static csp_status read_progress(const csp_hdf5 *file, csp_progress *p)
     CSP_TRY(read_word(file, "phase", p->phase, sizeof(p->phase)));
     CSP_TRY(read_word(file, "best_phase", p->best_phase, sizeof(p->best_phase)));
     CSP_TRY(read_word(file, "metric", p->metric, sizeof(p->metric)));
+    snprintf(p->precision, sizeof(p->precision), "fp32"); /* before there was another */
+    if (csp_hdf5_has_attribute(file, at, "precision")) {
+        CSP_TRY(read_word(file, "precision", p->precision, sizeof(p->precision)));
+    }
     CSP_TRY(csp_hdf5_get_i64(file, at, "phase_index", &index));
     p->phase_index = index >= 0 && index <= INT_MAX ? (int)index : INT_MAX;
     CSP_TRY(csp_hdf5_get_i64(file, at, "step", &p->step));

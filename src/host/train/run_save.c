@@ -67,8 +67,8 @@ static csp_status write_beside(const char *dir, const char *name, const char *te
 csp_status csp_run_merge_adapter(csp_run_state *run)
 {
     static const char name[] = "merged-adapt";
-    const csp_weights_write_options options = { .dtype = CSP_F32, .merge = false };
     const csp_model *model = run->opened.model;
+    const csp_weights_write_options options = { .dtype = model->params->storage.dtype };
     csp_opened *o = &run->opened;
     char *dir = NULL, *config = NULL, *contract = NULL, *stored = NULL;
     csp_status status;
@@ -80,7 +80,7 @@ csp_status csp_run_merge_adapter(csp_run_state *run)
     CSP_TRY_GOTO(csp_file_make_dirs(dir));
     csp_file_remove_leftovers(dir);
     CSP_TRY_GOTO(csp_weights_write(run->be, model->params, dir, &options));
-    CSP_TRY_GOTO(csp_model_config_text(&model->params->config, CSP_F32, &config));
+    CSP_TRY_GOTO(csp_model_config_text(&model->params->config, options.dtype, &config));
     CSP_TRY_GOTO(write_beside(dir, "config.json", config, (int64_t)strlen(config)));
     CSP_TRY_GOTO(csp_contract_to_json(&o->contract, &contract));
     CSP_TRY_GOTO(write_beside(dir, "csplade.json", contract, (int64_t)strlen(contract)));

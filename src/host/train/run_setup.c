@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/memory.h"
+#include "model/precision.h"
 #include "model/weights.h"
 
 /* The contract that training stores with the model, from the settings and the model's ids. */
@@ -84,6 +85,7 @@ static csp_status open_folder(csp_run_state *run)
     csp_model_options m = { .dir = config->model.path,
                             .adapter = config->lora.enabled ? config->lora.init : NULL,
                             .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
+                            .storage = run->storage,
                             .seed = (uint64_t)config->run.seed };
     csp_model_config shape;
     char *path = NULL;
@@ -106,13 +108,17 @@ static csp_status open_folder(csp_run_state *run)
                                &run->opened.tokenizer_bytes));
     CSP_TRY_GOTO(csp_lora_from_settings(&config->lora, &m.lora));
     m.max_len = longest_rows(config);
+    if (m.lora.R > 0) {
+        CSP_TRY_GOTO(csp_digest_create(&m.digest));
+    }
     CSP_TRY_GOTO(csp_model_create(run->be, &m, &run->opened.model));
     CSP_TRY_GOTO(csp_strdup("run", config->model.path, &run->opened.base_path));
     if (m.lora.R > 0) {
-        CSP_TRY_GOTO(csp_snapshot_hash(run->opened.model, false, run->opened.base_hash));
+        csp_digest_say(m.digest, run->opened.base_hash);
     }
 
 fail:
+    csp_digest_destroy(m.digest);
     free(path);
     return status;
 }
@@ -122,6 +128,7 @@ static csp_status open_snapshot(csp_run_state *run, const char *path)
 {
     const csp_config *config = run->config;
     csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
+                           .storage = run->storage,
                            .base = run->options->base,
                            .max_len = longest_rows(config),
                            .seed = (uint64_t)config->run.seed };
@@ -230,6 +237,37 @@ static int thread_count(const csp_run_state *run)
                 (long long)run->progress.threads, (long long)asked);
     }
     return (int)asked;
+}
+
+/* The precision of the checkpoint, unless the config names one or the device has only the other. */
+static csp_status choose_storage(csp_run_state *run)
+{
+    const char *before = run->progress.precision;
+    csp_precision asked = (csp_precision)run->config->device.precision;
+    const char *phase = run->config->run.phases.values[0];
+
+    if (asked == CSP_PRECISION_AUTO && run->resumed &&
+        (run->be->bf16 || strcmp(before, "bf16") != 0)) {
+        asked = csp_precision_named(before);
+    }
+    CSP_TRY(csp_precision_choose(run->be, asked, &run->storage.dtype));
+    run->storage.stochastic = strcmp(phase, "adapt") == 0
+                                  ? run->config->adapt.optim.stochastic_rounding
+                                  : run->config->contrastive.optim.stochastic_rounding;
+    if (run->storage.stochastic && run->storage.dtype == CSP_F32) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "optim.stochastic_rounding is of bf16 weights, and %s computes in fp32",
+                        run->be->name);
+    }
+    if (run->resumed && strcmp(before, csp_precision_name(run->storage.dtype)) != 0) {
+        csp_log(CSP_LOG_WARN, "train",
+                "the precision was %s before and is %s now: the run goes on, but not to the same "
+                "bits",
+                before, csp_precision_name(run->storage.dtype));
+    }
+    snprintf(run->progress.precision, sizeof(run->progress.precision), "%s",
+             csp_precision_name(run->storage.dtype));
+    return CSP_OK;
 }
 
 static csp_status check_disk(const csp_run_state *run)
@@ -346,10 +384,7 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(find_resume_point(run));
     CSP_TRY(csp_backend_create(config->device.name, thread_count(run), &run->be));
     run->be->sync_every_op = config->device.sync_every_op;
-    if (config->device.precision == CSP_PRECISION_BF16) {
-        return CSP_FAIL(CSP_ERR_UNSUPPORTED, "device.precision bf16: %s computes in fp32 only",
-                        run->be->name);
-    }
+    CSP_TRY(choose_storage(run));
     CSP_TRY(open_model(run));
     CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
                                     "tokenizer.json", &run->tokenizer));

@@ -18,7 +18,8 @@ typedef struct csp_run_state {
     const csp_config *config;
     const csp_train_options *options;
     csp_backend *be;
-    csp_opened opened; /* model, contract, tokenizer text, base */
+    csp_storage storage; /* of the model */
+    csp_opened opened;   /* model, contract, tokenizer text, base */
     csp_tokenizer *tokenizer;
     csp_train_data *data;
     csp_dev *dev;

@@ -1,0 +1,31 @@
+/*
+ * param_values.h - a parameter's value as float32 on the host, whatever type it is stored in.
+ *
+ * A row with a master is what its master says: value is that number rounded to nearest even. Both
+ * are always written together, so a checkpoint of masters gives back the same bits.
+ */
+#pragma once
+
+#include "model/params.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Writes elements first .. first+n-1 of a tensor in f32 or bf16, rounded to nearest even. */
+CSP_CHECKED csp_status csp_tensor_upload(csp_backend *be, const csp_tensor *t, int64_t first,
+                                         int64_t n, const float *values);
+
+/* Writes elements first .. first+n-1 of a row. */
+CSP_CHECKED csp_status csp_param_upload(csp_backend *be, csp_param *row, int64_t first, int64_t n,
+                                        const float *values);
+
+/* All elements of a row, of its master where it has one. Waits for be. */
+CSP_CHECKED csp_status csp_param_download(csp_backend *be, const csp_param *row, float *values);
+
+/* Sets all elements to 0. */
+CSP_CHECKED csp_status csp_param_zero(csp_backend *be, csp_param *row);
+
+#ifdef __cplusplus
+}
+#endif
