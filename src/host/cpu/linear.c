@@ -1,22 +1,20 @@
 /*
- * linear.c - CPU side of ops/linear.h: products by cpu_gemm, and the rank-R branch around them.
+ * linear.c - CPU side of ops/linear.h: rows through W by packed panels (cpu/panel_product.h),
+ * gradients of matrices by cpu_gemm.
  *
- * With enough rows and no dropout the branch is added to the weight once, W' = W + s B A, in place
- * of to every row: two of its six skinny products and two passes over activations are gone then.
- *
- * The branch's input under dropout is made in blocks of rows, so that scratch does not grow with
- * the batch; its mask is drawn again in backward and never stored.
+ * Without dropout the adapter is part of the same sum: y = [x | s u] [W | B]^T, where u = x A^T is
+ * formed from the rows while they are packed, and dx = [dy | du] [W ; A]. It costs R further steps
+ * and no pass over an activation of its own. With dropout its input is another than W's: it is
+ * added by products of its own, in blocks of rows so that scratch does not grow with the batch, and
+ * the mask is drawn again in backward and never stored.
  */
-#include <string.h>
-
+#include "core/size.h"
 #include "cpu/cpu.h"
 #include "cpu/dropout.h"
 #include "cpu/gemm.h"
+#include "cpu/panel_product.h"
 
-enum {
-    MASKED_ROWS = 512, /* rows of masked input that exist at a time */
-    CHANNELS = 64
-}; /* mask values drawn at a time              */
+enum { MASKED_ROWS = 512 }; /* rows of masked input that exist at a time */
 
 /* What both directions work with. */
 typedef struct linear_call {
@@ -36,104 +34,59 @@ static bool has_dropout(const linear_call *c)
     return c->R > 0 && c->l->dropout.p > 0.0f;
 }
 
-/* Rows that the branch takes at a time: all of them where nothing has to be masked. */
-static int64_t block_rows(const linear_call *c)
+static float *data_or_null(const csp_tensor *t)
 {
-    return has_dropout(c) && c->N > MASKED_ROWS ? MASKED_ROWS : c->N;
+    return t != NULL && t->ndim > 0 ? t->data : NULL;
 }
 
-/*
- * Whether W' is worth making for a product over `length` elements: it costs O I R, the skinny
- * product that it saves N R times the other side of W.
- */
-static bool is_merged(const linear_call *c, int64_t length)
+/* Runs map in shared memory of its own size. */
+static csp_status run_map(csp_backend *be, const cpu_map *map)
 {
-    return c->R > 0 && !has_dropout(c) && c->N >= length;
+    void *shared;
+
+    CSP_TRY(cpu_shared(be, cpu_map_bytes(map), &shared));
+    return cpu_map_rows(be, map, shared);
 }
 
-/* W' = W + s B A into out (O,I). */
-static csp_status merge(const linear_call *c, float *out)
+/* y += s u B^T, u = (m ⊙ x) A^T */
+static csp_status masked_branch_fwd(const linear_call *c, const float *x, float *u, float *y)
 {
-    const float *w = c->l->w.data;
-    const int parts = cpu_parts(c->be, c->O * c->I);
-
-#pragma omp parallel for num_threads(parts) schedule(static, 1)
-    for (int part = 0; part < parts; part++) {
-        const int64_t first = cpu_cut(c->O * c->I, 16, parts, part);
-        const int64_t end = cpu_cut(c->O * c->I, 16, parts, part + 1);
-
-        memcpy(out + first, w + first, (size_t)(end - first) * sizeof(float));
-    }
-    return cpu_gemm(c->be, false, false, c->O, c->I, c->R, c->l->lora_scale, c->l->lora_b.data,
-                    c->R, c->l->lora_a.data, c->I, 1.0f, out, c->I);
-}
-
-/* Scratch of a block of rows, this many columns wide. */
-static csp_status block_scratch(const linear_call *c, int64_t columns, float **out)
-{
-    return cpu_shared(c->be, (size_t)(block_rows(c) * columns) * sizeof(float), (void **)out);
-}
-
-/* u = (m ⊙ x) A^T */
-static csp_status branch_fwd(const linear_call *c, const float *x, float *u)
-{
-    const float *a = c->l->lora_a.data; // (R,I)
     const int64_t I = c->I, R = c->R;
     float *masked;
 
-    if (!has_dropout(c)) {
-        return cpu_gemm(c->be, false, true, c->N, R, I, 1.0f, x, I, a, I, 0.0f, u, R);
-    }
-    CSP_TRY(block_scratch(c, I, &masked));
+    CSP_TRY(cpu_shared(c->be, (size_t)(MASKED_ROWS * I) * sizeof(float), (void **)&masked));
     for (int64_t n = 0; n < c->N; n += MASKED_ROWS) {
         const int64_t rows = c->N - n < MASKED_ROWS ? c->N - n : MASKED_ROWS;
 
         cpu_dropout_rows(c->be, &c->l->dropout, n, rows, I, x + n * I, masked, NULL, NULL);
-        CSP_TRY(
-            cpu_gemm(c->be, false, true, rows, R, I, 1.0f, masked, I, a, I, 0.0f, u + n * R, R));
+        CSP_TRY(cpu_gemm(c->be, false, true, rows, R, I, 1.0f, masked, I, c->l->lora_a.data, I,
+                         0.0f, u + n * R, R));
     }
-    return CSP_OK;
-}
-
-CPU_CLONES static void fill_row(const float *bias, float *y, int64_t O)
-{
-    for (int64_t o = 0; o < O; o++) {
-        y[o] = bias[o];
-    }
+    return cpu_gemm(c->be, false, true, c->N, c->O, R, c->l->lora_scale, u, R, c->l->lora_b.data, R,
+                    1.0f, y, c->O);
 }
 
 csp_status cpu_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
                           csp_tensor *y)
 {
     const linear_call c = begin(be, l, y->dim[0]);
-    const bool merged = is_merged(&c, c.I);
-    const float *bias = l->bias.ndim > 0 ? l->bias.data : NULL;
-    const float *w = l->w.data;
-    float *out = y->data;
+    const cpu_map map = { .N = c.N,
+                          .K = c.I,
+                          .O = c.O,
+                          .R = has_dropout(&c) ? 0 : c.R,
+                          .form = CPU_OUTPUT_ROWS,
+                          .m = l->w.data,
+                          .s = l->lora_a.data,
+                          .t = l->lora_b.data,
+                          .scale = l->lora_scale,
+                          .x = x->data,
+                          .bias = data_or_null(&l->bias),
+                          .inner_scale = 1.0f,
+                          .inner = data_or_null(u),
+                          .y = y->data };
 
-    if (bias != NULL) {
-#pragma omp parallel for num_threads(cpu_parts(be, c.N *c.O)) schedule(static)
-        for (int64_t n = 0; n < c.N; n++) {
-            fill_row(bias, out + n * c.O, c.O);
-        }
-    }
-    if (merged) {
-        float *sum;
-
-        CSP_TRY(cpu_shared(be, (size_t)(c.O * c.I) * sizeof(float), (void **)&sum));
-        CSP_TRY(merge(&c, sum));
-        w = sum;
-    }
-    CSP_TRY(cpu_gemm(be, false, true, c.N, c.O, c.I, 1.0f, x->data, c.I, w, c.I,
-                     bias != NULL ? 1.0f : 0.0f, out, c.O));
-    if (c.R > 0) {
-        CSP_TRY(branch_fwd(&c, x->data, u->data));
-    }
-    if (c.R > 0 && !merged) {
-        CSP_TRY(cpu_gemm(be, false, true, c.N, c.O, c.R, l->lora_scale, u->data, c.R,
-                         l->lora_b.data, c.R, 1.0f, out, c.O));
-    }
-    return CSP_OK;
+    CSP_TRY(run_map(be, &map));
+    return has_dropout(&c) ? masked_branch_fwd(&c, x->data, u->data, y->data) : CSP_OK;
 }
 
 CPU_CLONES static void add_columns(const float *dy, int64_t N, int64_t O, int64_t first,
@@ -181,65 +134,69 @@ static csp_status branch_block_bwd(const linear_call *c, int64_t first, int64_t 
     return CSP_OK;
 }
 
-/* dx = dy W, or dy W' with the branch in it. */
-static csp_status input_grad(const linear_call *c, bool merged, const float *dy, bool accumulate,
-                             float *dx)
-{
-    const float *w = c->l->w.data;
-
-    if (merged) {
-        float *sum;
-
-        CSP_TRY(cpu_shared(c->be, (size_t)(c->O * c->I) * sizeof(float), (void **)&sum));
-        CSP_TRY(merge(c, sum));
-        w = sum;
-    }
-    return cpu_gemm(c->be, false, false, c->N, c->I, c->O, 1.0f, dy, c->O, w, c->I,
-                    accumulate ? 1.0f : 0.0f, dx, c->I);
-}
-
-/* Everything of the branch but dB: du = s dy B, then dA and the branch's part of dx. */
-static csp_status branch_bwd(const linear_call *c, const float *x, const float *dy, float *da,
-                             float *dx)
+/* du = s dy B, then dA and the branch's part of dx. */
+static csp_status masked_branch_bwd(const linear_call *c, const float *x, const float *dy,
+                                    float *da, float *dx)
 {
     const int64_t I = c->I, R = c->R, O = c->O;
     const float *b = c->l->lora_b.data; // (O,R)
-    const int64_t block = block_rows(c);
     float *du, *masked;
 
-    CSP_TRY(block_scratch(c, R + (has_dropout(c) ? 2 * I : 0), &du));
-    masked = du + block * R;
-    for (int64_t n = 0; n < c->N; n += block) {
-        const int64_t rows = c->N - n < block ? c->N - n : block;
+    CSP_TRY(cpu_shared(c->be, (size_t)(MASKED_ROWS * (R + 2 * I)) * sizeof(float), (void **)&du));
+    masked = du + MASKED_ROWS * R;
+    for (int64_t n = 0; n < c->N; n += MASKED_ROWS) {
+        const int64_t rows = c->N - n < MASKED_ROWS ? c->N - n : MASKED_ROWS;
 
         CSP_TRY(cpu_gemm(c->be, false, false, rows, R, O, c->l->lora_scale, dy + n * O, O, b, R,
                          0.0f, du, R));
-        if (has_dropout(c)) {
-            CSP_TRY(branch_block_bwd(c, n, rows, du, x, da, dx, masked, masked + block * I));
-            continue;
-        }
-        if (da != NULL) {
-            CSP_TRY(cpu_gemm(c->be, true, false, R, I, rows, 1.0f, du, R, x, I, 1.0f, da, I));
-        }
-        if (dx != NULL) {
-            CSP_TRY(cpu_gemm(c->be, false, false, rows, I, R, 1.0f, du, R, c->l->lora_a.data, I,
-                             1.0f, dx, I));
-        }
+        CSP_TRY(branch_block_bwd(c, n, rows, du, x, da, dx, masked, masked + MASKED_ROWS * I));
     }
     return CSP_OK;
 }
 
-static float *data_or_null(const csp_tensor *t)
+/*
+ * dx = dy W + du A and dA += du^T x, where wanted; du = s dy B. Where only dA is wanted, du is
+ * the product of a map of its own.
+ */
+static csp_status input_bwd(const linear_call *c, bool accumulate, const float *x, const float *dy,
+                            float *da, float *dx)
 {
-    return t != NULL && t->ndim > 0 ? t->data : NULL;
+    const csp_linear *l = c->l;
+    const size_t inner = csp_size_round_up((size_t)(c->N * c->R) * sizeof(float), CSP_ARENA_ALIGN);
+    cpu_map map = { .N = c->N, .K = c->O, .form = CPU_INPUT_ROWS, .x = dy };
+    char *shared;
+    float *du;
+
+    if (dx != NULL) {
+        map.O = c->I;
+        map.R = c->R;
+        map.m = l->w.data;
+        map.s = l->lora_b.data;
+        map.t = l->lora_a.data;
+        map.scale = l->lora_scale;
+        map.inner_scale = l->lora_scale;
+        map.add = accumulate;
+    } else {
+        map.O = c->R;
+        map.m = l->lora_b.data;
+    }
+    CSP_TRY(cpu_shared(c->be, inner + cpu_map_bytes(&map), (void **)&shared));
+    du = (float *)shared;
+    map.inner = du;
+    map.y = dx != NULL ? dx : du;
+    CSP_TRY(cpu_map_rows(c->be, &map, shared + inner));
+    return da == NULL
+               ? CSP_OK
+               : cpu_gemm(c->be, true, false, c->R, c->I, c->N, dx != NULL ? 1.0f : l->lora_scale,
+                          du, c->R, x, c->I, 1.0f, da, c->I);
 }
 
 csp_status cpu_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
                           const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
                           bool accumulate, csp_tensor *dx)
 {
-    const linear_call c = begin(be, l, dy->dim[0]);
-    const bool merged = is_merged(&c, c.O);
+    linear_call c = begin(be, l, dy->dim[0]);
+    const bool masked = has_dropout(&c);
     const float *in = data_or_null(x), *d_out = dy->data;
     float *dw = data_or_null(&grad->dw), *dbias = data_or_null(&grad->dbias);
     float *da = data_or_null(&grad->dlora_a), *db = data_or_null(&grad->dlora_b);
@@ -255,11 +212,15 @@ csp_status cpu_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor
         CSP_TRY(cpu_gemm(be, true, false, c.O, c.R, c.N, l->lora_scale, d_out, c.O, u->data, c.R,
                          1.0f, db, c.R));
     }
-    if (d_in != NULL) {
-        CSP_TRY(input_grad(&c, merged, d_out, accumulate, d_in));
+    if (masked) {
+        const int64_t R = c.R;
+
+        c.R = 0;
+        if (d_in != NULL) {
+            CSP_TRY(input_bwd(&c, accumulate, NULL, d_out, NULL, d_in));
+        }
+        c.R = R;
+        return da != NULL || d_in != NULL ? masked_branch_bwd(&c, in, d_out, da, d_in) : CSP_OK;
     }
-    if (c.R > 0 && (da != NULL || (d_in != NULL && !merged))) {
-        CSP_TRY(branch_bwd(&c, in, d_out, da, merged ? NULL : d_in));
-    }
-    return CSP_OK;
+    return da != NULL || d_in != NULL ? input_bwd(&c, accumulate, in, d_out, da, d_in) : CSP_OK;
 }

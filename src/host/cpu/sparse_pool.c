@@ -1,13 +1,12 @@
 /*
  * sparse_pool.c - CPU side of ops/sparse_pool.h, forward.
  *
- * The vocabulary is cut into blocks of POOL_TERMS and the kept rows into blocks of POOL_ROWS: a
- * tile of logits (one call of OpenBLAS, on one thread) stays in the second-level cache and is
- * folded at once into a table of the best logit and its row for each (text, term). Threads take
- * blocks of the vocabulary, so no two write the same entry and the result does not depend on their
- * number. The table covers as many texts as fit in POOL_TABLE_BYTES; from it the sparse rows are
- * written in two passes, count and fill. The arithmetic bound is 2·kept·V·D; folding costs 2 % at D
- * = 256.
+ * The kept rows are packed once, the vocabulary by blocks of POOL_TERMS. Sixteen logits of each of
+ * up to POOL_ROWS rows (cpu/panel.h) stay in the first-level cache and are folded at once into a
+ * table of the best logit and its row for each (text, term). Threads take blocks of the vocabulary,
+ * so no two write the same entry and the result does not depend on their number. The table covers
+ * as many texts as fit in POOL_TABLE_BYTES; from it the sparse rows are written in two passes,
+ * count and fill. The arithmetic bound is 2·kept·V·D; folding costs 2 % at D = 256.
  */
 #include "cpu/sparse_pool.h"
 
@@ -15,9 +14,10 @@
 #include <string.h>
 
 #include "core/size.h"
+#include "cpu/panel.h"
 #include "cpu/vlog1p.h"
 
-enum { POOL_TERMS = 256, POOL_ROWS = 384 };
+enum { POOL_TERMS = 256, POOL_ROWS = 96, LANES = CPU_PANEL_COLUMNS };
 static const int64_t POOL_TABLE_BYTES = (int64_t)64 << 20; /* or one text, if that is more */
 
 /* One call: the rows, and the table of texts first .. first+texts-1. */
@@ -29,6 +29,7 @@ typedef struct pool_pass {
     int64_t group;  /* texts the table has room for                                       */
     int64_t first;  /* text of the table's first row                                      */
     int64_t texts;  /* rows of the table in use                                           */
+    float *packed;  /* panels of the kept rows of the table's texts                      */
     float *best;    /* (group,V) max: best logit, at least 0; sum: the weight             */
     int32_t *arg;   /* (group,V) max: position in the text; unset where best is 0         */
     int64_t *count; /* (group) entries of each row                                        */
@@ -36,30 +37,36 @@ typedef struct pool_pass {
 
 /* best = max(best, z) over rows of one text; the first row that reaches the maximum stays. */
 CPU_CLONES
-static void fold_max(const float *z, int64_t stride, int64_t width, const int32_t *row,
-                     int64_t rows, int32_t base, float *best, int32_t *arg)
+static void fold_max(const float *z, int64_t width, const int32_t *row, int64_t rows, int32_t base,
+                     float *best, int32_t *arg)
 {
+    float top[LANES] = { 0.0f };
+    int32_t at[LANES] = { 0 };
+
+    memcpy(top, best, (size_t)width * sizeof(float));
+    memcpy(at, arg, (size_t)width * sizeof(int32_t));
     for (int64_t i = 0; i < rows; i++) {
-        const float *logit = z + i * stride;
+        const float *logit = z + i * LANES;
         const int32_t position = row[i] - base;
 
 #pragma omp simd
-        for (int64_t j = 0; j < width; j++) {
-            const bool better = logit[j] > best[j]; /* false for a NaN */
+        for (int j = 0; j < LANES; j++) {
+            const bool better = logit[j] > top[j]; /* false for a NaN */
 
-            arg[j] = better ? position : arg[j];
-            best[j] = better ? logit[j] : best[j];
+            at[j] = better ? position : at[j];
+            top[j] = better ? logit[j] : top[j];
         }
     }
+    memcpy(best, top, (size_t)width * sizeof(float));
+    memcpy(arg, at, (size_t)width * sizeof(int32_t));
 }
 
 /* weight += log(1 + ReLU(k z)) over rows of one text. */
 CPU_CLONES
-static void fold_sum(const float *z, int64_t stride, int64_t width, int64_t rows, float scale,
-                     float *weight)
+static void fold_sum(const float *z, int64_t width, int64_t rows, float scale, float *weight)
 {
     for (int64_t i = 0; i < rows; i++) {
-        const float *logit = z + i * stride;
+        const float *logit = z + i * LANES;
 
 #pragma omp simd
         for (int64_t j = 0; j < width; j++) {
@@ -70,45 +77,85 @@ static void fold_sum(const float *z, int64_t stride, int64_t width, int64_t rows
     }
 }
 
-/* Folds a tile of rows from .. from+count-1 (all of the table's texts) and terms v .. v+width-1. */
-static void fold_tile(const pool_pass *p, const float *z, int64_t from, int64_t count, int64_t v,
-                      int64_t width, int64_t *text)
+/* Folds rows from .. from+count-1 (all of the table's texts) of terms v .. v+width-1. */
+static void fold_panel(const pool_pass *p, const float *z, int64_t from, int64_t count, int64_t v,
+                       int64_t width, int64_t text)
 {
-    int64_t i = from;
-
-    while (i < from + count) {
-        while (p->rows.start[*text + 1] <= i) {
-            (*text)++;
+    for (int64_t i = from; i < from + count;) {
+        while (p->rows.start[text + 1] <= i) {
+            text++;
         }
         const int64_t end =
-            p->rows.start[*text + 1] < from + count ? p->rows.start[*text + 1] : from + count;
-        const int64_t at = (*text - p->first) * p->V + v;
+            p->rows.start[text + 1] < from + count ? p->rows.start[text + 1] : from + count;
+        const int64_t at = (text - p->first) * p->V + v;
 
         if (p->head->pooling == CSP_POOL_MAX) {
-            fold_max(z + (i - from) * width, width, width, p->rows.row + i, end - i,
-                     p->seq_start[*text], p->best + at, p->arg + at);
+            fold_max(z + (i - from) * LANES, width, p->rows.row + i, end - i, p->seq_start[text],
+                     p->best + at, p->arg + at);
         } else {
-            fold_sum(z + (i - from) * width, width, width, end - i, p->head->scale, p->best + at);
+            fold_sum(z + (i - from) * LANES, width, end - i, p->head->scale, p->best + at);
         }
         i = end;
     }
 }
 
-/* Fills the table's columns v .. v+width-1. */
-static void pool_block(const pool_pass *p, int64_t v, int64_t width, float *tile)
+/* z (count,LANES) = logits of a block of packed rows and one packed panel of terms. */
+static void panel_logits(const float *rows, int64_t count, const float *terms, int64_t D, float *z)
 {
-    const float *e = (const float *)p->head->e.data + v * p->rows.D;
+    const int64_t part = cpu_panel_steps(D);
+
+    for (int64_t k = 0; k < D; k += part) {
+        const int64_t steps = D - k < part ? D - k : part;
+
+        for (int64_t i = 0; i < count; i += CPU_PANEL_ROWS) {
+            cpu_tile(steps, rows + i * D + k * CPU_PANEL_ROWS, terms + k * LANES, CPU_PANEL_ROWS,
+                     LANES, k > 0, z + i * LANES, LANES);
+        }
+    }
+}
+
+/* Floats of scratch of a thread: a block of terms, packed, and the logits of one panel of it. */
+static int64_t block_floats(int64_t D)
+{
+    return cpu_panel_floats(POOL_TERMS, LANES, D) + POOL_ROWS * LANES;
+}
+
+/* Fills the table's columns v .. v+width-1. */
+static void pool_block(const pool_pass *p, int64_t v, int64_t width, float *scratch)
+{
+    const int64_t D = p->rows.D, first = p->rows.start[p->first];
     const int64_t end = p->rows.start[p->first + p->texts];
+    float *terms = scratch, *z = scratch + cpu_panel_floats(POOL_TERMS, LANES, D);
     int64_t text = p->first;
 
     for (int64_t b = 0; b < p->texts; b++) {
         memset(p->best + b * p->V + v, 0, (size_t)width * sizeof(float));
     }
-    for (int64_t i = p->rows.start[p->first]; i < end; i += POOL_ROWS) {
+    cpu_pack_columns((const float *)p->head->e.data + v * D, D, width, D, 0,
+                     cpu_panels(width, LANES), 0, D, terms);
+    for (int64_t i = first; i < end; i += POOL_ROWS) {
         const int64_t count = end - i < POOL_ROWS ? end - i : POOL_ROWS;
 
-        cpu_pool_tile(p->rows.h + i * p->rows.D, count, e, width, p->rows.D, tile);
-        fold_tile(p, tile, i, count, v, width, &text);
+        while (p->rows.start[text + 1] <= i) {
+            text++;
+        }
+        for (int64_t j = 0; j < width; j += LANES) {
+            panel_logits(p->packed + (i - first) * D, count, terms + j * D, D, z);
+            fold_panel(p, z, i, count, v + j, width - j < LANES ? width - j : LANES, text);
+        }
+    }
+}
+
+/* Packs the kept rows of the table's texts. */
+static void pack_texts(csp_backend *be, const pool_pass *p)
+{
+    const int64_t D = p->rows.D, first = p->rows.start[p->first];
+    const int64_t rows = p->rows.start[p->first + p->texts] - first;
+    const int64_t panels = cpu_panels(rows, CPU_PANEL_ROWS);
+
+#pragma omp parallel for num_threads(cpu_parts(be, rows *D)) schedule(static)
+    for (int64_t panel = 0; panel < panels; panel++) {
+        cpu_pack_rows(p->rows.h + first * D, D, rows, D, panel, 1, 0, D, p->packed);
     }
 }
 
@@ -209,17 +256,21 @@ static csp_status pool_begin(csp_backend *be, const csp_tensor *h, const csp_ten
     const int64_t B = seq_start->dim[0] - 1;
     const int64_t row_bytes = p->V * (int64_t)(sizeof(float) + sizeof(int32_t));
     const int64_t fit = POOL_TABLE_BYTES / row_bytes > 1 ? POOL_TABLE_BYTES / row_bytes : 1;
+    const int64_t D = h->dim[1];
     int64_t kept;
     const size_t list =
-        csp_size_round_up(cpu_pool_rows_bytes(seq_start, keep, h->dim[1], &kept), CSP_ARENA_ALIGN);
+        csp_size_round_up(cpu_pool_rows_bytes(seq_start, keep, D, &kept), CSP_ARENA_ALIGN);
+    const size_t packed = csp_size_round_up(
+        (size_t)cpu_panel_floats(kept, CPU_PANEL_ROWS, D) * sizeof(float), CSP_ARENA_ALIGN);
     char *block;
 
     p->group = B < fit ? B : fit;
-    CSP_TRY(cpu_shared(be, list + (size_t)p->group * ((size_t)row_bytes + sizeof(int64_t)),
+    CSP_TRY(cpu_shared(be, list + packed + (size_t)p->group * ((size_t)row_bytes + sizeof(int64_t)),
                        (void **)&block));
-    CSP_TRY(cpu_scratch_each(be, (size_t)POOL_TERMS * POOL_ROWS * sizeof(float)));
+    CSP_TRY(cpu_scratch_each(be, (size_t)block_floats(D) * sizeof(float)));
     cpu_pool_rows_make(be, h, seq_start, keep, block, &p->rows);
-    p->count = (int64_t *)(block + list);
+    p->packed = (float *)(block + list);
+    p->count = (int64_t *)(block + list + packed);
     p->best = (float *)(p->count + p->group);
     p->arg = (int32_t *)(p->best + p->group * p->V);
     return CSP_OK;
@@ -237,6 +288,7 @@ csp_status cpu_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_
         const int64_t left = p.rows.B - p.first;
 
         p.texts = left < p.group ? left : p.group;
+        pack_texts(be, &p);
 #pragma omp parallel for num_threads(cpu_parts(be, p.rows.count *p.V)) schedule(dynamic, 1)
         for (int64_t i = 0; i < blocks; i++) {
             const int64_t v = i * POOL_TERMS;

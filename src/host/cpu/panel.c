@@ -1,0 +1,197 @@
+/*
+ * panel.c - the packing and the tile of panel.h.
+ *
+ * The tile's loop is written for vectors of 8 floats (twelve sums in registers: AVX2, or halves of
+ * that elsewhere), and for vectors of 16 where the processor has AVX-512: there six sums would wait
+ * for each other, so even and odd steps have sums of their own.
+ */
+#include "cpu/panel.h"
+
+#include "cpu/cpu.h"
+
+/* Results may lie anywhere; panels begin at 64 bytes. */
+typedef float vector8 __attribute__((vector_size(32)));
+typedef float anywhere8 __attribute__((vector_size(32), aligned(4)));
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__)
+#define HAS_WIDE_TILE 1
+typedef float vector16 __attribute__((vector_size(64)));
+typedef float anywhere16 __attribute__((vector_size(64), aligned(4)));
+#endif
+
+CPU_CLONES
+static void tile_of_8(int64_t steps, const float *a, const float *b, bool add, float *out,
+                      int64_t ld)
+{
+    vector8 left[CPU_PANEL_ROWS] = { { 0.0f } }, right[CPU_PANEL_ROWS] = { { 0.0f } };
+
+    for (int64_t k = 0; k < steps; k++) {
+        const vector8 b0 = *(const vector8 *)(b + CPU_PANEL_COLUMNS * k);
+        const vector8 b1 = *(const vector8 *)(b + CPU_PANEL_COLUMNS * k + 8);
+
+#pragma GCC unroll 6
+        for (int i = 0; i < CPU_PANEL_ROWS; i++) {
+            left[i] += a[CPU_PANEL_ROWS * k + i] * b0;
+            right[i] += a[CPU_PANEL_ROWS * k + i] * b1;
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < CPU_PANEL_ROWS; i++) {
+        anywhere8 *row = (anywhere8 *)(out + i * ld);
+
+        row[0] = add ? row[0] + left[i] : left[i];
+        row[1] = add ? row[1] + right[i] : right[i];
+    }
+}
+
+#ifdef HAS_WIDE_TILE
+__attribute__((target("arch=x86-64-v4"))) static void tile_of_16(int64_t steps, const float *a,
+                                                                 const float *b, bool add,
+                                                                 float *out, int64_t ld)
+{
+    vector16 even[CPU_PANEL_ROWS] = { { 0.0f } }, odd[CPU_PANEL_ROWS] = { { 0.0f } };
+    int64_t k = 0;
+
+    for (; k + 1 < steps; k += 2) {
+        const float *at = a + CPU_PANEL_ROWS * k;
+        const vector16 b0 = *(const vector16 *)(b + CPU_PANEL_COLUMNS * k);
+        const vector16 b1 = *(const vector16 *)(b + CPU_PANEL_COLUMNS * (k + 1));
+
+#pragma GCC unroll 6
+        for (int i = 0; i < CPU_PANEL_ROWS; i++) {
+            even[i] += at[i] * b0;
+            odd[i] += at[CPU_PANEL_ROWS + i] * b1;
+        }
+    }
+    if (k < steps) {
+        const vector16 b0 = *(const vector16 *)(b + CPU_PANEL_COLUMNS * k);
+
+#pragma GCC unroll 6
+        for (int i = 0; i < CPU_PANEL_ROWS; i++) {
+            even[i] += a[CPU_PANEL_ROWS * k + i] * b0;
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < CPU_PANEL_ROWS; i++) {
+        anywhere16 *row = (anywhere16 *)(out + i * ld);
+        const vector16 sum = even[i] + odd[i];
+
+        row[0] = add ? row[0] + sum : sum;
+    }
+}
+#endif
+
+static void whole_tile(int64_t steps, const float *a, const float *b, bool add, float *out,
+                       int64_t ld)
+{
+#ifdef HAS_WIDE_TILE
+    if (__builtin_cpu_supports("avx512f")) {
+        tile_of_16(steps, a, b, add, out, ld);
+        return;
+    }
+#endif
+    tile_of_8(steps, a, b, add, out, ld);
+}
+
+void cpu_tile(int64_t steps, const float *a, const float *b, int64_t rows, int64_t columns,
+              bool add, float *out, int64_t ld)
+{
+    float tile[CPU_PANEL_ROWS * CPU_PANEL_COLUMNS];
+
+    if (rows >= CPU_PANEL_ROWS && columns >= CPU_PANEL_COLUMNS) {
+        whole_tile(steps, a, b, add, out, ld);
+        return;
+    }
+    whole_tile(steps, a, b, false, tile, CPU_PANEL_COLUMNS);
+    for (int64_t i = 0; i < rows && i < CPU_PANEL_ROWS; i++) {
+        for (int64_t j = 0; j < columns && j < CPU_PANEL_COLUMNS; j++) {
+            const float sum = tile[CPU_PANEL_COLUMNS * i + j];
+
+            out[i * ld + j] = add ? out[i * ld + j] + sum : sum;
+        }
+    }
+}
+
+enum { PACK_AHEAD = 4 }; /* rows of a matrix fetched before they are packed */
+
+/* What every packing is given; unit is a constant where this is inlined. */
+typedef struct packing {
+    const float *from;
+    int64_t ld, n, steps, first, count, at, depth;
+    float *panels;
+} packing;
+
+/* Lanes are rows of the matrix: out[unit k + i] = from[i ld + k]. */
+static inline __attribute__((always_inline)) void pack_lanes(packing p, const int unit)
+{
+    for (int64_t panel = p.first; panel < p.first + p.count; panel++) {
+        const int64_t lanes = p.n - panel * unit;
+        float *out = p.panels + (panel * p.depth + p.at) * unit;
+
+        for (int i = 0; i < unit; i++) {
+            const float *lane = p.from + (panel * unit + i) * p.ld;
+
+            if (i < lanes) {
+                for (int64_t k = 0; k < p.steps; k++) {
+                    out[unit * k + i] = lane[k];
+                }
+            } else {
+                for (int64_t k = 0; k < p.steps; k++) {
+                    out[unit * k + i] = 0.0f;
+                }
+            }
+        }
+    }
+}
+
+/*
+ * Lanes are columns of the matrix: out[unit k + i] = from[k ld + i]. A row of the matrix is read
+ * through all panels before the next: a step of one panel is less than a cache line of it, and rows
+ * lie so far apart that a processor does not fetch the next by itself.
+ */
+static inline __attribute__((always_inline)) void pack_steps(packing p, const int unit)
+{
+    const int64_t whole = p.n / unit - p.first < p.count ? p.n / unit - p.first : p.count;
+
+    for (int64_t k = 0; k < p.steps; k++) {
+        const float *row = p.from + k * p.ld + p.first * unit;
+        float *out = p.panels + (p.first * p.depth + p.at + k) * unit;
+
+        for (int64_t panel = 0; panel < whole; panel++) {
+            __builtin_prefetch(row + PACK_AHEAD * p.ld + panel * unit);
+            for (int i = 0; i < unit; i++) {
+                out[panel * p.depth * unit + i] = row[panel * unit + i];
+            }
+        }
+        for (int64_t panel = whole; panel < p.count; panel++) {
+            for (int i = 0; i < unit; i++) {
+                out[panel * p.depth * unit + i] =
+                    (p.first + panel) * unit + i < p.n ? row[panel * unit + i] : 0.0f;
+            }
+        }
+    }
+}
+
+CPU_CLONES
+void cpu_pack_rows(const float *from, int64_t ld, int64_t n, int64_t steps, int64_t first,
+                   int64_t count, int64_t at, int64_t depth, float *panels)
+{
+    pack_lanes((packing) { from, ld, n, steps, first, count, at, depth, panels }, CPU_PANEL_ROWS);
+}
+
+CPU_CLONES
+void cpu_pack_columns(const float *from, int64_t ld, int64_t n, int64_t steps, int64_t first,
+                      int64_t count, int64_t at, int64_t depth, float *panels)
+{
+    pack_lanes((packing) { from, ld, n, steps, first, count, at, depth, panels },
+               CPU_PANEL_COLUMNS);
+}
+
+CPU_CLONES
+void cpu_pack_steps_columns(const float *from, int64_t ld, int64_t n, int64_t steps, int64_t first,
+                            int64_t count, int64_t at, int64_t depth, float *panels)
+{
+    pack_steps((packing) { from, ld, n, steps, first, count, at, depth, panels },
+               CPU_PANEL_COLUMNS);
+}
