@@ -55,6 +55,8 @@ class Demo:
     def csplade(self, *words, quiet=False):
         """Runs the program; its results (stdout) as a dict of "name value" lines."""
         command = [self.args.csplade, *map(str, words)] + (["-q", "--no-progress"] if quiet else [])
+        if words[0] in ("train", "encode"):
+            command += ["--device", self.args.device]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
             sys.exit("demo: `%s` ended with %d" % (" ".join(command), done.returncode))
@@ -348,6 +350,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--work")
     parser.add_argument("--from", dest="start_at", choices=STEPS)
+    parser.add_argument("--device", default="cpu")
     Demo(parser.parse_args()).run()
 
 

@@ -2,7 +2,7 @@
 # From nothing to a sparse retriever on real text, in 15 minutes on 2 cores: installs packages,
 # builds, fetches the text from the Debian archive, trains, evaluates against BM25, writes a report.
 #
-#   scripts/demo.sh [--data wordnet|debian] [--minutes N] [--work DIR] [--from STEP]
+#   scripts/demo.sh [--data wordnet|debian] [--minutes N] [--work DIR] [--from STEP] [--device NAME]
 #
 #   --data      wordnet: a reverse dictionary, definitions find their words (standard)
 #               debian: package synopses find their descriptions; words do match there
@@ -10,15 +10,19 @@
 #   --work      folder of everything that is made (standard: demo-wordnet, demo-debian)
 #   --from      do this step and all after it again: data tokenizer speed scratch adapted encode
 #               report (finished steps are passed over without it; a killed training goes on)
+#   --device    cpu (standard), cuda or cuda:N: then the CUDA backend is built too
 set -euo pipefail
 
 started=$(date +%s)
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=${BUILD_DIR:-$root/build/release}
-case ${1:-} in -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1:-} in -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+
+wants_cuda=
+case " $* " in *" --device cuda"* | *" --device=cuda"*) wants_cuda=yes ;; esac
 
 missing=
-for package in gcc cmake ninja-build pkg-config python3 zlib1g-dev libopenblas-openmp-dev \
+for package in ${wants_cuda:+g++ python3-venv} gcc cmake ninja-build pkg-config python3 zlib1g-dev libopenblas-openmp-dev \
     libhdf5-dev libaec-dev libjansson-dev libyaml-dev libpcre2-dev libutf8proc-dev libxxhash-dev \
     libstemmer-dev ca-certificates; do
     dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
@@ -36,7 +40,11 @@ elif ! apt-cache show wordnet-base >/dev/null 2>&1; then
     $as_root apt-get update -q >&2
 fi
 
+if [ -n "$wants_cuda" ]; then
+    CUDA_HOME=$("$root/scripts/cuda_toolkit.sh")
+    export CUDA_HOME
+fi
 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release >&2
-cmake --build "$build" --target csplade -j "$(nproc)" >&2
+cmake --build "$build" --target csplade ${wants_cuda:+csplade_cuda} -j "$(nproc)" >&2
 
 exec python3 "$root/scripts/demo.py" --started "$started" --csplade "$build/csplade" "$@"
