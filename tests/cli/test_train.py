@@ -3,6 +3,7 @@
 Arguments: the program, the source folder, names of tests (all)."""
 import json
 import shutil
+import struct
 import sys
 from pathlib import Path
 
@@ -137,6 +138,41 @@ def another_config_or_data_is_refused(w):
     w.expect_exit(w.train("x", "device.precision=bf16"), 5, "bf16")
     w.expect_exit(w.train("x", "model.append_eos=true", "--dry-run"), 0)
     w.remove("x")
+
+
+def spoil_adapter(path):
+    """A of every adapter becomes 1e36 and B 0: a finite model whose gradient of B is not."""
+    raw = bytearray(path.read_bytes())
+    size = struct.unpack("<Q", raw[:8])[0]
+    for name, tensor in json.loads(raw[8:8 + size]).items():
+        if name == "__metadata__":
+            continue
+        value = 1e36 if "lora_A" in name else 0.0
+        first, last = (8 + size + offset for offset in tensor["data_offsets"])
+        raw[first:last] = struct.pack("<f", value) * ((last - first) // 4)
+    path.write_bytes(raw)
+
+
+def gradients_that_are_not_finite_skip_steps(w):
+    lora = ["lora.r=4", "lora.alpha=1e6", "lora.dropout=0", "run.phases=[adapt]"]
+    w.expect_exit(w.train("first", *lora, "adapt.max_steps=1"), 0)
+    w.must("export", "--format", "peft", "--model", "first/checkpoints/adapt-00000001.h5", "--output",
+           "adapter")
+    spoil_adapter(w.folder / "adapter/adapter_model.safetensors")
+    lora += ["lora.init=adapter", "run.save_steps=1"]
+    said = "lora_B.weight is not finite"
+    w.expect_exit(w.train("skip", *lora, "run.max_skipped_steps=2"), 4, f"{said}, step skipped, 2 in a row "
+                  "of at most 2", f"{said}, in 3 steps in a row", "adapt step 3")
+    steps = [json.loads(line) for line in (w.folder / "skip/metrics.jsonl").read_text().splitlines()]
+    w.expect([m["skipped"] for m in steps] == [1, 1] and steps[1]["grad_norm"] is None, steps)
+    w.expect(w.checkpoints("skip") == ["adapt-00000001.h5", "adapt-00000002.h5"],
+             "the last good checkpoint is not kept")
+    # The checkpoint remembers how many it were; a higher limit goes on.
+    w.expect_exit(w.train("skip", *lora, "run.max_skipped_steps=2"), 4, "in 3 steps in a row")
+    w.expect_exit(w.train("skip", *lora, "run.max_skipped_steps=4"), 0, "step skipped, 4 in a row of")
+    w.expect_exit(w.train("none", *lora, "run.max_skipped_steps=0"), 4, "in 1 steps in a row")
+    for name in ("first", "adapter", "skip", "none"):
+        w.remove(name)
 
 
 def adapters_know_their_base(w):
@@ -335,6 +371,7 @@ if __name__ == "__main__":
         evaluations_choose_and_keep_the_best,
         a_dry_run_writes_nothing,
         another_config_or_data_is_refused,
+        gradients_that_are_not_finite_skip_steps,
         adapters_know_their_base,
         an_adapter_may_be_merged_between_phases,
         a_peft_adapter_is_a_start,

@@ -196,6 +196,9 @@ static const csp_field run_fields[] = {
         TYPE, resume, CSP_FIELD_TEXT, "auto", 0, 0, "",
         "auto = the newest checkpoint of output_dir, none = start anew (refused where there are "
         "checkpoints), or a checkpoint's path"),
+    CSP_FIELD_FREE(TYPE, max_skipped_steps, CSP_FIELD_I64, "10", 0, 1e9, "optimizer steps",
+                   "steps in a row that a gradient which is not finite may cost; one more ends "
+                   "the run"),
     CSP_FIELD_FREE(TYPE, stop_on_collapse, CSP_FIELD_BOOL, "false", 0, 1, "",
                    "end the run when vectors collapse, in place of a warning"),
     CSP_FIELD_FREE(TYPE, collapse_share, CSP_FIELD_F64, "0.5", 0, 1, "",

@@ -118,6 +118,7 @@ typedef struct csp_run_settings {
     bool keep_best;
     double max_minutes;
     char *resume;
+    int64_t max_skipped_steps;
     bool stop_on_collapse;
     double collapse_share;
 } csp_run_settings;

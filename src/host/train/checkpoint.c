@@ -68,6 +68,7 @@ static csp_status write_progress(csp_hdf5 *file, const csp_progress *p)
     CSP_TRY(csp_hdf5_set_i64(file, at, "next_example", p->next_example));
     CSP_TRY(csp_hdf5_set_i64(file, at, "threads", p->threads));
     CSP_TRY(csp_hdf5_set_i64(file, at, "micro_batch_tokens", p->micro_batch_tokens));
+    CSP_TRY(csp_hdf5_set_i64(file, at, "skipped", p->skipped));
     CSP_TRY(csp_hdf5_set_text(file, at, "precision", p->precision));
     CSP_TRY(csp_data_identity_write(file, at, &p->data));
     CSP_TRY(csp_hdf5_set_text(file, at, "metric", p->metric));
@@ -343,7 +344,11 @@ static csp_status read_progress(const csp_hdf5 *file, csp_progress *p)
     CSP_TRY(read_word(file, "phase", p->phase, sizeof(p->phase)));
     CSP_TRY(read_word(file, "best_phase", p->best_phase, sizeof(p->best_phase)));
     CSP_TRY(read_word(file, "metric", p->metric, sizeof(p->metric)));
-    snprintf(p->precision, sizeof(p->precision), "fp32"); /* before there was another */
+    p->skipped = 0; /* where the attributes are not there: nothing else was possible */
+    snprintf(p->precision, sizeof(p->precision), "fp32");
+    if (csp_hdf5_has_attribute(file, at, "skipped")) {
+        CSP_TRY(csp_hdf5_get_i64(file, at, "skipped", &p->skipped));
+    }
     if (csp_hdf5_has_attribute(file, at, "precision")) {
         CSP_TRY(read_word(file, "precision", p->precision, sizeof(p->precision)));
     }
@@ -369,7 +374,7 @@ static csp_status check_progress(const char *path, const csp_progress *p, const 
                                                            : config->contrastive.max_steps;
 
     if (!named || p->step < 1 || p->step > steps || p->threads < 1 || p->threads > 4096 ||
-        p->micro_batch_tokens < 1) {
+        p->micro_batch_tokens < 1 || p->skipped < 0 || p->skipped > p->step) {
         return CSP_FAIL(CSP_ERR_FORMAT,
                         "%s: its progress (phase %d %s, step %lld, %lld threads, %lld token rows) "
                         "is not one of its config",

@@ -27,6 +27,7 @@ typedef struct csp_progress {
     int64_t next_example;       /* of the data of this phase; a function of step        */
     int64_t threads;            /* of the CPU backend: they set the order of additions  */
     int64_t micro_batch_tokens; /* as planned where none is set: so does this           */
+    int64_t skipped;            /* steps in a row, up to this one, that made no update     */
     char precision[8];          /* of weights and activations: fp32 or bf16                */
     csp_data_identity data;     /* a run goes on only with the same                     */
     char metric[32];            /* run.metric_for_best of the next three                */

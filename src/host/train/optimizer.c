@@ -13,6 +13,7 @@ struct csp_optimizer {
     csp_optim_tensor *tensors;
     double *squares;
     int64_t count;
+    const char *bad; /* the first tensor whose gradient was not finite in the last step, or NULL */
 };
 
 csp_status csp_optimizer_create(csp_backend *be, const csp_model *model, csp_optimizer **out)
@@ -65,6 +66,11 @@ static const char *trained_name(const csp_params *params, int64_t index)
     return "unknown";
 }
 
+const char *csp_optimizer_bad(const csp_optimizer *o)
+{
+    return o->bad;
+}
+
 csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int64_t t, int64_t T,
                               csp_step_metrics *m)
 {
@@ -79,18 +85,22 @@ csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int
     double total = 0.0, norm;
 
     CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, o->squares));
+    o->bad = NULL;
+    for (int64_t i = o->count - 1; i >= 0; i--) {
+        o->bad = isfinite(o->squares[i]) ? o->bad : trained_name(o->model->params, i);
+    }
+    m->lr = args.lr;
+    m->skipped = o->bad != NULL ? 1.0 : 0.0;
+    if (o->bad != NULL) {
+        return csp_params_zero_grads(o->be, o->model->params);
+    }
     for (int64_t i = 0; i < o->count; i++) {
-        if (!isfinite(o->squares[i])) {
-            return CSP_FAIL(CSP_ERR_NUMERIC, "%s step %lld: the gradient of %s is not finite",
-                            m->phase, (long long)t, trained_name(o->model->params, i));
-        }
         total += o->squares[i];
     }
     norm = sqrt(total);
     if (s->max_grad_norm > 0.0 && norm + 1e-6 > s->max_grad_norm) {
         args.grad_scale = s->max_grad_norm / (norm + 1e-6);
     }
-    m->lr = args.lr;
     m->grad_norm = norm;
     m->clipped = args.grad_scale < 1.0 ? 1.0 : 0.0;
     return csp_adamw(o->be, o->tensors, o->count, &args);

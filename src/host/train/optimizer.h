@@ -22,10 +22,15 @@ CSP_CHECKED csp_status csp_optimizer_reset(csp_optimizer *o);
  *
  *   t   in       1, 2, ...: number of the update in its phase
  *   T   in       updates of the phase, for the schedule
- *   m   in,out   lr, grad_norm, clipped are filled
+ *   m   in,out   lr, skipped, grad_norm and clipped are filled; the last two only where the update
+ *                was made
  *
- * Errors: CSP_ERR_NUMERIC naming the first tensor whose gradient is not finite and the step;
- *         parameters and moments are as before then.
+ * A gradient that is not finite makes no update: parameters and moments stay, the gradients are
+ * cleared, and csp_optimizer_bad names it.
+ * Errors: CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *settings,
                                           int64_t t, int64_t T, csp_step_metrics *m);
+
+/* The first tensor whose gradient was not finite in the last step; NULL: it was made. */
+const char *csp_optimizer_bad(const csp_optimizer *o);

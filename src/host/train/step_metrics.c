@@ -21,6 +21,7 @@ const csp_metric_row csp_metric_rows[] = {
     ROW(lr, false, "", "learning rate of this step"),
     ROW(grad_norm, true, "", "global 2-norm of the gradient before clipping"),
     ROW(clipped, false, "", "1 where the gradient was clipped"),
+    ROW(skipped, false, "", "1 where a gradient was not finite and nothing was updated"),
     ROW(active_q, true, "terms", "mean number of terms of a query"),
     ROW(active_q_p95, false, "terms", "95th percentile of the same"),
     ROW(active_q_max, false, "terms", "largest of the same"),

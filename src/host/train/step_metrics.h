@@ -25,6 +25,7 @@ typedef struct csp_step_metrics {
     double lr;
     double grad_norm;
     double clipped;
+    double skipped;
     double active_q;
     double active_q_p95;
     double active_q_max;

@@ -131,6 +131,30 @@ static csp_status gradients(phase_state *p, int64_t k, csp_step_metrics *m, doub
     return CSP_OK;
 }
 
+/* A step that made no update is said aloud; too many in a row are no accident. */
+static csp_status count_skipped(csp_run_state *run, const csp_step_metrics *m)
+{
+    const char *bad = csp_optimizer_bad(run->optimizer);
+    const int64_t most = run->config->run.max_skipped_steps;
+
+    run->progress.skipped = bad != NULL ? run->progress.skipped + 1 : 0;
+    if (bad == NULL) {
+        return CSP_OK;
+    }
+    if (run->progress.skipped > most) {
+        return CSP_FAIL(CSP_ERR_NUMERIC,
+                        "%s step %lld: the gradient of %s is not finite, in %lld steps in a row "
+                        "now (run.max_skipped_steps is %lld)",
+                        m->phase, (long long)m->step, bad, (long long)run->progress.skipped,
+                        (long long)most);
+    }
+    csp_log(CSP_LOG_WARN, "train",
+            "%s step %lld: the gradient of %s is not finite, step skipped, %lld in a row of at "
+            "most %lld",
+            m->phase, (long long)m->step, bad, (long long)run->progress.skipped, (long long)most);
+    return CSP_OK;
+}
+
 /* One optimizer step, logged. */
 static csp_status run_step(phase_state *p, int64_t k)
 {
@@ -143,6 +167,7 @@ static csp_status run_step(phase_state *p, int64_t k)
     csp_step_metrics_clear(&m, run->progress.phase, k + 1, p->steps);
     CSP_TRY(gradients(p, k, &m, &flop));
     CSP_TRY(csp_optimizer_step(run->optimizer, p->optim, k + 1, p->steps, &m));
+    CSP_TRY(count_skipped(run, &m));
     seconds = csp_machine_seconds() - start;
     m.tokens_per_s = m.tokens / seconds;
     m.gflop_per_s = flop / seconds * 1e-9;
