@@ -1,12 +1,13 @@
 /*
- * dropout.cu - counter-based masks. One Philox block gives the four neighbouring channels of a
- * thread, so a row begins at a multiple of four of its sequence. Memory bound: about 100 integer
- * operations for every 32 bytes moved.
+ * dropout.cu - counter-based masks. One Philox block gives four neighbouring channels, so a row
+ * begins at a multiple of four of its sequence; a thread takes 16 bytes where rows allow. Memory
+ * bound in f32: about 100 integer operations for every 32 bytes moved.
  */
 #include "dropout.cuh"
 
 #include "core/rng.h"
 #include "launch.cuh"
+#include "vec.cuh"
 
 #define DROPOUT_THREADS 256
 /* Blocks for each multiprocessor: enough to hide memory latency. */
@@ -19,8 +20,9 @@ typedef struct mask_source {
     float p, scale; /* scale = 1/(1-p) */
 } mask_source;
 
+/* m = the mask of channels 4 block .. 4 block + 3 of a row. */
 static __device__ __forceinline__ void draw(const mask_source &source, int64_t key, int64_t block,
-                                            float (&m)[4])
+                                            float *m)
 {
     uint32_t word[4];
 
@@ -31,48 +33,61 @@ static __device__ __forceinline__ void draw(const mask_source &source, int64_t k
     }
 }
 
-/* Any grid works: threads stride over the groups of four channels of all rows. */
-static __global__ void __launch_bounds__(DROPOUT_THREADS)
-    dropout_kernel(mask_source source, const int64_t *__restrict__ row_key, // (rows)
-                   const float *__restrict__ in,                            // (rows,I)
-                   float *__restrict__ out,                                 // (rows,I)
-                   int64_t rows, int64_t I)
+/* out = m x, or out + m x where added, of one group of four channels at the end of an odd row. */
+template <typename T, bool added>
+static __device__ __forceinline__ void mask_some(const T *in, T *out, int64_t count,
+                                                 const float (&m)[4])
 {
-    const int64_t groups = ceil_div(I, 4);
-
-    for (int64_t i = grid_thread(); i < rows * groups; i += grid_threads()) {
-        const int64_t n = i / groups, c = i % groups * 4;
-        float m[4];
-
-        draw(source, row_key[n], c / 4, m);
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            if (c + j < I) {
-                out[n * I + c + j] = m[j] * in[n * I + c + j];
-            }
+    for (int j = 0; j < 4; j++) {
+        if (j < count) {
+            const float x = m[j] * to_f32(in[j]);
+
+            out[j] = from_f32<T>(added ? to_f32(out[j]) + x : x);
         }
     }
 }
 
-/* Any grid works: threads stride over the groups of four channels of all rows. */
-static __global__ void __launch_bounds__(DROPOUT_THREADS)
-    dropout_acc_kernel(mask_source source, const int64_t *__restrict__ row_key, // (rows)
-                       const float *__restrict__ in,                            // (rows,I)
-                       float *__restrict__ out,                                 // (rows,I)
-                       int64_t rows, int64_t I)
+/* The same of W channels, 16 bytes. */
+template <typename T, int W, bool added>
+static __device__ __forceinline__ void mask_vec(const T *in, T *out, const float (&m)[W])
 {
-    const int64_t groups = ceil_div(I, 4);
+    float x[W], y[W];
+
+    load_vec(in, x);
+    if (added) {
+        load_vec(out, y);
+    }
+#pragma unroll
+    for (int j = 0; j < W; j++) {
+        x[j] = added ? y[j] + m[j] * x[j] : m[j] * x[j];
+    }
+    store_vec(out, x);
+}
+
+/* Any grid works: threads stride over the groups of channels of all rows: of 16 bytes if wide. */
+template <typename T, bool wide, bool added>
+static __global__ void __launch_bounds__(DROPOUT_THREADS)
+    dropout_kernel(mask_source source, const int64_t *__restrict__ row_key, // (rows)
+                   const T *__restrict__ in,                                // (rows,I)
+                   T *__restrict__ out,                                     // (rows,I)
+                   int64_t rows, int64_t I)
+{
+    const int W = wide ? vec_width<T>::value : 4;
+    const int64_t groups = ceil_div(I, W);
 
     for (int64_t i = grid_thread(); i < rows * groups; i += grid_threads()) {
-        const int64_t n = i / groups, c = i % groups * 4;
-        float m[4];
+        const int64_t n = i / groups, c = i % groups * W;
+        float m[W];
 
-        draw(source, row_key[n], c / 4, m);
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            if (c + j < I) {
-                out[n * I + c + j] += m[j] * in[n * I + c + j];
-            }
+        for (int j = 0; j < W; j += 4) {
+            draw(source, row_key[n], (c + j) / 4, m + j);
+        }
+        if constexpr (wide) {
+            mask_vec<T, W, added>(in + n * I + c, out + n * I + c, m);
+        } else {
+            mask_some<T, added>(in + n * I + c, out + n * I + c, I - c, m);
         }
     }
 }
@@ -86,28 +101,32 @@ static mask_source source_of(const csp_dropout *d)
     return source;
 }
 
-static dim3 grid_for(csp_backend *be, int64_t rows, int64_t I)
+template <typename T, bool added>
+static csp_status launch(csp_backend *be, const csp_dropout *d, int64_t first, int64_t rows,
+                         int64_t I, const T *in, T *out)
 {
-    return stride_grid(rows * ceil_div(I, 4), DROPOUT_THREADS,
-                       (int64_t)cuda_state_of(be)->processors * DROPOUT_BLOCKS);
+    const int64_t *row_key = (const int64_t *)d->row_key.data + first;
+    const bool wide = is_vec_row(in, I) && is_vec_row(out, I);
+    const dim3 grid =
+        stride_grid(rows * ceil_div(I, wide ? vec_width<T>::value : 4), DROPOUT_THREADS,
+                    (int64_t)cuda_state_of(be)->processors * DROPOUT_BLOCKS);
+
+    CUDA_TRY(cu::launch(wide ? dropout_kernel<T, true, added> : dropout_kernel<T, false, added>,
+                        grid, DROPOUT_THREADS, 0, cuda_state_of(be)->stream, source_of(d), row_key,
+                        in, out, rows, I));
+    return CSP_OK;
 }
 
 csp_status cuda_dropout(csp_backend *be, const csp_dropout *d, int64_t first, int64_t rows,
-                        int64_t I, const float *in, float *out)
+                        int64_t I, bool add, const float *in, float *out)
 {
-    const int64_t *row_key = (const int64_t *)d->row_key.data + first;
-
-    CUDA_TRY(cu::launch(dropout_kernel, grid_for(be, rows, I), DROPOUT_THREADS, 0,
-                        cuda_state_of(be)->stream, source_of(d), row_key, in, out, rows, I));
-    return CSP_OK;
+    return add ? launch<float, true>(be, d, first, rows, I, in, out)
+               : launch<float, false>(be, d, first, rows, I, in, out);
 }
 
-csp_status cuda_dropout_acc(csp_backend *be, const csp_dropout *d, int64_t first, int64_t rows,
-                            int64_t I, const float *in, float *out)
+csp_status cuda_dropout(csp_backend *be, const csp_dropout *d, int64_t first, int64_t rows,
+                        int64_t I, bool add, const __nv_bfloat16 *in, __nv_bfloat16 *out)
 {
-    const int64_t *row_key = (const int64_t *)d->row_key.data + first;
-
-    CUDA_TRY(cu::launch(dropout_acc_kernel, grid_for(be, rows, I), DROPOUT_THREADS, 0,
-                        cuda_state_of(be)->stream, source_of(d), row_key, in, out, rows, I));
-    return CSP_OK;
+    return add ? launch<__nv_bfloat16, true>(be, d, first, rows, I, in, out)
+               : launch<__nv_bfloat16, false>(be, d, first, rows, I, in, out);
 }

@@ -4,15 +4,17 @@
 #pragma once
 
 #include "device.h"
+#include "portable.cuh"
 
 /*
  * For rows first .. first+rows-1, with m the rows' mask:
  *
- *     out = m ⊙ in      (cuda_dropout)       out += m ⊙ in      (cuda_dropout_acc)
+ *     out = m ⊙ in,   or out += m ⊙ in where add is set
  *
  *   in, out   (rows,I)   beginning at row `first`
  */
 CSP_CHECKED csp_status cuda_dropout(csp_backend *be, const csp_dropout *d, int64_t first,
-                                    int64_t rows, int64_t I, const float *in, float *out);
-CSP_CHECKED csp_status cuda_dropout_acc(csp_backend *be, const csp_dropout *d, int64_t first,
-                                        int64_t rows, int64_t I, const float *in, float *out);
+                                    int64_t rows, int64_t I, bool add, const float *in, float *out);
+CSP_CHECKED csp_status cuda_dropout(csp_backend *be, const csp_dropout *d, int64_t first,
+                                    int64_t rows, int64_t I, bool add, const __nv_bfloat16 *in,
+                                    __nv_bfloat16 *out);

@@ -43,7 +43,7 @@ template <typename T, int W> struct vec_part {
     static const int value = W * sizeof(T) > 16 ? (int)(16 / sizeof(T)) : W;
 };
 
-/* W elements at p, which must be a multiple of their bytes (of 16 for more), as floats; and back. */
+/* W elements at p, a multiple of their bytes (of 16 where they are more), as floats; and back. */
 template <typename T, int W>
 static __device__ __forceinline__ void load_vec(const T *p, float (&out)[W])
 {

@@ -3,17 +3,19 @@
 
 #include "ops/check.h"
 
-/* Sizes of one call; R is 0 without an adapter. */
+/* Sizes and storage type of one call; R is 0 without an adapter. */
 typedef struct linear_sizes {
     int64_t N, I, O, R;
+    csp_dtype S;
 } linear_sizes;
 
-static csp_status check_operands(const csp_linear *l, const csp_tensor *dy_or_y, linear_sizes *out)
+static csp_status check_operands(const csp_backend *be, const csp_linear *l,
+                                 const csp_tensor *dy_or_y, linear_sizes *out)
 {
-    linear_sizes s = { 0, 0, 0, 0 };
+    linear_sizes s = { 0, 0, 0, 0, CSP_F32 };
 
-    CSP_TRY(csp_check_rank("linear", "w", &l->w, CSP_F32, 2));
-    CSP_TRY(csp_check_rank("linear", "y and dy", dy_or_y, CSP_F32, 2));
+    CSP_TRY(csp_check_storage(be, "linear", "w", &l->w, 2, &s.S));
+    CSP_TRY(csp_check_rank("linear", "y and dy", dy_or_y, s.S, 2));
     s.O = l->w.dim[0];
     s.I = l->w.dim[1];
     s.N = dy_or_y->dim[0];
@@ -21,18 +23,16 @@ static csp_status check_operands(const csp_linear *l, const csp_tensor *dy_or_y,
         return CSP_FAIL(CSP_ERR_SHAPE, "linear: w must have at least one row and one column");
     }
     if (csp_check_given(&l->bias)) {
-        CSP_TRY(csp_check_tensor("linear", "bias", &l->bias, CSP_F32, 1, &s.O));
+        CSP_TRY(csp_check_tensor("linear", "bias", &l->bias, s.S, 1, &s.O));
     }
     if (csp_check_given(&l->lora_a)) {
-        CSP_TRY(csp_check_rank("linear", "lora_a", &l->lora_a, CSP_F32, 2));
+        CSP_TRY(csp_check_rank("linear", "lora_a", &l->lora_a, s.S, 2));
         s.R = l->lora_a.dim[0];
         if (s.R < 1) {
             return CSP_FAIL(CSP_ERR_SHAPE, "linear: lora_a must have at least one row");
         }
-        CSP_TRY(
-            csp_check_tensor("linear", "lora_a", &l->lora_a, CSP_F32, 2, (int64_t[]) { s.R, s.I }));
-        CSP_TRY(
-            csp_check_tensor("linear", "lora_b", &l->lora_b, CSP_F32, 2, (int64_t[]) { s.O, s.R }));
+        CSP_TRY(csp_check_tensor("linear", "lora_a", &l->lora_a, s.S, 2, (int64_t[]) { s.R, s.I }));
+        CSP_TRY(csp_check_tensor("linear", "lora_b", &l->lora_b, s.S, 2, (int64_t[]) { s.O, s.R }));
     }
     *out = s;
     return CSP_OK;
@@ -59,12 +59,12 @@ csp_status csp_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor
 {
     linear_sizes s;
 
-    CSP_TRY(check_operands(l, y, &s));
-    CSP_TRY(csp_check_tensor("linear", "y", y, CSP_F32, 2, (int64_t[]) { s.N, s.O }));
-    CSP_TRY(csp_check_tensor("linear", "x", x, CSP_F32, 2, (int64_t[]) { s.N, s.I }));
+    CSP_TRY(check_operands(be, l, y, &s));
+    CSP_TRY(csp_check_tensor("linear", "y", y, s.S, 2, (int64_t[]) { s.N, s.O }));
+    CSP_TRY(csp_check_tensor("linear", "x", x, s.S, 2, (int64_t[]) { s.N, s.I }));
     CSP_TRY(check_dropout(l, &s));
     if (s.R > 0) {
-        CSP_TRY(csp_check_tensor("linear", "u", u, CSP_F32, 2, (int64_t[]) { s.N, s.R }));
+        CSP_TRY(csp_check_tensor("linear", "u", u, s.S, 2, (int64_t[]) { s.N, s.R }));
     }
     return s.N > 0 ? csp_op_done(be, be->ops->linear_fwd(be, l, x, u, y)) : CSP_OK;
 }
@@ -95,17 +95,17 @@ static csp_status linear_bwd(csp_backend *be, const csp_linear *l, const csp_ten
 {
     linear_sizes s;
 
-    CSP_TRY(check_operands(l, dy, &s));
+    CSP_TRY(check_operands(be, l, dy, &s));
     CSP_TRY(check_dropout(l, &s));
     CSP_TRY(check_grad(l, &s, grad));
     if (csp_check_given(&grad->dw) || csp_check_given(&grad->dlora_a)) {
-        CSP_TRY(csp_check_tensor("linear", "x", x, CSP_F32, 2, (int64_t[]) { s.N, s.I }));
+        CSP_TRY(csp_check_tensor("linear", "x", x, s.S, 2, (int64_t[]) { s.N, s.I }));
     }
     if (csp_check_given(&grad->dlora_b)) {
-        CSP_TRY(csp_check_tensor("linear", "u", u, CSP_F32, 2, (int64_t[]) { s.N, s.R }));
+        CSP_TRY(csp_check_tensor("linear", "u", u, s.S, 2, (int64_t[]) { s.N, s.R }));
     }
     if (csp_check_given(dx)) {
-        CSP_TRY(csp_check_tensor("linear", "dx", dx, CSP_F32, 2, (int64_t[]) { s.N, s.I }));
+        CSP_TRY(csp_check_tensor("linear", "dx", dx, s.S, 2, (int64_t[]) { s.N, s.I }));
     }
     return s.N > 0 ? csp_op_done(be, be->ops->linear_bwd(be, l, x, u, dy, grad, accumulate, dx))
                    : CSP_OK;

@@ -24,17 +24,20 @@ typedef struct csp_dropout {
     csp_tensor row_key; /* (N) i64: text index in the global batch * 2^20 + position  */
 } csp_dropout;
 
-/* Operands of one linear map; I inputs, O outputs, R the adapter rank. */
+/*
+ * Operands of one linear map; I inputs, O outputs, R the adapter rank. S, the storage type of a
+ * call, is f32, or bf16 where the backend has it (csp_backend.bf16).
+ */
 typedef struct csp_linear {
-    csp_tensor w;      /* (O,I) f32                                                  */
-    csp_tensor bias;   /* (O) f32, or none                                           */
-    csp_tensor lora_a; /* (R,I) f32, or none: no adapter                             */
-    csp_tensor lora_b; /* (O,R) f32                                                  */
+    csp_tensor w;      /* (O,I) S                                                    */
+    csp_tensor bias;   /* (O) S, or none                                             */
+    csp_tensor lora_a; /* (R,I) S, or none: no adapter                               */
+    csp_tensor lora_b; /* (O,R) S                                                    */
     float lora_scale;  /* s = alpha/R, or alpha/sqrt(R)                              */
     csp_dropout dropout;
 } csp_linear;
 
-/* Where gradients are added; none = not wanted (frozen). Shapes as in csp_linear. */
+/* Where gradients are added; none = not wanted (frozen). Shapes as in csp_linear, f32 always. */
 typedef struct csp_linear_grad {
     csp_tensor dw;
     csp_tensor dbias;
@@ -51,13 +54,16 @@ typedef struct csp_linear_grad {
  * Source: LoRA (arXiv 2106.09685); docs/method.md 8.5.
  *
  *   l    in    operands
- *   x    in    (N,I)  f32
- *   u    out   (N,R)  f32   kept for the backward pass; overwritten; none where l has no adapter
- *   y    out   (N,O)  f32   overwritten
+ *   x    in    (N,I)  S
+ *   u    out   (N,R)  S   kept for the backward pass; overwritten; none where l has no adapter
+ *   y    out   (N,O)  S   overwritten
  *
  * Aliasing:   none.
- * Precision:  f32 products, f32 sums in an order that depends on shapes and be->threads only.
- * Errors:     CSP_ERR_SHAPE, CSP_ERR_DEVICE. Outputs are untouched after CSP_ERR_SHAPE.
+ * Precision:  f32 products, f32 sums in an order that depends on shapes and be->threads only. In
+ *             bf16 what is stored is rounded: m ⊙ x, u, the branch s u B^T, its sum with x W^T, and
+ *             that with the bias, one after the other.
+ * Errors:     CSP_ERR_SHAPE, CSP_ERR_UNSUPPORTED (S), CSP_ERR_DEVICE. Outputs are untouched after
+ *             the first two.
  */
 CSP_CHECKED csp_status csp_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
                                       csp_tensor *u, csp_tensor *y);
@@ -69,13 +75,14 @@ CSP_CHECKED csp_status csp_linear_fwd(csp_backend *be, const csp_linear *l, cons
  *     dw += dy^T x;   dbias += sum of rows of dy;   dA += du^T (m ⊙ x);   dB += s dy^T u
  *
  *   x, u  in     as in forward; x may be none where neither dw nor dlora_a is wanted
- *   dy    in     (N,O)  f32
+ *   dy    in     (N,O)  S
  *   grad  in     where to add; the tensors in it are in,out
- *   dx    out    (N,I)  f32   overwritten by csp_linear_bwd, added to by csp_linear_bwd_acc;
+ *   dx    out    (N,I)  S     overwritten by csp_linear_bwd, added to by csp_linear_bwd_acc;
  *                             none: not wanted
  *
  * Aliasing:   none.
- * Precision:  as forward.
+ * Precision:  as forward. In bf16 du, m ⊙ x, du A, its sum with what dx holds, and dx are rounded;
+ *             gradients of parameters are f32 sums.
  */
 CSP_CHECKED csp_status csp_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
                                       const csp_tensor *u, const csp_tensor *dy,
