@@ -16,7 +16,7 @@ static double adapt_loss(tiny *t, const how *h, const csp_token_lists *texts, bo
     const csp_adapt_options options = { .max_rows = h->max_rows,
                                         .max_len = 12,
                                         .texts = TINY_PASSAGES,
-                                        .recompute = h->recompute,
+                                        .keep = h->recompute ? CSP_KEEP_INPUTS : CSP_KEEP_ALL,
                                         .lambda_relu = 0.7 };
     const csp_pass pass = { .causal = true, .dropout = true, .seed = 11, .step = 4 };
     csp_adapt *a;

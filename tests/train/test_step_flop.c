@@ -43,7 +43,9 @@ static void an_adaptation_step_is_counted_by_hand(void **state)
     const double linear = 2.0 * 2 * 4608 * 8, attention = 4.0 * 2 * 24 * 21,
                  head = 2.0 * 24 * 61 * 6;
     const csp_adapt_options whole = { .max_rows = 100, .max_len = 12, .texts = 2 };
-    const csp_adapt_options cut = { .max_rows = 1, .max_len = 12, .texts = 2, .recompute = true };
+    const csp_adapt_options cut = {
+        .max_rows = 1, .max_len = 12, .texts = 2, .keep = CSP_KEEP_INPUTS
+    };
 
     (void)state;
     for (int lora = 0; lora < 2; lora++) {
@@ -64,7 +66,7 @@ static double contrastive_flop(tiny *t, int64_t max_rows, bool recompute, double
     const csp_contrastive_options options = { .queries = 1,
                                               .passages = 1,
                                               .max_rows = max_rows,
-                                              .recompute = recompute,
+                                              .keep = recompute ? CSP_KEEP_INPUTS : CSP_KEEP_ALL,
                                               .temperature = 1.0,
                                               .limits = { 1.01, 1.01, 1.01 } };
     const int32_t positive[] = { 0 };

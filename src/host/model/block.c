@@ -23,7 +23,7 @@ static csp_status place_column(csp_arena *step, int64_t rows, csp_tensor *out)
     return csp_arena_tensor(step, CSP_F32, 1, &rows, out);
 }
 
-csp_status csp_block_saved_place(const csp_params *params, int64_t N, csp_arena *step,
+csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide, csp_arena *step,
                                  csp_block_saved *out)
 {
     const csp_model_config *c = &params->config;
@@ -43,8 +43,10 @@ csp_status csp_block_saved_place(const csp_params *params, int64_t N, csp_arena 
     CSP_TRY(csp_arena_tensor(step, CSP_F32, 2, (int64_t[]) { N, c->H }, &s.lse));
     CSP_TRY(place(params, step, N, c->D, &s.y));
     CSP_TRY(place_column(step, N, &s.rstd2));
-    CSP_TRY(place(params, step, N, c->F, &s.gate));
-    CSP_TRY(place(params, step, N, c->F, &s.up));
+    if (wide) {
+        CSP_TRY(place(params, step, N, c->F, &s.gate));
+        CSP_TRY(place(params, step, N, c->F, &s.up));
+    }
     for (int m = 0; m < CSP_MATRIX_COUNT; m++) {
         s.u[m] = csp_tensor_none();
         if (params->lora.R > 0 && (params->lora.targets >> m & 1u) != 0) {
@@ -248,6 +250,19 @@ csp_status csp_block_fwd(const csp_block_pass *pass, int64_t layer, bool finish,
     }
     CSP_TRY(csp_swiglu_fwd(pass->be, &s->gate, &s->up, m));
     return project(pass, layer, CSP_MATRIX_DOWN, m, s, &w->t);
+}
+
+csp_status csp_block_wide_again(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,
+                                csp_block_work *w)
+{
+    const csp_param *g = pass->params->layers[layer].mlp_norm;
+    const csp_tensor none = csp_tensor_none();
+    csp_tensor no_sum = none, rstd = csp_tensor_rows(&w->r, 0, s->y.dim[0]);
+
+    CSP_TRY(
+        csp_norm_fwd(pass->be, &s->y, &none, &g->value, (float)pass->eps, &no_sum, &rstd, &w->t));
+    CSP_TRY(project(pass, layer, CSP_MATRIX_GATE, &w->t, s, &s->gate));
+    return project(pass, layer, CSP_MATRIX_UP, &w->t, s, &s->up);
 }
 
 static csp_status mlp_backward(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,

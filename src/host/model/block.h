@@ -54,9 +54,12 @@ typedef struct csp_block_pass {
     double eps;
 } csp_block_pass;
 
-/* The one description of what a block keeps for its backward pass; x is placed by the caller. */
-CSP_CHECKED csp_status csp_block_saved_place(const csp_params *params, int64_t N, csp_arena *step,
-                                             csp_block_saved *out);
+/*
+ * The one description of what a block keeps for its backward pass; x is placed by the caller, and so
+ * are gate and up, two thirds of it all, where wide is false.
+ */
+CSP_CHECKED csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide,
+                                             csp_arena *step, csp_block_saved *out);
 
 /* Working memory; backward false leaves out what only csp_block_bwd uses. */
 CSP_CHECKED csp_status csp_block_work_place(const csp_params *params, int64_t N, bool backward,
@@ -75,6 +78,14 @@ CSP_CHECKED csp_status csp_block_work_place(const csp_params *params, int64_t N,
 CSP_CHECKED csp_status csp_block_fwd(const csp_block_pass *pass, int64_t layer, bool finish,
                                      const csp_tensor *before, csp_block_saved *s,
                                      csp_block_work *w);
+
+/*
+ * Computes s->gate and s->up of a forward pass again, from s->y, to the same bits.
+ *
+ *   w   in,out   w->t and w->r are overwritten
+ */
+CSP_CHECKED csp_status csp_block_wide_again(const csp_block_pass *pass, int64_t layer,
+                                            csp_block_saved *s, csp_block_work *w);
 
 /*
  * Adds the gradients of the block's trained parameters and propagates.

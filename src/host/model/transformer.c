@@ -10,6 +10,16 @@
 #include "ops/embed.h"
 #include "ops/norm.h"
 
+const char *csp_keep_name(csp_keep keep)
+{
+    static const char *const names[] = { [CSP_KEEP_NOTHING] = "no activations",
+                                         [CSP_KEEP_ALL] = "all activations",
+                                         [CSP_KEEP_INPUTS] = "inputs of blocks only",
+                                         [CSP_KEEP_MOST] = "all activations but gate and up" };
+
+    return names[keep];
+}
+
 csp_status csp_run_create(const csp_params *params, csp_keep keep, csp_run **out)
 {
     csp_run *run = NULL;
@@ -50,7 +60,7 @@ static csp_status place_shared(csp_run *run, int64_t N, csp_arena *step)
 
     memset(&set, 0, sizeof(set));
     CSP_TRY(csp_arena_tensor(step, type, 2, shape, &set.x));
-    CSP_TRY(csp_block_saved_place(params, N, step, &set));
+    CSP_TRY(csp_block_saved_place(params, N, true, step, &set));
     run->saved[0] = set;
     for (int64_t l = 1; l < params->config.L; l++) {
         if (run->keep == CSP_KEEP_INPUTS) {
@@ -73,10 +83,14 @@ csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step)
     run->N = N;
     CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->h));
     CSP_TRY(csp_arena_tensor(step, CSP_F32, 1, &N, &run->rstd_final));
-    if (run->keep == CSP_KEEP_ALL) {
+    if (run->keep == CSP_KEEP_ALL || run->keep == CSP_KEEP_MOST) {
         for (int64_t l = 0; l < params->config.L; l++) {
             CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->saved[l].x));
-            CSP_TRY(csp_block_saved_place(params, N, step, &run->saved[l]));
+            /* With KEEP_MOST all blocks share the gate and up of the first. */
+            run->saved[l].gate = run->saved[0].gate;
+            run->saved[l].up = run->saved[0].up;
+            CSP_TRY(csp_block_saved_place(params, N, run->keep == CSP_KEEP_ALL || l == 0, step,
+                                          &run->saved[l]));
         }
     } else {
         CSP_TRY(place_shared(run, N, step));
@@ -180,6 +194,8 @@ csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack, const csp
 
         if (run->keep == CSP_KEEP_INPUTS) {
             CSP_TRY(csp_block_fwd(&blocks, l, false, &none, s, &run->work));
+        } else if (run->keep == CSP_KEEP_MOST && l + 1 < params->config.L) {
+            CSP_TRY(csp_block_wide_again(&blocks, l, s, &run->work)); /* the last has its own */
         }
         CSP_TRY(csp_block_bwd(&blocks, l, l > 0 || all, s, &run->work, &run->dh));
     }

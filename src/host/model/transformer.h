@@ -81,13 +81,17 @@ typedef struct csp_pass {
 typedef enum csp_keep {
     CSP_KEEP_NOTHING = 0, /* forward only                                                   */
     CSP_KEEP_ALL = 1,     /* every block's activations: fastest                             */
-    CSP_KEEP_INPUTS = 2   /* inputs of blocks; the rest is computed again, to the same bits */
+    CSP_KEEP_INPUTS = 2,  /* inputs of blocks; the rest is computed again, to the same bits */
+    CSP_KEEP_MOST = 3     /* all but gate and up, which are computed again, to the same bits */
 } csp_keep;
+
+/* "all activations", ...: a keep in words. */
+const char *csp_keep_name(csp_keep keep);
 
 /* The activations of one micro-batch. Contents are private but for h and dh. */
 typedef struct csp_run {
     const csp_params *params;
-    csp_keep keep;
+    csp_keep keep; /* may be changed between two csp_run_place, but not from or to NOTHING */
     int64_t N;
     csp_tensor h;           /* (N,D) final hidden states; overwritten by csp_model_bwd         */
     csp_tensor dh;          /* (N,D) the caller writes their gradient; consumed; none if NOTHING */
@@ -120,8 +124,8 @@ CSP_CHECKED csp_status csp_model_fwd(const csp_model *model, const csp_pack *pac
                                      const csp_pass *pass, csp_run *run);
 
 /*
- * Adds the gradients of all trained parameters below the head, from run->dh. The same bits with
- * CSP_KEEP_ALL and CSP_KEEP_INPUTS. run->h and run->dh are overwritten.
+ * Adds the gradients of all trained parameters below the head, from run->dh. The same bits whatever
+ * run->keep is. run->h and run->dh are overwritten.
  */
 CSP_CHECKED csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack,
                                      const csp_pass *pass, csp_run *run);

@@ -31,7 +31,7 @@ csp_status csp_adapt_create(csp_backend *be, const csp_model *model, const csp_c
     a->options = *options;
     /* Budget 0: a micro-batch is finished before the next begins, so one is ever in memory. */
     CSP_TRY_GOTO(csp_chunked_create(be, model, contract, options->max_rows, options->max_len,
-                                    options->texts, 0, options->recompute, &a->chunks));
+                                    options->texts, 0, options->keep, &a->chunks));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &a->head));
     *out = a;
     return CSP_OK;

@@ -20,7 +20,7 @@ typedef struct csp_adapt_options {
     int64_t max_rows; /* of a micro-batch                      */
     int64_t max_len;  /* rows of the longest text              */
     int64_t texts;    /* of a step, at most                    */
-    bool recompute;
+    csp_keep keep;    /* of a micro-batch alone in memory: ALL (0 too), MOST, INPUTS */
     double lambda_relu;
 } csp_adapt_options;
 

@@ -2,13 +2,15 @@
 #include "train/chunked.h"
 
 #include <stdlib.h>
+#include <string.h>
 
+#include "core/log.h"
 #include "core/memory.h"
 #include "model/finite.h"
 
 csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp_contract *contract,
                               int64_t max_rows, int64_t longest, int64_t texts, size_t budget,
-                              bool recompute, csp_chunked **out)
+                              csp_keep keep, csp_chunked **out)
 {
     const int64_t rows = max_rows > longest ? max_rows : longest;
     csp_chunked *c;
@@ -20,7 +22,7 @@ csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp
     c->model = model;
     c->contract = contract;
     c->max_rows = max_rows;
-    c->keep = recompute ? CSP_KEEP_INPUTS : CSP_KEEP_ALL;
+    c->keep = keep == CSP_KEEP_NOTHING ? CSP_KEEP_ALL : keep;
     CSP_TRY_GOTO(csp_run_bytes(model->params, rows, c->keep, &least));
     /* Tokens, starts (empty texts have one too), keys, keep, target. */
     least += (size_t)rows * 17 + (size_t)(texts + 1) * 4 + 5 * CSP_ARENA_ALIGN;
@@ -52,6 +54,7 @@ void csp_chunked_begin(csp_chunked *c)
 {
     c->count = 0;
     c->kept = 0;
+    c->whole = 0;
     c->step.used = 0;
 }
 
@@ -83,6 +86,18 @@ static csp_status place(csp_chunk *chunk, csp_arena *arena)
     return csp_run_place(chunk->run, chunk->batch.N, arena);
 }
 
+/* Gives a chunk another form, and measures it. */
+static csp_status set_form(csp_chunk *chunk, csp_keep form)
+{
+    csp_arena ruler = { 0 };
+
+    chunk->form = form;
+    chunk->run->keep = form;
+    CSP_TRY(place(chunk, &ruler));
+    chunk->bytes = ruler.peak;
+    return CSP_OK;
+}
+
 static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *lists, bool adapt,
                          int64_t text_base)
 {
@@ -96,7 +111,6 @@ static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *l
     CSP_TRY(make_room(c, c->count + pieces));
     for (int64_t i = 0; i < pieces; i++) {
         csp_chunk *chunk = &c->chunks[c->count];
-        csp_arena ruler = { 0 };
 
         CSP_TRY(adapt ? csp_batch_pack_adapt(c->contract, lists, c->edges[i], c->edges[i + 1],
                                              text_base, &chunk->batch)
@@ -104,8 +118,7 @@ static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *l
                                        &chunk->batch));
         chunk->side = side;
         chunk->first = c->edges[i];
-        CSP_TRY(place(chunk, &ruler));
-        chunk->bytes = ruler.peak;
+        CSP_TRY(set_form(chunk, c->keep));
         c->count++;
     }
     return CSP_OK;
@@ -122,8 +135,56 @@ csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lists *lists)
     return append(c, CSP_SIDE_PASSAGE, lists, true, 0);
 }
 
+/* Marks the longest prefix as kept, in a form, that leaves room for rest bytes beside it. */
+static csp_status keep_prefix(csp_chunked *c, csp_keep form, size_t rest, size_t *used)
+{
+    *used = 0;
+    for (c->kept = 0; c->kept < c->count; c->kept++) {
+        csp_chunk *chunk = &c->chunks[c->kept];
+
+        CSP_TRY(set_form(chunk, form));
+        if (*used + chunk->bytes + rest > c->step.capacity) {
+            return set_form(chunk, c->keep);
+        }
+        *used += chunk->bytes;
+    }
+    return CSP_OK;
+}
+
+/* Gives kept chunks their gate and up back, the first ones first, as far as memory goes. */
+static csp_status widen_prefix(csp_chunked *c, size_t rest, size_t used)
+{
+    for (c->whole = 0; c->whole < c->kept; c->whole++) {
+        csp_chunk *chunk = &c->chunks[c->whole];
+        const size_t narrow = chunk->bytes;
+
+        CSP_TRY(set_form(chunk, CSP_KEEP_ALL));
+        if (used - narrow + chunk->bytes + rest > c->step.capacity) {
+            return set_form(chunk, CSP_KEEP_MOST);
+        }
+        used += chunk->bytes - narrow;
+    }
+    return CSP_OK;
+}
+
+/* A line where the plan changes; steps of unequal texts would say it each time, so numbers count. */
+static void say_plan(csp_chunked *c)
+{
+    const int64_t now[] = { c->kept, c->whole, c->count };
+
+    if (memcmp(now, c->said, sizeof(now)) == 0) {
+        return;
+    }
+    csp_log(c->said[2] == 0 ? CSP_LOG_INFO : CSP_LOG_DEBUG, "train",
+            "a step of %lld micro-batches: %lld stay in memory between the passes, %lld of them "
+            "with all activations; the others are computed again keeping %s",
+            (long long)c->count, (long long)c->kept, (long long)c->whole, csp_keep_name(c->keep));
+    memcpy(c->said, now, sizeof(now));
+}
+
 csp_status csp_chunked_plan(csp_chunked *c)
 {
+    const bool narrow = c->keep != CSP_KEEP_INPUTS;
     size_t rest = 0, used = 0, total = 0;
 
     for (int64_t i = 0; i < c->count; i++) {
@@ -137,17 +198,25 @@ csp_status csp_chunked_plan(csp_chunked *c)
             "batch.micro_batch_tokens or set batch.recompute",
             rest, c->step.capacity);
     }
-    /* The longest prefix that leaves room for the largest chunk of all: simple, and at most one
-       chunk short of the best. */
-    c->kept = 0;
-    while (c->kept < c->count && (total <= c->step.capacity ||
-                                  used + c->chunks[c->kept].bytes + rest <= c->step.capacity)) {
-        used += c->chunks[c->kept].bytes;
-        c->kept++;
+    if (total <= c->step.capacity) {
+        c->kept = c->count;
+        c->whole = c->keep == CSP_KEEP_ALL ? c->count : 0;
+    } else {
+        /* All of them in the narrow form need no place for others; else one place for the largest:
+           simple, and at most one chunk short of the best. */
+        CSP_TRY(keep_prefix(c, narrow ? CSP_KEEP_MOST : CSP_KEEP_INPUTS, 0, &used));
+        if (c->kept < c->count) {
+            CSP_TRY(keep_prefix(c, narrow ? CSP_KEEP_MOST : CSP_KEEP_INPUTS, rest, &used));
+        }
+        if (c->keep == CSP_KEEP_ALL) {
+            CSP_TRY(widen_prefix(c, c->kept < c->count ? rest : 0, used));
+        }
     }
     for (int64_t i = 0; i < c->count; i++) {
         c->chunks[i].kept = i < c->kept;
+        CSP_TRY(i < c->kept ? CSP_OK : set_form(&c->chunks[i], c->keep));
     }
+    say_plan(c);
     return CSP_OK;
 }
 

@@ -17,7 +17,8 @@ typedef struct csp_chunk {
     csp_batch batch; /* on the host                                              */
     csp_side side;
     int64_t first; /* row of its first text among the texts of its side        */
-    size_t bytes;  /* of the step arena                                        */
+    size_t bytes;  /* of the step arena, in its form                           */
+    csp_keep form; /* what of its activations is in memory                     */
     bool kept;
     size_t mark;   /* arena position before it was placed                      */
     csp_pack pack; /* on the device from csp_chunked_fwd on, while in memory   */
@@ -30,13 +31,15 @@ typedef struct csp_chunked {
     csp_backend *be;
     const csp_model *model;
     const csp_contract *contract;
-    csp_keep keep;    /* CSP_KEEP_ALL, or CSP_KEEP_INPUTS for batch.recompute  */
+    csp_keep keep;    /* of a micro-batch alone in memory                      */
     int64_t max_rows; /* of a micro-batch; recorded in checkpoints             */
     csp_arena step;
     csp_chunk *chunks;
     int64_t count; /* of this step                                          */
     int64_t room;
-    int64_t kept; /* chunks 0 .. kept-1 stay in memory between the passes  */
+    int64_t kept;    /* chunks 0 .. kept-1 stay in memory between the passes  */
+    int64_t whole;   /* chunks 0 .. whole-1 of them with all activations      */
+    int64_t said[3]; /* kept, whole and count of the plan last logged       */
     int64_t *edges;
     int64_t edge_room;
 } csp_chunked;
@@ -46,13 +49,15 @@ typedef struct csp_chunked {
  *   longest   in   rows of the longest text there can be
  *   texts     in   texts of one side of a step, at most
  *   budget    in   bytes for activations; at least one micro-batch is reserved whatever it says
+ *   keep      in   of a micro-batch alone in memory: CSP_KEEP_ALL, or where that does not fit MOST or
+ *                  INPUTS; 0 is CSP_KEEP_ALL
  *
  * Errors: CSP_ERR_MEMORY.
  */
 CSP_CHECKED csp_status csp_chunked_create(csp_backend *be, const csp_model *model,
                                           const csp_contract *contract, int64_t max_rows,
                                           int64_t longest, int64_t texts, size_t budget,
-                                          bool recompute, csp_chunked **out);
+                                          csp_keep keep, csp_chunked **out);
 void csp_chunked_destroy(csp_chunked *c);
 
 /* Forgets the last step's texts. */
@@ -65,7 +70,13 @@ CSP_CHECKED csp_status csp_chunked_add(csp_chunked *c, csp_side side, const csp_
 /* The same for adaptation: targets, causal, one copy. */
 CSP_CHECKED csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lists *lists);
 
-/* Decides what is kept; after the last add. Errors: CSP_ERR_MEMORY: a micro-batch does not fit. */
+/*
+ * Decides what is kept, after the last add, and logs it where it is not what was logged last. As
+ * many micro-batches as fit stay in memory, without gate and up where that lets more of them stay:
+ * computing those two again costs about half a forward pass and saves two thirds of the memory.
+ *
+ * Errors: CSP_ERR_MEMORY: a micro-batch does not fit.
+ */
 CSP_CHECKED csp_status csp_chunked_plan(csp_chunked *c);
 
 /*

@@ -88,7 +88,7 @@ csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
     CSP_TRY_GOTO(csp_chunked_create(be, model, contract, options->max_rows, model->max_len,
                                     options->queries > options->passages ? options->queries
                                                                          : options->passages,
-                                    options->budget, options->recompute, &c->chunks));
+                                    options->budget, options->keep, &c->chunks));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &c->head));
     CSP_TRY_GOTO(csp_health_create(V, &options->limits, &c->health));
     CSP_TRY_GOTO(place_rows(c, &ruler));

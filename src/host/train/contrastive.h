@@ -20,7 +20,7 @@ typedef struct csp_contrastive_options {
     int64_t passages; /* most documents of a step */
     int64_t max_rows; /* of a micro-batch         */
     size_t budget;    /* bytes for activations    */
-    bool recompute;
+    csp_keep keep;    /* of a micro-batch alone in memory: ALL (0 too), MOST, INPUTS */
     double temperature;
     csp_reg_kind regularizer;
     csp_health_limits limits;

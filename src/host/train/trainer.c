@@ -66,7 +66,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
         const csp_adapt_options options = { .max_rows = run->rows,
                                             .max_len = csp_adapt_rows(config),
                                             .texts = config->adapt.batch.texts,
-                                            .recompute = config->adapt.batch.recompute,
+                                            .keep = config->adapt.batch.recompute ? CSP_KEEP_INPUTS
+                                                                                  : CSP_KEEP_ALL,
                                             .lambda_relu = config->adapt.lambda_relu };
 
         p->optim = &config->adapt.optim;
@@ -80,7 +81,7 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
             .passages = s->batch.queries * config->data.train_group_size,
             .max_rows = run->rows,
             .budget = activation_budget(),
-            .recompute = s->batch.recompute,
+            .keep = s->batch.recompute ? CSP_KEEP_INPUTS : CSP_KEEP_ALL,
             .temperature = s->temperature,
             .regularizer = s->regularizer == CSP_REGULARIZER_L1 ? CSP_REG_L1 : CSP_REG_FLOPS,
             .limits = { .zero_rows = config->run.collapse_share,
