@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/bench.h"
 #include "cli/commands.h"
 #include "cli/model_args.h"
 #include "core/machine.h"
@@ -94,6 +95,10 @@ static const csp_option options[] = {
       .min = 1,
       .max = 1e9,
       .help = "token rows computed at once" },
+    { .name = "tiny",
+      .kind = CSP_OPTION_FLAG,
+      .help =
+          "shapes of some tokens for the cases that have shapes of their own, to try them out" },
     CSP_OPTION_ROW_DEVICE,
     CSP_OPTION_ROW_PRECISION,
     CSP_OPTION_ROW_THREADS,
@@ -165,13 +170,17 @@ static void print_case(const bench *b, const char *what, const char *formula, do
 static csp_status bench_sgemm(bench *b)
 {
     double *seconds = NULL, median;
+    csp_matrix_product product;
+    char formula[64];
     csp_status status;
 
     CSP_TRY(csp_alloc("bench", b->repeats, sizeof(*seconds), &seconds));
-    CSP_TRY_GOTO(csp_matrix_rate(b->be, b->warmup, b->repeats, seconds));
+    CSP_TRY_GOTO(csp_matrix_rate(b->be, b->dtype, b->warmup, b->repeats, seconds, &product));
     median = seconds[b->repeats / 2];
-    b->sgemm = CSP_MATRIX_RATE_FLOP / median * 1e-9;
-    print_case(b, "sgemm", "2 x 2048 x 1024 x 1024", median, CSP_MATRIX_RATE_FLOP);
+    b->sgemm = product.flop / median * 1e-9;
+    (void)snprintf(formula, sizeof(formula), "2 x %lld x %lld x %lld", (long long)product.N,
+                   (long long)product.I, (long long)product.O);
+    print_case(b, "sgemm", formula, median, product.flop);
 
 fail:
     free(seconds);
@@ -434,6 +443,45 @@ fail:
     return status;
 }
 
+static const csp_bench_case *find_case(const char *name)
+{
+    static const csp_bench_case *const tables[] = { csp_bench_head_cases, csp_bench_op_cases,
+                                                    csp_bench_step_cases };
+
+    for (size_t i = 0; name != NULL && i < CSP_COUNT(tables); i++) {
+        for (const csp_bench_case *c = tables[i]; c->name != NULL; c++) {
+            if (strcmp(c->name, name) == 0) {
+                return c;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* One of the cases of bench.h behind the ceilings, or those alone. In float32 where an op that the
+   case needs has no bf16 yet: each row says which. */
+static csp_status run_device_case(const csp_arguments *args, const csp_bench_case *c)
+{
+    csp_bench b = { .args = args,
+                    .repeats = csp_args_i64(args, "steps"),
+                    .warmup = csp_args_i64(args, "warmup"),
+                    .tiny = csp_args_flag(args, "tiny") };
+    csp_status status = csp_device_open(args, &b.be, &b.dtype);
+
+    for (int attempt = 0; attempt < 2 && b.be != NULL; attempt++) {
+        status = csp_bench_ceilings(&b);
+        if (status == CSP_OK && c != NULL) {
+            status = c->run(&b);
+        }
+        if (b.dtype != CSP_BF16 || (status != CSP_ERR_SHAPE && status != CSP_ERR_UNSUPPORTED)) {
+            break;
+        }
+        b.dtype = CSP_F32;
+    }
+    csp_backend_destroy(b.be);
+    return status;
+}
+
 static csp_status run_cases(bench *b)
 {
     const char *what = csp_args_positional(b->args, 0);
@@ -441,7 +489,8 @@ static csp_status run_cases(bench *b)
     const bool step = all || strcmp(what, "step") == 0, head = all || strcmp(what, "head") == 0;
 
     if (!step && !head && strcmp(what, "sgemm") != 0) {
-        return CSP_FAIL(CSP_ERR_CONFIG, "bench: \"%s\" is none of all, sgemm, head, step", what);
+        return CSP_FAIL(CSP_ERR_CONFIG, "bench: \"%s\" is none of the cases (--help lists them)",
+                        what);
     }
     if (csp_args_i64(b->args, "documents") % csp_args_i64(b->args, "queries") != 0) {
         return CSP_FAIL(CSP_ERR_CONFIG, "bench: --documents must be a multiple of --queries");
@@ -462,11 +511,17 @@ static csp_status run_cases(bench *b)
 
 static csp_status run(const csp_arguments *args)
 {
+    const char *name = csp_args_positional(args, 0);
+    const csp_bench_case *c = find_case(name);
     bench b = { .args = args,
                 .repeats = csp_args_i64(args, "steps"),
                 .warmup = csp_args_i64(args, "warmup") };
-    const csp_status status = run_cases(&b);
+    csp_status status;
 
+    if (c != NULL || (name != NULL && strcmp(name, "ceilings") == 0)) {
+        return run_device_case(args, c);
+    }
+    status = run_cases(&b);
     csp_token_lists_clear(&b.queries);
     csp_token_lists_clear(&b.documents);
     csp_contract_clear(&b.contract);
@@ -481,7 +536,11 @@ const csp_command csp_cmd_bench = {
     .options = options,
     .option_count = CSP_COUNT(options),
     .positional = "[CASE]",
-    .details = "cases: all (standard), sgemm, head, step\n\n"
-               "scripts/bench_cpu.sh runs the same step in PyTorch beside it.",
+    .details = "cases: all (standard), sgemm, head, step: of the model that the options describe\n"
+               "       ceilings, K1, K3, K5, K7, K8, K9, K10, K11: kernels of Llama-3.2-1B beside\n"
+               "       the products and copies that bound them\n"
+               "       S1, S4, S5, S7, S8, M1: training steps, encoding, the largest batch\n\n"
+               "scripts/bench_cpu.sh and scripts/bench_gpu.py run the same in PyTorch beside it;\n"
+               "docs/benchmarks/gpu.md says what each case is.",
     .run = run,
 };

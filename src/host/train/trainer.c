@@ -381,14 +381,15 @@ static void report(const csp_run_state *run, csp_train_result *result)
  */
 static csp_status measure_ceiling(csp_run_state *run)
 {
+    csp_matrix_product product;
     double seconds[3];
 
     run->matmul_gflop_per_s = run->options->matmul_gflop_per_s;
     if (run->matmul_gflop_per_s > 0.0) {
         return CSP_OK;
     }
-    CSP_TRY(csp_matrix_rate(run->be, 1, 3, seconds));
-    run->matmul_gflop_per_s = CSP_MATRIX_RATE_FLOP / seconds[0] * 1e-9;
+    CSP_TRY(csp_matrix_rate(run->be, run->storage.dtype, 1, 3, seconds, &product));
+    run->matmul_gflop_per_s = product.flop / seconds[0] * 1e-9;
     csp_log(CSP_LOG_INFO, "train",
             "%s: a large matrix product runs at %.4g GFLOP/s, which is mfu 1", run->be->name,
             run->matmul_gflop_per_s);
