@@ -1,16 +1,17 @@
 /*
- * optim.cu - CUDA side of ops/optim.h. Bound by memory: an update reads and writes each of the four
- * arrays once, the gradient's clearing included.
+ * optim.cu - CUDA side of ops/optim.h. Bound by memory: an update reads and writes each of its
+ * arrays once, the gradient's clearing included; bf16 values with masters are only written.
  *
  * All tensors are cut into items of ITEM elements that are counted through; one launch takes the
  * items of all of them, and a table in device memory tells a block whose item it has. The order of
  * sums depends on items alone, not on the device or on how memory is aligned.
  *
- * Scratch: the table (64 bytes a tensor); for the norm also a double for each item and tensor.
+ * Scratch: the table (72 bytes a tensor); for the norm also a double for each item and tensor.
  */
 #include <math.h>
 #include <string.h>
 
+#include "core/rng.h"
 #include "core/size.h"
 #include "device.h"
 #include "launch.cuh"
@@ -24,7 +25,9 @@
 
 /* One tensor in the table. */
 typedef struct optim_row {
-    float *value, *grad, *m, *v;
+    float *value;        /* f32 numbers that are updated, or none: then those of half */
+    __nv_bfloat16 *half; /* bf16 numbers that are stored, or none                     */
+    float *grad, *m, *v;
     int64_t n;     /* elements                                      */
     int64_t first; /* number of its first item, counted through all */
     float keep;    /* 1 - η wd, or 1 where nothing decays           */
@@ -33,7 +36,8 @@ typedef struct optim_row {
 /* The scalars of one update, computed in double and rounded once. */
 typedef struct adamw_factors {
     float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
-    float step, rsqrt_correction, eps; /* η/(1-β1^t), 1/sqrt(1-β2^t) */
+    float step, rsqrt_correction, eps; /* η/(1-β1^t), 1/sqrt(1-β2^t)              */
+    csp_rng rounding;                  /* without masters; its key is still to be set */
 } adamw_factors;
 
 static inline __host__ __device__ int64_t items_of(int64_t n)
@@ -60,29 +64,29 @@ static __device__ __forceinline__ const optim_row *row_of_item(const optim_row *
 }
 
 /* Elements i .. i+3 of n, zeros beyond; i is a multiple of 4. */
-static __device__ __forceinline__ void load_four(const float *p, int64_t i, int64_t n,
-                                                 float (&out)[4])
+template <typename T>
+static __device__ __forceinline__ void load_four(const T *p, int64_t i, int64_t n, float (&out)[4])
 {
-    if (i + 4 <= n && (uintptr_t)p % 16 == 0) {
+    if (i + 4 <= n && (uintptr_t)p % (4 * sizeof(T)) == 0) {
         load_vec(p + i, out);
     } else {
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            out[k] = i + k < n ? p[i + k] : 0.0f;
+            out[k] = i + k < n ? to_f32(p[i + k]) : 0.0f;
         }
     }
 }
 
-static __device__ __forceinline__ void store_four(float *p, int64_t i, int64_t n,
-                                                  const float (&in)[4])
+template <typename T>
+static __device__ __forceinline__ void store_four(T *p, int64_t i, int64_t n, const float (&in)[4])
 {
-    if (i + 4 <= n && (uintptr_t)p % 16 == 0) {
+    if (i + 4 <= n && (uintptr_t)p % (4 * sizeof(T)) == 0) {
         store_vec(p + i, in);
     } else {
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             if (i + k < n) {
-                p[i + k] = in[k];
+                p[i + k] = from_f32<T>(in[k]);
             }
         }
     }
@@ -137,6 +141,38 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
     }
 }
 
+/* Elements i .. i+3 of the item of a row that begins at start, as they are before an update. */
+static __device__ __forceinline__ void load_values(const optim_row *row, int64_t start, int64_t i,
+                                                   int64_t n, float (&value)[4])
+{
+    if (row->value != nullptr) {
+        load_four(row->value + start, i, n, value);
+    } else {
+        load_four(row->half + start, i, n, value);
+    }
+}
+
+/* And after it; half holds them rounded to nearest, or at random where it is all there is. */
+static __device__ __forceinline__ void store_values(const optim_row *row, const csp_rng &rounding,
+                                                    int64_t start, int64_t i, int64_t n,
+                                                    float (&value)[4])
+{
+    if (row->value != nullptr) {
+        store_four(row->value + start, i, n, value);
+    } else {
+        uint32_t word[4]; /* of elements that begin at a multiple of 4, as start + i is */
+
+        csp_rng_u32x4(rounding, (uint64_t)(start + i) / 4, word);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            value[k] = csp_bf16_to_f32(csp_f32_to_bf16_random(value[k], word[k] >> 16));
+        }
+    }
+    if (row->half != nullptr) {
+        store_four(row->half + start, i, n, value);
+    }
+}
+
 /* A block takes an item, a thread four elements of each array at a time. */
 static __global__ void __launch_bounds__(OPTIM_THREADS)
     adamw_kernel(const optim_row *__restrict__ table, // (count)
@@ -147,12 +183,14 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
         const int64_t start = (item - row->first) * ITEM;
         const int64_t n = row->n - start < ITEM ? row->n - start : ITEM;
         const float keep = row->keep;
+        csp_rng rounding = f.rounding;
 
+        rounding.key = (uint32_t)(row - table);
         for (int64_t i = 4 * (int64_t)threadIdx.x; i < n; i += 4 * OPTIM_THREADS) {
             const float zeros[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
             float value[4], grad[4], m[4], v[4];
 
-            load_four(row->value + start, i, n, value);
+            load_values(row, start, i, n, value);
             load_four(row->grad + start, i, n, grad);
             load_four(row->m + start, i, n, m);
             load_four(row->v + start, i, n, v);
@@ -165,7 +203,7 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
                 value[k] =
                     value[k] * keep - f.step * (m[k] / (sqrtf(v[k]) * f.rsqrt_correction + f.eps));
             }
-            store_four(row->value + start, i, n, value);
+            store_values(row, rounding, start, i, n, value);
             store_four(row->m + start, i, n, m);
             store_four(row->v + start, i, n, v);
             store_four(row->grad + start, i, n, zeros);
@@ -184,7 +222,8 @@ static csp_status upload_table(csp_backend *be, const csp_optim_tensor *tensors,
         const csp_optim_tensor *t = &tensors[i];
         optim_row *row = &part[i % STAGE_PART];
 
-        row->value = (float *)t->value.data;
+        row->half = t->value.dtype == CSP_BF16 ? (__nv_bfloat16 *)t->value.data : NULL;
+        row->value = (float *)(row->half != NULL ? t->master.data : t->value.data);
         row->grad = (float *)t->grad.data;
         row->m = (float *)t->m.data;
         row->v = (float *)t->v.data;
@@ -253,6 +292,7 @@ csp_status cuda_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
     f.step = (float)(a->lr / (1.0 - pow(a->beta1, t)));
     f.rsqrt_correction = (float)(1.0 / sqrt(1.0 - pow(a->beta2, t)));
     f.eps = (float)a->eps;
+    f.rounding = { a->seed, CSP_DRAW_ROUNDING, 0, (uint64_t)a->t };
     if (items == 0) {
         return CSP_OK;
     }

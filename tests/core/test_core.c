@@ -135,6 +135,8 @@ static void half_precision_numbers_convert_exactly(void **state)
     assert_int_equal(csp_f32_to_bf16(1.00390625f), 0x3F80);
     assert_int_equal(csp_f32_to_bf16(1.01171875f), 0x3F82);
     assert_true(isnan(csp_bf16_to_f32(csp_f32_to_bf16(NAN))));
+    assert_true(isnan(csp_bf16_to_f32(csp_f32_to_bf16_random(NAN, 0xFFFFu))));
+    assert_true(csp_bf16_to_f32(csp_f32_to_bf16_random(-INFINITY, 0xFFFFu)) == -INFINITY);
     assert_true(csp_f16_to_f32(0x3C00) == 1.0f);
     assert_true(csp_f16_to_f32(0x0001) == 0x1p-24f);
     assert_true(csp_f16_to_f32(0xFBFF) == -65504.0f);
@@ -172,9 +174,26 @@ static void peak_memory_counts_what_was_touched(void **state)
     assert_true(csp_machine_peak_mb() >= before + 50.0);
 }
 
+/* Over all 65536 values of the random bits the mean is the value, exactly. */
+static void random_rounding_to_bf16_is_right_in_the_mean(void **state)
+{
+    const float values[] = { 1.0f, 1.001f, -3.14159f, 0x1.234568p-100f, 1e-40f, -0.0f, 3e38f };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        double sum = 0.0;
+
+        for (uint32_t random = 0; random < 65536; random++) {
+            sum += (double)csp_bf16_to_f32(csp_f32_to_bf16_random(values[i], random));
+        }
+        assert_true(sum / 65536.0 == (double)values[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_rounding_to_bf16_is_right_in_the_mean),
         cmocka_unit_test(philox_gives_the_published_vectors),
         cmocka_unit_test(a_permutation_visits_every_index_once),
         cmocka_unit_test(bounded_draws_are_in_range_and_spread),

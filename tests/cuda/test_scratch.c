@@ -80,7 +80,7 @@ static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
 {
     enum { V = 300 };
     const int64_t vocab = V;
-    const csp_adamw_args args = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0 };
+    const csp_adamw_args args = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0, false, 0 };
     double *loss = rig_doubles(r, Q), value, squares[2];
     csp_optim_tensor tensors[2];
 
@@ -99,10 +99,12 @@ static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
     assert_int_equal(csp_regularize(r->be, CSP_REG_FLOPS, &p, P, &sum, P, 0.1f, &dp, &value),
                      CSP_OK);
     for (int i = 0; i < 2; i++) {
-        tensors[i] =
-            (csp_optim_tensor) { rig_accumulated(r, 1, &vocab), rig_accumulated(r, 1, &vocab),
-                                 rig_accumulated(r, 1, &vocab),
-                                 rig_input(r, CSP_F32, 1, &vocab, rig_doubles(r, V)), true };
+        tensors[i] = (csp_optim_tensor) { rig_accumulated(r, 1, &vocab),
+                                          rig_accumulated(r, 1, &vocab),
+                                          rig_accumulated(r, 1, &vocab),
+                                          rig_input(r, CSP_F32, 1, &vocab, rig_doubles(r, V)),
+                                          csp_tensor_none(),
+                                          true };
     }
     assert_int_equal(csp_grad_squares(r->be, tensors, 2, squares), CSP_OK);
     assert_int_equal(csp_adamw(r->be, tensors, 2, &args), CSP_OK);

@@ -238,14 +238,17 @@ static void make_block(rig *r, block *b)
     b->ag = (csp_attention_grad) { rows(r, 64),     rows(r, 32),     rows(r, 32),
                                    rows_out(r, 64), rows_out(r, 4),  rows(r, 64),
                                    rows_out(r, 64), rows_out(r, 32), rows_out(r, 32) };
-    b->optim = (csp_optim_tensor) { rig_accumulated(r, 2, (int64_t[]) { V, D }), b->table,
+    b->optim = (csp_optim_tensor) { rig_accumulated(r, 2, (int64_t[]) { V, D }),
+                                    b->table,
                                     rig_accumulated(r, 2, (int64_t[]) { V, D }),
-                                    rig_output(r, CSP_F32, 2, (int64_t[]) { V, D }), true };
+                                    rig_output(r, CSP_F32, 2, (int64_t[]) { V, D }),
+                                    csp_tensor_none(),
+                                    true };
 }
 
 static void run_block(rig *r, block *b)
 {
-    const csp_adamw_args args = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.0, 1.0 };
+    const csp_adamw_args args = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.0, 1.0, false, 0 };
     csp_backend *be = r->be;
     double squares;
 

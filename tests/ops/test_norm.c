@@ -18,10 +18,16 @@
  * enough for all threads, wider than a block of threads keeps in registers (odd and even). */
 static const int64_t shapes[][2] = {
     { 1, 1 },   { 3, 7 },     { 2, 15 },   { 5, 17 },   { 9, 64 },
-    { 2, 257 }, { 400, 128 }, { 3, 4096 }, { 2, 2063 }, { 7, 8208 }
+    { 2, 257 }, { 400, 128 }, { 3, 4096 }, { 2, 2063 }, { 3, 8208 }
 };
 enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 static const float eps = 1e-5f;
+
+/* Fewer of many rows where a device is emulated. */
+static int64_t rows_of(const rig *r, int64_t rows)
+{
+    return r->emulated && rows > 150 ? 150 : rows;
+}
 
 /* The contract allows 8 chains: D/8 additions one after the other, and 3 to join them. */
 static double chain(int64_t D)
@@ -32,7 +38,7 @@ static double chain(int64_t D)
 static void forward_matches(rig *r, csp_dtype S)
 {
     for (int64_t i = 0; i < SHAPES * 2; i++) {
-        const int64_t N = shapes[i / 2][0], D = shapes[i / 2][1], n = N * D;
+        const int64_t N = rows_of(r, shapes[i / 2][0]), D = shapes[i / 2][1], n = N * D;
         const bool with_delta = i % 2 == 1;
 
         rig_begin(r, (uint64_t)i);
@@ -76,7 +82,7 @@ static void forward_matches_the_reference(void **state)
 static void backward_matches(rig *r, csp_dtype S)
 {
     for (int64_t i = 0; i < SHAPES * 2; i++) {
-        const int64_t N = shapes[i / 2][0], D = shapes[i / 2][1], n = N * D;
+        const int64_t N = rows_of(r, shapes[i / 2][0]), D = shapes[i / 2][1], n = N * D;
         const bool with_dsum = i % 2 == 1;
 
         rig_begin(r, (uint64_t)(50 + i));
@@ -144,7 +150,7 @@ static void outputs_may_be_the_inputs_the_contract_names(void **state)
 
 static void gives_the_same_bits(rig *r, csp_dtype S)
 {
-    const int64_t dims[] = { 601, 70 };
+    const int64_t dims[] = { rows_of(r, 601), 70 };
 
     rig_begin(r, 81);
     csp_tensor x = rig_normal(r, S, 2, dims), dy = rig_normal(r, S, 2, dims);

@@ -1,4 +1,4 @@
-/* test_optim.c - ops/optim.h against the equations in double. */
+/* test_optim.c - ops/optim.h against the equations in double; bf16 with masters and without. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "core/rng.h"
 #include "ops/optim.h"
 #include "ref/optim.h"
 #include "support/compare.h"
@@ -24,10 +25,18 @@ static csp_tensor second_moment(rig *r, int64_t n)
     return rig_copy(r, &t);
 }
 
-static void make(rig *r, csp_optim_tensor *t)
+/* Values of a storage type; bf16 ones are what their masters round to. */
+static void make(rig *r, csp_dtype S, csp_optim_tensor *t)
 {
+    memset(t, 0, TENSORS * sizeof(*t));
     for (int i = 0; i < TENSORS; i++) {
         t[i].value = rig_accumulated(r, 1, &sizes[i]);
+        if (S == CSP_BF16) {
+            const csp_tensor half = rig_stored(r, S, &t[i].value);
+
+            t[i].master = t[i].value;
+            t[i].value = rig_copy(r, &half);
+        }
         t[i].grad = rig_accumulated(r, 1, &sizes[i]);
         t[i].m = rig_accumulated(r, 1, &sizes[i]);
         t[i].v = second_moment(r, sizes[i]);
@@ -35,13 +44,37 @@ static void make(rig *r, csp_optim_tensor *t)
     }
 }
 
-static void an_update_matches_the_reference_and_clears_gradients(void **state)
+static csp_tensor *updated(csp_optim_tensor *t)
 {
-    rig *r = *state;
+    return t->master.ndim > 0 ? &t->master : &t->value;
+}
+
+/* bf16 values are their masters rounded to nearest, all bits. */
+static void check_rounded(rig *r, const csp_optim_tensor *t)
+{
+    const float *master = rig_host(r, &t->master);
+    const uint16_t *half = rig_host(r, &t->value);
+
+    for (int64_t i = 0; i < csp_tensor_count(&t->value); i++) {
+        assert_int_equal(half[i], csp_f32_to_bf16(master[i]));
+    }
+}
+
+static void check_cleared(rig *r, const csp_tensor *grad)
+{
+    const float *g = rig_host(r, grad);
+
+    for (int64_t j = 0; j < csp_tensor_count(grad); j++) {
+        assert_true(g[j] == 0.0f);
+    }
+}
+
+static void an_update_matches(rig *r, csp_dtype S)
+{
     const csp_adamw_args args[] = {
-        { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0 },
-        { 1000, 3e-4, 0.9, 0.95, 1e-2, 0.1, 0.37 },
-        { 2, 0.0, 0.0, 0.0, 1e-8, 0.5, 1.0 },
+        { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0, false, 0 },
+        { 1000, 3e-4, 0.9, 0.95, 1e-2, 0.1, 0.37, false, 0 },
+        { 2, 0.0, 0.0, 0.0, 1e-8, 0.5, 1.0, false, 0 },
     };
 
     for (int c = 0; c < 3; c++) {
@@ -49,12 +82,12 @@ static void an_update_matches_the_reference_and_clears_gradients(void **state)
         double *value[TENSORS], *m[TENSORS], *v[TENSORS], *mag[TENSORS][3];
 
         rig_begin(r, (uint64_t)c);
-        make(r, t);
+        make(r, S, t);
         for (int i = 0; i < TENSORS; i++) {
             for (int k = 0; k < 3; k++) {
                 mag[i][k] = rig_doubles(r, sizes[i]);
             }
-            value[i] = rig_as_doubles(r, &t[i].value);
+            value[i] = rig_as_doubles(r, updated(&t[i]));
             m[i] = rig_as_doubles(r, &t[i].m);
             v[i] = rig_as_doubles(r, &t[i].v);
             ref_adamw(value[i], rig_as_doubles(r, &t[i].grad), m[i], v[i], sizes[i], t[i].decay,
@@ -62,22 +95,206 @@ static void an_update_matches_the_reference_and_clears_gradients(void **state)
         }
         assert_int_equal(csp_adamw(r->be, t, TENSORS, &args[c]), CSP_OK);
         for (int i = 0; i < TENSORS; i++) {
-            const float *g = rig_host(r, &t[i].grad);
-
             /* m: κ, 1-β1, β1 rounded once each, three products, one sum; v has g twice. The step:
              * m, half of v, root, two scalars, product, sum, division, product, difference. */
             assert_true(worst_ratio("m", rig_host(r, &t[i].m), m[i], mag[i][1], sizes[i],
                                     7.0 * UNIT_F32) <= 1.0);
             assert_true(worst_ratio("v", rig_host(r, &t[i].v), v[i], mag[i][2], sizes[i],
                                     10.0 * UNIT_F32) <= 1.0);
-            assert_true(worst_ratio("value", rig_host(r, &t[i].value), value[i], mag[i][0],
+            assert_true(worst_ratio("value", rig_host(r, updated(&t[i])), value[i], mag[i][0],
                                     sizes[i], 24.0 * UNIT_F32) <= 1.0);
-            for (int64_t j = 0; j < sizes[i]; j++) {
-                assert_true(g[j] == 0.0f);
+            if (S == CSP_BF16) {
+                check_rounded(r, &t[i]);
             }
+            check_cleared(r, &t[i].grad);
         }
         rig_check_guards(r);
     }
+}
+
+static void an_update_matches_the_reference_and_clears_gradients(void **state)
+{
+    rig_each_storage(*state, an_update_matches);
+}
+
+enum { STEPS = 50, N = 4099 };
+
+/* One tensor that is updated with the gradients that uploads bring, and its twin in double. */
+typedef struct run {
+    csp_optim_tensor t;
+    float grad[N];
+    double value[N], m[N], v[N], wide[N], mag[3][N];
+    double m_sum[N]; /* as m of the sizes of its terms */
+    double bound[N]; /* what value may be away         */
+} run;
+
+static void begin_run(rig *r, run *c, csp_dtype S, bool master, double low, double high)
+{
+    const int64_t n = N;
+    const csp_tensor drawn = rig_uniform(r, low, high, 1, &n),
+                     zero = rig_stored(r, CSP_F32, &drawn);
+    const csp_tensor stored = rig_stored(r, S, &drawn);
+
+    memset(c, 0, sizeof(*c));
+    c->t.value = rig_copy(r, &stored);
+    if (master) {
+        c->t.master = rig_copy(r, &drawn);
+    }
+    c->t.grad = rig_copy(r, &zero);
+    c->t.m = rig_copy(r, &zero);
+    c->t.v = rig_copy(r, &zero);
+    assert_int_equal(csp_backend_zero(r->be, &c->t.m), CSP_OK);
+    assert_int_equal(csp_backend_zero(r->be, &c->t.v), CSP_OK);
+    c->t.decay = true;
+    memcpy(c->value, rig_as_doubles(r, updated(&c->t)), sizeof(c->value));
+}
+
+/* One update on both sides with the gradients in c->grad. */
+static void step_run(rig *r, run *c, const csp_adamw_args *args)
+{
+    const double c1 = 1.0 - pow(args->beta1, (double)args->t);
+    const double c2 = 1.0 - pow(args->beta2, (double)args->t);
+
+    for (int i = 0; i < N; i++) {
+        c->wide[i] = (double)c->grad[i];
+        c->m_sum[i] = args->beta1 * c->m_sum[i] + (1.0 - args->beta1) * fabs(c->wide[i]);
+    }
+    assert_int_equal(csp_backend_upload(r->be, c->grad, &c->t.grad), CSP_OK);
+    assert_int_equal(csp_adamw(r->be, &c->t, 1, args), CSP_OK);
+    ref_adamw(c->value, c->wide, c->m, c->v, N, true, args, c->mag[0], c->mag[1], c->mag[2]);
+    for (int i = 0; i < N; i++) {
+        const double step = args->lr * (c->m_sum[i] / c1) / (sqrt(c->v[i] / c2) + args->eps);
+
+        /* By now m has 7 roundings of each update, the root half of 10; 14 more of the step; and
+         * the decay's factor, its product and the difference round the value itself. */
+        c->bound[i] += (12.0 * (double)args->t + 14.0) * UNIT_F32 * step +
+                       3.0 * UNIT_F32 * (fabs(c->value[i]) + step);
+    }
+}
+
+static csp_adamw_args run_args(int step)
+{
+    return (csp_adamw_args) { step + 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0, false, 0 };
+}
+
+static void fifty_updates_match(rig *r, csp_dtype S)
+{
+    static run c;
+    const double ones = 1.0;
+
+    rig_begin(r, 20);
+    begin_run(r, &c, S, S == CSP_BF16, -2.0, 2.0);
+    for (int step = 0; step < STEPS; step++) {
+        const csp_adamw_args args = run_args(step);
+        const csp_rng rng = { .seed = 20, .draw = CSP_DRAW_TEST, .key = 1000, .step = args.t };
+
+        for (int i = 0; i < N; i++) {
+            c.grad[i] = csp_rng_normal(rng, (uint64_t)i) + 0.5f;
+        }
+        step_run(r, &c, &args);
+    }
+    const float *got = rig_host(r, updated(&c.t));
+
+    for (int i = 0; i < N; i++) {
+        assert_true(worst_ratio("value", &got[i], &c.value[i], &ones, 1, c.bound[i]) <= 1.0);
+    }
+    if (S == CSP_BF16) {
+        check_rounded(r, &c.t);
+    }
+    rig_check_guards(r);
+}
+
+static void fifty_updates_match_the_reference(void **state)
+{
+    rig_each_storage(*state, fifty_updates_match);
+}
+
+/*
+ * Values between 1.1 and 1.9 are 2^-7 apart in bf16; fifty updates of about 0.001 all in one
+ * direction never move a value that is rounded to nearest. Rounded at random, the sum of all errors
+ * is one of independent steps of mean 0 in an interval of 2^-7 each: by Hoeffding beyond
+ * 2.5 sqrt(N STEPS) 2^-7 with probability 2 exp(-12.5); of one value beyond 3 sqrt(STEPS) 2^-7 with
+ * 2 exp(-18).
+ */
+static void updates_below_the_spacing_count_where_rounding_is_random(void **state)
+{
+    rig *r = *state;
+    const double apart = 0x1p-7;
+    static run c;
+    double sum = 0.0;
+
+    if (!r->be->bf16) {
+        skip();
+    }
+    rig_begin(r, 21);
+    begin_run(r, &c, CSP_BF16, false, 1.2, 1.8);
+    for (int step = 0; step < STEPS; step++) {
+        csp_adamw_args args = run_args(step);
+
+        args.stochastic = true;
+        args.seed = 99;
+        for (int i = 0; i < N; i++) {
+            c.grad[i] = i % 2 == 0 ? 1.0f : -1.0f;
+        }
+        step_run(r, &c, &args);
+    }
+    const float *got = rig_floats(r, &c.t.value);
+
+    for (int i = 0; i < N; i++) {
+        assert_true(fabs((double)got[i] - c.value[i]) <= 3.0 * sqrt(STEPS) * apart);
+        /* In the direction of the updates, so that a rounding that shrinks values shows as one. */
+        sum += (i % 2 == 0 ? -1.0 : 1.0) * ((double)got[i] - c.value[i]);
+    }
+    assert_true(fabs(sum) <= 2.5 * sqrt((double)N * STEPS) * apart);
+    sum = 0.0;
+    for (int i = 0; i < N; i++) {
+        sum += (double)got[i] - c.value[i];
+    }
+    assert_true(fabs(sum) <= 2.5 * sqrt((double)N * STEPS) * apart);
+    rig_check_guards(r);
+}
+
+/* The bits of the contract: those of the element, whatever the memory it lies in. */
+static void random_rounding_is_that_of_the_contract(void **state)
+{
+    rig *r = *state;
+    const int64_t n = 37;
+    csp_adamw_args args = { 7, 0.25, 0.0, 0.0, 0.0, 0.0, 1.0, true, 5 };
+    csp_optim_tensor t[4];
+    const uint16_t *half[4];
+
+    if (!r->be->bf16) {
+        skip();
+    }
+    rig_begin(r, 22);
+    const csp_tensor half_values = rig_normal(r, CSP_BF16, 1, &n);
+    const csp_tensor grads = rig_accumulated(r, 1, &n);
+    const float *value = rig_floats(r, &half_values), *g = rig_host(r, &grads);
+
+    for (int k = 0; k < 4; k++) {
+        memset(&t[k], 0, sizeof(t[k]));
+        t[k].value = rig_copy(r, &half_values);
+        t[k].grad = rig_copy(r, &grads);
+        t[k].m = rig_accumulated(r, 1, &n);
+        t[k].v = second_moment(r, n);
+    }
+    assert_int_equal(csp_adamw(r->be, t, 2, &args), CSP_OK);
+    assert_int_equal(csp_adamw(r->be, t + 2, 2, &args), CSP_OK);
+    for (int k = 0; k < 4; k++) {
+        half[k] = rig_host(r, &t[k].value);
+    }
+    assert_memory_equal(half[0], half[2], (size_t)n * 2);
+    assert_memory_equal(half[1], half[3], (size_t)n * 2);
+    assert_memory_not_equal(half[0], half[1], (size_t)n * 2);
+    for (int64_t i = 0; i < n; i++) {
+        const csp_rng rng = { .seed = 5, .draw = CSP_DRAW_ROUNDING, .key = 1, .step = 7 };
+        /* With β1 = β2 = 0 and eps = 0 the step is η sign(g). */
+        const float to = value[i] - (g[i] > 0.0f ? 0.25f : -0.25f);
+
+        assert_int_equal(half[1][i],
+                         csp_f32_to_bf16_random(to, csp_rng_u32(rng, (uint64_t)i) >> 16));
+    }
+    rig_check_guards(r);
 }
 
 static void squares_match_the_reference_and_show_a_nan(void **state)
@@ -88,7 +305,7 @@ static void squares_match_the_reference_and_show_a_nan(void **state)
     const float bad[3] = { 1.0f, NAN, 2.0f };
 
     rig_begin(r, 10);
-    make(r, t);
+    make(r, CSP_F32, t);
     assert_int_equal(csp_grad_squares(r->be, t, TENSORS, got), CSP_OK);
     for (int i = 0; i < TENSORS; i++) {
         want = ref_grad_squares(rig_as_doubles(r, &t[i].grad), sizes[i]);
@@ -104,16 +321,42 @@ static void squares_match_the_reference_and_show_a_nan(void **state)
     rig_check_guards(r);
 }
 
+static void masters_are_there_just_where_they_are_needed(void **state)
+{
+    rig *r = *state;
+    csp_adamw_args args = run_args(0);
+    csp_optim_tensor t[TENSORS];
+
+    rig_begin(r, 12);
+    make(r, CSP_F32, t);
+    t[1].master = t[1].m;
+    assert_int_equal(csp_adamw(r->be, t, TENSORS, &args), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "master must be none where value is f32"));
+    make(r, CSP_BF16, t);
+    args.stochastic = true;
+    assert_int_equal(csp_adamw(r->be, t, TENSORS, &args),
+                     r->be->bf16 ? CSP_ERR_SHAPE : CSP_ERR_UNSUPPORTED);
+    args.stochastic = false;
+    t[0].master = csp_tensor_none();
+    assert_int_equal(csp_adamw(r->be, t, TENSORS, &args),
+                     r->be->bf16 ? CSP_ERR_SHAPE : CSP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(csp_error_text(), r->be->bf16 ? "master must be f32 (1), not none"
+                                                         : "bf16 needs a CUDA device"));
+    for (int i = 0; i < TENSORS; i++) {
+        rig_check_untouched(r, &t[i].value);
+    }
+}
+
 static void wrong_arguments_are_refused_and_tensors_left_alone(void **state)
 {
     rig *r = *state;
-    const csp_adamw_args good = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0 };
+    const csp_adamw_args good = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0, false, 0 };
     csp_optim_tensor t[TENSORS];
     csp_adamw_args bad = good;
     double squares[TENSORS];
 
     rig_begin(r, 11);
-    make(r, t);
+    make(r, CSP_F32, t);
     bad.t = 0;
     assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_ARGUMENT);
     assert_non_null(strstr(csp_error_text(), "the first update is 1"));
@@ -137,6 +380,10 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_update_matches_the_reference_and_clears_gradients),
+        cmocka_unit_test(fifty_updates_match_the_reference),
+        cmocka_unit_test(updates_below_the_spacing_count_where_rounding_is_random),
+        cmocka_unit_test(random_rounding_is_that_of_the_contract),
+        cmocka_unit_test(masters_are_there_just_where_they_are_needed),
         cmocka_unit_test(squares_match_the_reference_and_show_a_nan),
         cmocka_unit_test(wrong_arguments_are_refused_and_tensors_left_alone),
     };

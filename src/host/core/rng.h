@@ -21,7 +21,8 @@ typedef enum csp_draw {
     CSP_DRAW_DROPOUT = 3,
     CSP_DRAW_INIT_MODEL = 4,
     CSP_DRAW_POSITIVE = 5,
-    CSP_DRAW_TEST = 6
+    CSP_DRAW_TEST = 6,
+    CSP_DRAW_ROUNDING = 7
 } csp_draw;
 
 /* One sequence of numbers. key distinguishes sequences of one purpose (a tensor, a layer). */

@@ -35,6 +35,21 @@ static inline CSP_HD uint16_t csp_f32_to_bf16(float value)
     return (uint16_t)(bits >> 16);
 }
 
+/*
+ * Rounds away from zero with the probability that makes the mean of the result the value, given 16
+ * uniform random bits. What is not finite is as above.
+ */
+static inline CSP_HD uint16_t csp_f32_to_bf16_random(float value, uint32_t random)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof(bits));
+    if ((bits & 0x7F800000u) == 0x7F800000u) {
+        return csp_f32_to_bf16(value);
+    }
+    return (uint16_t)((bits + (random & 0xFFFFu)) >> 16);
+}
+
 /* IEEE half precision to float32. Exact, subnormals included. */
 static inline CSP_HD float csp_f16_to_f32(uint16_t bits)
 {

@@ -266,6 +266,7 @@ void csp_params_optim(const csp_params *params, csp_optim_tensor *tensors)
                                                 .grad = row->grad,
                                                 .m = row->m,
                                                 .v = row->v,
+                                                .master = row->master,
                                                 .decay = row->decay };
         }
     }

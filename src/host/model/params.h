@@ -45,6 +45,7 @@ typedef enum csp_train_mode {
 typedef struct csp_storage {
     csp_dtype dtype; /* CSP_F32 or CSP_BF16                                              */
     bool stochastic; /* trained bf16 values have no f32 master: updates are rounded at random */
+    uint64_t seed;   /* of that rounding                                                     */
 } csp_storage;
 
 enum { CSP_PARAM_NAME_BYTES = 128 };

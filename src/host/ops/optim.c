@@ -35,18 +35,32 @@ static csp_status check_scalars(const csp_adamw_args *a)
     return CSP_OK;
 }
 
+static csp_status check_tensor(const csp_backend *be, const csp_optim_tensor *t, bool stochastic)
+{
+    const csp_tensor *value = &t->value;
+    const int ndim = value->ndim > 0 ? value->ndim : 1;
+    csp_dtype S;
+
+    CSP_TRY(csp_check_storage(be, "adamw", "value", value, ndim, &S));
+    CSP_TRY(csp_check_tensor("adamw", "grad", &t->grad, CSP_F32, ndim, value->dim));
+    CSP_TRY(csp_check_tensor("adamw", "m", &t->m, CSP_F32, ndim, value->dim));
+    CSP_TRY(csp_check_tensor("adamw", "v", &t->v, CSP_F32, ndim, value->dim));
+    if (S == CSP_BF16 && !stochastic) {
+        return csp_check_tensor("adamw", "master", &t->master, CSP_F32, ndim, value->dim);
+    }
+    if (csp_check_given(&t->master)) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "adamw: master must be none where value is %s",
+                        S == CSP_BF16 ? "rounded at random" : "f32");
+    }
+    return CSP_OK;
+}
+
 csp_status csp_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
                      const csp_adamw_args *args)
 {
     CSP_TRY(check_scalars(args));
     for (int64_t i = 0; i < count; i++) {
-        const csp_tensor *value = &tensors[i].value;
-        const int ndim = value->ndim > 0 ? value->ndim : 1;
-
-        CSP_TRY(csp_check_tensor("adamw", "value", value, CSP_F32, ndim, value->dim));
-        CSP_TRY(csp_check_tensor("adamw", "grad", &tensors[i].grad, CSP_F32, ndim, value->dim));
-        CSP_TRY(csp_check_tensor("adamw", "m", &tensors[i].m, CSP_F32, ndim, value->dim));
-        CSP_TRY(csp_check_tensor("adamw", "v", &tensors[i].v, CSP_F32, ndim, value->dim));
+        CSP_TRY(check_tensor(be, &tensors[i], args->stochastic));
     }
     return count > 0 ? csp_op_done(be, be->ops->adamw(be, tensors, count, args)) : CSP_OK;
 }

@@ -9,13 +9,15 @@
 extern "C" {
 #endif
 
-/* One trained tensor; the four have the same shape, all f32. */
+/* One trained tensor; all have the same shape and are f32, but for value. */
 typedef struct csp_optim_tensor {
-    csp_tensor value; /* in,out                        */
-    csp_tensor grad;  /* in; cleared to 0 by csp_adamw */
-    csp_tensor m;     /* in,out first moment           */
-    csp_tensor v;     /* in,out second moment          */
-    bool decay;       /* false for norms and biases    */
+    csp_tensor value;  /* in,out; f32, or bf16 where be has it (csp_backend.bf16)     */
+    csp_tensor grad;   /* in; cleared to 0 by csp_adamw                               */
+    csp_tensor m;      /* in,out first moment                                         */
+    csp_tensor v;      /* in,out second moment                                        */
+    csp_tensor master; /* in,out; what a bf16 value is the rounding of. None where value is f32 or
+                          rounding is stochastic. Not looked at by csp_grad_squares   */
+    bool decay;        /* false for norms and biases                                  */
 } csp_optim_tensor;
 
 /*
@@ -32,6 +34,8 @@ typedef struct csp_adamw_args {
     int64_t t; /* 1, 2, ...: which update this is                       */
     double lr, beta1, beta2, eps, weight_decay;
     double grad_scale; /* κ = min(1, max_norm / (norm + 1e-6)): multiplies g    */
+    bool stochastic;   /* bf16 values have no master: each update is rounded at random, see below */
+    uint64_t seed;     /* of that                                               */
 } csp_adamw_args;
 
 /*
@@ -42,7 +46,14 @@ typedef struct csp_adamw_args {
  *
  * Source: arXiv 1711.05101 in PyTorch's order; docs/method.md 9.
  *
+ * Where value is bf16, θ is master, and value becomes θ rounded to nearest. Where rounding is
+ * stochastic, θ is value itself, and csp_f32_to_bf16_random rounds element e of tensors[k] with the
+ * upper 16 bits of csp_rng_u32({seed, CSP_DRAW_ROUNDING, k, t}, e): updates below the spacing of
+ * bf16 then count in the mean, and the same call gives the same bits.
+ *
  * Precision:  f32 element-wise; the scalars are computed in double and rounded once.
+ * Errors:     CSP_ERR_SHAPE, CSP_ERR_ARGUMENT (scalars), CSP_ERR_UNSUPPORTED (bf16),
+ *             CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
                                  const csp_adamw_args *args);

@@ -81,7 +81,9 @@ csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int
                             .beta2 = s->adam_beta2,
                             .eps = s->adam_epsilon,
                             .weight_decay = s->weight_decay,
-                            .grad_scale = 1.0 };
+                            .grad_scale = 1.0,
+                            .stochastic = o->model->params->storage.stochastic,
+                            .seed = o->model->params->storage.seed };
     double total = 0.0, norm;
 
     CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, o->squares));
