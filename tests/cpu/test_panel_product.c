@@ -13,10 +13,12 @@
 #include "cpu/panel.h"
 #include "cpu/panel_product.h"
 
-/* N, K, O, R: one of each, around panels of 6 and 16, several blocks of rows, several parts. */
-static const int64_t shapes[][4] = { { 1, 1, 1, 0 },     { 1, 3, 2, 1 },      { 5, 16, 17, 3 },
-                                     { 6, 15, 16, 16 },  { 7, 33, 31, 17 },   { 97, 384, 20, 8 },
-                                     { 200, 385, 5, 0 }, { 131, 700, 40, 2 }, { 13, 20, 300, 33 } };
+/* N, K, O, R: few rows and many, around panels of 6 and 16, several blocks of rows and parts. */
+static const int64_t shapes[][4] = {
+    { 1, 1, 1, 0 },      { 1, 3, 2, 1 },     { 5, 16, 17, 3 },    { 127, 33, 31, 17 },
+    { 128, 1, 1, 0 },    { 129, 3, 2, 1 },   { 130, 15, 16, 16 }, { 131, 33, 31, 17 },
+    { 197, 384, 20, 8 }, { 400, 385, 5, 0 }, { 235, 700, 40, 2 }, { 173, 20, 300, 33 }
+};
 enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
 static float *integers(uint32_t key, int64_t n)

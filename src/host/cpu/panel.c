@@ -7,11 +7,14 @@
  */
 #include "cpu/panel.h"
 
+#include <string.h>
+
 #include "cpu/cpu.h"
 
 /* Results may lie anywhere; panels begin at 64 bytes. */
 typedef float vector8 __attribute__((vector_size(32)));
 typedef float anywhere8 __attribute__((vector_size(32), aligned(4)));
+typedef int32_t indices8 __attribute__((vector_size(32)));
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__)
@@ -122,33 +125,81 @@ typedef struct packing {
     float *panels;
 } packing;
 
+/* x[k][i] := x[i][k] for 8 x 8 numbers. */
+static inline __attribute__((always_inline)) void transpose(vector8 x[8])
+{
+    const indices8 low = { 0, 8, 1, 9, 4, 12, 5, 13 }, high = { 2, 10, 3, 11, 6, 14, 7, 15 };
+    const indices8 even = { 0, 1, 8, 9, 4, 5, 12, 13 }, odd = { 2, 3, 10, 11, 6, 7, 14, 15 };
+    const indices8 first = { 0, 1, 2, 3, 8, 9, 10, 11 }, second = { 4, 5, 6, 7, 12, 13, 14, 15 };
+    vector8 pair[8], four[8];
+
+    for (int i = 0; i < 4; i++) {
+        pair[2 * i] = __builtin_shuffle(x[2 * i], x[2 * i + 1], low);
+        pair[2 * i + 1] = __builtin_shuffle(x[2 * i], x[2 * i + 1], high);
+    }
+    for (int i = 0; i < 2; i++) {
+        four[4 * i] = __builtin_shuffle(pair[4 * i], pair[4 * i + 2], even);
+        four[4 * i + 1] = __builtin_shuffle(pair[4 * i], pair[4 * i + 2], odd);
+        four[4 * i + 2] = __builtin_shuffle(pair[4 * i + 1], pair[4 * i + 3], even);
+        four[4 * i + 3] = __builtin_shuffle(pair[4 * i + 1], pair[4 * i + 3], odd);
+    }
+    for (int i = 0; i < 4; i++) {
+        x[i] = __builtin_shuffle(four[i], four[4 + i], first);
+        x[4 + i] = __builtin_shuffle(four[i], four[4 + i], second);
+    }
+}
+
+/*
+ * Up to 8 lanes of a panel, from lane `lane` on: rows of the matrix become its columns. Whole
+ * vectors are stored, so with fewer than 8 lanes the next step's store must follow, and the last
+ * steps are written one by one.
+ */
+static inline __attribute__((always_inline)) void pack_eight(const float *from, int64_t ld,
+                                                             int64_t present, int64_t steps,
+                                                             const int lanes, const int unit,
+                                                             float *out)
+{
+    const vector8 none = { 0.0f };
+    int64_t k = 0;
+
+    for (; k + 8 < steps; k += 8) {
+        vector8 x[8];
+
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            x[i] = i < lanes && i < present ? *(const anywhere8 *)(from + i * ld + k) : none;
+        }
+        transpose(x);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            *(anywhere8 *)(out + unit * (k + i)) = x[i];
+        }
+    }
+    for (; k < steps; k++) {
+        for (int i = 0; i < lanes; i++) {
+            out[unit * k + i] = i < present ? from[i * ld + k] : 0.0f;
+        }
+    }
+}
+
 /* Lanes are rows of the matrix: out[unit k + i] = from[i ld + k]. */
 static inline __attribute__((always_inline)) void pack_lanes(packing p, const int unit)
 {
     for (int64_t panel = p.first; panel < p.first + p.count; panel++) {
-        const int64_t lanes = p.n - panel * unit;
+        const float *from = p.from + panel * unit * p.ld;
         float *out = p.panels + (panel * p.depth + p.at) * unit;
 
-        for (int i = 0; i < unit; i++) {
-            const float *lane = p.from + (panel * unit + i) * p.ld;
-
-            if (i < lanes) {
-                for (int64_t k = 0; k < p.steps; k++) {
-                    out[unit * k + i] = lane[k];
-                }
-            } else {
-                for (int64_t k = 0; k < p.steps; k++) {
-                    out[unit * k + i] = 0.0f;
-                }
-            }
+        for (int i = 0; i < unit; i += 8) {
+            pack_eight(from + i * p.ld, p.ld, p.n - panel * unit - i, p.steps,
+                       unit - i < 8 ? unit - i : 8, unit, out + i);
         }
     }
 }
 
 /*
  * Lanes are columns of the matrix: out[unit k + i] = from[k ld + i]. A row of the matrix is read
- * through all panels before the next: a step of one panel is less than a cache line of it, and rows
- * lie so far apart that a processor does not fetch the next by itself.
+ * through all panels before the next: a step of one panel is one cache line of it, and rows lie so
+ * far apart that a processor does not fetch the next by itself.
  */
 static inline __attribute__((always_inline)) void pack_steps(packing p, const int unit)
 {
@@ -160,9 +211,7 @@ static inline __attribute__((always_inline)) void pack_steps(packing p, const in
 
         for (int64_t panel = 0; panel < whole; panel++) {
             __builtin_prefetch(row + PACK_AHEAD * p.ld + panel * unit);
-            for (int i = 0; i < unit; i++) {
-                out[panel * p.depth * unit + i] = row[panel * unit + i];
-            }
+            memcpy(out + panel * p.depth * unit, row + panel * unit, (size_t)unit * sizeof(float));
         }
         for (int64_t panel = whole; panel < p.count; panel++) {
             for (int i = 0; i < unit; i++) {
