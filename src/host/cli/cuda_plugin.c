@@ -40,18 +40,22 @@ static bool is_beside(const char *tail, char *path, size_t bytes)
     return written > 0 && (size_t)written < bytes && access(path, F_OK) == 0;
 }
 
+/* Whether the plugin came with this program; path then names it. */
+static bool is_installed(char *path, size_t bytes)
+{
+    return is_beside("libcsplade_cuda.so", path, bytes) ||
+           is_beside("../lib/libcsplade_cuda.so", path, bytes);
+}
+
 static csp_status find(void)
 {
-    static const char *const tails[] = { "libcsplade_cuda.so", "../lib/libcsplade_cuda.so" };
     char path[PATH_MAX];
 
     if (cuda.asked != NULL) {
         return open_at(cuda.asked);
     }
-    for (size_t i = 0; i < sizeof(tails) / sizeof(tails[0]); i++) {
-        if (is_beside(tails[i], path, sizeof(path))) {
-            return open_at(path);
-        }
+    if (is_installed(path, sizeof(path))) {
+        return open_at(path);
     }
     if (open_at(file_name) == CSP_OK) {
         return CSP_OK;
@@ -80,7 +84,14 @@ static csp_status open_cuda(const char *name, int threads, csp_backend **out)
 {
     const csp_plugin *plugin;
     const char *from;
+    char path[PATH_MAX];
 
+    /* The plugin brings cuBLAS, 150 MB of memory: not for a machine that cannot use it. */
+    if (cuda.plugin == NULL && cuda.asked == NULL && is_installed(path, sizeof(path)) &&
+        !csp_library_opens("libcuda.so.1")) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: this machine has no NVIDIA driver (libcuda.so.1)",
+                        name);
+    }
     CSP_TRY(csp_cuda_plugin_get(&plugin, &from));
     return plugin->open(name, threads, out);
 }

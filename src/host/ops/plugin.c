@@ -31,3 +31,13 @@ csp_status csp_plugin_open(const char *path, const char *symbol, const csp_plugi
     *out = plugin;
     return CSP_OK;
 }
+
+bool csp_library_opens(const char *path)
+{
+    void *library = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
+
+    if (library != NULL) {
+        (void)dlclose(library);
+    }
+    return library != NULL;
+}

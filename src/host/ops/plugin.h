@@ -39,6 +39,9 @@ typedef struct csp_plugin {
 CSP_CHECKED csp_status csp_plugin_open(const char *path, const char *symbol,
                                        const csp_plugin **out);
 
+/* Whether the loader finds and opens a library; it does not stay open. */
+bool csp_library_opens(const char *path);
+
 #ifdef __cplusplus
 }
 #endif
