@@ -1,7 +1,8 @@
 /*
  * cmd_estimate.c - csplade estimate: what a training run would take, before anything is allocated.
  *
- * The numbers come from the code that will place the tensors, run on arenas without memory.
+ * The numbers come from the code that will place the tensors, run on arenas without memory, and the
+ * plan is the one that training makes (train/memory_plan).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +11,9 @@
 #include "cli/commands.h"
 #include "cli/config_args.h"
 #include "cli/option_rows.h"
-#include "core/machine.h"
-#include "io/contract.h"
 #include "io/file.h"
-#include "model/transformer.h"
+#include "model/precision.h"
+#include "train/memory_plan.h"
 
 static const csp_option options[] = {
     { .name = "set", .kind = CSP_OPTION_LIST, .value = "KEY=VALUE", .help = "override a setting" },
@@ -21,19 +21,30 @@ static const csp_option options[] = {
       .kind = CSP_OPTION_TEXT,
       .value = "FILE",
       .help = "a config.json, where model.path is not on this machine" },
+    { .name = "device",
+      .kind = CSP_OPTION_TEXT,
+      .value = "auto|cpu|cuda|cuda:N",
+      .help = "the device whose free memory is planned for, in place of device.name" },
+    { .name = "memory",
+      .kind = CSP_OPTION_TEXT,
+      .value = "SIZE",
+      .help = "plan for a GPU with so much memory (80GB, 141GB, 24GiB); none is needed here" },
     CSP_OPTION_ROW_FORM,
 };
 
-/* All in bytes but the counts. */
+static const csp_config_option stand_for[] = { { "device", "device.name" } };
+
+enum { PHASES = 2 };
+
 typedef struct estimate {
     int64_t parameters, trained;
-    size_t weights, gradients, moments, model;
-    int64_t rows;       /* of a micro-batch        */
-    size_t activations; /* of one micro-batch      */
-    size_t step_kept;   /* of a whole step, kept   */
-    size_t sparse;      /* sparse rows, worst case */
-    int64_t checkpoint;
-    int64_t available;
+    csp_storage storage;
+    csp_model_memory model;
+    csp_phase_memory phase[PHASES];
+    int phases;
+    int64_t checkpoint; /* bytes on disk       */
+    csp_memory memory;  /* free: of the device */
+    size_t least;
 } estimate;
 
 static csp_status read_shape(const csp_arguments *args, const csp_config *config,
@@ -56,63 +67,99 @@ static csp_status read_shape(const csp_arguments *args, const csp_config *config
     return status;
 }
 
+/* "80GB" = 80 x 10^9 bytes, "80GiB" = 80 x 2^30; MB and MiB too. */
+static csp_status parse_size(const char *text, int64_t *out)
+{
+    static const struct {
+        const char *unit;
+        double bytes;
+    } units[] = { { "GB", 1e9 }, { "GiB", 0x1p30 }, { "MB", 1e6 }, { "MiB", 0x1p20 } };
+    char *unit;
+    const double number = strtod(text, &unit);
+
+    for (int i = 0; i < CSP_COUNT(units); i++) {
+        if (strcmp(unit, units[i].unit) == 0 && number > 0.0 && number * units[i].bytes < 0x1p62) {
+            *out = (int64_t)(number * units[i].bytes);
+            return CSP_OK;
+        }
+    }
+    return CSP_FAIL(CSP_ERR_CONFIG, "--memory %s: a number with GB, GiB, MB or MiB is meant", text);
+}
+
+/* The device that is planned for: its memory, and the precision it would compute in. */
+static csp_status ask_device(const csp_arguments *args, const csp_config *config, estimate *e)
+{
+    csp_backend named = { .name = "a GPU", .bf16 = true }, *be = NULL;
+    csp_status status;
+
+    if (csp_args_given(args, "memory")) {
+        if (strcmp(config->device.name, "cpu") == 0) {
+            return CSP_FAIL(CSP_ERR_CONFIG, "--memory is of a GPU, and device.name is cpu");
+        }
+        CSP_TRY(parse_size(csp_args_text(args, "memory"), &e->memory.free));
+        e->memory.total = e->memory.free;
+        return csp_precision_choose(&named, (csp_precision)config->device.precision,
+                                    &e->storage.dtype);
+    }
+    CSP_TRY(csp_backend_create(config->device.name, 1, &be));
+    CSP_TRY_GOTO(csp_backend_memory(be, &e->memory));
+    status = csp_precision_choose(be, (csp_precision)config->device.precision, &e->storage.dtype);
+
+fail:
+    csp_backend_destroy(be);
+    return status;
+}
+
 static csp_status make_params(const csp_config *config, const csp_model_config *shape,
-                              csp_params **out)
+                              csp_storage storage, csp_params **out)
 {
     csp_lora lora;
 
     CSP_TRY(csp_lora_from_settings(&config->lora, &lora));
-    return csp_params_create(shape, &lora, lora.R > 0 ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
-                             (csp_storage) { 0 }, out);
+    return csp_params_create(shape, &lora, lora.R > 0 ? CSP_TRAIN_LORA : CSP_TRAIN_FULL, storage,
+                             out);
 }
 
-static void count_bytes(const csp_params *params, estimate *e)
+static int64_t checkpoint_bytes(const csp_params *params)
 {
-    for (int64_t i = 0; i < params->count; i++) {
-        const size_t bytes = csp_tensor_bytes(&params->rows[i].value);
+    int64_t numbers = 0;
 
-        e->weights += bytes;
-        if (params->rows[i].trained) {
-            e->gradients += bytes;
-            e->moments += 2 * bytes;
-        }
-        if (csp_param_is_lora(&params->rows[i]) == (params->lora.R > 0)) {
-            e->checkpoint += (int64_t)bytes;
-        }
-        e->checkpoint += params->rows[i].trained ? 2 * (int64_t)bytes : 0;
+    for (int64_t i = 0; i < params->count; i++) {
+        const csp_param *row = &params->rows[i];
+        const int64_t n = csp_tensor_count(&row->value);
+
+        numbers += csp_param_is_lora(row) == (params->lora.R > 0) ? n : 0;
+        numbers += row->trained ? 2 * n : 0;
     }
+    return 4 * numbers;
 }
 
+/* Plans every phase of the run; the first refusal is returned when all numbers are there. */
 static csp_status fill(const csp_config *config, const csp_params *params, estimate *e)
 {
-    const int64_t Q = config->contrastive.batch.queries;
-    const int64_t P = Q * config->data.train_group_size;
-    const csp_contract contract = { .variant = (csp_variant)config->model.variant,
-                                    .query_max_len = (int32_t)config->model.query_max_len,
-                                    .passage_max_len = (int32_t)config->model.passage_max_len,
-                                    .add_bos = config->model.add_bos,
-                                    .append_eos = config->model.append_eos };
-    const int64_t query = csp_contract_side_rows(&contract, CSP_SIDE_QUERY);
-    const int64_t passage = csp_contract_side_rows(&contract, CSP_SIDE_PASSAGE);
-    const csp_keep keep = config->contrastive.batch.recompute ? CSP_KEEP_INPUTS : CSP_KEEP_ALL;
-    const int64_t longest = csp_contract_rows(&contract);
+    csp_memory left = e->memory;
+    csp_status refused = CSP_OK;
 
     csp_params_elements(params, &e->parameters, &e->trained);
-    count_bytes(params, e);
-    CSP_TRY(csp_model_bytes(params, longest, &e->model));
-    e->rows = config->contrastive.batch.micro_batch_tokens > 0
-                  ? config->contrastive.batch.micro_batch_tokens
-                  : 4096;
-    if (e->rows < longest) {
-        e->rows = longest;
+    CSP_TRY(csp_model_memory_of(params, csp_config_longest(config), &e->model));
+    e->checkpoint = checkpoint_bytes(params);
+    left.free = left.free > (int64_t)e->model.all ? left.free - (int64_t)e->model.all : 0;
+    e->least = e->model.all;
+    for (int64_t i = 0; i < config->run.phases.count && i < PHASES; i++) {
+        csp_phase_memory *p = &e->phase[e->phases++];
+        const csp_status status =
+            csp_phase_memory_plan(config, params, config->run.phases.values[i], 0, &left, p);
+        size_t least;
+
+        if (status != CSP_OK && status != CSP_ERR_MEMORY) {
+            return status;
+        }
+        refused = refused == CSP_OK ? status : refused;
+        least = e->model.all + p->least_micro_batch +
+                (left.lazy ? 0 : p->sparse + p->evaluation + p->scratch);
+        e->least = least > e->least ? least : e->least;
     }
-    CSP_TRY(csp_run_bytes(params, e->rows, keep, &e->activations));
-    e->step_kept =
-        (size_t)((double)e->activations * (double)(Q * query + P * passage) / (double)e->rows);
-    /* term, weight, argmax, gradient: 16 bytes for every term of every text, if all were active. */
-    e->sparse = (size_t)(Q + P) * (size_t)params->config.V * 16;
-    e->available = csp_machine_available_bytes();
-    return CSP_OK;
+    return refused;
 }
 
 static double mb(size_t bytes)
@@ -120,34 +167,70 @@ static double mb(size_t bytes)
     return (double)bytes / 1048576.0;
 }
 
-static void print_text(const estimate *e, size_t least)
+static void print_phase(const csp_phase_memory *p, bool lazy)
 {
+    printf("phase %s\n", p->phase);
+    printf("  activations         %12.1f MB   %lld token rows at once, keeping %s\n",
+           mb(p->micro_batch), (long long)p->rows, csp_keep_name(p->keep));
+    printf("  of a whole step     %12.1f MB   %.1f MB of it may stay, the rest is computed again\n",
+           mb(p->step), mb(p->budget));
+    printf("  sparse rows         %12.1f MB   if every term of every text were active%s\n",
+           mb(p->sparse), lazy ? ", not counted" : "");
+    printf("  evaluation          %12.1f MB   while training%s\n", mb(p->evaluation),
+           lazy ? ", not counted" : "");
+    printf("  scratch of ops      %12.1f MB   at most\n", mb(p->scratch));
+}
+
+static void print_text(const estimate *e)
+{
+    const csp_params_size *s = &e->model.params;
+
     printf("parameters            %12lld   trained %lld\n", (long long)e->parameters,
            (long long)e->trained);
-    printf("weights               %12.1f MB\n", mb(e->weights));
-    printf("gradients             %12.1f MB\n", mb(e->gradients));
-    printf("optimizer moments     %12.1f MB\n", mb(e->moments));
-    printf("activations           %12.1f MB   one micro-batch of %lld token rows\n",
-           mb(e->activations), (long long)e->rows);
-    printf("  of a whole step     %12.1f MB   kept as far as half of free memory goes, the rest is "
-           "computed again\n",
-           mb(e->step_kept));
-    printf("sparse rows           %12.1f MB   if every term of every text were active\n",
-           mb(e->sparse));
-    printf("least to run          %12.1f MB\n", mb(least));
-    printf("this machine has free %12.1f MB\n", mb((size_t)e->available));
+    printf("weights               %12.1f MB   %s\n", mb(s->values),
+           csp_precision_name(e->storage.dtype));
+    printf("master weights        %12.1f MB   fp32, of what is trained in bf16\n", mb(s->masters));
+    printf("gradients             %12.1f MB\n", mb(s->gradients));
+    printf("optimizer moments     %12.1f MB\n", mb(s->moments));
+    for (int i = 0; i < e->phases; i++) {
+        print_phase(&e->phase[i], e->memory.lazy);
+    }
+    printf("least to run          %12.1f MB\n", mb(e->least));
+    printf("free                  %12.1f MB\n", mb((size_t)e->memory.free));
     printf("one checkpoint        %12.1f MB on disk\n", mb((size_t)e->checkpoint));
 }
 
-static void print_json(const estimate *e, size_t least)
+static void print_json(const estimate *e)
 {
-    printf("{\"parameters\":%lld,\"trained\":%lld,\"weights_bytes\":%zu,\"gradient_bytes\":%zu,"
-           "\"moment_bytes\":%zu,\"micro_batch_tokens\":%lld,\"activation_bytes\":%zu,"
-           "\"step_activation_bytes\":%zu,\"sparse_bytes\":%zu,\"least_bytes\":%zu,"
-           "\"available_bytes\":%lld,\"checkpoint_bytes\":%lld}\n",
-           (long long)e->parameters, (long long)e->trained, e->weights, e->gradients, e->moments,
-           (long long)e->rows, e->activations, e->step_kept, e->sparse, least,
-           (long long)e->available, (long long)e->checkpoint);
+    const csp_params_size *s = &e->model.params;
+
+    printf("{\"parameters\":%lld,\"trained\":%lld,\"precision\":\"%s\",\"weights_bytes\":%zu,"
+           "\"master_bytes\":%zu,\"gradient_bytes\":%zu,\"moment_bytes\":%zu,\"phases\":[",
+           (long long)e->parameters, (long long)e->trained, csp_precision_name(e->storage.dtype),
+           s->values, s->masters, s->gradients, s->moments);
+    for (int i = 0; i < e->phases; i++) {
+        const csp_phase_memory *p = &e->phase[i];
+
+        printf("%s{\"phase\":\"%s\",\"micro_batch_tokens\":%lld,\"keep\":\"%s\","
+               "\"activation_bytes\":%zu,\"step_activation_bytes\":%zu,\"budget_bytes\":%zu,"
+               "\"sparse_bytes\":%zu,\"evaluation_bytes\":%zu,\"scratch_bytes\":%zu}",
+               i > 0 ? "," : "", p->phase, (long long)p->rows, csp_keep_name(p->keep),
+               p->micro_batch, p->step, p->budget, p->sparse, p->evaluation, p->scratch);
+    }
+    printf("],\"least_bytes\":%zu,\"available_bytes\":%lld,\"checkpoint_bytes\":%lld}\n", e->least,
+           (long long)e->memory.free, (long long)e->checkpoint);
+}
+
+/* A model that alone does not fit is said first: no phase could help. */
+static csp_status judge(const estimate *e)
+{
+    if ((int64_t)e->model.all <= e->memory.free) {
+        return CSP_ERR_MEMORY;
+    }
+    return CSP_FAIL(CSP_ERR_MEMORY,
+                    "this run needs at least %.0f MB, %.0f MB of them for the model and its "
+                    "training state; %.0f MB are free",
+                    mb(e->least), mb(e->model.all), mb((size_t)e->memory.free));
 }
 
 static csp_status run(const csp_arguments *args)
@@ -156,24 +239,22 @@ static csp_status run(const csp_arguments *args)
     csp_params *params = NULL;
     csp_model_config shape;
     estimate e = { 0 };
-    size_t least;
-    csp_status status;
+    csp_status status, fits;
 
-    CSP_TRY(csp_config_from_args(args, 0, NULL, 0, &config));
+    CSP_TRY(csp_config_from_args(args, 0, stand_for, CSP_COUNT(stand_for), &config));
     CSP_TRY_GOTO(read_shape(args, config, &shape));
-    CSP_TRY_GOTO(make_params(config, &shape, &params));
-    CSP_TRY_GOTO(fill(config, params, &e));
-    least = e.model + e.activations;
+    CSP_TRY_GOTO(ask_device(args, config, &e));
+    e.storage.stochastic =
+        e.storage.dtype != CSP_F32 && config->contrastive.optim.stochastic_rounding;
+    CSP_TRY_GOTO(make_params(config, &shape, e.storage, &params));
+    fits = fill(config, params, &e);
+    CSP_TRY_GOTO(fits == CSP_ERR_MEMORY ? CSP_OK : fits);
     if (strcmp(csp_args_text(args, "format"), "json") == 0) {
-        print_json(&e, least);
+        print_json(&e);
     } else {
-        print_text(&e, least);
+        print_text(&e);
     }
-    if ((int64_t)least > e.available) {
-        status = CSP_FAIL(CSP_ERR_MEMORY,
-                          "this run needs at least %.0f MB, the machine has %.0f MB free",
-                          mb(least), mb((size_t)e.available));
-    }
+    status = fits == CSP_OK ? CSP_OK : judge(&e);
 
 fail:
     csp_params_destroy(params);
@@ -187,7 +268,7 @@ const csp_command csp_cmd_estimate = {
     .options = options,
     .option_count = CSP_COUNT(options),
     .positional = "CONFIG [KEY=VALUE...]",
-    .details = "csplade estimate configs/llama-3.1-8b.yaml --model-config config.json\n\n"
-               "Ends with exit code 5 when the run does not fit this machine.",
+    .details = "csplade estimate configs/llama-3.1-8b.yaml --model-config config.json --memory "
+               "80GB\n\nEnds with exit code 5 when the run does not fit.",
     .run = run,
 };

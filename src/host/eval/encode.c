@@ -40,9 +40,8 @@ struct csp_encoder {
     int64_t host_room;
 };
 
-static csp_status place_rows(csp_encoder *e, csp_arena *arena)
+static csp_status place_rows(csp_encoder *e, int64_t V, csp_arena *arena)
 {
-    const int64_t V = e->model->params->config.V;
     const int64_t starts[] = { TEXTS + 1 }, cap[] = { TEXTS * V };
 
     e->w.vocab = V;
@@ -65,6 +64,32 @@ static csp_status place_step(csp_encoder *e, int64_t B, int64_t N, csp_arena *ar
     return csp_run_place(e->run, N, arena);
 }
 
+static int64_t rows_at_once(int64_t max_rows, int64_t longest)
+{
+    const int64_t rows = max_rows > 0 ? max_rows : STANDARD_ROWS;
+
+    return rows > longest ? rows : longest;
+}
+
+csp_status csp_encoder_bytes(const csp_params *params, int64_t max_rows, int64_t longest,
+                             size_t *out)
+{
+    csp_encoder e = { 0 };
+    csp_arena step = { 0 }, rows = { 0 };
+    csp_tensor keep;
+    csp_pack pack;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_run_create(params, CSP_KEEP_NOTHING, &e.run));
+    CSP_TRY_GOTO(place_step(&e, TEXTS, rows_at_once(max_rows, longest), &step, &pack, &keep));
+    CSP_TRY_GOTO(place_rows(&e, params->config.V, &rows));
+    *out = step.peak + rows.peak;
+
+fail:
+    csp_run_destroy(e.run);
+    return status;
+}
+
 csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp_contract *contract,
                               const csp_tokenizer *tokenizer, const csp_encoder_options *options,
                               csp_encoder **out)
@@ -80,21 +105,16 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
     e->model = model;
     e->contract = contract;
     e->options = *options;
-    if (e->options.max_rows == 0) {
-        e->options.max_rows = STANDARD_ROWS;
-    }
-    if (e->options.max_rows < model->max_len) {
-        e->options.max_rows = model->max_len;
-    }
+    e->options.max_rows = rows_at_once(options->max_rows, model->max_len);
     CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, options->strict, &e->texts));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &e->head));
     CSP_TRY_GOTO(csp_run_create(model->params, CSP_KEEP_NOTHING, &e->run));
     CSP_TRY_GOTO(place_step(e, TEXTS, e->options.max_rows, &ruler, &pack, &keep));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->step));
     ruler = (csp_arena) { 0 };
-    CSP_TRY_GOTO(place_rows(e, &ruler));
+    CSP_TRY_GOTO(place_rows(e, model->params->config.V, &ruler));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->rows));
-    CSP_TRY_GOTO(place_rows(e, &e->rows));
+    CSP_TRY_GOTO(place_rows(e, model->params->config.V, &e->rows));
     *out = e;
     return CSP_OK;
 

@@ -34,6 +34,14 @@ CSP_CHECKED csp_status csp_encoder_create(csp_backend *be, const csp_model *mode
                                           const csp_encoder_options *options, csp_encoder **out);
 void csp_encoder_destroy(csp_encoder *e);
 
+/*
+ * Device memory that an encoder of a model takes; max_rows as in the options. Needs a table only.
+ *
+ *   longest   in   rows of the longest text
+ */
+CSP_CHECKED csp_status csp_encoder_bytes(const csp_params *params, int64_t max_rows,
+                                         int64_t longest, size_t *out);
+
 /* Where rows go from now on; texts that wait for another target must have been flushed. */
 void csp_encoder_target(csp_encoder *e, csp_side side, csp_encoded_row emit, void *context);
 

@@ -55,8 +55,8 @@ typedef struct csp_block_pass {
 } csp_block_pass;
 
 /*
- * The one description of what a block keeps for its backward pass; x is placed by the caller, and so
- * are gate and up, two thirds of it all, where wide is false.
+ * The one description of what a block keeps for its backward pass; x is placed by the caller, and
+ * so are gate and up where wide is false.
  */
 CSP_CHECKED csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide,
                                              csp_arena *step, csp_block_saved *out);

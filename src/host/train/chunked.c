@@ -167,7 +167,7 @@ static csp_status widen_prefix(csp_chunked *c, size_t rest, size_t used)
     return CSP_OK;
 }
 
-/* A line where the plan changes; steps of unequal texts would say it each time, so numbers count. */
+/* A line for the first plan, and for others where lines of less weight are wanted too. */
 static void say_plan(csp_chunked *c)
 {
     const int64_t now[] = { c->kept, c->whole, c->count };
@@ -175,10 +175,17 @@ static void say_plan(csp_chunked *c)
     if (memcmp(now, c->said, sizeof(now)) == 0) {
         return;
     }
-    csp_log(c->said[2] == 0 ? CSP_LOG_INFO : CSP_LOG_DEBUG, "train",
-            "a step of %lld micro-batches: %lld stay in memory between the passes, %lld of them "
-            "with all activations; the others are computed again keeping %s",
-            (long long)c->count, (long long)c->kept, (long long)c->whole, csp_keep_name(c->keep));
+    if (c->whole == c->count) {
+        csp_log(c->said[2] == 0 ? CSP_LOG_INFO : CSP_LOG_DEBUG, "train",
+                "a step of %lld micro-batches stays in memory between the passes",
+                (long long)c->count);
+    } else {
+        csp_log(c->said[2] == 0 ? CSP_LOG_INFO : CSP_LOG_DEBUG, "train",
+                "a step of %lld micro-batches: %lld stay in memory between the passes, %lld of "
+                "them with all activations; the others are computed again, keeping %s",
+                (long long)c->count, (long long)c->kept, (long long)c->whole,
+                csp_keep_name(c->keep));
+    }
     memcpy(c->said, now, sizeof(now));
 }
 

@@ -49,8 +49,8 @@ typedef struct csp_chunked {
  *   longest   in   rows of the longest text there can be
  *   texts     in   texts of one side of a step, at most
  *   budget    in   bytes for activations; at least one micro-batch is reserved whatever it says
- *   keep      in   of a micro-batch alone in memory: CSP_KEEP_ALL, or where that does not fit MOST or
- *                  INPUTS; 0 is CSP_KEEP_ALL
+ *   keep      in   of a micro-batch alone in memory: CSP_KEEP_ALL, or where that does not fit MOST
+ *                  or INPUTS; 0 is CSP_KEEP_ALL
  *
  * Errors: CSP_ERR_MEMORY.
  */

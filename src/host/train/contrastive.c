@@ -1,8 +1,9 @@
 /*
  * contrastive.c - the contrastive step.
  *
- * Sparse rows of both sides lie in an arena reserved for the worst case (every term of every text):
- * only the pages that are written exist, so the reservation costs address space, not memory.
+ * Sparse rows of both sides lie in an arena for the worst case, every term of every text, which is
+ * near what the first steps of a language model have. On a CPU only the pages that are written
+ * exist; on a GPU the reservation is memory, which train/memory_plan counts.
  */
 #include "train/contrastive.h"
 
@@ -59,9 +60,9 @@ static csp_status place_side(csp_arena *arena, int64_t rows, int64_t V, side_row
 }
 
 /* Everything that lives as long as the phase; on a ruler this measures. */
-static csp_status place_rows(csp_contrastive *c, csp_arena *arena)
+static csp_status place_rows(csp_contrastive *c, int64_t V, csp_arena *arena)
 {
-    const int64_t V = c->model->params->config.V, Q = c->options.queries, P = c->options.passages;
+    const int64_t Q = c->options.queries, P = c->options.passages;
     const int64_t pairs[] = { Q, P };
 
     CSP_TRY(place_side(arena, Q, V, &c->side[CSP_SIDE_QUERY]));
@@ -69,6 +70,16 @@ static csp_status place_rows(csp_contrastive *c, csp_arena *arena)
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, pairs, &c->s));
     CSP_TRY(csp_arena_tensor(arena, CSP_U8, 2, pairs, &c->mask));
     return csp_arena_tensor(arena, CSP_I32, 1, &Q, &c->positive);
+}
+
+csp_status csp_contrastive_bytes(int64_t vocab, int64_t queries, int64_t passages, size_t *out)
+{
+    csp_contrastive c = { .options = { .queries = queries, .passages = passages } };
+    csp_arena ruler = { 0 };
+
+    CSP_TRY(place_rows(&c, vocab, &ruler));
+    *out = ruler.peak;
+    return CSP_OK;
 }
 
 csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
@@ -91,9 +102,9 @@ csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
                                     options->budget, options->keep, &c->chunks));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &c->head));
     CSP_TRY_GOTO(csp_health_create(V, &options->limits, &c->health));
-    CSP_TRY_GOTO(place_rows(c, &ruler));
+    CSP_TRY_GOTO(place_rows(c, V, &ruler));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &c->rows));
-    CSP_TRY_GOTO(place_rows(c, &c->rows));
+    CSP_TRY_GOTO(place_rows(c, V, &c->rows));
     CSP_TRY_GOTO(csp_alloc("contrastive phase", options->queries * options->passages, sizeof(float),
                            &c->host_s));
     CSP_TRY_GOTO(csp_alloc("contrastive phase", options->queries, sizeof(double), &c->row_loss));

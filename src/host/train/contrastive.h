@@ -51,6 +51,13 @@ CSP_CHECKED csp_status csp_contrastive_create(csp_backend *be, const csp_model *
 void csp_contrastive_destroy(csp_contrastive *c);
 
 /*
+ * Device memory for the sparse rows and scores of a step, whatever they hold: every term of every
+ * text may be active, as it nearly is when training begins.
+ */
+CSP_CHECKED csp_status csp_contrastive_bytes(int64_t vocab, int64_t queries, int64_t passages,
+                                             size_t *out);
+
+/*
  * Adds the gradients of one step to those of the model's trained parameters.
  *
  *   m   in,out   loss, nce, reg_*, active_*, zero_*, margin, accuracy, masked, tokens, ...

@@ -11,6 +11,7 @@
 #include "core/memory.h"
 #include "model/precision.h"
 #include "model/weights.h"
+#include "train/memory_plan.h"
 
 /* The contract that training stores with the model, from the settings and the model's ids. */
 static csp_status make_contract(const csp_config *config, const csp_model_config *model,
@@ -58,26 +59,6 @@ fail:
     return status;
 }
 
-int64_t csp_adapt_rows(const csp_config *config)
-{
-    return config->adapt.max_len + (config->model.add_bos ? 1 : 0) +
-           (config->model.append_eos ? 1 : 0);
-}
-
-/* Rows of the longest text of any phase, and of evaluations. */
-static int64_t longest_rows(const csp_config *config)
-{
-    const csp_contract contract = { .variant = (csp_variant)config->model.variant,
-                                    .query_max_len = (int32_t)config->model.query_max_len,
-                                    .passage_max_len = (int32_t)config->model.passage_max_len,
-                                    .add_bos = config->model.add_bos,
-                                    .append_eos = config->model.append_eos };
-    const int64_t contrastive = csp_contract_rows(&contract);
-    const int64_t adapt = csp_config_has_phase(config, "adapt") ? csp_adapt_rows(config) : 0;
-
-    return contrastive > adapt ? contrastive : adapt;
-}
-
 /* The model of model.path: a Hugging Face folder, with fresh adapters where lora is enabled. */
 static csp_status open_folder(csp_run_state *run)
 {
@@ -107,7 +88,7 @@ static csp_status open_folder(csp_run_state *run)
     CSP_TRY_GOTO(csp_file_read(path, (int64_t)1 << 29, &run->opened.tokenizer,
                                &run->opened.tokenizer_bytes));
     CSP_TRY_GOTO(csp_lora_from_settings(&config->lora, &m.lora));
-    m.max_len = longest_rows(config);
+    m.max_len = csp_config_longest(config);
     if (m.lora.R > 0) {
         CSP_TRY_GOTO(csp_digest_create(&m.digest));
     }
@@ -130,7 +111,7 @@ static csp_status open_snapshot(csp_run_state *run, const char *path)
     csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
                            .storage = run->storage,
                            .base = run->options->base,
-                           .max_len = longest_rows(config),
+                           .max_len = csp_config_longest(config),
                            .seed = (uint64_t)config->run.seed };
     csp_contract contract;
     csp_lora lora;
@@ -307,19 +288,30 @@ static csp_status check_vocabulary(const csp_run_state *run)
     return CSP_OK;
 }
 
-/* Rows computed at once by a phase that does not set them: planned once for the whole run. */
-static csp_status plan_rows(const csp_run_state *run, int64_t *out)
+/*
+ * Refuses what cannot fit before the first step. rows: of a micro-batch where a phase does not set
+ * them, planned once for the whole run, because they set the order of additions.
+ */
+static csp_status plan_memory(csp_run_state *run, int64_t *rows)
 {
-    int64_t rows = 4096;
-    size_t bytes;
+    const csp_text_list *phases = &run->config->run.phases;
+    const int64_t before = run->resumed ? run->progress.micro_batch_tokens : 0;
+    csp_memory memory;
 
-    /* 4,096 rows keep matrix products efficient; fewer where a quarter of memory would not do. */
-    CSP_TRY(csp_run_bytes(run->opened.model->params, rows, CSP_KEEP_ALL, &bytes));
-    while (rows > 256 && (int64_t)bytes > csp_machine_available_bytes() / 4) {
-        rows /= 2;
-        CSP_TRY(csp_run_bytes(run->opened.model->params, rows, CSP_KEEP_ALL, &bytes));
+    *rows = before > 0 ? before : CSP_PLANNED_ROWS;
+    CSP_TRY(csp_backend_memory(run->be, &memory));
+    for (int64_t i = 0; i < phases->count; i++) {
+        const csp_batch_settings *batch = strcmp(phases->values[i], "adapt") == 0
+                                              ? &run->config->adapt.batch
+                                              : &run->config->contrastive.batch;
+        csp_phase_memory p;
+
+        CSP_TRY(csp_phase_memory_plan(run->config, run->opened.model->params, phases->values[i],
+                                      before, &memory, &p));
+        if (batch->micro_batch_tokens == 0 && before == 0 && p.rows < *rows) {
+            *rows = p.rows;
+        }
     }
-    *out = rows;
     return CSP_OK;
 }
 
@@ -329,12 +321,12 @@ static csp_status settle_progress(csp_run_state *run)
     csp_progress *p = &run->progress;
     csp_data_identity data;
 
+    CSP_TRY(plan_memory(run, &p->micro_batch_tokens));
     CSP_TRY(csp_train_data_identity(run->data, &data));
     if (run->resumed) {
         CSP_TRY(csp_data_identity_check(run->resume_path, run->config, &p->data, &data));
     } else {
         p->best = NAN;
-        CSP_TRY(plan_rows(run, &p->micro_batch_tokens));
     }
     p->data = data;
     snprintf(p->metric, sizeof(p->metric), "%s", run->config->run.metric_for_best);

@@ -10,6 +10,7 @@
 #include "core/machine.h"
 #include "core/memory.h"
 #include "ops/matrix_rate.h"
+#include "train/memory_plan.h"
 #include "train/schedule.h"
 #include "train/trainer_internal.h"
 
@@ -34,12 +35,17 @@ static void close_phase(phase_state *p)
     csp_contrastive_destroy(p->contrastive);
 }
 
-/* Half of what the machine has left may hold activations. */
-static size_t activation_budget(void)
+/* What a phase takes, and how it makes do with what there is, in words. */
+static void say_memory(const csp_run_state *run, const csp_phase_memory *p)
 {
-    const int64_t available = csp_machine_available_bytes();
+    const double mib = 1048576.0;
 
-    return available == INT64_MAX ? (size_t)4 << 30 : (size_t)available / 2;
+    csp_log(CSP_LOG_INFO, "train",
+            "phase %s on %s in %s: %.1f MiB for activations of %lld token rows at once, keeping "
+            "%s; %.1f MiB for those of a whole step, of which %.1f MiB may stay",
+            p->phase, run->be->name, run->progress.precision, (double)p->micro_batch / mib,
+            (long long)p->rows, csp_keep_name(p->keep), (double)p->step / mib,
+            (double)p->budget / mib);
 }
 
 /* The panel of the contrastive phase; what it remembered goes on in the phase of the checkpoint. */
@@ -58,16 +64,21 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
     const bool adapt = strcmp(name, "adapt") == 0;
     const int64_t set = adapt ? config->adapt.batch.micro_batch_tokens
                               : config->contrastive.batch.micro_batch_tokens;
+    csp_phase_memory plan;
+    csp_memory memory;
 
     p->run = run;
     p->began_s = csp_machine_seconds();
+    CSP_TRY(csp_backend_memory(run->be, &memory));
+    CSP_TRY(csp_phase_memory_plan(config, run->opened.model->params, name,
+                                  run->progress.micro_batch_tokens, &memory, &plan));
+    say_memory(run, &plan);
     run->rows = set > 0 ? set : run->progress.micro_batch_tokens;
     if (adapt) {
         const csp_adapt_options options = { .max_rows = run->rows,
-                                            .max_len = csp_adapt_rows(config),
+                                            .max_len = plan.longest,
                                             .texts = config->adapt.batch.texts,
-                                            .keep = config->adapt.batch.recompute ? CSP_KEEP_INPUTS
-                                                                                  : CSP_KEEP_ALL,
+                                            .keep = plan.keep,
                                             .lambda_relu = config->adapt.lambda_relu };
 
         p->optim = &config->adapt.optim;
@@ -80,8 +91,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
             .queries = s->batch.queries,
             .passages = s->batch.queries * config->data.train_group_size,
             .max_rows = run->rows,
-            .budget = activation_budget(),
-            .keep = s->batch.recompute ? CSP_KEEP_INPUTS : CSP_KEEP_ALL,
+            .budget = plan.budget,
+            .keep = plan.keep,
             .temperature = s->temperature,
             .regularizer = s->regularizer == CSP_REGULARIZER_L1 ? CSP_REG_L1 : CSP_REG_FLOPS,
             .limits = { .zero_rows = config->run.collapse_share,

@@ -44,6 +44,3 @@ void csp_run_clear(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_save(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_evaluate(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_merge_adapter(csp_run_state *run);
-
-/* Rows of the longest text of the adaptation phase: one copy, with what the contract adds. */
-int64_t csp_adapt_rows(const csp_config *config);
