@@ -35,27 +35,38 @@ typedef struct pool_pass {
     int64_t *count; /* (group) entries of each row                                        */
 } pool_pass;
 
-/* best = max(best, z) over rows of one text; the first row that reaches the maximum stays. */
+/* Half of a panel's logits, and their places or truth values. */
+typedef float half __attribute__((vector_size(32), aligned(4)));
+typedef int32_t half_places __attribute__((vector_size(32), aligned(4)));
+
+/* Where logit is larger than top, not so for a NaN, top and at become logit and position. */
+static inline __attribute__((always_inline)) void keep_larger(half logit, int32_t position,
+                                                              half *top, half_places *at)
+{
+    const half_places better = logit > *top;
+
+    *at = (better & position) | (~better & *at);
+    *top = (half)((better & (half_places)logit) | (~better & (half_places)*top));
+}
+
+/*
+ * best = max(best, z) over rows of one text; the first row that reaches the maximum stays. Written
+ * with vectors: a compiler makes branches of the selections, which nothing predicts.
+ */
 CPU_CLONES
 static void fold_max(const float *z, int64_t width, const int32_t *row, int64_t rows, int32_t base,
                      float *best, int32_t *arg)
 {
-    float top[LANES] = { 0.0f };
-    int32_t at[LANES] = { 0 };
+    half top[2] = { { 0.0f }, { 0.0f } };
+    half_places at[2] = { { 0 }, { 0 } };
 
     memcpy(top, best, (size_t)width * sizeof(float));
     memcpy(at, arg, (size_t)width * sizeof(int32_t));
     for (int64_t i = 0; i < rows; i++) {
-        const float *logit = z + i * LANES;
-        const int32_t position = row[i] - base;
+        const half *logit = (const half *)(z + i * LANES);
 
-#pragma omp simd
-        for (int j = 0; j < LANES; j++) {
-            const bool better = logit[j] > top[j]; /* false for a NaN */
-
-            at[j] = better ? position : at[j];
-            top[j] = better ? logit[j] : top[j];
-        }
+        keep_larger(logit[0], row[i] - base, &top[0], &at[0]);
+        keep_larger(logit[1], row[i] - base, &top[1], &at[1]);
     }
     memcpy(best, top, (size_t)width * sizeof(float));
     memcpy(arg, at, (size_t)width * sizeof(int32_t));
