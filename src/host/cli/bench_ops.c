@@ -159,7 +159,10 @@ static csp_status place_elementwise(const csp_bench *b, csp_arena *arena, elemen
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, wide, &c->m));
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, wide, &c->dgate));
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, wide, &c->dup));
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, &c->parameters, &c->tensor.value));
+    CSP_TRY(csp_arena_tensor(arena, b->dtype, 1, &c->parameters, &c->tensor.value));
+    if (b->dtype != CSP_F32) {
+        CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, &c->parameters, &c->tensor.master));
+    }
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, &c->parameters, &c->tensor.grad));
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, &c->parameters, &c->tensor.m));
     return csp_arena_tensor(arena, CSP_F32, 1, &c->parameters, &c->tensor.v);
@@ -221,6 +224,9 @@ static csp_status open_elementwise(csp_bench *b, csp_arena *arena, elementwise_b
     CSP_TRY(csp_bench_fill(b, &c->gate, 4, 1.0f));
     CSP_TRY(csp_bench_fill(b, &c->up, 5, 1.0f));
     CSP_TRY(csp_bench_fill(b, &c->tensor.value, 6, 0.02f));
+    if (c->tensor.master.ndim > 0) {
+        CSP_TRY(csp_bench_fill(b, &c->tensor.master, 6, 0.02f));
+    }
     CSP_TRY(csp_bench_fill(b, &c->tensor.grad, 7, 0.01f));
     CSP_TRY(csp_backend_zero(b->be, &c->tensor.m));
     return csp_backend_zero(b->be, &c->tensor.v);
@@ -243,8 +249,8 @@ static csp_status case_k10(csp_bench *b)
         { "residual add + norm bwd", run_norm_back, 4.0 * narrow },
         { "swiglu fwd", run_swiglu, 3.0 * wide },
         { "swiglu bwd", run_swiglu_back, 5.0 * wide },
-        /* value, gradient and both moments, read and written; all fp32 */
-        { "adamw, fp32 values", run_adamw, 32.0 * (double)c.parameters },
+        /* gradient, moments, value or master: read and written; a bf16 value is only written */
+        { "adamw", run_adamw, (b->dtype == CSP_F32 ? 32.0 : 34.0) * (double)c.parameters },
     };
     csp_arena arena = { 0 };
     csp_status status;

@@ -144,17 +144,16 @@ static int64_t rows_of(const step_shape *s)
 static csp_status plan_budget(csp_bench *b, step_bench *s, size_t *budget)
 {
     const step_shape *shape = &s->shape;
-    const int64_t texts = shape->queries + shape->documents;
     const int64_t rows = shape->micro_batch < rows_of(shape) ? shape->micro_batch : rows_of(shape);
     const int64_t batches = (rows_of(shape) + rows - 1) / rows + 2;
     csp_memory memory;
-    size_t one;
+    size_t one, representations;
     int64_t room;
 
     CSP_TRY(csp_run_bytes(s->model->params, rows, CSP_KEEP_ALL, &one));
+    CSP_TRY(csp_contrastive_bytes(shape->V, shape->queries, shape->documents, &representations));
     CSP_TRY(csp_backend_memory(b->be, &memory));
-    /* term, weight, argmax and gradient of every entry there can be, and half as much again. */
-    room = memory.free - texts * shape->V * 24 - (b->tiny ? 0 : SPARE);
+    room = memory.free - (int64_t)representations - (b->tiny ? 0 : SPARE);
     if (room < (int64_t)one) {
         return CSP_FAIL(CSP_ERR_MEMORY, "bench: %zu bytes for %lld token rows, %lld are left", one,
                         (long long)rows, (long long)room);

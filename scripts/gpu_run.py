@@ -1,0 +1,439 @@
+#!/usr/bin/env python3
+"""What gpu.sh runs: the parts below, in order, on the GPU of this machine. Standard library only.
+
+    doctor       what csplade sees
+    conformance  what the device does, kept as a fixture for the emulator and compared with the emulator
+    parity       every op against its reference, whole training steps against the CPU
+    memcheck, racecheck, initcheck, synccheck    compute-sanitizer over the same programs, smaller shapes
+    bench        csplade's own measurements
+    peers        the same beside PyTorch, where the Python here has it
+
+Every finding is kept at once, so that a run that was cut short goes on where it stopped: what passed or
+failed is not run again (--again does). Written are results.json, report.txt, log.txt, conformance.txt and
+bench.json. Exit status: 0 all passed or skipped, 1 something failed, 3 time is up and something is left,
+77 no device.
+"""
+import argparse
+import concurrent.futures
+import datetime
+import glob
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+PARTS = ("doctor", "conformance", "parity") + SANITIZERS + ("bench", "peers")
+# Seconds one program of a part may take. A lent machine may end a command after ten minutes, so an
+# invocation ends itself before that (--time), and the next one goes on.
+LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "bench": 300, "peers": 540,
+          **{tool: 180 for tool in SANITIZERS}}
+STANDARD_TIME = 560
+CASES = ("ceilings", "K1", "K3", "K4", "K5", "K7", "K8", "K9", "K10", "K11", "S1", "S4", "S5", "S7", "S8", "M1")
+PEER_CASES = ("K2", "K4", "K5", "K6", "K7", "K8", "S2", "S3", "S4", "S8", "M1")
+SANITIZER_FOUND = 86
+DONE = ("passed", "failed")
+
+
+class Bundle:
+    """What was unpacked, and the environment its programs run in."""
+
+    def __init__(self, top, cuda_libs):
+        self.top = top
+        with open(os.path.join(top, "manifest.json")) as file:
+            self.manifest = json.load(file)
+        self.found, self.missing = find_cuda_libraries(self.manifest["cuda_libraries"], cuda_libs)
+        folders = [os.path.join(top, "lib")] + sorted(set(self.found.values()))
+        self.environment = dict(os.environ)
+        before = os.environ.get("LD_LIBRARY_PATH")
+        self.environment["LD_LIBRARY_PATH"] = ":".join(folders + ([before] if before else []))
+        self.environment["CSPLADE_CUDA_PLUGIN"] = os.path.join(top, "lib", "libcsplade_cuda.so")
+        self.environment.setdefault("OMP_WAIT_POLICY", "passive")
+
+    def program(self, name):
+        return os.path.join(self.top, "bin", name)
+
+    def tests(self):
+        return sorted(os.path.basename(path) for path in glob.glob(self.program("test_*")))
+
+
+def pip_folders():
+    """Where pip's wheels of CUDA's components put their libraries."""
+    for entry in sys.path:
+        yield from sorted(glob.glob(os.path.join(entry, "nvidia", "cu1[3-9]", "lib")))
+        yield from sorted(glob.glob(os.path.join(entry, "nvidia", "*", "lib")))
+
+
+def cuda_folders(asked):
+    """Places of CUDA's libraries, in the order they are taken."""
+    if asked:
+        yield asked
+    nvcc = shutil.which("nvcc")
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"),
+             os.path.dirname(os.path.dirname(os.path.realpath(nvcc))) if nvcc else None,
+             "/usr/local/cuda"] + sorted(glob.glob("/usr/local/cuda-*"), reverse=True)
+    for home in homes:
+        if home:
+            yield os.path.join(home, "lib64")
+            yield os.path.join(home, "lib")
+            yield os.path.join(home, "targets", "x86_64-linux", "lib")
+    yield from pip_folders()
+
+
+def find_cuda_libraries(names, asked):
+    """Folder of each library that the loader does not find by itself; names that are nowhere."""
+    found, missing = {}, []
+    listed = subprocess.run(["/sbin/ldconfig", "-p"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                            text=True, check=False).stdout if os.path.exists("/sbin/ldconfig") else ""
+    for name in names:
+        folder = next((f for f in cuda_folders(asked) if os.path.exists(os.path.join(f, name))), None)
+        if folder:
+            found[name] = folder
+        elif not re.search(r"\b%s\b" % re.escape(name), listed):
+            missing.append(name)
+    return found, missing
+
+
+class Results:
+    """results.json: one entry a finding, written whenever one is added."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        os.makedirs(folder, exist_ok=True)
+        self.path = os.path.join(folder, "results.json")
+        self.data = {"machine": {}, "items": {}}
+        if os.path.exists(self.path):
+            with open(self.path) as file:
+                self.data = json.load(file)
+
+    def is_done(self, name):
+        return self.data["items"].get(name, {}).get("status") in DONE
+
+    def add(self, name, status, seconds, reason="", **more):
+        self.data["items"][name] = {"status": status, "seconds": round(seconds, 2), "reason": reason,
+                                    "date": datetime.datetime.now().isoformat(timespec="seconds"), **more}
+        self.save()
+        print("%-10s %-34s %7.1f s  %s" % (status, name, seconds, reason), flush=True)
+
+    def save(self):
+        with open(self.path + ".partial", "w") as file:
+            json.dump(self.data, file, indent=1)
+            file.write("\n")
+        os.replace(self.path + ".partial", self.path)
+
+    def log(self, title, text):
+        with open(os.path.join(self.folder, "log.txt"), "a") as file:
+            file.write("==== %s, %s\n%s\n" % (title, datetime.datetime.now().isoformat(timespec="seconds"), text))
+
+    def report(self):
+        """report.txt: the machine, counts of each part, what is not passed, the measurements."""
+        lines = ["%s: %s" % pair for pair in self.data["machine"].items()] + [""]
+        for part in PARTS:
+            items = {k: v for k, v in self.data["items"].items() if k.split("/")[0] == part}
+            counts = {}
+            for item in items.values():
+                counts[item["status"]] = counts.get(item["status"], 0) + 1
+            if items:
+                lines.append("%-12s %s" % (part, ", ".join("%d %s" % (n, s) for s, n in sorted(counts.items()))))
+        lines.append("")
+        for name, item in self.data["items"].items():
+            if item["status"] != "passed":
+                lines.append("%s: %s: %s" % (name, item["status"], item["reason"]))
+        for name, item in self.data["items"].items():
+            for row in item.get("rows", []):
+                lines.append("%s: %s" % (name, json.dumps(row)))
+        text = "\n".join(lines) + "\n"
+        with open(os.path.join(self.folder, "report.txt"), "w") as file:
+            file.write(text)
+        rows = [row for item in self.data["items"].values() for row in item.get("rows", [])]
+        with open(os.path.join(self.folder, "bench.json"), "w") as file:
+            json.dump({"machine": self.data["machine"], "rows": rows}, file, indent=1)
+            file.write("\n")
+
+
+class Runner:
+    def __init__(self, bundle, results, args):
+        self.bundle, self.results, self.args = bundle, results, args
+        self.deadline = time.monotonic() + args.time
+        self.left = False  # time was up before something was done
+
+    def spend(self, name, command, limit, environment=None, good=lambda code, text: None):
+        """Runs one program and keeps what came of it. good returns None, or (status, reason)."""
+        if self.results.is_done(name) and not self.args.again:
+            return None
+        remaining = self.deadline - time.monotonic()
+        if remaining < 5:
+            self.left = True
+            return None
+        start = time.monotonic()
+        text, code = run_limited(command, min(limit, remaining), {**self.bundle.environment, **(environment or {})})
+        seconds = time.monotonic() - start
+        self.results.log("%s: %s" % (name, " ".join(command)), text)
+        rows = [json.loads(line) for line in text.split("\n") if line.startswith("{") and line.endswith("}")]
+        more = {"rows": rows} if rows else {}
+        last = next((line for line in reversed(text.split("\n")) if line.strip()), "")
+        if code is None and remaining < limit:
+            self.left = True
+            self.results.add(name, "unfinished", seconds, "the time of this run was up", **more)
+            return None
+        verdict = good(code, text)
+        if code is None:
+            verdict = ("failed", "ran past its limit of %d s" % limit)
+        elif verdict is None:
+            verdict = {0: ("passed", ""), 77: ("skipped", last)}.get(code, ("failed", "status %d: %s" % (code, last)))
+        self.results.add(name, verdict[0], seconds, verdict[1], **more)
+        return text
+
+    def skip(self, name, reason):
+        if not self.results.is_done(name) or self.args.again:
+            self.results.add(name, "skipped", 0.0, reason)
+
+    def doctor(self):
+        """Returns why there is no device, or None."""
+        machine = describe_machine(self.bundle)
+        if self.bundle.missing:
+            reason = "%s not found in the CUDA toolkit, pip's wheels or the loader's cache (--cuda-libs names a " \
+                     "folder)" % ", ".join(self.bundle.missing)
+        else:
+            text, code = run_limited([self.bundle.program("csplade"), "doctor"], LIMITS["doctor"],
+                                     self.bundle.environment)
+            self.results.log("doctor", text)
+            devices = re.findall(r"^device +(cuda:\d+ .*)$", text, re.M)
+            machine.update({"device": "; ".join(devices), "csplade": self.bundle.manifest["program"]})
+            said = re.findall(r"^backend +(cuda: .*|.*no NVIDIA driver.*|.*sees no device.*|.*is for CUDA.*)$", text, re.M)
+            machine["backend"] = said[0] if said else ""
+            reason = None if devices and code == 0 else (said[-1] if said else "csplade doctor ends with %s" % code)
+        self.results.data["machine"] = {k: v for k, v in machine.items() if v}
+        if reason:
+            self.results.add("doctor", "skipped", 0.0, reason)
+        else:
+            self.results.add("doctor", "passed", 0.0, machine["device"])
+        return reason
+
+    def conformance(self):
+        written = os.path.join(self.results.folder, "conformance.txt")
+        program = self.bundle.program("conformance")
+        self.spend("conformance/write", [program, "--write", written], LIMITS["conformance"])
+        for name in ("emulator", "gpu"):
+            file = os.path.join(self.bundle.top, "share", "conformance_%s.txt" % name)
+            if os.path.exists(file):
+                self.spend("conformance/against the %s's" % name, [program, "--compare", file],
+                           LIMITS["conformance"])
+
+    def parity(self):
+        for test in self.bundle.tests():
+            self.spend("parity/" + test, [self.bundle.program(test), "cuda:0"], LIMITS["parity"])
+
+    def sanitize(self, tool):
+        checker = shutil.which("compute-sanitizer") or next(
+            (p for p in sorted(glob.glob("/usr/local/cuda*/bin/compute-sanitizer"))), None)
+        if checker is None:
+            self.skip(tool, "compute-sanitizer is not installed")
+            return
+        offered = run_limited([checker, "--help"], 30, self.bundle.environment)[0]
+        command = [checker, "--tool", tool, "--error-exitcode", str(SANITIZER_FOUND)]
+        if "--report-api-errors" in offered:  # tests ask for what is refused
+            command += ["--report-api-errors", "no"]
+        if tool != "memcheck" and "--kernel-regex" in offered:  # ours, not cuBLAS's
+            command += ["--kernel-regex", "kns=_kernel"]
+
+        def good(code, text):
+            if code == SANITIZER_FOUND:
+                return "failed", (re.findall(r"^=+ (?:ERROR|RACECHECK) SUMMARY: .*$", text, re.M) or ["errors"])[-1]
+            if re.search(r"Device not supported|is not supported on this", text):
+                return "skipped", "compute-sanitizer does not support this device"
+            return None
+
+        small = {"CSPLADE_SMALL_SHAPES": "1"}
+        for test in self.bundle.tests():
+            self.spend("%s/%s" % (tool, test), command + [self.bundle.program(test), "cuda:0"], LIMITS[tool], small,
+                       good)
+        with tempfile.TemporaryDirectory() as folder:
+            self.spend("%s/conformance" % tool,
+                       command + [self.bundle.program("conformance"), "--write", os.path.join(folder, "out.txt")],
+                       LIMITS[tool], small, good)
+
+    def bench(self):
+        for case in CASES:
+            self.spend("bench/" + case, [self.bundle.program("csplade"), "bench", case, "--device", "cuda:0", "--steps", "10", "--warmup", "3",
+                                         "--format", "json"], LIMITS["bench"])
+
+    def peers(self):
+        python = self.args.torch_python
+        check, code = run_limited([python, "-c", "import torch; print(torch.__version__, torch.cuda.is_available())"],
+                                  120, dict(os.environ))
+        if code != 0 or "True" not in check:
+            self.skip("peers", "no PyTorch with a GPU in %s: %s" % (python, check.strip().split("\n")[-1]))
+            return
+        self.results.data["machine"]["torch"] = check.split()[0]
+        for case in PEER_CASES:
+            # PyTorch brings its own libraries: those of the bundle are for csplade, which gpu.sh run starts.
+            self.spend("peers/" + case, [python, os.path.join(self.bundle.top, "scripts", "bench_gpu.py"), "--json",
+                                         "--csplade", os.path.join(self.bundle.top, "gpu.sh") + " run csplade", case],
+                       LIMITS["peers"], {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")})
+
+    def run(self, parts):
+        absent = self.doctor()
+        for part in parts:
+            if part == "doctor":
+                continue
+            if absent:
+                self.skip(part, "no device: " + absent)
+            elif part in SANITIZERS:
+                self.results.data["items"].pop(part, None)  # why an earlier run left it out
+                self.sanitize(part)
+            else:
+                self.results.data["items"].pop(part, None)
+                getattr(self, part)()
+        self.results.save()
+        self.results.report()
+        wanted = [v for k, v in self.results.data["items"].items() if k.split("/")[0] in parts]
+        if absent:
+            return 77
+        if any(item["status"] == "failed" for item in wanted):
+            return 1
+        return 3 if self.left else 0
+
+
+def run_limited(command, limit, environment):
+    """Output (both streams) and status of a program; status None where it ran past the limit."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                               env=environment, start_new_session=True)
+    try:
+        return process.communicate(timeout=limit)[0], process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        return process.communicate()[0], None
+
+
+def describe_machine(bundle):
+    """Driver, compiler and Python of this machine; where it is told apart by name, not."""
+    smi = shutil.which("nvidia-smi")
+    machine = {"date": str(datetime.date.today()), "system": "%s %s" % (platform.system(), platform.machine()),
+               "glibc": platform.libc_ver()[1], "python": platform.python_version(),
+               "cuda libraries": ", ".join("%s in %s" % pair for pair in sorted(bundle.found.items()))}
+    if smi:
+        machine["driver"] = run_limited([smi, "--query-gpu=name,driver_version,memory.total,compute_cap",
+                                         "--format=csv,noheader"], 30, dict(os.environ))[0].strip()
+    nvcc = shutil.which("nvcc")
+    if nvcc:
+        machine["nvcc"] = run_limited([nvcc, "--version"], 30, dict(os.environ))[0].strip().split("\n")[-1]
+    return machine
+
+
+def check_machine(bundle):
+    """What stops everything, in words, or None."""
+    wanted = tuple(int(n) for n in bundle.manifest["glibc"].split("."))
+    present = platform.libc_ver()
+    if platform.machine() != bundle.manifest["machine"]:
+        return "this bundle is for %s, the machine is %s" % (bundle.manifest["machine"], platform.machine())
+    if present[0] == "glibc" and tuple(int(n) for n in present[1].split(".")[:2]) < wanted:
+        return "glibc %s is too old, these programs need %s" % (present[1], bundle.manifest["glibc"])
+    for name, digest in bundle.manifest["sha256"].items():
+        with open(os.path.join(bundle.top, name), "rb") as file:
+            if hashlib.sha256(file.read()).hexdigest() != digest and name not in rebuilt(bundle):
+                return "%s is not as it was packed" % name
+    return None
+
+
+def rebuilt(bundle):
+    """Files that --rebuild has replaced."""
+    return [name for name in ("lib/libcsplade_cuda.so", "bin/conformance")
+            if os.path.exists(os.path.join(bundle.top, name + ".shipped"))]
+
+
+def rebuild(bundle, architecture):
+    """Compiles the CUDA sources for this machine's GPU. Returns None, or what went wrong."""
+    nvcc = shutil.which("nvcc") or next(iter(sorted(glob.glob("/usr/local/cuda*/bin/nvcc"), reverse=True)), None)
+    if nvcc is None:
+        return "--rebuild: no nvcc on this machine"
+    if not architecture:
+        smi = shutil.which("nvidia-smi")
+        said = run_limited([smi, "--query-gpu=compute_cap", "--format=csv,noheader"], 30, dict(os.environ))[0] if smi else ""
+        match = re.match(r"(\d+)\.(\d+)", said)
+        if not match:
+            return "--rebuild: which architecture? nvidia-smi does not say; --arch 90 does"
+        architecture = match.group(1) + match.group(2)
+    work = os.path.join(bundle.top, "rebuild")
+    os.makedirs(work, exist_ok=True)
+    number = re.match(r"\d+", architecture).group(0)
+    common = [nvcc, "-std=c++17", "-O3", "-lineinfo", "-gencode",
+              "arch=compute_%s,code=sm_%s" % (architecture, architecture), "-I" + os.path.join(bundle.top, "src", "cuda"),
+              "-I" + os.path.join(bundle.top, "src", "host")]
+    sources = sorted(glob.glob(os.path.join(bundle.top, "src", "cuda", "*.cu")))
+    if architecture == number:  # wgmma and TMA need the architecture's own instructions: 90a
+        sources = [s for s in sources if not s.endswith("_sm90.cu")]
+    objects = [os.path.join(work, os.path.basename(s)[:-3] + ".o") for s in sources]
+    commands = [common + ["-Xcompiler", "-fPIC,-fvisibility=hidden", "-c", s, "-o", o] for s, o in zip(sources, objects)]
+    libraries = [os.path.join(bundle.found[n], n) for n in sorted(bundle.found)]
+    conformance = sorted(glob.glob(os.path.join(bundle.top, "tests", "conformance", "*.cu")))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for text, code in pool.map(lambda c: run_limited(c, 500, dict(os.environ)), commands):
+            if code != 0:
+                return "--rebuild: nvcc: " + text
+    for target, command in (
+            ("lib/libcsplade_cuda.so", [nvcc, "-shared", "-cudart", "static"] + objects +
+             [word for path in libraries for word in ("-Xlinker", path)]),
+            ("bin/conformance", common + ["-cudart", "static"] + conformance)):
+        path = os.path.join(bundle.top, target)
+        text, code = run_limited(command + ["-o", path + ".new"], 500, dict(os.environ))
+        if code != 0:
+            return "--rebuild: %s: %s" % (target, text)
+        if not os.path.exists(path + ".shipped"):
+            os.replace(path, path + ".shipped")
+        os.replace(path + ".new", path)
+    shutil.rmtree(work)
+    return None
+
+
+def parse(words):
+    parser = argparse.ArgumentParser(prog="gpu.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...", help="some of the parts")
+    parser.add_argument("--output", default="gpu-results", metavar="DIR", help="results; an earlier run's are continued")
+    parser.add_argument("--time", type=float, default=STANDARD_TIME, metavar="SECONDS",
+                        help="of this run (standard %(default)s)")
+    parser.add_argument("--again", action="store_true", help="also what is done already")
+    parser.add_argument("--rebuild", action="store_true", help="compile the CUDA sources for this GPU first")
+    parser.add_argument("--arch", metavar="NN", help="of --rebuild, as 90 (standard: what nvidia-smi says)")
+    parser.add_argument("--cuda-libs", metavar="DIR", help="where libcublas.so is")
+    parser.add_argument("--torch-python", default=sys.executable, metavar="PROGRAM", help="a Python with PyTorch, for peers")
+    args = parser.parse_args(words)
+    args.only = [part for part in args.only.split(",") if part]
+    for part in args.only:
+        if part not in PARTS:
+            parser.error("%s is no part: %s" % (part, ", ".join(PARTS)))
+    return args
+
+
+def main():
+    top, words = sys.argv[1], sys.argv[2:]
+    if words[:1] == ["run"]:
+        bundle = Bundle(top, os.environ.get("CSPLADE_CUDA_LIBS"))
+        if len(words) < 2:
+            print("usage: gpu.sh run COMMAND [WORD...]", file=sys.stderr)
+            return 2
+        program = bundle.program(words[1])
+        os.execve(program, [program] + words[2:], bundle.environment)
+    args = parse(words)
+    if args.cuda_libs:  # also for the csplade that bench_gpu.py starts by gpu.sh run
+        os.environ["CSPLADE_CUDA_LIBS"] = args.cuda_libs
+    bundle = Bundle(top, args.cuda_libs)
+    trouble = check_machine(bundle)
+    if trouble is None and args.rebuild:
+        trouble = rebuild(bundle, args.arch)
+    if trouble is not None:
+        print("gpu.sh: " + trouble, file=sys.stderr)
+        return 5
+    status = Runner(bundle, Results(args.output), args).run(args.only)
+    print({0: "all passed", 1: "something failed", 3: "time is up: run it again to go on", 77: "no device"}[status]
+          + ", results in " + args.output)
+    return status
+
+
+sys.exit(main())
