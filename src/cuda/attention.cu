@@ -11,6 +11,7 @@
  * Bound by arithmetic in float32; by memory for short texts once products go to tensor cores.
  * No scratch memory.
  */
+#include "attention_mma.h"
 #include "attention_tile.cuh"
 #include "device.h"
 #include "launch.cuh"
@@ -82,11 +83,11 @@ static __device__ __forceinline__ void exp_scores(score_part<W> &s, softmax_part
 }
 
 /* o = sum / sum of exponentials, by way of the queries' own rows in q; lse. */
-template <int W>
+template <typename S, int W>
 static __device__ __forceinline__ void finish_rows(const attention_batch &a,
                                                    const row_list &queries, int32_t r,
                                                    const row_part<W> &sum, softmax_part<W> &row,
-                                                   const thread_place &p, row_tile<W> &q, float *o,
+                                                   const thread_place &p, row_tile<W> &q, S *o,
                                                    float *lse)
 {
     float scale[tile_of<W>::mine];
@@ -107,11 +108,11 @@ static __device__ __forceinline__ void finish_rows(const attention_batch &a,
 }
 
 /* A warp's rows of the tile of queries at r, of a text whose keys and values all lie in key. */
-template <int W>
+template <typename S, int W>
 static __device__ __forceinline__ void attend_rows(const attention_batch &a,
                                                    const row_list &queries, int32_t r,
                                                    const key_tile<W> *key, const thread_place &p,
-                                                   fwd_tile<W> &front, float *o, float *lse)
+                                                   fwd_tile<W> &front, S *o, float *lse)
 {
     typedef tile_of<W> tile;
     const int32_t most =
@@ -150,13 +151,13 @@ static __device__ __forceinline__ void attend_rows(const attention_batch &a,
  * Grid (texts * G, split): the blocks of a piece share its tiles of queries; any split works.
  * Dynamic shared memory: fwd_tile and tiles of key_tile.
  */
-template <int W>
+template <typename S, int W>
 static __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_fwd_short_kernel(attention_batch a, const float *__restrict__ q, /* (N,H*E) */
-                               const float *__restrict__ k,                    /* (N,G*E) */
-                               const float *__restrict__ v,                    /* (N,G*E) */
-                               float *__restrict__ o,                          /* (N,H*E) */
-                               float *__restrict__ lse,                        /* (N,H)   */
+    attention_fwd_short_kernel(attention_batch a, const S *__restrict__ q, /* (N,H*E) */
+                               const S *__restrict__ k,                    /* (N,G*E) */
+                               const S *__restrict__ v,                    /* (N,G*E) */
+                               S *__restrict__ o,                          /* (N,H*E) */
+                               float *__restrict__ lse,                    /* (N,H)   */
                                int tiles)
 {
     typedef tile_of<W> tile;
@@ -226,13 +227,13 @@ static __device__ __forceinline__ void attend_tile(const long_fwd_tile<W> &share
 }
 
 /* Grid (texts * G, tiles): blocks of a piece stride over its tiles of queries; any tiles work. */
-template <int W>
+template <typename S, int W>
 static __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_fwd_long_kernel(attention_batch a, const float *__restrict__ q, /* (N,H*E) */
-                              const float *__restrict__ k,                    /* (N,G*E) */
-                              const float *__restrict__ v,                    /* (N,G*E) */
-                              float *__restrict__ o,                          /* (N,H*E) */
-                              float *__restrict__ lse)                        /* (N,H)   */
+    attention_fwd_long_kernel(attention_batch a, const S *__restrict__ q, /* (N,H*E) */
+                              const S *__restrict__ k,                    /* (N,G*E) */
+                              const S *__restrict__ v,                    /* (N,G*E) */
+                              S *__restrict__ o,                          /* (N,H*E) */
+                              float *__restrict__ lse)                    /* (N,H)   */
 {
     typedef tile_of<W> tile;
     DYN_SHARED(long_fwd_tile<W>, shared);
@@ -269,15 +270,16 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
 }
 
 /* What the launches of all widths are given. */
-struct fwd_launch {
+template <typename S> struct fwd_launch {
     csp_backend *be;
     attention_batch batch;
-    const float *q, *k, *v;
-    float *o, *lse;
+    const S *q, *k, *v;
+    S *o;
+    float *lse;
     int64_t texts, longest;
 };
 
-template <int W> static csp_status launch_fwd(const fwd_launch &l)
+template <int W, typename S> static csp_status launch_fwd(const fwd_launch<S> &l)
 {
     typedef tile_of<W> tile;
     const attention_batch &a = l.batch;
@@ -291,36 +293,41 @@ template <int W> static csp_status launch_fwd(const fwd_launch &l)
         const size_t bytes = sizeof(fwd_tile<W>) + (size_t)tiles * sizeof(key_tile<W>);
         const int split = pick_attention_split(pieces, query_tiles, state->processors);
 
-        CUDA_TRY(cu::allow_shared(attention_fwd_short_kernel<W>, bytes));
-        CUDA_TRY(cu::launch(attention_fwd_short_kernel<W>, dim3((unsigned)pieces, (unsigned)split),
-                            ATTENTION_THREADS, bytes, stream, a, l.q, l.k, l.v, l.o, l.lse, tiles));
+        CUDA_TRY(cu::allow_shared(attention_fwd_short_kernel<S, W>, bytes));
+        CUDA_TRY(cu::launch(attention_fwd_short_kernel<S, W>,
+                            dim3((unsigned)pieces, (unsigned)split), ATTENTION_THREADS, bytes,
+                            stream, a, l.q, l.k, l.v, l.o, l.lse, tiles));
         return CSP_OK;
     }
     const dim3 grid((unsigned)pieces,
                     (unsigned)(query_tiles < CUDA_GRID_YZ ? query_tiles : CUDA_GRID_YZ));
 
-    CUDA_TRY(cu::allow_shared(attention_fwd_long_kernel<W>, sizeof(long_fwd_tile<W>)));
-    CUDA_TRY(cu::launch(attention_fwd_long_kernel<W>, grid, ATTENTION_THREADS,
+    CUDA_TRY(cu::allow_shared(attention_fwd_long_kernel<S, W>, sizeof(long_fwd_tile<W>)));
+    CUDA_TRY(cu::launch(attention_fwd_long_kernel<S, W>, grid, ATTENTION_THREADS,
                         sizeof(long_fwd_tile<W>), stream, a, l.q, l.k, l.v, l.o, l.lse));
     return CSP_OK;
 }
 
-csp_status cuda_attention_fwd(csp_backend *be, const csp_attention *a, const csp_tensor *q,
-                              const csp_tensor *k, const csp_tensor *v, csp_tensor *o,
-                              csp_tensor *lse)
+template <typename S>
+static fwd_launch<S> fwd_launch_of(csp_backend *be, const csp_attention *a, const csp_tensor *q,
+                                   const csp_tensor *k, const csp_tensor *v, const csp_tensor *o,
+                                   const csp_tensor *lse)
 {
-    CSP_TRY(check_attention(a));
-    const fwd_launch l = { be,
-                           attention_batch_of(a),
-                           (const float *)q->data,
-                           (const float *)k->data,
-                           (const float *)v->data,
-                           (float *)o->data,
-                           (float *)lse->data,
-                           a->seq_start.dim[0] - 1,
-                           a->longest };
+    return { be,
+             attention_batch_of(a),
+             (const S *)q->data,
+             (const S *)k->data,
+             (const S *)v->data,
+             (S *)o->data,
+             (float *)lse->data,
+             a->seq_start.dim[0] - 1,
+             a->longest };
+}
 
-    switch (attention_width(a->E)) {
+/* The kernels for heads of a width. */
+static csp_status launch_width(const fwd_launch<float> &l)
+{
+    switch (attention_width(l.batch.E)) {
     case 32:
         return launch_fwd<32>(l);
     case 64:
@@ -330,4 +337,24 @@ csp_status cuda_attention_fwd(csp_backend *be, const csp_attention *a, const csp
     default:
         return launch_fwd<256>(l);
     }
+}
+
+/* Few heads come here as bf16, so that kernels for two widths are enough. */
+static csp_status launch_width(const fwd_launch<__nv_bfloat16> &l)
+{
+    return l.batch.E <= 128 ? launch_fwd<128>(l) : launch_fwd<256>(l);
+}
+
+csp_status cuda_attention_fwd(csp_backend *be, const csp_attention *a, const csp_tensor *q,
+                              const csp_tensor *k, const csp_tensor *v, csp_tensor *o,
+                              csp_tensor *lse)
+{
+    const csp_tensor *const rows[] = { q, k, v, o };
+
+    CSP_TRY(check_attention(a));
+    if (attention_mma_takes(a, rows, 4)) {
+        return attention_mma_fwd(be, a, q, k, v, o, lse);
+    }
+    return q->dtype == CSP_BF16 ? launch_width(fwd_launch_of<__nv_bfloat16>(be, a, q, k, v, o, lse))
+                                : launch_width(fwd_launch_of<float>(be, a, q, k, v, o, lse));
 }

@@ -9,30 +9,10 @@
  * with a block for each tile of queries (dq). Every sum has one owner and one order; no atomics.
  *
  * Gradients may lie over q, k and v. A short piece has read its keys before it writes, and every
- * tile of queries before it writes that tile. For long ones dk and dv go first, into scratch
- * memory where they would lie over k or v, dq next, and then the scratch over k and v; texts are
- * taken in chunks to bound that memory.
- * Scratch: 2 G*E floats for each row of a chunk, at most CHUNK_BYTES or what one text needs.
+ * tile of queries before it writes that tile; for long ones see attention_bwd.cuh.
  */
-#include "attention_tile.cuh"
-#include "device.h"
-#include "launch.cuh"
-
-#define CHUNK_BYTES ((int64_t)64 << 20)
-enum { COPY_THREADS = 256, COPY_BLOCKS_OF_SM = 8 };
-
-/* What backward reads and writes. dq may be q, dk may be k, dv may be v. */
-struct bwd_tensors {
-    const float *q;   /* (N,H*E) */
-    const float *k;   /* (N,G*E) */
-    const float *v;   /* (N,G*E) */
-    const float *o;   /* (N,H*E) */
-    const float *lse; /* (N,H)   */
-    const float *d_o; /* (N,H*E) */
-    float *dq;        /* (N,H*E) */
-    float *dk;        /* (N,G*E) */
-    float *dv;        /* (N,G*E) */
-};
+#include "attention_bwd.cuh"
+#include "attention_mma.h"
 
 /* Shared memory of a block: the query side; P or dS. Keys lie behind it. */
 template <int W> struct bwd_tile {
@@ -57,8 +37,9 @@ template <int W> struct key_grads {
 };
 
 /* Every warp loads its rows of the queries at r, of do, lse and δ = rowsum(do ⊙ o). */
-template <int W>
-static __device__ __forceinline__ void load_queries(const attention_batch &a, const bwd_tensors &x,
+template <typename S, int W>
+static __device__ __forceinline__ void load_queries(const attention_batch &a,
+                                                    const bwd_tensors<S> &x,
                                                     const row_list &queries, int32_t r,
                                                     const thread_place &p, bwd_tile<W> &front)
 {
@@ -73,7 +54,7 @@ static __device__ __forceinline__ void load_queries(const attention_batch &a, co
             const int64_t at = row_offset(queries, r + i, a.E);
 
             for (int e = p.lane; e < a.E; e += 32) {
-                delta += x.d_o[at + e] * x.o[at + e];
+                delta += to_f32(x.d_o[at + e]) * to_f32(x.o[at + e]);
             }
         }
         delta = warp_sum(delta);
@@ -175,12 +156,12 @@ static __device__ __forceinline__ void put_rows_as_they_are(const row_part<W> &x
 }
 
 /* dk and dv of the keys from row first on, by way of the tile that held them. */
-template <int W>
+template <typename S, int W>
 static __device__ __forceinline__ void store_key_grads(const attention_batch &a,
                                                        const row_list &keys, int32_t first,
                                                        const key_grads<W> &grads,
                                                        const thread_place &p, bwd_key_tile<W> &key,
-                                                       float *dk, float *dv)
+                                                       S *dk, S *dv)
 {
     put_rows_as_they_are(grads.dk, p, key.k);
     store_tile_rotated_back(a, keys, first, key.k, 1.0f, p, dk); /* q came with the scale */
@@ -190,12 +171,12 @@ static __device__ __forceinline__ void store_key_grads(const attention_batch &a,
 }
 
 /* dq of the queries at r, by way of the tile that held them. */
-template <int W>
+template <typename S, int W>
 static __device__ __forceinline__ void store_query_grads(const attention_batch &a,
                                                          const row_list &queries, int32_t r,
                                                          const row_part<W> &dq,
                                                          const thread_place &p, row_tile<W> &q,
-                                                         float *out)
+                                                         S *out)
 {
     put_rows_as_they_are(dq, p, q);
     store_tile_rotated_back(a, queries, r, q, a.scale, p, out);
@@ -203,9 +184,9 @@ static __device__ __forceinline__ void store_query_grads(const attention_batch &
 }
 
 /* Grid (texts * G). Dynamic shared memory: bwd_tile and tiles of bwd_key_tile. */
-template <int W>
+template <typename S, int W>
 static __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_bwd_short_kernel(attention_batch a, bwd_tensors x, int tiles)
+    attention_bwd_short_kernel(attention_batch a, bwd_tensors<S> x, int tiles)
 {
     typedef tile_of<W> tile;
     DYN_SHARED(bwd_tile<W>, front);
@@ -249,27 +230,17 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
     }
 }
 
-/*
- * Grid (texts * G, tiles): blocks of a piece stride over its tiles of keys; any tiles work. With
- * capacity 0 dk and dv have the rows of the batch; otherwise they are scratch memory of that many
- * rows, the first of which is the first row of this launch's texts.
- */
-template <int W>
+/* Grid (texts * G, tiles): blocks of a piece stride over its tiles of keys; any tiles work. */
+template <typename S, int W>
 static __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_bwd_keys_kernel(attention_batch a, bwd_tensors x, int64_t capacity)
+    attention_bwd_keys_kernel(attention_batch a, bwd_tensors<S> x, int64_t capacity)
 {
     typedef tile_of<W> tile;
     DYN_SHARED(long_bwd_tile<W>, shared);
     const attention_piece piece = piece_of_block(a);
     const thread_place p = place_of_thread<W>();
-    row_list out = piece.keys;
+    const row_list out = key_grad_rows(a, piece.keys, capacity);
 
-    if (capacity > 0) {
-        out.first -= a.seq_start[0];
-        if (out.first + out.T > capacity) {
-            cu::trap(); /* longer than csp_attention.longest says: there is no room for dk, dv */
-        }
-    }
     for (int32_t first = (int32_t)blockIdx.y * tile::rows; first < piece.keys.rows;
          first += (int32_t)gridDim.y * tile::rows) {
         key_grads<W> grads = {};
@@ -289,9 +260,9 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
 }
 
 /* Grid (texts * G, tiles): blocks of a piece stride over its tiles of queries; any tiles work. */
-template <int W>
+template <typename S, int W>
 static __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_bwd_queries_kernel(attention_batch a, bwd_tensors x)
+    attention_bwd_queries_kernel(attention_batch a, bwd_tensors<S> x)
 {
     typedef tile_of<W> tile;
     DYN_SHARED(long_bwd_tile<W>, shared);
@@ -327,126 +298,43 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
     }
 }
 
-/* dk and dv of the texts seq_start[0 .. texts] from scratch to their place. Any grid works. */
-static __global__ void __launch_bounds__(COPY_THREADS)
-    attention_copy_kernel(const int32_t *__restrict__ seq_start, /* (texts+1)                  */
-                          const float *__restrict__ from_dk,     /* (rows,width), rows of texts */
-                          const float *__restrict__ from_dv,     /* (rows,width)               */
-                          float *__restrict__ dk,                /* (N,width)                  */
-                          float *__restrict__ dv,                /* (N,width)                  */
-                          int64_t texts, int64_t width)
-{
-    const int64_t begin = seq_start[0] * width, n = seq_start[texts] * width - begin;
-
-    for (int64_t i = grid_thread(); i < n; i += grid_threads()) {
-        dk[begin + i] = from_dk[i];
-        dv[begin + i] = from_dv[i];
-    }
-}
-
-/* What the launches of all widths are given. */
-struct bwd_launch {
-    csp_backend *be;
-    cudaStream_t stream;
-    attention_batch batch;
-    bwd_tensors tensors;
-    int64_t texts, longest, N;
-};
-
-template <int W> static csp_status launch_short(const bwd_launch &l, int tiles)
+template <int W, typename S> static csp_status launch_short(const bwd_launch<S> &l, int tiles)
 {
     const size_t bytes = sizeof(bwd_tile<W>) + (size_t)tiles * sizeof(bwd_key_tile<W>);
 
-    CUDA_TRY(cu::allow_shared(attention_bwd_short_kernel<W>, bytes));
-    CUDA_TRY(cu::launch(attention_bwd_short_kernel<W>, dim3((unsigned)(l.texts * l.batch.G)),
+    CUDA_TRY(cu::allow_shared(attention_bwd_short_kernel<S, W>, bytes));
+    CUDA_TRY(cu::launch(attention_bwd_short_kernel<S, W>, dim3((unsigned)(l.texts * l.batch.G)),
                         ATTENTION_THREADS, bytes, l.stream, l.batch, l.tensors, tiles));
     return CSP_OK;
 }
 
-/* The grid of tiles of up to rows rows for each piece. */
-static dim3 tile_grid(int64_t texts, int64_t G, int64_t rows, int tile)
+template <int W, typename S> static csp_status launch_long(const bwd_launch<S> &l)
 {
-    const int64_t tiles = ceil_div(rows, tile);
-
-    return dim3((unsigned)(texts * G), (unsigned)(tiles < CUDA_GRID_YZ ? tiles : CUDA_GRID_YZ));
-}
-
-/* Rows that texts of the batch have together at most. */
-static int64_t chunk_rows(const bwd_launch &l, int64_t texts)
-{
-    return texts * l.longest < l.N ? texts * l.longest : l.N;
-}
-
-/* texts texts from text number first on; dk and dv by way of scratch if there is some. */
-template <int W>
-static csp_status launch_chunk(const bwd_launch &l, int64_t first, int64_t texts, float *scratch)
-{
+    const attention_batch &a = l.batch;
     const int tile = tile_of<W>::rows;
     const size_t bytes = sizeof(long_bwd_tile<W>);
-    const int64_t width = l.batch.G * l.batch.E, rows = chunk_rows(l, texts);
-    attention_batch a = l.batch;
-    bwd_tensors x = l.tensors;
 
-    a.seq_start += first;
-    if (scratch != nullptr) {
-        x.dk = scratch;
-        x.dv = scratch + rows * width;
-    }
-    CUDA_TRY(cu::launch(attention_bwd_keys_kernel<W>, tile_grid(texts, a.G, l.longest, tile),
-                        ATTENTION_THREADS, bytes, l.stream, a, x, scratch != nullptr ? rows : 0));
-    CUDA_TRY(cu::launch(attention_bwd_queries_kernel<W>,
-                        tile_grid(texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
-                        bytes, l.stream, a, x));
-    if (scratch != nullptr) {
-        const dim3 grid = stride_grid(rows * width, COPY_THREADS,
-                                      (int64_t)cuda_state_of(l.be)->processors * COPY_BLOCKS_OF_SM);
-
-        CUDA_TRY(cu::launch(attention_copy_kernel, grid, COPY_THREADS, 0, l.stream, a.seq_start,
-                            x.dk, x.dv, l.tensors.dk, l.tensors.dv, texts, width));
-    }
+    CUDA_TRY(cu::allow_shared(attention_bwd_keys_kernel<S, W>, bytes));
+    CUDA_TRY(cu::allow_shared(attention_bwd_queries_kernel<S, W>, bytes));
+    CUDA_TRY(cu::launch(attention_bwd_keys_kernel<S, W>, tile_grid(l.texts, a.G, l.longest, tile),
+                        ATTENTION_THREADS, bytes, l.stream, a, l.tensors, l.capacity));
+    CUDA_TRY(cu::launch(attention_bwd_queries_kernel<S, W>,
+                        tile_grid(l.texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
+                        bytes, l.stream, a, l.tensors));
     return CSP_OK;
 }
 
-template <int W> static csp_status launch_bwd(const bwd_launch &l)
+template <int W, typename S> static csp_status launch_bwd(const bwd_launch<S> &l)
 {
     const int tiles = pick_attention_tiles(W, l.longest, true, cuda_state_of(l.be)->shared_limit);
-    const bool aliased = l.tensors.dk == l.tensors.k || l.tensors.dv == l.tensors.v;
-    const int64_t row_bytes = 2 * l.batch.G * l.batch.E * (int64_t)sizeof(float);
-    int64_t chunk = l.texts;
-    void *scratch = nullptr;
 
-    if (tiles > 0) {
-        return launch_short<W>(l, tiles);
-    }
-    if (aliased) {
-        chunk = pick_attention_chunk(l.texts, l.longest, row_bytes, CHUNK_BYTES);
-        CSP_TRY(cuda_scratch(l.be, (size_t)(chunk_rows(l, chunk) * row_bytes), &scratch));
-    }
-    CUDA_TRY(cu::allow_shared(attention_bwd_keys_kernel<W>, sizeof(long_bwd_tile<W>)));
-    CUDA_TRY(cu::allow_shared(attention_bwd_queries_kernel<W>, sizeof(long_bwd_tile<W>)));
-    for (int64_t first = 0; first < l.texts; first += chunk) {
-        const int64_t left = l.texts - first;
-
-        CSP_TRY(launch_chunk<W>(l, first, left < chunk ? left : chunk, (float *)scratch));
-    }
-    return CSP_OK;
+    return tiles > 0 ? launch_short<W>(l, tiles) : launch_chunks<S>(l, launch_long<W, S>);
 }
 
-csp_status cuda_attention_bwd(csp_backend *be, const csp_attention *a, csp_attention_grad *g)
+/* The kernels for heads of a width. */
+static csp_status launch_width(const bwd_launch<float> &l)
 {
-    CSP_TRY(check_attention(a));
-    const bwd_launch l = { be,
-                           cuda_stream(be, "attention_bwd"),
-                           attention_batch_of(a),
-                           { (const float *)g->q.data, (const float *)g->k.data,
-                             (const float *)g->v.data, (const float *)g->o.data,
-                             (const float *)g->lse.data, (const float *)g->d_o.data,
-                             (float *)g->dq.data, (float *)g->dk.data, (float *)g->dv.data },
-                           a->seq_start.dim[0] - 1,
-                           a->longest,
-                           g->q.dim[0] };
-
-    switch (attention_width(a->E)) {
+    switch (attention_width(l.batch.E)) {
     case 32:
         return launch_bwd<32>(l);
     case 64:
@@ -456,4 +344,24 @@ csp_status cuda_attention_bwd(csp_backend *be, const csp_attention *a, csp_atten
     default:
         return launch_bwd<256>(l);
     }
+}
+
+/* Few heads come here as bf16, so that kernels for two widths are enough. */
+static csp_status launch_width(const bwd_launch<__nv_bfloat16> &l)
+{
+    return l.batch.E <= 128 ? launch_bwd<128>(l) : launch_bwd<256>(l);
+}
+
+csp_status cuda_attention_bwd(csp_backend *be, const csp_attention *a, csp_attention_grad *g)
+{
+    const csp_tensor *const rows[] = {
+        &g->q, &g->k, &g->v, &g->o, &g->d_o, &g->dq, &g->dk, &g->dv
+    };
+
+    CSP_TRY(check_attention(a));
+    if (attention_mma_takes(a, rows, 8)) {
+        return attention_mma_bwd(be, a, g);
+    }
+    return g->q.dtype == CSP_BF16 ? launch_width(bwd_launch_of<__nv_bfloat16>(be, a, g))
+                                  : launch_width(bwd_launch_of<float>(be, a, g));
 }

@@ -9,11 +9,13 @@
 #include <stdint.h>
 
 enum {
-    ATTENTION_WIDEST = 256, /* head width                                          */
-    ATTENTION_WARPS = 8,    /* of a block; each owns an eighth of a tile's rows    */
-    ATTENTION_PAD = 4,      /* floats behind a row of a tile: 8 neighbouring rows  */
-                            /* then lie in different banks, still 16-byte aligned  */
-    ATTENTION_SHORT = 4,    /* tiles of keys that the short kernels can hold       */
+    ATTENTION_WIDEST = 256,  /* head width                                          */
+    ATTENTION_WARPS = 8,     /* of a block; each owns an eighth of a tile's rows    */
+    ATTENTION_PAD = 4,       /* floats behind a row of a tile: 8 neighbouring rows  */
+                             /* then lie in different banks, still 16-byte aligned  */
+    ATTENTION_SHORT = 4,     /* tiles of keys that the short kernels can hold       */
+    ATTENTION_MMA_ROWS = 16, /* of a tensor core product                            */
+    ATTENTION_MMA_PAD = 8,   /* bf16 behind a row, for the same reason              */
 };
 
 /* Shared rows are this wide: the next of 32, 64, 128, 256. 0 where the head is wider than that. */
@@ -45,6 +47,59 @@ static inline size_t attention_scores_bytes(int width)
 {
     return (size_t)ATTENTION_TILE(width) * (size_t)(ATTENTION_TILE(width) + ATTENTION_PAD) *
            sizeof(float);
+}
+
+/* Bytes of 16 bf16 rows, as the tensor core kernels keep them. */
+#define ATTENTION_MMA_BYTES(width) \
+    ((size_t)ATTENTION_MMA_ROWS * (size_t)((width) + ATTENTION_MMA_PAD) * 2)
+
+/* Do the tensor core kernels take heads of this width? */
+static inline bool attention_mma_width(int64_t E)
+{
+    return E == 16 || E == 32 || E == 64 || E == 96 || E == 128;
+}
+
+/*
+ * Blocks of 16 keys (an even number) that the short tensor core kernel of forward holds for texts
+ * of up to longest rows, beside 16 rows of queries of each warp, or 0: the batch is for the long
+ * one.
+ */
+static inline int pick_attention_mma_blocks(int width, int64_t longest, size_t shared_limit)
+{
+    const size_t bytes = ATTENTION_MMA_BYTES(width), fit = shared_limit / bytes;
+    const int64_t blocks = (longest + 31) / 32 * 2;
+
+    return fit < ATTENTION_WARPS || 2 * blocks > (int64_t)(fit - ATTENTION_WARPS) ? 0 : (int)blocks;
+}
+
+/* Queries of a tile of the tensor core kernels of backward that go by the keys. */
+#define ATTENTION_MMA_QUERIES(width) ((width) <= 64 ? 64 : 32)
+
+/* Shared memory of their block of warps: queries and do, lse, delta and what they see; of each warp
+ * 16 keys and values, and dS of those keys. */
+#define ATTENTION_MMA_BWD_BYTES(width, warps)                                \
+    ((size_t)ATTENTION_MMA_QUERIES(width) / 8 * ATTENTION_MMA_BYTES(width) + \
+     (size_t)ATTENTION_MMA_QUERIES(width) * 12 +                             \
+     (size_t)(warps) *                                                       \
+         (2 * ATTENTION_MMA_BYTES(width) + ATTENTION_MMA_BYTES(ATTENTION_MMA_QUERIES(width))))
+
+/*
+ * Warps of the short tensor core kernel of backward, each of which has 16 keys, for texts of up to
+ * longest rows, or 0: the batch is for the long ones. Gradients of wide heads fill the registers of
+ * 8 warps; the narrow heads of small models get 16 always.
+ */
+static inline int pick_attention_mma_warps(int width, int64_t longest, size_t shared_limit)
+{
+    const int most = width <= 64 ? 16 : 8;
+    int warps = width <= 32 ? 16 : 4;
+
+    while (warps < most && longest > (int64_t)warps * ATTENTION_MMA_ROWS) {
+        warps *= 2;
+    }
+    return longest > (int64_t)warps * ATTENTION_MMA_ROWS ||
+                   ATTENTION_MMA_BWD_BYTES(width, warps) > shared_limit
+               ? 0
+               : warps;
 }
 
 /*

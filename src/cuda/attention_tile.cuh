@@ -1,6 +1,6 @@
 /*
  * attention_tile.cuh - what the attention kernels are made of: tiles of rotated rows in shared
- * memory, and products of tiles.
+ * memory, and products of tiles. S is the type that tensors are stored in; tiles are float32.
  *
  * A piece is a text and a key-value head. The query heads that share it are one list of rows, head
  * after head: tiles of queries are full even where texts are a few tokens long, and gradients of
@@ -18,6 +18,7 @@
 #include "ops/attention.h"
 #include "portable.cuh"
 #include "reduce.cuh"
+#include "vec.cuh"
 
 #define ATTENTION_THREADS (ATTENTION_WARPS * 32)
 /* Leaves room above for a row number to grow by a grid's stride. */
@@ -122,25 +123,25 @@ template <int W> static __device__ __forceinline__ thread_place place_of_thread(
 }
 
 /* Row i of a tile is x, the columns behind E are 0. Called by a warp. */
-template <int W>
-static __device__ __forceinline__ void load_row(row_tile<W> &tile, int i, const float *x, int64_t E,
+template <typename S, int W>
+static __device__ __forceinline__ void load_row(row_tile<W> &tile, int i, const S *x, int64_t E,
                                                 int lane)
 {
     for (int e = lane; e < W; e += 32) {
-        tile.at[i][e] = e < E ? x[e] : 0.0f;
+        tile.at[i][e] = e < E ? to_f32(x[e]) : 0.0f;
     }
 }
 
 /* Row i of a tile is x rotated by the angles with cosines c and sines s, times scale. By a warp. */
-template <int W>
-static __device__ __forceinline__ void load_row_rotated(row_tile<W> &tile, int i, const float *x,
+template <typename S, int W>
+static __device__ __forceinline__ void load_row_rotated(row_tile<W> &tile, int i, const S *x,
                                                         const float *c, const float *s, float scale,
                                                         int64_t E, int lane)
 {
     const int half = (int)(E / 2);
 
     for (int e = lane; e < half; e += 32) {
-        const float low = x[e], high = x[e + half];
+        const float low = to_f32(x[e]), high = to_f32(x[e + half]);
 
         tile.at[i][e] = (low * c[e] - high * s[e]) * scale;
         tile.at[i][e + half] = (high * c[e] + low * s[e]) * scale;
@@ -159,9 +160,9 @@ static __device__ __forceinline__ void clear_row(row_tile<W> &tile, int i, int l
 }
 
 /* Every warp loads its own rows of the tile that begins at row r of the list, zero beyond it. */
-template <int W>
+template <typename S, int W>
 static __device__ __forceinline__ void load_tile(const attention_batch &a, const row_list &list,
-                                                 int32_t r, const float *x, const thread_place &p,
+                                                 int32_t r, const S *x, const thread_place &p,
                                                  row_tile<W> &tile)
 {
     for (int k = 0; k < tile_of<W>::of_warp; k++) {
@@ -176,10 +177,10 @@ static __device__ __forceinline__ void load_tile(const attention_batch &a, const
 }
 
 /* The same rotated by each row's position in its text, times scale. */
-template <int W>
+template <typename S, int W>
 static __device__ __forceinline__ void load_tile_rotated(const attention_batch &a,
                                                          const row_list &list, int32_t r,
-                                                         const float *x, float scale,
+                                                         const S *x, float scale,
                                                          const thread_place &p, row_tile<W> &tile)
 {
     for (int k = 0; k < tile_of<W>::of_warp; k++) {
@@ -197,30 +198,30 @@ static __device__ __forceinline__ void load_tile_rotated(const attention_batch &
 }
 
 /* Every warp stores its own rows of the tile that begins at row r of the list. */
-template <int W>
+template <typename S, int W>
 static __device__ __forceinline__ void store_tile(const attention_batch &a, const row_list &list,
                                                   int32_t r, const row_tile<W> &tile,
-                                                  const thread_place &p, float *y)
+                                                  const thread_place &p, S *y)
 {
     for (int k = 0; k < tile_of<W>::of_warp; k++) {
         const int i = p.warp * tile_of<W>::of_warp + k;
 
         if (r + i < list.rows) {
-            float *const row = y + row_offset(list, r + i, a.E);
+            S *const row = y + row_offset(list, r + i, a.E);
 
             for (int e = p.lane; e < a.E; e += 32) {
-                row[e] = tile.at[i][e];
+                row[e] = from_f32<S>(tile.at[i][e]);
             }
         }
     }
 }
 
 /* The same rotated back by each row's position, times scale. */
-template <int W>
+template <typename S, int W>
 static __device__ __forceinline__ void store_tile_rotated_back(const attention_batch &a,
                                                                const row_list &list, int32_t r,
                                                                const row_tile<W> &tile, float scale,
-                                                               const thread_place &p, float *y)
+                                                               const thread_place &p, S *y)
 {
     const int half = (int)(a.E / 2);
 
@@ -230,13 +231,13 @@ static __device__ __forceinline__ void store_tile_rotated_back(const attention_b
         if (r + i < list.rows) {
             const int64_t angle = (r + i) % list.T * half;
             const float *const c = a.cos + angle, *const s = a.sin + angle;
-            float *const row = y + row_offset(list, r + i, a.E);
+            S *const row = y + row_offset(list, r + i, a.E);
 
             for (int e = p.lane; e < half; e += 32) {
                 const float low = tile.at[i][e], high = tile.at[i][e + half];
 
-                row[e] = (low * c[e] + high * s[e]) * scale;
-                row[e + half] = (high * c[e] - low * s[e]) * scale;
+                row[e] = from_f32<S>((low * c[e] + high * s[e]) * scale);
+                row[e + half] = from_f32<S>((high * c[e] - low * s[e]) * scale);
             }
         }
     }

@@ -15,34 +15,51 @@
 #include "support/gradcheck.h"
 #include "support/rig.h"
 
-/* Edges on purpose: one row, empty texts, the narrowest head, groups of 1 and more, one less and
- * one more than a block of queries (32), the shapes of Qwen3 (head wider than D/H). From FIRST_LONG
- * on texts are longer than CUDA devices hold at once, for each of the widths (32, 64, 128, 256)
- * that heads are rounded up to there. */
-static const struct {
+typedef struct shape {
     int64_t H, G, E, B;
     int64_t length[5];
     bool causal;
-} cases[] = {
-    { 1, 1, 2, 1, { 1 }, true },
-    { 2, 1, 4, 3, { 0, 3, 0 }, true },
-    { 4, 2, 6, 4, { 31, 32, 33, 1 }, true },
-    { 4, 2, 6, 4, { 31, 32, 33, 1 }, false },
-    { 3, 3, 32, 2, { 65, 24 }, true },
-    { 6, 1, 18, 2, { 40, 7 }, false },
-    { 4, 2, 128, 3, { 50, 16, 96 }, true },
-    { 8, 2, 64, 1, { 100 }, false },
-    { 2, 2, 160, 2, { 20, 32 }, true },
-    { 2, 1, 8, 1, { 301 }, true },
-    { 1, 1, 64, 2, { 258, 1 }, true },
-    { 4, 2, 72, 2, { 40, 131 }, true },
-    { 2, 1, 130, 2, { 40, 33 }, false },
+    int64_t claim; /* the longest text the call speaks of, where that is more than there is */
+} shape;
+
+/* Edges on purpose: one row, empty texts, the narrowest head, groups of 1 and more, one less and
+ * one more than a block of queries (32), the shapes of Qwen3 (head wider than D/H). From FIRST_LONG
+ * on texts are longer than CUDA devices hold at once, for each of the widths (32, 64, 128, 256)
+ * that heads are rounded up to there. From FIRST_BF16 on heads are of the widths that tensor core
+ * kernels take as bf16: with texts of as many keys as 4, 8 and 16 warps have, in one piece and,
+ * where longer ones are claimed, in tiles. */
+static const shape cases[] = {
+    { 1, 1, 2, 1, { 1 }, true, 0 },
+    { 2, 1, 4, 3, { 0, 3, 0 }, true, 0 },
+    { 4, 2, 6, 4, { 31, 32, 33, 1 }, true, 0 },
+    { 4, 2, 6, 4, { 31, 32, 33, 1 }, false, 0 },
+    { 3, 3, 32, 2, { 65, 24 }, true, 0 },
+    { 6, 1, 18, 2, { 40, 7 }, false, 0 },
+    { 4, 2, 128, 3, { 50, 16, 96 }, true, 0 },
+    { 8, 2, 64, 1, { 100 }, false, 0 },
+    { 2, 2, 160, 2, { 20, 32 }, true, 0 },
+    { 2, 1, 8, 1, { 301 }, true, 0 },
+    { 1, 1, 64, 2, { 258, 1 }, true, 0 },
+    { 4, 2, 72, 2, { 40, 131 }, true, 0 },
+    { 2, 1, 130, 2, { 40, 33 }, false, 0 },
+    { 4, 2, 16, 4, { 15, 16, 17, 1 }, true, 0 },
+    { 4, 2, 16, 3, { 3, 0, 45 }, false, 1300 },
+    { 2, 1, 32, 2, { 64, 33 }, false, 0 },
+    { 3, 1, 32, 2, { 140, 7 }, true, 800 },
+    { 4, 1, 64, 3, { 1, 81, 128 }, true, 0 },
+    { 2, 1, 64, 2, { 177, 30 }, true, 0 },
+    { 2, 1, 64, 2, { 150, 49 }, false, 700 },
+    { 2, 1, 96, 2, { 5, 67 }, true, 0 },
+    { 2, 1, 96, 2, { 70, 131 }, true, 600 },
+    { 2, 1, 128, 2, { 100, 2 }, false, 0 },
+    { 4, 1, 128, 2, { 61, 131 }, true, 500 },
 };
-enum { CASES = sizeof(cases) / sizeof(cases[0]), FIRST_LONG = 9 };
+enum { CASES = sizeof(cases) / sizeof(cases[0]), FIRST_LONG = 9, FIRST_BF16 = 13 };
 
 typedef struct setup {
     csp_attention a;
     ref_attention ref;
+    csp_dtype S; /* what q, k, v and all of their shapes are stored as */
     int64_t N, longest;
     csp_tensor q, k, v;
 } setup;
@@ -52,26 +69,36 @@ static csp_tensor none(void)
     return csp_tensor_none();
 }
 
+/* Uniform numbers of -scale .. scale. */
+static csp_tensor uniform(rig *r, csp_dtype S, double scale, int64_t rows, int64_t width)
+{
+    const csp_tensor t = rig_uniform(r, -scale, scale, 2, (int64_t[]) { rows, width });
+
+    return rig_stored(r, S, &t);
+}
+
 /* scale widens the scores: exponents far apart are where a softmax can go wrong. */
-static setup make(rig *r, int64_t H, int64_t G, int64_t E, int64_t B, const int64_t *length,
-                  bool causal, double scale)
+static setup make(rig *r, csp_dtype S, const shape *like, double scale)
 {
     const csp_rope rope = { .theta = 10000.0 };
+    const int64_t B = like->B, H = like->H, G = like->G, E = like->E;
     setup s;
 
     memset(&s, 0, sizeof(s));
+    s.S = S;
     for (int64_t b = 0; b < B; b++) {
-        s.N += length[b];
-        s.longest = length[b] > s.longest ? length[b] : s.longest;
+        s.N += like->length[b];
+        s.longest = like->length[b] > s.longest ? like->length[b] : s.longest;
     }
-    s.a = (csp_attention) { .H = H, .G = G, .E = E, .longest = s.longest, .causal = causal };
-    s.a.seq_start = rig_lengths(r, B, length);
-    s.a.cos = rig_output(r, CSP_F32, 2, (int64_t[]) { s.longest + 2, E / 2 });
-    s.a.sin = rig_output(r, CSP_F32, 2, (int64_t[]) { s.longest + 2, E / 2 });
+    s.a = (csp_attention) { .H = H, .G = G, .E = E, .longest = s.longest, .causal = like->causal };
+    s.a.longest = like->claim > s.longest ? like->claim : s.longest;
+    s.a.seq_start = rig_lengths(r, B, like->length);
+    s.a.cos = rig_output(r, CSP_F32, 2, (int64_t[]) { s.a.longest + 2, E / 2 });
+    s.a.sin = rig_output(r, CSP_F32, 2, (int64_t[]) { s.a.longest + 2, E / 2 });
     assert_int_equal(csp_rope_table(r->be, &rope, &s.a.cos, &s.a.sin), CSP_OK);
-    s.q = rig_uniform(r, -scale, scale, 2, (int64_t[]) { s.N, H * E });
-    s.k = rig_uniform(r, -scale, scale, 2, (int64_t[]) { s.N, G * E });
-    s.v = rig_normal(r, CSP_F32, 2, (int64_t[]) { s.N, G * E });
+    s.q = uniform(r, S, scale, s.N, H * E);
+    s.k = uniform(r, S, scale, s.N, G * E);
+    s.v = rig_normal(r, S, 2, (int64_t[]) { s.N, G * E });
     s.ref = (ref_attention) { .seq_start = rig_host(r, &s.a.seq_start),
                               .cos_table = rig_as_doubles(r, &s.a.cos),
                               .sin_table = rig_as_doubles(r, &s.a.sin),
@@ -79,47 +106,104 @@ static setup make(rig *r, int64_t H, int64_t G, int64_t E, int64_t B, const int6
                               .H = H,
                               .G = G,
                               .E = E,
-                              .causal = causal };
+                              .causal = like->causal };
     return s;
 }
 
-/* An emulated device gets one key-value head where heads are wide. */
-static setup make_case(rig *r, int64_t i)
+/*
+ * An emulated device gets one key-value head where heads are wide. Scores of bf16 rows are kept so
+ * small that their own rounding stays below the limit of the norm.
+ */
+static setup make_case(rig *r, csp_dtype S, int64_t i)
 {
-    const int64_t G = r->emulated && cases[i].E >= 64 ? 1 : cases[i].G;
+    shape like = cases[i];
 
-    return make(r, cases[i].H / cases[i].G * G, G, cases[i].E, cases[i].B, cases[i].length,
-                cases[i].causal, i % 2 == 0 ? 1.5 : 4.0);
+    if (r->emulated && like.E >= 64) {
+        like.H /= like.G;
+        like.G = 1;
+    }
+    return make(r, S, &like, i % 2 == 0 ? 1.5 : S == CSP_BF16 ? 2.0 : 4.0);
 }
 
 static csp_tensor output(rig *r, const setup *s, int64_t heads, int64_t width)
 {
-    return rig_output(r, CSP_F32, 2, (int64_t[]) { s->N, heads * width });
+    return rig_output(r, s->S, 2, (int64_t[]) { s->N, heads * width });
+}
+
+static csp_tensor lse_output(rig *r, const setup *s)
+{
+    return rig_output(r, CSP_F32, 2, (int64_t[]) { s->N, s->a.H });
+}
+
+/*
+ * A result is within its bound, and bf16 ones also within the norm's limit; where a text of one row
+ * leaves nothing but rounding of a gradient there is no norm.
+ */
+static void check_result(rig *r, const setup *s, const char *name, const csp_tensor *got,
+                         const double *want, const double *mag, double bound)
+{
+    const int64_t n = csp_tensor_count(got);
+    const float *x = rig_floats(r, got);
+
+    assert_true(worst_ratio(name, x, want, mag, n, bound) <= 1.0);
+    if (got->dtype == CSP_BF16 && s->longest > 1) {
+        assert_true(norm_distance(x, want, n) <= BF16_NORM_LIMIT);
+    }
+}
+
+static void check_forward(rig *r, const setup *s)
+{
+    const int64_t H = s->a.H, E = s->a.E, n = s->N * H * E;
+    csp_tensor o = output(r, s, H, E), lse = lse_output(r, s);
+    double *want = rig_doubles(r, n), *mag = rig_doubles(r, n);
+    double *want_lse = rig_doubles(r, s->N * H), *lse_mag = rig_doubles(r, s->N * H);
+    /* A score: two rotations of 3 roundings, E products, the scale. Then its exponential (4), the
+     * subtraction of the maximum, T additions, the division. With bf16 storage rotated q and k are
+     * rounded to it, which moves scores and lse by 2 units of their sizes (in the mags); so are
+     * exponentials and o. */
+    const double bound =
+        (double)(E + s->longest + 20) * UNIT_F32 + (s->S == CSP_BF16 ? 2.0 * UNIT_BF16 : 0.0);
+
+    ref_attention_fwd(&s->ref, rig_as_doubles(r, &s->q), rig_as_doubles(r, &s->k),
+                      rig_as_doubles(r, &s->v), want, mag, want_lse, lse_mag);
+    assert_int_equal(csp_attention_fwd(r->be, &s->a, &s->q, &s->k, &s->v, &o, &lse), CSP_OK);
+    check_result(r, s, "o", &o, want, mag, bound);
+    check_result(r, s, "lse", &lse, want_lse, lse_mag, bound);
+    rig_check_guards(r);
+}
+
+static void run_forward_cases(rig *r, csp_dtype S)
+{
+    for (int64_t i = 0; i < CASES; i++) {
+        rig_begin(r, (uint64_t)i);
+        const setup s = make_case(r, S, i);
+
+        check_forward(r, &s);
+    }
 }
 
 static void forward_matches_the_reference(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, run_forward_cases);
+}
 
-    for (int64_t i = 0; i < CASES; i++) {
-        rig_begin(r, (uint64_t)i);
-        setup s = make_case(r, i);
-        const int64_t H = s.a.H, E = s.a.E, n = s.N * H * E;
-        csp_tensor o = output(r, &s, H, E), lse = output(r, &s, H, 1);
-        double *want = rig_doubles(r, n), *mag = rig_doubles(r, n);
-        double *want_lse = rig_doubles(r, s.N * H), *lse_mag = rig_doubles(r, s.N * H);
-        /* A score: two rotations of 3 roundings, E products, the scale. Then its exponential (4),
-         * the subtraction of the maximum, T additions, the division. */
-        const double bound = (double)(E + s.longest + 20) * UNIT_F32;
+/* One element behind where memory was given: rows that cannot be copied 16 bytes at a time. */
+static void run_shifted(rig *r, csp_dtype S)
+{
+    const shape like = { 2, 1, 64, 2, { 33, 5 }, true, 0 };
 
-        ref_attention_fwd(&s.ref, rig_as_doubles(r, &s.q), rig_as_doubles(r, &s.k),
-                          rig_as_doubles(r, &s.v), want, mag, want_lse, lse_mag);
-        assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &lse), CSP_OK);
-        assert_true(worst_ratio("o", rig_host(r, &o), want, mag, n, bound) <= 1.0);
-        assert_true(worst_ratio("lse", rig_host(r, &lse), want_lse, lse_mag, s.N * H, bound) <=
-                    1.0);
-        rig_check_guards(r);
-    }
+    rig_begin(r, 90);
+    setup s = make(r, S, &like, 1.5);
+    const csp_tensor more = uniform(r, S, 1.5, 1, s.N * 128 + 1);
+
+    s.q = csp_tensor_view((char *)more.data + (S == CSP_BF16 ? 2 : 4), S, 2,
+                          (int64_t[]) { s.N, 128 });
+    check_forward(r, &s);
+}
+
+static void rows_may_begin_at_any_element(void **state)
+{
+    rig_each_storage(*state, run_shifted);
 }
 
 typedef struct grads {
@@ -137,8 +221,8 @@ static grads make_grads(rig *r, const setup *s)
     g.g.k = s->k;
     g.g.v = s->v;
     g.g.o = output(r, s, s->a.H, s->a.E);
-    g.g.lse = output(r, s, s->a.H, 1);
-    g.g.d_o = rig_normal(r, CSP_F32, 2, (int64_t[]) { s->N, s->a.H * s->a.E });
+    g.g.lse = lse_output(r, s);
+    g.g.d_o = rig_normal(r, s->S, 2, (int64_t[]) { s->N, s->a.H * s->a.E });
     g.g.dq = output(r, s, s->a.H, s->a.E);
     g.g.dk = output(r, s, s->a.G, s->a.E);
     g.g.dv = output(r, s, s->a.G, s->a.E);
@@ -158,27 +242,22 @@ static grads make_grads(rig *r, const setup *s)
 
 static void check_grads(rig *r, const setup *s, const grads *g)
 {
-    const int64_t E = s->a.E, group = s->a.H / s->a.G, wide = s->N * s->a.H * E;
-    const int64_t narrow = s->N * s->a.G * E;
     /* A score's roundings, those of dP and delta (E each), then the sum over T rows and the
-     * group's heads, and the rotation back. */
-    const double bound = (double)(2 * E + s->longest * group + 30) * UNIT_F32;
+     * group's heads, and the rotation back. With bf16 storage scores move by 2 units of their sizes
+     * (in the mags), and these are rounded: dS, q or k, dq or dk; or P and dv. */
+    const double bound = (double)(2 * s->a.E + s->longest * (s->a.H / s->a.G) + 30) * UNIT_F32 +
+                         (s->S == CSP_BF16 ? 3.0 * UNIT_BF16 : 0.0);
 
-    assert_true(worst_ratio("dq", rig_host(r, &g->g.dq), g->want[0], g->mag[0], wide, bound) <=
-                1.0);
-    assert_true(worst_ratio("dk", rig_host(r, &g->g.dk), g->want[1], g->mag[1], narrow, bound) <=
-                1.0);
-    assert_true(worst_ratio("dv", rig_host(r, &g->g.dv), g->want[2], g->mag[2], narrow, bound) <=
-                1.0);
+    check_result(r, s, "dq", &g->g.dq, g->want[0], g->mag[0], bound);
+    check_result(r, s, "dk", &g->g.dk, g->want[1], g->mag[1], bound);
+    check_result(r, s, "dv", &g->g.dv, g->want[2], g->mag[2], bound);
 }
 
-static void backward_matches_the_reference(void **state)
+static void run_backward_cases(rig *r, csp_dtype S)
 {
-    rig *r = *state;
-
     for (int64_t i = 0; i < CASES; i++) {
         rig_begin(r, (uint64_t)(50 + i));
-        setup s = make_case(r, i);
+        const setup s = make_case(r, S, i);
         grads g = make_grads(r, &s);
 
         assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
@@ -187,7 +266,12 @@ static void backward_matches_the_reference(void **state)
     }
 }
 
-static void check_overwritten(rig *r, setup *s)
+static void backward_matches_the_reference(void **state)
+{
+    rig_each_storage(*state, run_backward_cases);
+}
+
+static void check_overwritten(rig *r, const setup *s)
 {
     grads g = make_grads(r, s);
 
@@ -199,45 +283,49 @@ static void check_overwritten(rig *r, setup *s)
     rig_check_guards(r);
 }
 
-static void gradients_may_overwrite_q_k_and_v(void **state)
+static void run_overwritten(rig *r, csp_dtype S)
 {
-    rig *r = *state;
-    const int64_t some[] = { 2, FIRST_LONG, FIRST_LONG + 2 };
+    const int64_t some[] = { 2, FIRST_LONG, FIRST_LONG + 2, FIRST_BF16, FIRST_BF16 + 3 };
 
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 5; i++) {
         rig_begin(r, (uint64_t)(70 + i));
-        setup s = make_case(r, some[i]);
+        const setup s = make_case(r, S, some[i]);
 
         check_overwritten(r, &s);
     }
 }
 
-/* So many rows that CUDA devices take one text at a time: dk and dv of a text wait in scratch. */
-static void gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_of_rows(void **state)
+static void gradients_may_overwrite_q_k_and_v(void **state)
 {
-    rig *r = *state;
-    const csp_rope rope = { .theta = 10000.0 };
-    const int64_t length[] = { 33, 0, 50 };
+    rig_each_storage(*state, run_overwritten);
+}
+
+/* So many rows that CUDA devices take one text at a time: dk and dv of a text wait in scratch. */
+static void run_claimed_rows(rig *r, csp_dtype S)
+{
+    const shape like = { 2, 2, 256, 3, { 33, 0, 50 }, true, S == CSP_BF16 ? 16400 : 8200 };
 
     rig_begin(r, 76);
-    setup s = make(r, 2, 2, 256, 3, length, true, 1.0);
-    s.a.longest = 8200;
-    s.a.cos = rig_output(r, CSP_F32, 2, (int64_t[]) { 8200, 128 });
-    s.a.sin = rig_output(r, CSP_F32, 2, (int64_t[]) { 8200, 128 });
-    assert_int_equal(csp_rope_table(r->be, &rope, &s.a.cos, &s.a.sin), CSP_OK);
+    const setup s = make(r, S, &like, 1.0);
+
     check_overwritten(r, &s);
 }
 
-static void check_same_bits(rig *r, int64_t which)
+static void gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_of_rows(void **state)
+{
+    rig_each_storage(*state, run_claimed_rows);
+}
+
+static void check_same_bits(rig *r, csp_dtype S, int64_t which)
 {
     rig_begin(r, 80 + (uint64_t)which);
-    setup s = make_case(r, which);
+    const setup s = make_case(r, S, which);
     grads a = make_grads(r, &s), b = a;
 
     b.g.dq = output(r, &s, s.a.H, s.a.E);
     b.g.dk = output(r, &s, s.a.G, s.a.E);
     b.g.dv = output(r, &s, s.a.G, s.a.E);
-    csp_tensor o = output(r, &s, s.a.H, s.a.E), lse = output(r, &s, s.a.H, 1);
+    csp_tensor o = output(r, &s, s.a.H, s.a.E), lse = lse_output(r, &s);
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &lse), CSP_OK);
     rig_check_same(r, &o, &a.g.o);
     rig_check_same(r, &lse, &a.g.lse);
@@ -248,22 +336,28 @@ static void check_same_bits(rig *r, int64_t which)
     rig_check_same(r, &a.g.dv, &b.g.dv);
 }
 
-static void the_same_call_gives_the_same_bits(void **state)
+static void run_same_bits(rig *r, csp_dtype S)
 {
-    check_same_bits(*state, 4);
-    check_same_bits(*state, FIRST_LONG);
+    check_same_bits(r, S, 4);
+    check_same_bits(r, S, FIRST_LONG);
+    check_same_bits(r, S, FIRST_BF16 + 2);
+    check_same_bits(r, S, FIRST_BF16 + 3);
 }
 
-static void a_text_does_not_see_its_neighbours(void **state)
+static void the_same_call_gives_the_same_bits(void **state)
 {
-    rig *r = *state;
-    const int64_t both[] = { 20, 45 }, alone[] = { 45 };
+    rig_each_storage(*state, run_same_bits);
+}
+
+static void run_neighbours(rig *r, csp_dtype S)
+{
+    const shape both = { 4, 2, 16, 2, { 20, 45 }, true, 0 },
+                alone = { 4, 2, 16, 1, { 45 }, true, 0 };
 
     rig_begin(r, 72);
-    setup s = make(r, 4, 2, 16, 2, both, true, 2.0);
-    setup one = make(r, 4, 2, 16, 1, alone, true, 2.0);
-    csp_tensor o = output(r, &s, 4, 16), lse = output(r, &s, 4, 1);
-    csp_tensor o1 = output(r, &one, 4, 16), lse1 = output(r, &one, 4, 1);
+    setup s = make(r, S, &both, 2.0), one = make(r, S, &alone, 2.0);
+    csp_tensor o = output(r, &s, 4, 16), lse = lse_output(r, &s);
+    csp_tensor o1 = output(r, &one, 4, 16), lse1 = lse_output(r, &one);
 
     one.q = csp_tensor_rows(&s.q, 20, 45);
     one.k = csp_tensor_rows(&s.k, 20, 45);
@@ -274,14 +368,19 @@ static void a_text_does_not_see_its_neighbours(void **state)
     rig_check_same(r, &o, &o1);
 }
 
+static void a_text_does_not_see_its_neighbours(void **state)
+{
+    rig_each_storage(*state, run_neighbours);
+}
+
 static void a_text_of_thousands_of_rows_works(void **state)
 {
     rig *r = *state;
-    const int64_t length[] = { r->emulated ? 1100 : 4100 };
+    const shape like = { 1, 1, 4, 1, { r->emulated ? 1100 : 4100 }, true, 0 };
 
     rig_begin(r, 73);
-    setup s = make(r, 1, 1, 4, 1, length, true, 1.0);
-    csp_tensor o = output(r, &s, 1, 4), lse = output(r, &s, 1, 1);
+    const setup s = make(r, CSP_F32, &like, 1.0);
+    csp_tensor o = output(r, &s, 1, 4), lse = lse_output(r, &s);
     double *want = rig_doubles(r, s.N * 4), *mag = rig_doubles(r, s.N * 4);
     double *want_lse = rig_doubles(r, s.N), *lse_mag = rig_doubles(r, s.N);
 
@@ -298,9 +397,9 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     rig *r = *state;
 
     rig_begin(r, 74);
-    setup s = make_case(r, 2);
+    const setup s = make_case(r, CSP_F32, 2);
     grads g = make_grads(r, &s);
-    csp_tensor o = output(r, &s, s.a.H, s.a.E), lse = output(r, &s, s.a.H, 1), absent = none();
+    csp_tensor o = output(r, &s, s.a.H, s.a.E), lse = lse_output(r, &s), absent = none();
     csp_attention bad = s.a;
 
     bad.G = 3;
@@ -324,17 +423,43 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     rig_check_untouched(r, &g.g.dv);
 }
 
+static void a_call_has_one_storage_type(void **state)
+{
+    rig *r = *state;
+
+    rig_begin(r, 78);
+    const setup s = make_case(r, CSP_BF16, 4), f = make_case(r, CSP_F32, 4);
+    csp_tensor o = output(r, &s, s.a.H, s.a.E), lse = lse_output(r, &s);
+
+    if (!r->be->bf16) {
+        assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &lse),
+                         CSP_ERR_UNSUPPORTED);
+        assert_non_null(strstr(csp_error_text(), "bf16 needs a CUDA device"));
+    } else {
+        assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &f.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
+        assert_non_null(strstr(csp_error_text(), "attention: k must be bf16"));
+        assert_int_equal(csp_attention_fwd(r->be, &f.a, &f.q, &f.k, &f.v, &o, &lse), CSP_ERR_SHAPE);
+        grads g = make_grads(r, &s);
+
+        g.g.dk = output(r, &f, f.a.G, f.a.E);
+        assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_ERR_SHAPE);
+        rig_check_untouched(r, &g.g.dq);
+    }
+    rig_check_untouched(r, &o);
+    rig_check_untouched(r, &lse);
+}
+
 static void cuda_devices_name_the_widest_head(void **state)
 {
     rig *r = *state;
-    const int64_t length[] = { 3 };
+    const shape like = { 1, 1, 258, 1, { 3 }, true, 0 };
 
     if (strncmp(r->be->name, "cuda", 4) != 0) {
         skip();
     }
     rig_begin(r, 77);
-    setup s = make(r, 1, 1, 258, 1, length, true, 1.0);
-    csp_tensor o = output(r, &s, 1, 258), lse = output(r, &s, 1, 1);
+    const setup s = make(r, CSP_F32, &like, 1.0);
+    csp_tensor o = output(r, &s, 1, 258), lse = lse_output(r, &s);
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &lse),
                      CSP_ERR_UNSUPPORTED);
     assert_non_null(strstr(csp_error_text(), "heads of width 258: CUDA devices take up to 256"));
@@ -367,11 +492,12 @@ static double loss_of(const double *at, const void *context)
 static void the_reference_is_its_own_derivative(void **state)
 {
     rig *r = *state;
-    const int64_t length[] = { 3, 0, 5 };
 
     for (int causal = 0; causal < 2; causal++) {
+        const shape like = { 4, 2, 4, 3, { 3, 0, 5 }, causal == 1, 0 };
+
         rig_begin(r, 75);
-        setup s = make(r, 4, 2, 4, 3, length, causal == 1, 1.0);
+        const setup s = make(r, CSP_F32, &like, 1.0);
         const int64_t wide = s.N * 16, narrow = s.N * 8;
         const csp_tensor w = rig_normal(r, CSP_F32, 2, (int64_t[]) { s.N, 16 });
         double *x[3] = { rig_as_doubles(r, &s.q), rig_as_doubles(r, &s.k),
@@ -402,10 +528,12 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_reference_is_its_own_derivative),
         cmocka_unit_test(forward_matches_the_reference),
+        cmocka_unit_test(rows_may_begin_at_any_element),
         cmocka_unit_test(backward_matches_the_reference),
         cmocka_unit_test(gradients_may_overwrite_q_k_and_v),
         cmocka_unit_test(
             gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_of_rows),
+        cmocka_unit_test(a_call_has_one_storage_type),
         cmocka_unit_test(cuda_devices_name_the_widest_head),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
         cmocka_unit_test(a_text_does_not_see_its_neighbours),

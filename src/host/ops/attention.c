@@ -30,18 +30,21 @@ static csp_status check_heads(const csp_attention *a)
     return CSP_OK;
 }
 
-static csp_status check_qkvo(const csp_attention *a, const csp_tensor *q, const csp_tensor *k,
-                             const csp_tensor *v, const csp_tensor *o, const csp_tensor *lse)
+static csp_status check_qkvo(const csp_backend *be, const csp_attention *a, const csp_tensor *q,
+                             const csp_tensor *k, const csp_tensor *v, const csp_tensor *o,
+                             const csp_tensor *lse)
 {
-    CSP_TRY(csp_check_rank("attention", "q", q, CSP_F32, 2));
+    csp_dtype S;
+
+    CSP_TRY(csp_check_storage(be, "attention", "q", q, 2, &S));
     {
         const int64_t wide[] = { q->dim[0], a->H * a->E };
         const int64_t narrow[] = { q->dim[0], a->G * a->E };
 
-        CSP_TRY(csp_check_tensor("attention", "q", q, CSP_F32, 2, wide));
-        CSP_TRY(csp_check_tensor("attention", "k", k, CSP_F32, 2, narrow));
-        CSP_TRY(csp_check_tensor("attention", "v", v, CSP_F32, 2, narrow));
-        CSP_TRY(csp_check_tensor("attention", "o", o, CSP_F32, 2, wide));
+        CSP_TRY(csp_check_tensor("attention", "q", q, S, 2, wide));
+        CSP_TRY(csp_check_tensor("attention", "k", k, S, 2, narrow));
+        CSP_TRY(csp_check_tensor("attention", "v", v, S, 2, narrow));
+        CSP_TRY(csp_check_tensor("attention", "o", o, S, 2, wide));
     }
     return csp_check_tensor("attention", "lse", lse, CSP_F32, 2, (int64_t[]) { q->dim[0], a->H });
 }
@@ -51,17 +54,17 @@ csp_status csp_attention_fwd(csp_backend *be, const csp_attention *a, const csp_
                              csp_tensor *lse)
 {
     CSP_TRY(check_heads(a));
-    CSP_TRY(check_qkvo(a, q, k, v, o, lse));
+    CSP_TRY(check_qkvo(be, a, q, k, v, o, lse));
     return q->dim[0] > 0 ? csp_op_done(be, be->ops->attention_fwd(be, a, q, k, v, o, lse)) : CSP_OK;
 }
 
 csp_status csp_attention_bwd(csp_backend *be, const csp_attention *a, csp_attention_grad *g)
 {
     CSP_TRY(check_heads(a));
-    CSP_TRY(check_qkvo(a, &g->q, &g->k, &g->v, &g->o, &g->lse));
-    CSP_TRY(csp_check_tensor("attention", "d_o", &g->d_o, CSP_F32, 2, g->q.dim));
-    CSP_TRY(csp_check_tensor("attention", "dq", &g->dq, CSP_F32, 2, g->q.dim));
-    CSP_TRY(csp_check_tensor("attention", "dk", &g->dk, CSP_F32, 2, g->k.dim));
-    CSP_TRY(csp_check_tensor("attention", "dv", &g->dv, CSP_F32, 2, g->v.dim));
+    CSP_TRY(check_qkvo(be, a, &g->q, &g->k, &g->v, &g->o, &g->lse));
+    CSP_TRY(csp_check_tensor("attention", "d_o", &g->d_o, g->q.dtype, 2, g->q.dim));
+    CSP_TRY(csp_check_tensor("attention", "dq", &g->dq, g->q.dtype, 2, g->q.dim));
+    CSP_TRY(csp_check_tensor("attention", "dk", &g->dk, g->q.dtype, 2, g->k.dim));
+    CSP_TRY(csp_check_tensor("attention", "dv", &g->dv, g->q.dtype, 2, g->v.dim));
     return g->q.dim[0] > 0 ? csp_op_done(be, be->ops->attention_bwd(be, a, g)) : CSP_OK;
 }

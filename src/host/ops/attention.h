@@ -29,14 +29,15 @@ typedef struct csp_attention {
  *
  * Source: docs/method.md 8.2 and 8.3.
  *
- *   q    in    (N,H*E)  f32   not rotated
- *   k    in    (N,G*E)  f32   not rotated
- *   v    in    (N,G*E)  f32
- *   o    out   (N,H*E)  f32   overwritten
+ *   q    in    (N,H*E)  elem  not rotated; elem is f32 or, on CUDA devices, bf16
+ *   k    in    (N,G*E)  elem  not rotated
+ *   v    in    (N,G*E)  elem
+ *   o    out   (N,H*E)  elem  overwritten
  *   lse  out   (N,H)    f32   kept for the backward pass; overwritten
  *
  * Aliasing:   none.
- * Precision:  f32, softmax with the row maximum subtracted.
+ * Precision:  computed and added in f32, softmax with the row maximum subtracted. With bf16 storage
+ *             rotated rows and exponentials may be rounded to bf16 once more before products.
  */
 CSP_CHECKED csp_status csp_attention_fwd(csp_backend *be, const csp_attention *a,
                                          const csp_tensor *q, const csp_tensor *k,
@@ -45,7 +46,7 @@ CSP_CHECKED csp_status csp_attention_fwd(csp_backend *be, const csp_attention *a
 /* What the backward pass reads and writes. */
 typedef struct csp_attention_grad {
     csp_tensor q, k, v, o, lse; /* in:  of the forward pass                           */
-    csp_tensor d_o;             /* in:  (N,H*E) f32                                   */
+    csp_tensor d_o;             /* in:  (N,H*E) elem                                  */
     csp_tensor dq, dk, dv;      /* out: gradients of the q, k, v given; overwritten   */
 } csp_attention_grad;
 
@@ -56,7 +57,8 @@ typedef struct csp_attention_grad {
  *     dk' = sum over the group's heads of dS^T q'/sqrt(E);  dv = sum over the group of P^T do
  *
  * Aliasing:   dq may be q, dk may be k, dv may be v.
- * Precision:  as forward; sums over the heads of a group in head order.
+ * Precision:  as forward, with P and dS for the exponentials there; sums over the heads of a group
+ *             in head order.
  */
 CSP_CHECKED csp_status csp_attention_bwd(csp_backend *be, const csp_attention *a,
                                          csp_attention_grad *g);

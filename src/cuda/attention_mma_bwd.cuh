@@ -1,0 +1,232 @@
+/*
+ * attention_mma_bwd.cuh - what the tensor core kernels of backward share where queries go by keys:
+ * a tile of them on its way into shared memory, and what it adds to dk and dv of a warp's 16 keys.
+ *
+ * The warp computes the transposed scores S^T of its keys, so that P^T and dS^T come out as left
+ * operands of dv += P^T do and dk += dS^T q.
+ */
+#pragma once
+
+#include "attention_bwd.cuh"
+#include "attention_mma.cuh"
+
+typedef bwd_tensors<__nv_bfloat16> bf16_tensors;
+
+/* A tile of queries. */
+template <int W> struct mma_query_tile {
+    static const int rows = ATTENTION_MMA_QUERIES(W);
+
+    mma_rows<W> q[rows / 16], d_o[rows / 16];
+    float lse[rows], delta[rows]; /* lse for powers of 2 */
+    int32_t seen[rows];
+};
+
+/* Lanes that share a row when delta is summed: a power of 2, each with 8 columns. */
+#define MMA_ROW_LANES(width) ((width) == 96 ? 16 : (width) / 8)
+
+/* What a thread holds of a tile of queries that is on its way. */
+template <int W, int warps> struct query_copy {
+    static const int rows = ATTENTION_MMA_QUERIES(W), lanes = MMA_ROW_LANES(W);
+    static const int pieces = (rows * lanes + warps * 32 - 1) / (warps * 32);
+
+    vec_of<__nv_bfloat16, 8> o[pieces];
+    float lse;
+    int32_t seen;
+};
+
+/* All threads start the copies of the tile of queries at r; finish_queries follows. */
+template <int W, int warps>
+static __device__ __forceinline__ void start_queries(const attention_batch &a,
+                                                     const bf16_tensors &x, const row_list &queries,
+                                                     int32_t r, mma_query_tile<W> &tile,
+                                                     query_copy<W, warps> &held)
+{
+    typedef query_copy<W, warps> copy;
+    const int thread = (int)threadIdx.x;
+    const row_place first = place_of_row(queries, r);
+
+    start_rotated(queries, r, copy::rows, x.q, thread, warps * 32, tile.q);
+#pragma unroll
+    for (int n = 0; n < copy::pieces; n++) {
+        const int i = (n * warps * 32 + thread) / copy::lanes;
+        const int e = thread % copy::lanes * 8;
+        const bool is_row = i < copy::rows && e < W && r + i < queries.rows;
+        const int64_t from =
+            is_row ? place_offset(queries, row_behind(queries, first, i), W) + e : 0;
+
+        held.o[n] = {};
+        if (is_row) {
+            held.o[n] = *reinterpret_cast<const vec_of<__nv_bfloat16, 8> *>(x.o + from);
+        }
+        if (i < copy::rows && e < W) {
+            cu::cp_async16(&tile.d_o[i / 16].at[i % 16][e], x.d_o + from, is_row ? 16 : 0);
+        }
+    }
+    cu::cp_commit();
+    if (thread < copy::rows) {
+        held.seen = keys_seen(a, queries, r + thread);
+        held.lse = r + thread < queries.rows
+                       ? x.lse[row_offset(queries, r + thread, 1)] * ATTENTION_LOG2E
+                       : 0.0f;
+    }
+}
+
+/* Rotates the queries, and sums δ = rowsum(do ⊙ o) of what each thread copied itself. */
+template <int W, int warps>
+static __device__ __forceinline__ void finish_queries(const attention_batch &a,
+                                                      const row_list &queries, int32_t r,
+                                                      const query_copy<W, warps> &held,
+                                                      mma_query_tile<W> &tile)
+{
+    typedef query_copy<W, warps> copy;
+    const int thread = (int)threadIdx.x;
+
+    cu::cp_wait<0>();
+    rotate_rows(a, queries, r, copy::rows, thread, warps * 32, tile.q);
+#pragma unroll
+    for (int n = 0; n < copy::pieces; n++) {
+        const int i = (n * warps * 32 + thread) / copy::lanes;
+        const int e = thread % copy::lanes * 8;
+        float d_o[8], delta = 0.0f;
+
+        if (i < copy::rows && e < W) {
+            load_vec(&tile.d_o[i / 16].at[i % 16][e], d_o);
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                delta += d_o[j] * to_f32(held.o[n].at[j]);
+            }
+        }
+        delta = lanes_sum<copy::lanes>(delta);
+        if (i < copy::rows && e == 0) {
+            tile.delta[i] = delta;
+        }
+    }
+    if (thread < copy::rows) {
+        tile.lse[thread] = held.lse;
+        tile.seen[thread] = held.seen;
+    }
+}
+
+/* Loads and rotates keys 0 .. 16 * blocks - 1 behind row first; the caller waits and rotates. */
+template <int W>
+static __device__ __forceinline__ void start_own_keys(const bf16_tensors &x, const row_list &keys,
+                                                      int32_t first, int blocks, int threads,
+                                                      mma_rows<W> *k, mma_rows<W> *v)
+{
+    start_rotated(keys, first, 16 * blocks, x.k, (int)threadIdx.x, threads, k);
+    start_rows(keys, first, 16 * blocks, x.v, (int)threadIdx.x, threads, v);
+}
+
+/* Gradients of a warp's 16 keys: this lane's share. */
+template <int W> struct mma_key_grads {
+    float dk[W / 8][4], dv[W / 8][4];
+};
+
+template <int W> static __device__ __forceinline__ void clear(mma_key_grads<W> &grads)
+{
+#pragma unroll
+    for (int j = 0; j < W / 8; j++) {
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            grads.dk[j][c] = 0.0f;
+            grads.dv[j][c] = 0.0f;
+        }
+    }
+}
+
+/* sum += 16 rows of x times 32 rows of y. */
+template <int W>
+static __device__ __forceinline__ void add_dots(const mma_rows<W> &x, const mma_rows<W> *y,
+                                                int lane, float (&sum)[4][4])
+{
+#pragma unroll
+    for (int e = 0; e < W / 16; e++) {
+        uint32_t left[4], right[4];
+
+        load_left(x, 16 * e, lane, left);
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            load_right(y[n], 16 * e, lane, right);
+            add_pair(left, right, sum[2 * n], sum[2 * n + 1]);
+        }
+    }
+}
+
+/*
+ * P^T = exp(S^T - lse) and dS^T = P^T ⊙ (dP^T - δ) of 16 keys, the first of which is number key,
+ * and the 32 queries from column i of the tile on; as left operands, rounded.
+ */
+template <int W>
+static __device__ __forceinline__ void score_grads(const mma_rows<W> &k, const mma_rows<W> &v,
+                                                   int32_t key, const mma_query_tile<W> &x, int i,
+                                                   float scale, int lane,
+                                                   uint32_t (&probability)[2][4],
+                                                   uint32_t (&ds)[2][4])
+{
+    float s[4][4] = {}, dp[4][4] = {};
+
+    add_dots(k, &x.q[i / 16], lane, s);
+    add_dots(v, &x.d_o[i / 16], lane, dp);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const int column = i + 8 * j + 2 * (lane % 4);
+        float lse[2], delta[2];
+
+        load_vec(&x.lse[column], lse);
+        load_vec(&x.delta[column], delta);
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            const bool is_seen = key + lane / 4 + c / 2 * 8 < x.seen[column + c % 2];
+            const float e = is_seen ? cu::exp2_approx(s[j][c] * scale - lse[c % 2]) : 0.0f;
+
+            s[j][c] = e;
+            dp[j][c] = e * (dp[j][c] - delta[c % 2]);
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        pack_left(s[2 * n], s[2 * n + 1], probability[n]);
+        pack_left(dp[2 * n], dp[2 * n + 1], ds[n]);
+    }
+}
+
+/* dv += P^T do, dk += dS^T q over the 32 queries from column i of the tile on. */
+template <int W>
+static __device__ __forceinline__ void add_key_grads(const uint32_t (&probability)[2][4],
+                                                     const uint32_t (&ds)[2][4],
+                                                     const mma_query_tile<W> &x, int i, int lane,
+                                                     mma_key_grads<W> &grads)
+{
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+#pragma unroll
+        for (int e = 0; e < W / 16; e++) {
+            uint32_t right[4];
+
+            load_right_by_rows(x.d_o[i / 16 + n], 16 * e, lane, right);
+            add_pair(probability[n], right, grads.dv[2 * e], grads.dv[2 * e + 1]);
+            load_right_by_rows(x.q[i / 16 + n], 16 * e, lane, right);
+            add_pair(ds[n], right, grads.dk[2 * e], grads.dk[2 * e + 1]);
+        }
+    }
+}
+
+/* dk and dv of a warp's keys from row first on. */
+template <int W>
+static __device__ __forceinline__ void store_key_grads(const attention_batch &a,
+                                                       const row_list &keys, int32_t first,
+                                                       int lane, mma_key_grads<W> &grads,
+                                                       __nv_bfloat16 *dk, __nv_bfloat16 *dv)
+{
+    const out_rows to_dk = rows_to_store(keys, first, W, lane, dk);
+    const out_rows to_dv = rows_to_store(keys, first, W, lane, dv);
+
+    store_rotated_back<W>(a, to_dk, a.scale, lane, grads.dk);
+#pragma unroll
+    for (int j = 0; j < W / 16; j++) {
+        store_pair(grads.dv[2 * j], grads.dv[2 * j + 1], to_dv, 16 * j, lane);
+    }
+}
+
+/* Texts of more keys than a block has warps for; attention_mma_bwd_long.cu. */
+csp_status attention_mma_bwd_long(const bwd_launch<__nv_bfloat16> &l);
