@@ -220,7 +220,7 @@ def main():
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: to try the peers out")
     parser.add_argument("--tiny", action="store_true", help="shapes of some tokens, which prove nothing")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=240, metavar="SECONDS", help="of one process")
+    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="of one process")
     parser.add_argument("--json", action="store_true", help="a JSON object for each claim in place of the table")
     parser.add_argument("--dry-run", action="store_true")
     args = parser.parse_args()

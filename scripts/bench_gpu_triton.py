@@ -48,12 +48,15 @@ def hidden_kernel(g, arg, e, dh, T, V, D: tl.constexpr, BV: tl.constexpr, BD: tl
 def vocabulary_kernel(g, arg, h, de, B, T, V, D: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr):
     """BV terms and BD columns of de: gathers the rows that won in every text."""
     d, v = tl.program_id(0) * BD + tl.arange(0, BD), tl.program_id(1) * BV + tl.arange(0, BV)
-    sum = tl.zeros((BV, BD), tl.float32)
-    for b in range(0, B):
-        part = tl.load(g + b.to(tl.int64) * V + v, mask=v < V, other=0.0)
-        row = tl.load(arg + b.to(tl.int64) * V + v, mask=v < V, other=0)
-        value = tl.load(h + (b.to(tl.int64) * T + row[:, None]) * D + d[None, :], mask=(part != 0.0)[:, None], other=0.0)
+    sum, first = tl.zeros((BV, BD), tl.float32), tl.zeros((BV,), tl.int64)
+    for _ in range(0, B):
+        part = tl.load(g + v, mask=v < V, other=0.0)
+        row = first + tl.load(arg + v, mask=v < V, other=0)
+        value = tl.load(h + row[:, None] * D + d[None, :], mask=(part != 0.0)[:, None], other=0.0)
         sum += part[:, None] * value.to(tl.float32)
+        g += V
+        arg += V
+        first += T
     tl.store(de + v[:, None].to(tl.int64) * D + d[None, :], sum, mask=(v < V)[:, None])
 
 
