@@ -468,6 +468,9 @@ static csp_status run_device_case(const csp_arguments *args, const csp_bench_cas
                     .tiny = csp_args_flag(args, "tiny") };
     csp_status status = csp_device_open(args, &b.be, &b.dtype);
 
+    if (status == CSP_OK && b.be->bf16 && strcmp(csp_args_text(args, "precision"), "auto") == 0) {
+        b.dtype = CSP_BF16;
+    }
     for (int attempt = 0; attempt < 2 && b.be != NULL; attempt++) {
         status = csp_bench_ceilings(&b);
         if (status == CSP_OK && c != NULL) {
