@@ -131,8 +131,7 @@ csp_status cuda_embed_fwd(csp_backend *be, const csp_tensor *table, const csp_te
 csp_status cuda_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_tensor *dx,
                           csp_tensor *dtable);
 csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
-                                const csp_tensor *seq_start, const csp_tensor *keep,
-                                int64_t first_row, csp_sparse *out);
+                                const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
 csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
 csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2]);
 csp_status cuda_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,

@@ -1,36 +1,41 @@
 /*
  * loss_token.cu - CUDA side of csp_token_loss.
  *
- * The rows that predict something are taken in chunks whose logits, all V of them, fit in 128 MiB:
- * the upstream gradient is a known number, so a row's losses and gradients follow from one tile of
- * logits, which is overwritten by its gradient and then multiplied with e (dh) and with h (de).
- * Three products, no second forming of the logits, no log and no exponential for the saturated
- * loss: exp(log(1 + ReLU z)) is 1 + ReLU z.
+ * The rows that predict something are taken in chunks whose logits, all V of
+ * them, fit in 128 MiB (bf16: 256 MiB): the upstream gradient is a known
+ * number, so a row's losses and gradients follow from one tile of logits, which
+ * is overwritten by its gradient and then multiplied with e (dh) and with h
+ * (de). Three products, no second forming of the logits, no log and no
+ * exponential for the saturated loss: exp(log(1 + ReLU z)) is 1 + ReLU z. More
+ * rows make fewer passes over de, which every chunk reads and writes.
  *
- * A block owns a row and reads it twice: maximum and sums in one pass, each thread with a maximum
- * of its own whose change rescales its sum; then the gradient, written in place. Memory bound: 12
- * bytes for each logit beside 4 D or 6 D operations.
+ * A block owns a row and reads it twice, 16 bytes a thread: maximum and sums in
+ * one pass, each thread with a maximum of its own whose change rescales its
+ * sum; then the gradient, written in place. Memory bound: three times a logit's
+ * bytes beside 4 D or 6 D operations.
  *
- * The host waits twice: for the number of rows that predict (a bad target is refused before
- * anything is written), and at the end for the losses, which it adds up in order of rows.
+ * The host waits twice: for the number of rows that predict (a bad target is
+ * refused before anything is written), and at the end for the losses, which it
+ * adds up in order of rows.
  *
- * Scratch: 128 MiB of logits, or 16 rows of them; D numbers for each row of a chunk, 20 bytes for
- * each row of h.
+ * Scratch: the logits of a chunk, or of 16 rows; D numbers for each row of a
+ * chunk, 20 bytes for each row of h.
  */
 #include <float.h>
 #include <math.h>
 
 #include "core/size.h"
-#include "device.h"
+#include "gemm.cuh"
 #include "launch.cuh"
 #include "reduce.cuh"
+#include "row_list.cuh"
 #include "vec.cuh"
 
 #define TOKEN_THREADS 512
 #define LIST_THREADS 256
-#define TOKEN_TILE_ELEMENTS ((int64_t)32 << 20)
+#define TOKEN_TILE_BYTES_F32 ((int64_t)128 << 20)
+#define TOKEN_TILE_BYTES_BF16 ((int64_t)256 << 20)
 #define TOKEN_TILE_MIN_ROWS ((int64_t)16)
-#define TOKEN_WIDTH 4 /* a thread takes as many neighbouring logits: 16 bytes */
 
 /* What the targets say. */
 typedef struct token_targets {
@@ -44,18 +49,19 @@ typedef struct token_pass {
     const csp_token_loss_args *args;
     int64_t N, V, D;
     int64_t chunk;          /* most rows of a tile                             */
-    int64_t stride;         /* distance of its rows: V rounded up to 16 bytes  */
+    int64_t stride;         /* distance of its rows: V rounded up to 8         */
     token_targets targets;  /* on the host                                     */
     token_targets *counted; /* the same on the device                          */
     int32_t *row;           /* (N) the rows with a target                      */
     double *losses;         /* (N,2) of those rows; a NaN: not finite          */
-    float *h;               /* (chunk,D)                                       */
-    float *tile;            /* (chunk,stride)                                  */
+    csp_dtype S;            /* of what follows                                 */
+    void *h;                /* (chunk,D)                                       */
+    void *tile;             /* (chunk,stride)                                  */
 } token_pass;
 
 /* What the kernel of a tile is given. */
 typedef struct token_args {
-    float *z;               // (n,stride) logits, become their gradients
+    void *z;                // (n,stride) S, logits, become their gradients
     const int32_t *row;     // (n) rows of the tile
     const int32_t *target;  // (N)
     const uint8_t *exclude; // (V), NULL: none
@@ -66,7 +72,8 @@ typedef struct token_args {
     bool gradient;
 } token_args;
 
-/* Lists rows with a target in order, and looks for excluded targets. One block. */
+/* Lists rows with a target in order, and looks for excluded targets. One block.
+ */
 static __global__ void __launch_bounds__(LIST_THREADS)
     token_rows_kernel(const int32_t *__restrict__ target,  // (N)
                       const uint8_t *__restrict__ exclude, // (V), NULL: none
@@ -119,43 +126,23 @@ static __global__ void __launch_bounds__(LIST_THREADS)
     }
 }
 
-/* Row i of to := row rows[i] of from (gather), or row rows[i] of to := row i of from (scatter). */
-static __global__ void __launch_bounds__(LIST_THREADS)
-    token_gather_kernel(const float *__restrict__ from,   // (N,D)
-                        const int32_t *__restrict__ rows, // (n)
-                        float *__restrict__ to,           // (n,D)
-                        int64_t n, int64_t D)
-{
-    for (int64_t i = grid_thread(); i < n * D; i += grid_threads()) {
-        to[i] = from[rows[i / D] * D + i % D];
-    }
-}
-
-static __global__ void __launch_bounds__(LIST_THREADS)
-    token_scatter_kernel(const float *__restrict__ from,   // (n,D)
-                         const int32_t *__restrict__ rows, // (n)
-                         float *__restrict__ to,           // (N,D)
-                         int64_t n, int64_t D)
-{
-    for (int64_t i = grid_thread(); i < n * D; i += grid_threads()) {
-        to[rows[i / D] * D + i % D] = from[i];
-    }
-}
-
-/* Logits v .. v+3 of a row; those that are excluded or not there are -FLT_MAX. */
-static __device__ __forceinline__ void load_logits(const token_args &a, const float *z, int64_t v,
-                                                   float (&x)[TOKEN_WIDTH])
+/* Logits from v on of a row, 16 bytes; those that are excluded or not there are
+ * -FLT_MAX. */
+template <typename S, int WIDTH>
+static __device__ __forceinline__ void load_logits(const token_args &a, const S *z, int64_t v,
+                                                   float (&x)[WIDTH])
 {
     load_vec(z + v, x); /* rows of the tile are whole vectors */
 #pragma unroll
-    for (int j = 0; j < TOKEN_WIDTH; j++) {
+    for (int j = 0; j < WIDTH; j++) {
         if (v + j >= a.V || (a.exclude != NULL && a.exclude[v + j] != 0)) {
             x[j] = -FLT_MAX;
         }
     }
 }
 
-/* Maximum, sum of exponentials, sum of ReLU, and whether all is finite: of a thread or of a row. */
+/* Maximum, sum of exponentials, sum of ReLU, and whether all is finite: of a
+ * thread or of a row. */
 typedef struct row_sums {
     float highest;
     double sum; /* of exp(z - highest) */
@@ -164,24 +151,28 @@ typedef struct row_sums {
 } row_sums;
 
 /* What thread threadIdx.x reads of row z, in its order. */
-static __device__ __forceinline__ row_sums sums_of_thread(const token_args &a, const float *z)
+template <typename S>
+static __device__ __forceinline__ row_sums sums_of_thread(const token_args &a, const S *z)
 {
+    const int width = vec_width<S>::value;
     float highest = -FLT_MAX, sum = 0.0f, relu = 0.0f;
     bool finite = true;
     row_sums r;
 
-    for (int64_t v = threadIdx.x * TOKEN_WIDTH; v < a.V; v += TOKEN_THREADS * TOKEN_WIDTH) {
-        float x[TOKEN_WIDTH];
+    for (int64_t v = threadIdx.x * width; v < a.V; v += TOKEN_THREADS * width) {
+        float x[vec_width<S>::value], most = -FLT_MAX;
 
         load_logits(a, z, v, x);
-        const float most = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
-
+#pragma unroll
+        for (int j = 0; j < width; j++) {
+            most = fmaxf(most, x[j]);
+        }
         if (most > highest) {
             sum *= expf(highest - most);
             highest = most;
         }
 #pragma unroll
-        for (int j = 0; j < TOKEN_WIDTH; j++) {
+        for (int j = 0; j < width; j++) {
             sum += x[j] > -FLT_MAX ? expf(x[j] - highest) : 0.0f;
             relu += x[j] > 0.0f ? x[j] : 0.0f;
             finite = finite && isfinite(x[j]);
@@ -222,15 +213,18 @@ static __device__ __forceinline__ row_sums merge_warp(row_sums r)
     return r;
 }
 
-/* Losses of rows of logits, which become their gradients. Any grid: a block for each row. */
+/* Losses of rows of logits, which become their gradients. Any grid: a block for
+ * each row. */
+template <typename S>
 static __global__ void __launch_bounds__(TOKEN_THREADS) token_loss_kernel(token_args a)
 {
+    const int width = vec_width<S>::value;
     SHARED(of_warp, row_sums[TOKEN_THREADS / 32]);
 
     for (int64_t i = blockIdx.x; i < a.n; i += gridDim.x) {
-        float *z = a.z + i * a.stride;
+        S *z = (S *)a.z + i * a.stride;
         const int32_t target = a.target[a.row[i]];
-        const float label = z[target];
+        const float label = to_f32(z[target]);
         const double active = label > 0.0f ? (double)label : 0.0;
         row_sums r = merge_warp(sums_of_thread(a, z));
 
@@ -257,12 +251,12 @@ static __global__ void __launch_bounds__(TOKEN_THREADS) token_loss_kernel(token_
         const float saturated = (float)(c * a.lambda / (a.terms + r.relu));
         const float own = (float)(c * (1.0 + (label > 0.0f ? a.lambda / (1.0 + active) : 0.0)));
 
-        for (int64_t v = threadIdx.x * TOKEN_WIDTH; v < a.V; v += TOKEN_THREADS * TOKEN_WIDTH) {
-            float x[TOKEN_WIDTH];
+        for (int64_t v = threadIdx.x * width; v < a.V; v += TOKEN_THREADS * width) {
+            float x[vec_width<S>::value];
 
             load_logits(a, z, v, x);
 #pragma unroll
-            for (int j = 0; j < TOKEN_WIDTH; j++) {
+            for (int j = 0; j < width; j++) {
                 const float e = x[j] > -FLT_MAX ? expf(x[j] - r.highest) * plain : 0.0f;
 
                 x[j] = e + (x[j] > 0.0f ? saturated : 0.0f) - (v + j == target ? own : 0.0f);
@@ -298,18 +292,18 @@ static csp_status list_rows(csp_backend *be, token_pass *p)
     return CSP_OK;
 }
 
-/* Rows first .. first+n-1 of the list: hidden states, logits, losses, gradients of logits. */
+/* Rows first .. first+n-1 of the list: hidden states, logits, losses, gradients
+ * of logits. */
 static csp_status form_chunk(csp_backend *be, const token_pass *p, int64_t first, int64_t n)
 {
     const csp_head *head = &p->args->head;
     cudaStream_t stream = cuda_stream(be, "token_loss");
-    const dim3 copying = stride_grid(n * p->D, LIST_THREADS, cuda_state_of(be)->processors * 8);
+    const int64_t row_bytes = p->D * (int64_t)csp_dtype_bytes(p->S);
     token_args a = {};
 
-    CUDA_TRY(cu::launch(token_gather_kernel, copying, LIST_THREADS, 0, stream,
-                        (const float *)p->args->h.data, p->row + first, p->h, n, p->D));
-    CSP_TRY(cuda_gemm(be, false, true, n, p->V, p->D, head->scale, p->h, p->D,
-                      (const float *)head->e.data, p->D, 0.0f, p->tile, p->stride));
+    CSP_TRY(cuda_gather_rows(be, p->args->h.data, p->row + first, p->h, n, row_bytes));
+    CSP_TRY(cuda_gemm_stored(be, false, true, n, p->V, p->D, head->scale, p->S, p->h, p->D,
+                             head->e.data, p->D, 0.0f, p->S, p->tile, p->stride));
     a.z = p->tile;
     a.row = p->row + first;
     a.target = (const int32_t *)p->args->target.data;
@@ -322,27 +316,28 @@ static csp_status form_chunk(csp_backend *be, const token_pass *p, int64_t first
     a.coefficient = (double)p->args->coefficient;
     a.lambda = (double)p->args->lambda_relu;
     a.gradient = p->args->dh.ndim > 0 || p->args->de.ndim > 0;
-    CUDA_TRY(cu::launch(token_loss_kernel, dim3((unsigned)n), TOKEN_THREADS, 0, stream, a));
+    CUDA_TRY(
+        cu::launch(p->S == CSP_BF16 ? token_loss_kernel<__nv_bfloat16> : token_loss_kernel<float>,
+                   dim3((unsigned)n), TOKEN_THREADS, 0, stream, a));
     return CSP_OK;
 }
 
-/* dh = k dz e (in the place of the chunk's h, which is not needed after de += k dz^T h). */
+/* dh = k dz e (in the place of the chunk's h, which is not needed after de += k
+ * dz^T h). */
 static csp_status back_chunk(csp_backend *be, const token_pass *p, int64_t first, int64_t n)
 {
     const csp_token_loss_args *a = p->args;
     const float k = a->head.scale;
 
     if (a->de.ndim > 0) {
-        CSP_TRY(cuda_gemm(be, true, false, p->V, p->D, n, k, p->tile, p->stride, p->h, p->D, 1.0f,
-                          (float *)a->de.data, p->D));
+        CSP_TRY(cuda_gemm_stored(be, true, false, p->V, p->D, n, k, p->S, p->tile, p->stride, p->h,
+                                 p->D, 1.0f, CSP_F32, a->de.data, p->D));
     }
     if (a->dh.ndim > 0) {
-        CSP_TRY(cuda_gemm(be, false, false, n, p->D, p->V, k, p->tile, p->stride,
-                          (const float *)a->head.e.data, p->D, 0.0f, p->h, p->D));
-        CUDA_TRY(cu::launch(token_scatter_kernel,
-                            stride_grid(n * p->D, LIST_THREADS, cuda_state_of(be)->processors * 8),
-                            LIST_THREADS, 0, cuda_stream(be, "token_loss"), p->h, p->row + first,
-                            (float *)a->dh.data, n, p->D));
+        CSP_TRY(cuda_gemm_stored(be, false, false, n, p->D, p->V, k, p->S, p->tile, p->stride,
+                                 a->head.e.data, p->D, 0.0f, p->S, p->h, p->D));
+        CSP_TRY(cuda_scatter_rows(be, p->h, p->row + first, a->dh.data, n,
+                                  p->D * (int64_t)csp_dtype_bytes(p->S)));
     }
     return CSP_OK;
 }
@@ -373,25 +368,27 @@ static csp_status add_losses(csp_backend *be, const token_pass *p, double loss[2
 /* Places the scratch of a call: once to measure, once with memory. */
 static csp_status token_place(csp_arena *arena, token_pass *p)
 {
+    const size_t bytes = csp_dtype_bytes(p->S);
     void *at[5];
 
     CSP_TRY(csp_arena_take(arena, sizeof(token_targets), &at[0]));
     CSP_TRY(csp_arena_take(arena, (size_t)p->N * sizeof(int32_t), &at[1]));
     CSP_TRY(csp_arena_take(arena, (size_t)p->N * 2 * sizeof(double), &at[2]));
-    CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->D) * sizeof(float), &at[3]));
-    CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->stride) * sizeof(float), &at[4]));
+    CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->D) * bytes, &at[3]));
+    CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->stride) * bytes, &at[4]));
     p->counted = (token_targets *)at[0];
     p->row = (int32_t *)at[1];
     p->losses = (double *)at[2];
-    p->h = (float *)at[3];
-    p->tile = (float *)at[4];
+    p->h = at[3];
+    p->tile = at[4];
     return CSP_OK;
 }
 
 /* Rows of a tile: as many as fit, a multiple of 128 where there are as many. */
-static int64_t pick_token_rows(int64_t N, int64_t stride)
+static int64_t pick_token_rows(int64_t N, int64_t stride, csp_dtype S)
 {
-    int64_t fit = TOKEN_TILE_ELEMENTS / stride;
+    int64_t fit =
+        S == CSP_BF16 ? TOKEN_TILE_BYTES_BF16 / 2 / stride : TOKEN_TILE_BYTES_F32 / 4 / stride;
 
     fit = fit >= 128 ? fit / 128 * 128 : fit;
     fit = fit < TOKEN_TILE_MIN_ROWS ? TOKEN_TILE_MIN_ROWS : fit;
@@ -408,8 +405,9 @@ csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args, double lo
     p.N = args->h.dim[0];
     p.V = args->head.e.dim[0];
     p.D = args->head.e.dim[1];
-    p.stride = ceil_div(p.V, TOKEN_WIDTH) * TOKEN_WIDTH;
-    p.chunk = pick_token_rows(p.N, p.stride);
+    p.S = args->h.dtype;
+    p.stride = ceil_div(p.V, 8) * 8;
+    p.chunk = pick_token_rows(p.N, p.stride, p.S);
     CSP_TRY(token_place(&scratch, &p));
     CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
     scratch = { (char *)memory, scratch.peak, 0, 0 };

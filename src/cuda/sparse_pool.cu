@@ -1,16 +1,13 @@
 /*
  * sparse_pool.cu - CUDA side of ops/sparse_pool.h, forward.
  *
- * A tile of logits, up to 4,096 rows of as many terms as make 32 MiB, is formed by cuBLAS and
- * folded at once, while it is in the second-level cache, into a table of the best logit and its
- * position for each (text, term). Folding reads the tile once, neighbouring threads owning
- * neighbouring terms and walking down the rows of one text, so that the first row wins a tie and no
- * two threads write the same entry. A text cut by a tile's edge goes on from what the table holds.
- * Then the table becomes sparse rows (sparse_pool_rows.cu). Bound by the product, 2·N·V·D
- * operations: rows that are not kept are multiplied too, because their number is not known on the
- * host.
+ * A tile of products h e^T, 32 MiB of up to 4,096 rows (bf16: 8,192), is formed by cuBLAS and
+ * folded at once, while it is in the second-level cache, into a table of the best product and its
+ * position for each (text, term) (sparse_pool_fold.cu). Then the table becomes sparse rows
+ * (sparse_pool_rows.cu). Rows that are not kept are not multiplied: the others are copied together
+ * first, a tile's rows at a time. Bound by the product, 2·kept·V·D operations.
  *
- * The table, 8 bytes for each (text, term):
+ * The table, 8 bytes for each (text, term), 4 in bf16 and for sum pooling:
  *
  *   capacity for first_row + B full rows   it is the unused part of out itself, whose rows it
  *              becomes in groups copied to scratch: the entries of rows up to b never reach the
@@ -19,197 +16,99 @@
  *              group's rows and of its entries, because they may not fit.
  *
  * Scratch: 32 MiB (the tile), 64 MiB or one row of the table, which in the second case is the
- * table, and 4 bytes for each text and 512 terms.
+ * table, and 4 bytes for each text and 512 terms. Where not all rows are kept also 12 bytes for
+ * each row, and D numbers for each row of a tile (64 MiB at D = 4,096).
  */
 #include "sparse_pool.cuh"
-#include "vec.cuh"
+#include "sparse_pool_pick.h"
 
-#define FOLD_THREADS 128
-#define FOLD_TERMS 4 /* a thread owns as many neighbouring terms: 16 bytes        */
-#define FOLD_ROWS 8  /* loads on their way at once                                 */
 /* Table elements in scratch: 64 MiB of best and arg together, or one row. */
 #define TABLE_ELEMENTS ((int64_t)8 << 20)
 
 /* One call, or one group of its texts. */
 typedef struct pool_pass {
     const csp_head *head;
-    const float *h;
-    const uint8_t *keep;
+    const void *h;
+    csp_dtype S;
     const int32_t *seq_start; /* (texts+1) of the group's texts                     */
+    const int32_t *start;     /* (texts+1) the same of kept.start                   */
     int64_t texts, V, D;
+    pool_kept kept;
     pool_tile tile;
-    float *logits; /* the tile                                                     */
-    int64_t group; /* rows of the table in scratch                                 */
-    float *best;   /* (group,V) in scratch; arg NULL for sum                       */
-    int32_t *arg;
+    void *logits;   /* the tile                                                     */
+    void *together; /* room for the tile's rows of h, where not all are kept        */
+    int64_t group;  /* rows of the table in scratch                                 */
+    float *best;    /* (group,V) in scratch; keys where S is bf16 and the maximum is taken */
+    int32_t *arg;   /* the same; NULL for sum and for keys                          */
     pool_counts counts;
 } pool_pass;
 
-/* What the kernels below are given of one tile. */
-typedef struct fold_args {
-    const float *z;           // (count,stride) logits of rows from.., terms v..
-    const int32_t *seq_start; // (texts+1)
-    const uint8_t *keep;      // (N)
-    float *best;              // (texts,V) from column v on
-    int32_t *arg;             // (texts,V) from column v on; max only
-    int64_t stride, from, count, width, texts, V;
-    float scale; // sum only
-} fold_args;
-
-/* The rows of text b in the tile: n .. stop-1. */
-static __device__ __forceinline__ void rows_of_text(const fold_args &a, int64_t b, int64_t *n,
-                                                    int64_t *stop)
+/* Whether best holds keys. */
+static bool has_keys(const pool_pass *p)
 {
-    const int64_t first = a.seq_start[b], end = a.seq_start[b + 1];
-
-    *n = first > a.from ? first : a.from;
-    *stop = end < a.from + a.count ? end : a.from + a.count;
+    return p->S == CSP_BF16 && p->head->pooling == CSP_POOL_MAX;
 }
 
-/* Row n offers its logits: they are taken where larger than all before; never a NaN. */
-static __device__ __forceinline__ void offer(const float (&x)[FOLD_TERMS], int32_t position,
-                                             float (&best)[FOLD_TERMS], int32_t (&arg)[FOLD_TERMS])
+/* Folds the terms of all tiles of kept rows from .. from+count-1 into the table best, arg. */
+static csp_status fold_tiles(csp_backend *be, const pool_pass *p, int64_t from, int64_t count,
+                             float *best, int32_t *arg)
 {
-#pragma unroll
-    for (int j = 0; j < FOLD_TERMS; j++) {
-        arg[j] = x[j] > best[j] ? position : arg[j];
-        best[j] = x[j] > best[j] ? x[j] : best[j];
+    const int64_t row_bytes = p->D * (int64_t)csp_dtype_bytes(p->S);
+    const void *h;
+
+    CSP_TRY(pool_kept_rows(be, &p->kept, p->h, from, count, row_bytes, p->together, &h));
+    for (int64_t v = 0; v < p->V; v += p->tile.terms) {
+        const char *e = (const char *)p->head->e.data + v * row_bytes;
+        pool_fold a = {};
+
+        a.z = p->logits;
+        a.seq_start = p->seq_start;
+        a.start = p->start;
+        a.row = p->kept.row;
+        a.best = best + v;
+        a.arg = arg != NULL ? arg + v : NULL;
+        a.key = has_keys(p) ? (int32_t *)best + v : NULL;
+        a.stride = p->tile.stride;
+        a.from = from;
+        a.count = count;
+        a.width = p->V - v < p->tile.terms ? p->V - v : p->tile.terms;
+        a.texts = p->texts;
+        a.V = p->V;
+        a.scale = p->head->scale;
+        CSP_TRY(cuda_gemm_stored(be, false, true, count, a.width, p->D, 1.0f, p->S, h, p->D, e,
+                                 p->D, 0.0f, p->S, p->logits, p->tile.stride));
+        CSP_TRY(pool_fold_tile(be, &a, p->head->pooling, p->S));
     }
+    return CSP_OK;
 }
 
-/*
- * table = max(table, z) over the kept rows of each text. Grid: x covers the tile's terms, any y
- * works, its blocks stride over the texts that have rows in the tile.
- */
-static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_max_kernel(fold_args a)
-{
-    const int64_t column = grid_thread() * FOLD_TERMS;
-    const int left = (int)(a.width - column < FOLD_TERMS ? a.width - column : FOLD_TERMS);
-
-    for (int64_t b = text_of_row(a.seq_start, a.texts, a.from) + blockIdx.y;
-         left > 0 && b < a.texts && a.seq_start[b] < a.from + a.count; b += gridDim.y) {
-        float best[FOLD_TERMS] = {};
-        int32_t arg[FOLD_TERMS] = {};
-        int64_t n, stop;
-
-        rows_of_text(a, b, &n, &stop);
-        const float *z = a.z + (n - a.from) * a.stride + column;
-        const int64_t at = b * a.V + column, first = a.seq_start[b];
-        for (int j = 0; j < left && n < stop; j++) {
-            best[j] = a.best[at + j];
-            arg[j] = best[j] > 0.0f ? a.arg[at + j] : 0;
-        }
-        for (; n + FOLD_ROWS <= stop; n += FOLD_ROWS, z += FOLD_ROWS * a.stride) {
-            float x[FOLD_ROWS][FOLD_TERMS];
-
-#pragma unroll
-            for (int i = 0; i < FOLD_ROWS; i++) {
-                load_vec(z + i * a.stride, x[i]);
-            }
-#pragma unroll
-            for (int i = 0; i < FOLD_ROWS; i++) {
-                if (a.keep[n + i] != 0) {
-                    offer(x[i], (int32_t)(n + i - first), best, arg);
-                }
-            }
-        }
-        for (; n < stop; n++, z += a.stride) {
-            float x[FOLD_TERMS];
-
-            load_vec(z, x);
-            if (a.keep[n] != 0) {
-                offer(x, (int32_t)(n - first), best, arg);
-            }
-        }
-        for (int j = 0; j < left; j++) {
-            if (best[j] > 0.0f) {
-                a.best[at + j] = best[j];
-                a.arg[at + j] = arg[j];
-            }
-        }
-    }
-}
-
-/* table += log(1 + ReLU(scale z)) over the kept rows of each text, in order. Grid as above. */
-static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_sum_kernel(fold_args a)
-{
-    const int64_t column = grid_thread() * FOLD_TERMS;
-    const int left = (int)(a.width - column < FOLD_TERMS ? a.width - column : FOLD_TERMS);
-
-    for (int64_t b = text_of_row(a.seq_start, a.texts, a.from) + blockIdx.y;
-         left > 0 && b < a.texts && a.seq_start[b] < a.from + a.count; b += gridDim.y) {
-        float sum[FOLD_TERMS] = {};
-        int64_t n, stop;
-
-        rows_of_text(a, b, &n, &stop);
-        const int64_t at = b * a.V + column;
-        for (int j = 0; j < left && n < stop; j++) {
-            sum[j] = a.best[at + j];
-        }
-        for (; n < stop; n++) {
-            float x[FOLD_TERMS];
-
-            load_vec(a.z + (n - a.from) * a.stride + column, x);
-            if (a.keep[n] != 0) {
-#pragma unroll
-                for (int j = 0; j < FOLD_TERMS; j++) {
-                    sum[j] += x[j] > 0.0f ? log1pf(a.scale * x[j]) : 0.0f;
-                }
-            }
-        }
-        for (int j = 0; j < left; j++) {
-            if (sum[j] > 0.0f) {
-                a.best[at + j] = sum[j];
-            }
-        }
-    }
-}
-
-/* Fills the table best, arg (texts,V) from rows from .. end-1, which are those of the texts. */
+/* Fills the table best, arg (texts,V) from kept rows from .. end-1, those of the texts. */
 static csp_status fold_rows(csp_backend *be, const pool_pass *p, int64_t from, int64_t end,
                             float *best, int32_t *arg)
 {
-    cudaStream_t stream = cuda_stream(be, "sparse_pool");
-    const float *e = (const float *)p->head->e.data;
+    CUDA_TRY(cudaMemsetAsync(best, 0, (size_t)(p->texts * p->V) * sizeof(float),
+                             cuda_stream(be, "sparse_pool")));
+    for (int64_t i = from; i < end; i += p->tile.rows) {
+        const int64_t count = end - i < p->tile.rows ? end - i : p->tile.rows;
 
-    CUDA_TRY(cudaMemsetAsync(best, 0, (size_t)(p->texts * p->V) * sizeof(float), stream));
-    for (int64_t v = 0; v < p->V; v += p->tile.terms) {
-        for (int64_t i = from; i < end; i += p->tile.rows) {
-            fold_args a = { p->logits,
-                            p->seq_start,
-                            p->keep,
-                            best + v,
-                            arg + (arg ? v : 0),
-                            p->tile.stride,
-                            i,
-                            0,
-                            0,
-                            p->texts,
-                            p->V,
-                            p->head->scale };
-
-            a.count = end - i < p->tile.rows ? end - i : p->tile.rows;
-            a.width = p->V - v < p->tile.terms ? p->V - v : p->tile.terms;
-            CSP_TRY(cuda_gemm(be, false, true, a.count, a.width, p->D, 1.0f, p->h + i * p->D, p->D,
-                              e + v * p->D, p->D, 0.0f, p->logits, p->tile.stride));
-
-            const int64_t most = a.count < p->texts ? a.count : p->texts;
-            const dim3 grid((unsigned)ceil_div(a.width, FOLD_TERMS * FOLD_THREADS),
-                            (unsigned)(most < CUDA_GRID_YZ ? most : CUDA_GRID_YZ));
-            CUDA_TRY(cu::launch(arg != NULL ? pool_fold_max_kernel : pool_fold_sum_kernel, grid,
-                                FOLD_THREADS, 0, stream, a));
-        }
+        CSP_TRY(fold_tiles(be, p, i, count, best, arg));
     }
     return CSP_OK;
 }
 
 static pool_table table_of(const pool_pass *p, const float *best, const int32_t *arg, int64_t texts)
 {
-    const uint8_t *exclude = (const uint8_t *)p->head->exclude.data;
-    pool_table t = { best, arg, p->head->exclude.ndim > 0 ? exclude : NULL, 1.0f, texts, p->V };
+    const csp_tensor *exclude = &p->head->exclude;
+    pool_table t = {};
 
+    t.best = has_keys(p) ? NULL : best;
+    t.arg = arg;
+    t.key = has_keys(p) ? (const int32_t *)best : NULL;
+    t.exclude = exclude->ndim > 0 ? (const uint8_t *)exclude->data : NULL;
     /* Where the maximum is taken the logits are without their scale still. */
-    t.scale = arg != NULL ? p->head->scale : 1.0f;
+    t.scale = p->head->pooling == CSP_POOL_MAX ? p->head->scale : 1.0f;
+    t.texts = texts;
+    t.V = p->V;
     return t;
 }
 
@@ -229,15 +128,14 @@ static const int64_t *end_before(const csp_sparse *out, int64_t row)
 }
 
 /* All texts at once, the table being out's own memory from the place of first_row full rows on. */
-static csp_status pool_in_place(csp_backend *be, pool_pass *p, int64_t N, int64_t first_row,
-                                csp_sparse *out)
+static csp_status pool_in_place(csp_backend *be, pool_pass *p, int64_t first_row, csp_sparse *out)
 {
     cudaStream_t stream = cuda_stream(be, "sparse_pool");
     float *best = (float *)out->weight.data + first_row * p->V;
     int32_t *arg = p->arg != NULL ? (int32_t *)out->argmax.data + first_row * p->V : NULL;
     const pool_table all = table_of(p, best, arg, p->texts);
 
-    CSP_TRY(fold_rows(be, p, 0, N, best, arg));
+    CSP_TRY(fold_rows(be, p, 0, p->kept.count, best, arg));
     CSP_TRY(pool_rows_count(be, &all, end_before(out, first_row), &p->counts));
     CSP_TRY(append_places(be, p, first_row, out));
     for (int64_t b = 0; b < p->texts; b += p->group) {
@@ -263,7 +161,7 @@ static csp_status pool_group(csp_backend *be, pool_pass *p, int64_t row, csp_spa
     void *fetched;
     int64_t from, end, need;
 
-    CSP_TRY(cuda_fetch(be, p->seq_start, (size_t)(p->texts + 1) * sizeof(int32_t), &fetched));
+    CSP_TRY(cuda_fetch(be, p->start, (size_t)(p->texts + 1) * sizeof(int32_t), &fetched));
     from = ((const int32_t *)fetched)[0];
     end = ((const int32_t *)fetched)[p->texts];
     CSP_TRY(fold_rows(be, p, from, end, p->best, p->arg));
@@ -280,49 +178,58 @@ static csp_status pool_group(csp_backend *be, pool_pass *p, int64_t row, csp_spa
 }
 
 /* Places the scratch of a call: once to measure, once with memory. */
-static csp_status pass_place(csp_arena *arena, pool_pass *p, int64_t counted)
+static csp_status pass_place(csp_arena *arena, pool_pass *p, const csp_pool_texts *texts,
+                             int64_t counted)
 {
-    CSP_TRY(pool_take(arena, tile_elements(&p->tile), &p->logits));
+    const size_t bytes = csp_dtype_bytes(p->S);
+
+    CSP_TRY(pool_kept_place(arena, texts, &p->kept));
+    CSP_TRY(csp_arena_take(arena, (size_t)tile_elements(&p->tile) * bytes, &p->logits));
+    if (texts->kept < texts->keep.dim[0]) {
+        CSP_TRY(csp_arena_take(arena, (size_t)(p->tile.rows * p->D) * bytes, &p->together));
+    }
     CSP_TRY(pool_take(arena, p->group * p->V, &p->best));
-    if (p->head->pooling == CSP_POOL_MAX) {
+    if (p->head->pooling == CSP_POOL_MAX && !has_keys(p)) {
         CSP_TRY(pool_take(arena, p->group * p->V, &p->arg));
     }
     return pool_counts_place(arena, counted, p->V, &p->counts);
 }
 
 csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
-                                const csp_tensor *seq_start, const csp_tensor *keep,
-                                int64_t first_row, csp_sparse *out)
+                                const csp_pool_texts *texts, int64_t first_row, csp_sparse *out)
 {
-    const int64_t N = h->dim[0], B = seq_start->dim[0] - 1;
-    const int32_t *starts = (const int32_t *)seq_start->data;
+    const int64_t B = texts->seq_start.dim[0] - 1;
+    const int32_t *starts = (const int32_t *)texts->seq_start.data;
     pool_pass p = {};
     csp_arena scratch = {};
     void *memory;
 
     p.head = head;
-    p.h = (const float *)h->data;
-    p.keep = (const uint8_t *)keep->data;
+    p.h = h->data;
+    p.S = h->dtype;
     p.V = head->e.dim[0];
     p.D = head->e.dim[1];
-    p.tile = pick_pool_tile(N, p.V);
+    p.tile = pick_pool_tile(texts->kept, p.V, p.S);
     p.group = TABLE_ELEMENTS / p.V;
     p.group = p.group < 1 ? 1 : p.group < B ? p.group : B;
 
     const bool enough = out->term.dim[0] / p.V >= first_row + B;
     const int64_t counted = enough ? B : p.group;
-    CSP_TRY(pass_place(&scratch, &p, counted));
+    CSP_TRY(pass_place(&scratch, &p, texts, counted));
     CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
     scratch = { (char *)memory, scratch.peak, 0, 0 };
-    CSP_TRY(pass_place(&scratch, &p, counted));
+    CSP_TRY(pass_place(&scratch, &p, texts, counted));
+    CSP_TRY(pool_kept_list(be, texts, &p.kept));
     if (enough) {
         p.texts = B;
         p.seq_start = starts;
-        return pool_in_place(be, &p, N, first_row, out);
+        p.start = p.kept.start;
+        return pool_in_place(be, &p, first_row, out);
     }
     for (int64_t b = 0; b < B; b += p.group) {
         p.texts = B - b < p.group ? B - b : p.group;
         p.seq_start = starts + b;
+        p.start = p.kept.start + b;
         CSP_TRY(pool_group(be, &p, first_row + b, out));
     }
     return CSP_OK;
@@ -330,6 +237,9 @@ csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp
 
 csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
 {
-    return head->pooling == CSP_POOL_MAX ? cuda_sparse_pool_max_bwd(be, head, g)
-                                         : cuda_sparse_pool_sum_bwd(be, head, g);
+    const bool tiles =
+        pick_pool_tiles(g->entries, g->texts.kept, head->e.dim[0], head->e.dim[1], head->e.dtype);
+
+    return tiles || head->pooling == CSP_POOL_SUM ? cuda_sparse_pool_tiles_bwd(be, head, g)
+                                                  : cuda_sparse_pool_lists_bwd(be, head, g);
 }

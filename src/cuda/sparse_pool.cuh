@@ -14,19 +14,20 @@ typedef struct pool_tile {
     int64_t stride;      /* distance of its rows: terms, rounded up to 16 bytes */
 } pool_tile;
 
-/* Elements of a tile: 32 MiB of f32, which stay in the second-level cache of an H100 (50 MB). */
-#define POOL_TILE_ELEMENTS ((int64_t)8 << 20)
-#define POOL_TILE_ROWS ((int64_t)4096)
+/* Bytes of a tile, which stay in the second-level cache of an H100 (50 MB), and its least width. */
+#define POOL_TILE_BYTES ((int64_t)32 << 20)
+#define POOL_TILE_TERMS ((int64_t)2048)
 
-/* The tile for N rows of V logits: as many terms as the rows leave room for. */
-static inline pool_tile pick_pool_tile(int64_t N, int64_t V)
+/* The tile for rows of V logits stored as S: as many terms as the rows leave room for. */
+static inline pool_tile pick_pool_tile(int64_t rows, int64_t V, csp_dtype S)
 {
+    const int64_t bytes = (int64_t)csp_dtype_bytes(S), most = POOL_TILE_BYTES / bytes;
     pool_tile t;
 
-    t.rows = N < 1 ? 1 : N < POOL_TILE_ROWS ? N : POOL_TILE_ROWS;
-    t.terms = POOL_TILE_ELEMENTS / t.rows / 256 * 256;
+    t.rows = rows < 1 ? 1 : rows < most / POOL_TILE_TERMS ? rows : most / POOL_TILE_TERMS;
+    t.terms = most / t.rows / 256 * 256;
     t.terms = t.terms < V ? t.terms : V;
-    t.stride = ceil_div(t.terms, 4) * 4;
+    t.stride = ceil_div(t.terms * bytes, 16) * 16 / bytes;
     return t;
 }
 
@@ -34,6 +35,41 @@ static inline int64_t tile_elements(const pool_tile *t)
 {
     return t->rows * t->stride;
 }
+
+/* The kept rows of a batch, in order. */
+typedef struct pool_kept {
+    int64_t count;
+    int32_t *start; /* (B+1) kept rows before each text              */
+    int32_t *row;   /* (count) the row of each, NULL: all are kept   */
+    int32_t *place; /* (N) kept rows before each row, NULL: as above */
+} pool_kept;
+
+/* Places the lists in scratch memory, then fills them. */
+CSP_CHECKED csp_status pool_kept_place(csp_arena *arena, const csp_pool_texts *texts,
+                                       pool_kept *out);
+CSP_CHECKED csp_status pool_kept_list(csp_backend *be, const csp_pool_texts *texts,
+                                      const pool_kept *kept);
+
+/* Kept rows from .. from+count-1 of h, bytes each: where they are, or copied together to room. */
+CSP_CHECKED csp_status pool_kept_rows(csp_backend *be, const pool_kept *kept, const void *h,
+                                      int64_t from, int64_t count, int64_t bytes, void *room,
+                                      const void **out);
+
+/* A tile of products and the table it is folded into (sparse_pool_fold.cu). */
+typedef struct pool_fold {
+    const void *z;            /* (count,stride) S, of kept rows from.., terms v..   */
+    const int32_t *seq_start; /* (texts+1)                                          */
+    const int32_t *start;     /* (texts+1) of pool_kept, as is row                  */
+    const int32_t *row;
+    float *best;  /* (texts,V) from column v on; f32 max and sum        */
+    int32_t *arg; /* the same; f32 max                                  */
+    int32_t *key; /* the same; bf16 max                                 */
+    int64_t stride, from, count, width, texts, V;
+    float scale; /* sum                                                */
+} pool_fold;
+
+CSP_CHECKED csp_status pool_fold_tile(csp_backend *be, const pool_fold *a, csp_pool_kind pooling,
+                                      csp_dtype S);
 
 /* A grid of blocks that stride over items of one thread each, enough to fill the device. */
 static inline dim3 pool_grid(csp_backend *be, int64_t items, int threads)
@@ -62,11 +98,12 @@ static __device__ __forceinline__ int64_t text_of_row(const int32_t *seq_start, 
 /*
  * Rows of a table (texts,V) become entries (sparse_pool_rows.cu). What is stored is value =
  * table · scale where it is positive and the term not excluded; its weight is log1p(value) for max
- * pooling (argmax not NULL), value itself for sum pooling.
+ * pooling, value itself for sum pooling.
  */
 typedef struct pool_table {
-    const float *best;      /* (texts,V)                                                       */
-    const int32_t *arg;     /* (texts,V), NULL: sum                                            */
+    const float *best;      /* (texts,V), NULL: bf16 max                                       */
+    const int32_t *arg;     /* (texts,V) f32 max, else NULL                                    */
+    const int32_t *key;     /* (texts,V) bf16 max (sparse_pool_fold.cu), else NULL             */
     const uint8_t *exclude; /* (V), NULL: none                                                 */
     float scale;
     int64_t texts, V;
@@ -90,11 +127,13 @@ CSP_CHECKED csp_status pool_rows_count(csp_backend *be, const pool_table *table,
 CSP_CHECKED csp_status pool_rows_write(csp_backend *be, const pool_table *table, int64_t first,
                                        const pool_counts *counts, csp_sparse *out);
 
-/* The two halves of cuda_sparse_pool_bwd, in sparse_pool_bwd.cu and sparse_pool_sum.cu. */
-CSP_CHECKED csp_status cuda_sparse_pool_max_bwd(csp_backend *be, const csp_head *head,
-                                                csp_sparse_pool_grad *g);
-CSP_CHECKED csp_status cuda_sparse_pool_sum_bwd(csp_backend *be, const csp_head *head,
-                                                csp_sparse_pool_grad *g);
+/*
+ * The two ways of cuda_sparse_pool_bwd: by lists of entries (max pooling), by dense tiles (both).
+ */
+CSP_CHECKED csp_status cuda_sparse_pool_lists_bwd(csp_backend *be, const csp_head *head,
+                                                  csp_sparse_pool_grad *g);
+CSP_CHECKED csp_status cuda_sparse_pool_tiles_bwd(csp_backend *be, const csp_head *head,
+                                                  csp_sparse_pool_grad *g);
 
 /* The address in a piece of scratch that was placed as an array of T. */
 template <typename T> static inline csp_status pool_take(csp_arena *arena, int64_t count, T **out)

@@ -1,5 +1,5 @@
 /*
- * sparse_pool_bwd.cu - CUDA side of ops/sparse_pool.h, backward of max pooling.
+ * sparse_pool_bwd.cu - CUDA side of ops/sparse_pool.h, backward of max pooling by lists of entries.
  *
  * The gradient of the logits has one non-zero for each stored entry, dz = dw exp(-w); what costs is
  * gathering rows of D numbers, one for each entry and direction.
@@ -14,14 +14,13 @@
  *        owns columns of one term's row, finds the texts that have the term by votes, 32 at a time,
  *        and adds the rows of h that won, in order of texts.
  *
- * No floating-point atomics and one owner of each sum: the same bits on every run. Entries whose dw
- * is 0 are left out. Bound by reading 4 D bytes for each entry from the second-level cache or, rows
- * of h, from memory. A token that wins most terms of its text (the first, where BOS is an attention
- * sink) is one long list for D / 128 warps: the order of terms in the contract forbids cutting it.
+ * Sums are in float32 whatever is stored; dh is rounded once. No floating-point atomics and one
+ * owner of each sum: the same bits on every run. Entries whose dw is 0 are left out. Bound by
+ * reading a row of D for each entry from the second-level cache or, rows of h, from memory. A token
+ * that wins most terms of its text (the first, where BOS is an attention sink) is one long list for
+ * a warp of each 512 bytes: the order of terms in the contract forbids cutting it.
  *
- * In float32 this wins over products of dense tiles at any density: those would take 2·N·V·D
- * operations at the rate of float32, which for texts of 80 tokens is some 160 operations for each
- * number gathered.
+ * Where entries are many for the number of tokens, dense tiles are faster: sparse_pool_tiles.cu.
  *
  * Scratch: dh 8 bytes for each entry of a group (at most 64 MiB, or one full row) and 68 bytes for
  * each token; de 8 bytes for each (term, text) of a block, at most 64 MiB or one term. Not at once.
@@ -158,33 +157,50 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
     }
 }
 
-/* WIDTH neighbouring numbers: 16 bytes at once, or a single one. */
+/* WIDTH neighbouring f32 of de, at most 4 at once. */
 template <int WIDTH>
-static __device__ __forceinline__ void load_columns(const float *from, float (&x)[WIDTH])
+static __device__ __forceinline__ void load_sums(const float *from, float (&x)[WIDTH])
 {
-    if constexpr (WIDTH == 4) {
-        load_vec(from, x);
-    } else {
-        x[0] = *from;
+    const int step = WIDTH < 4 ? WIDTH : 4;
+
+#pragma unroll
+    for (int c = 0; c < WIDTH; c += step) {
+        float part[step];
+
+        load_vec(from + c, part);
+#pragma unroll
+        for (int j = 0; j < step; j++) {
+            x[c + j] = part[j];
+        }
     }
 }
 
 template <int WIDTH>
-static __device__ __forceinline__ void store_columns(float *to, const float (&x)[WIDTH])
+static __device__ __forceinline__ void store_sums(float *to, const float (&x)[WIDTH])
 {
-    if constexpr (WIDTH == 4) {
-        store_vec(to, x);
-    } else {
-        *to = x[0];
+    const int step = WIDTH < 4 ? WIDTH : 4;
+
+#pragma unroll
+    for (int c = 0; c < WIDTH; c += step) {
+        float part[step];
+
+#pragma unroll
+        for (int j = 0; j < step; j++) {
+            part[j] = x[c + j];
+        }
+        store_vec(to + c, part);
     }
 }
 
-/* dh rows of the group's tokens. Any grid: a warp for each token and 32 WIDTH columns. */
-template <int WIDTH>
+/*
+ * dh rows of the group's tokens. Any grid: a warp for each token and 32 WIDTH columns; a lane reads
+ * WIDTH elements at once, 16 bytes or a single one.
+ */
+template <typename S, int WIDTH>
 static __global__ void __launch_bounds__(GRAD_THREADS)
     pool_dh_kernel(pool_entries p, token_lists lists,
-                   const float *__restrict__ e, // (V,D)
-                   float *__restrict__ dh,      // (N,D)
+                   const S *__restrict__ e, // (V,D)
+                   S *__restrict__ dh,      // (N,D)
                    int64_t D)
 {
     const int64_t parts = ceil_div(D, 32 * WIDTH);
@@ -205,7 +221,7 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
 
 #pragma unroll
             for (int j = 0; j < GATHER_AHEAD; j++) {
-                load_columns<WIDTH>(e + (int64_t)lists.term[at + j] * D + column, x[j]);
+                load_vec(e + (int64_t)lists.term[at + j] * D + column, x[j]);
             }
 #pragma unroll
             for (int j = 0; j < GATHER_AHEAD; j++) {
@@ -218,13 +234,13 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
         for (; at < stop; at++) {
             float x[WIDTH];
 
-            load_columns<WIDTH>(e + (int64_t)lists.term[at] * D + column, x);
+            load_vec(e + (int64_t)lists.term[at] * D + column, x);
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
                 sum[c] += lists.dz[at] * x[c];
             }
         }
-        store_columns<WIDTH>(dh + n * D + column, sum);
+        store_vec(dh + n * D + column, sum);
     }
 }
 
@@ -258,11 +274,11 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
 }
 
 /* de rows of the block += their texts' rows of h. Any grid: a warp for each term and columns. */
-template <int WIDTH>
+template <typename S, int WIDTH>
 static __global__ void __launch_bounds__(GRAD_THREADS)
     pool_de_kernel(term_table table,
-                   const float *__restrict__ h, // (N,D)
-                   float *__restrict__ de,      // (V,D)
+                   const S *__restrict__ h, // (N,D)
+                   float *__restrict__ de,  // (V,D)
                    int64_t texts, int64_t D)
 {
     const int64_t parts = ceil_div(D, 32 * WIDTH);
@@ -281,7 +297,7 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
             uint32_t left = __ballot_sync(FULL_WARP, dz != 0.0f);
 
             if (left != 0 && !read && column < D) {
-                load_columns<WIDTH>(to, sum);
+                load_sums(to, sum);
                 read = true;
             }
             while (left != 0) {
@@ -291,7 +307,7 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
 
                 left &= left - 1;
                 if (column < D) {
-                    load_columns<WIDTH>(h + n * D + column, x);
+                    load_vec(h + n * D + column, x);
 #pragma unroll
                     for (int c = 0; c < WIDTH; c++) {
                         sum[c] += factor * x[c];
@@ -300,25 +316,22 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
             }
         }
         if (read) {
-            store_columns<WIDTH>(to, sum);
+            store_sums(to, sum);
         }
     }
 }
 
-/* Rows of a and b can be read 16 bytes at a time. */
-static bool is_wide(const void *a, const void *b, int64_t D)
-{
-    return is_vec_row((const float *)a, D) && is_vec_row((const float *)b, D);
-}
-
 /* dh of a group of texts. */
+template <typename S>
 static csp_status add_group(csp_backend *be, const pool_entries *p, const token_lists *lists,
                             const csp_head *head, csp_tensor *dh)
 {
     const int64_t N = dh->dim[0], D = dh->dim[1];
-    const bool wide = is_wide(head->e.data, dh->data, D);
+    const int width = vec_width<S>::value;
+    const S *e = (const S *)head->e.data;
+    const bool wide = is_vec_row(e, D) && is_vec_row((const S *)dh->data, D);
     const dim3 runs = pool_grid(be, p->texts * SLICES * 32, GRAD_THREADS);
-    const int64_t rows = N * ceil_div(D, wide ? 128 : 32);
+    const int64_t rows = N * ceil_div(D, wide ? 32 * width : 32);
     cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
 
     CUDA_TRY(cudaMemsetAsync(lists->cursor, 0, (size_t)(N * SLICES) * sizeof(int32_t), stream));
@@ -326,9 +339,9 @@ static csp_status add_group(csp_backend *be, const pool_entries *p, const token_
     CUDA_TRY(cu::launch(pool_token_place_kernel, pool_grid(be, p->texts * 32, GRAD_THREADS),
                         GRAD_THREADS, 0, stream, *p, *lists));
     CUDA_TRY(cu::launch(pool_token_fill_kernel, runs, GRAD_THREADS, 0, stream, *p, *lists));
-    CUDA_TRY(cu::launch(wide ? pool_dh_kernel<4> : pool_dh_kernel<1>,
+    CUDA_TRY(cu::launch(wide ? pool_dh_kernel<S, width> : pool_dh_kernel<S, 1>,
                         pool_grid(be, rows * 32, GRAD_THREADS), GRAD_THREADS, 0, stream, *p, *lists,
-                        (const float *)head->e.data, (float *)dh->data, D));
+                        e, (S *)dh->data, D));
     return CSP_OK;
 }
 
@@ -340,6 +353,7 @@ static csp_status lists_place(csp_arena *arena, int64_t N, int64_t entries, toke
     return pool_take(arena, entries, &out->dz);
 }
 
+template <typename S>
 static csp_status form_dh(csp_backend *be, const pool_entries *all, const csp_head *head,
                           csp_tensor *dh)
 {
@@ -360,7 +374,7 @@ static csp_status form_dh(csp_backend *be, const pool_entries *all, const csp_he
         p.texts = all->texts - b < group ? all->texts - b : group;
         p.row_ptr += b;
         p.seq_start += b;
-        CSP_TRY(add_group(be, &p, &lists, head, dh));
+        CSP_TRY(add_group<S>(be, &p, &lists, head, dh));
     }
     return CSP_OK;
 }
@@ -371,13 +385,15 @@ static csp_status table_place(csp_arena *arena, int64_t pairs, term_table *out)
     return pool_take(arena, pairs, &out->row);
 }
 
+template <typename S>
 static csp_status add_de(csp_backend *be, const pool_entries *p, const csp_tensor *h,
                          csp_tensor *de)
 {
     const int64_t V = de->dim[0], D = de->dim[1];
     const int64_t fit = BLOCK_PAIRS / p->texts > 1 ? BLOCK_PAIRS / p->texts : 1;
     const int64_t block = fit < V ? fit : V;
-    const bool wide = is_wide(h->data, de->data, D);
+    const int width = vec_width<S>::value;
+    const bool wide = is_vec_row((const S *)h->data, D) && is_vec_row((const float *)de->data, D);
     cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
     csp_arena scratch = {};
     term_table table;
@@ -390,28 +406,29 @@ static csp_status add_de(csp_backend *be, const pool_entries *p, const csp_tenso
     for (table.v = 0; table.v < V; table.v += block) {
         table.width = V - table.v < block ? V - table.v : block;
 
-        const int64_t rows = table.width * ceil_div(D, wide ? 128 : 32);
+        const int64_t rows = table.width * ceil_div(D, wide ? 32 * width : 32);
         CUDA_TRY(
             cudaMemsetAsync(table.dz, 0, (size_t)(table.width * p->texts) * sizeof(float), stream));
         CUDA_TRY(cu::launch(pool_term_spread_kernel,
                             pool_grid(be, p->texts * SLICES * 32, GRAD_THREADS), GRAD_THREADS, 0,
                             stream, *p, table));
-        CUDA_TRY(cu::launch(wide ? pool_de_kernel<4> : pool_de_kernel<1>,
+        CUDA_TRY(cu::launch(wide ? pool_de_kernel<S, width> : pool_de_kernel<S, 1>,
                             pool_grid(be, rows * 32, GRAD_THREADS), GRAD_THREADS, 0, stream, table,
-                            (const float *)h->data, (float *)de->data, p->texts, D));
+                            (const S *)h->data, (float *)de->data, p->texts, D));
     }
     return CSP_OK;
 }
 
-csp_status cuda_sparse_pool_max_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
+csp_status cuda_sparse_pool_lists_bwd(csp_backend *be, const csp_head *head,
+                                      csp_sparse_pool_grad *g)
 {
     const pool_entries all = { (const int64_t *)g->rows->row_ptr.data + g->first_row,
-                               (const int32_t *)g->seq_start.data,
+                               (const int32_t *)g->texts.seq_start.data,
                                (const int32_t *)g->rows->term.data,
                                (const int32_t *)g->rows->argmax.data,
                                (const float *)g->rows->weight.data,
                                (const float *)g->dw.data,
-                               g->seq_start.dim[0] - 1,
+                               g->texts.seq_start.dim[0] - 1,
                                head->scale };
 
     if (all.texts == 0) {
@@ -419,6 +436,10 @@ csp_status cuda_sparse_pool_max_bwd(csp_backend *be, const csp_head *head, csp_s
                                  cuda_stream(be, "sparse_pool_bwd")));
         return CSP_OK;
     }
-    CSP_TRY(form_dh(be, &all, head, &g->dh));
-    return g->de.ndim > 0 ? add_de(be, &all, &g->h, &g->de) : CSP_OK;
+    if (head->e.dtype == CSP_BF16) {
+        CSP_TRY(form_dh<__nv_bfloat16>(be, &all, head, &g->dh));
+        return g->de.ndim > 0 ? add_de<__nv_bfloat16>(be, &all, &g->h, &g->de) : CSP_OK;
+    }
+    CSP_TRY(form_dh<float>(be, &all, head, &g->dh));
+    return g->de.ndim > 0 ? add_de<float>(be, &all, &g->h, &g->de) : CSP_OK;
 }

@@ -23,9 +23,20 @@ csp_status pool_counts_place(csp_arena *arena, int64_t texts, int64_t V, pool_co
 /* What term v of row b stores, 0: nothing. */
 static __device__ __forceinline__ float value_of(const pool_table &table, int64_t b, int64_t v)
 {
-    const float value = table.best[b * table.V + v] * table.scale;
+    const int64_t at = b * table.V + v;
+    const float best =
+        table.key != NULL ? __uint_as_float((uint32_t)table.key[at] & 0xFFFF0000u) : table.best[at];
+    const float value = best * table.scale;
 
     return table.exclude != NULL && table.exclude[v] != 0 ? 0.0f : value;
+}
+
+/* The position of what term v of row b stores. */
+static __device__ __forceinline__ int32_t position_of(const pool_table &table, int64_t b, int64_t v)
+{
+    const int64_t at = b * table.V + v;
+
+    return table.key != NULL ? 65535 - (table.key[at] & 0xFFFF) : table.arg[at];
 }
 
 /* Any grid works: warps stride over slices. */
@@ -124,9 +135,10 @@ static __global__ void __launch_bounds__(ROWS_THREADS)
                       const int64_t *__restrict__ row_start, // (texts)
                       int32_t *__restrict__ term,            // (cap)
                       float *__restrict__ weight,            // (cap)
-                      int32_t *__restrict__ argmax, // (cap), not read where table has no arg
+                      int32_t *__restrict__ argmax,          // (cap), not written for sum
                       int64_t slices)
 {
+    const bool is_max = table.key != NULL || table.arg != NULL;
     const int lane = (int)(threadIdx.x % 32);
     const uint32_t lanes_below = (1u << lane) - 1;
 
@@ -144,9 +156,9 @@ static __global__ void __launch_bounds__(ROWS_THREADS)
                 const int64_t place = at + __popc(stored & lanes_below);
 
                 term[place] = (int32_t)mine;
-                weight[place] = table.arg != NULL ? log1pf(value) : value;
-                if (table.arg != NULL) {
-                    argmax[place] = table.arg[b * table.V + mine];
+                weight[place] = is_max ? log1pf(value) : value;
+                if (is_max) {
+                    argmax[place] = position_of(table, b, mine);
                 }
             }
             at += __popc(stored);

@@ -42,6 +42,7 @@ static void causal_and_bi_keep_every_token(void **state)
         assert_ints(batch.seq_start, 4, (int32_t[]) { 0, 3, 5, 5 });
         assert_ints(batch.target, 5, (int32_t[]) { -1, -1, -1, -1, -1 });
         assert_memory_equal(batch.keep, "\1\1\1\1\1", 5);
+        assert_int_equal(batch.kept, 5);
         assert_int_equal(batch.row_key[0], 10 * 1048576);
         assert_int_equal(batch.row_key[2], 10 * 1048576 + 2);
         assert_int_equal(batch.row_key[3], 11 * 1048576);
@@ -63,6 +64,7 @@ static void echo_repeats_all_but_bos_and_keeps_the_second_copy(void **state)
     assert_int_equal(batch.max_len, 5);
     assert_ints(batch.tokens, 8, (int32_t[]) { 1, 5, 6, 5, 6, 1, 7, 7 });
     assert_memory_equal(batch.keep, "\0\0\0\1\1\0\0\1", 8);
+    assert_int_equal(batch.kept, 3);
     assert_ints(batch.seq_start, 4, (int32_t[]) { 0, 5, 8, 8 });
     for (int64_t i = 0; i < 5; i++) {
         assert_int_equal(batch.row_key[i], i);

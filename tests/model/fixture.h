@@ -27,7 +27,7 @@ typedef struct fixture_settings {
 /* One side of the contrastive batch. */
 typedef struct fixture_side {
     csp_pack pack;
-    csp_tensor keep;
+    csp_pool_texts texts;
     csp_run *run;
     csp_sparse rows;
     csp_tensor dw;
@@ -140,7 +140,12 @@ static inline void place_side(fixture *f, const char *variant, int64_t first, in
     side->pack.token = on_device(f, &token);
     side->pack.seq_start = on_device(f, &own_start);
     side->pack.row_key = csp_tensor_none();
-    side->keep = on_device(f, &kept);
+    side->texts.seq_start = side->pack.seq_start;
+    side->texts.keep = on_device(f, &kept);
+    side->texts.longest = side->pack.longest;
+    for (int64_t n = 0; n < side->N; n++) {
+        side->texts.kept += ((const uint8_t *)kept.data)[n] != 0;
+    }
     assert_ok(csp_arena_tensor(&f->arena, CSP_I64, 1, &starts, &side->rows.row_ptr));
     assert_ok(csp_arena_tensor(&f->arena, CSP_I32, 1, &cap, &side->rows.term));
     assert_ok(csp_arena_tensor(&f->arena, CSP_F32, 1, &cap, &side->rows.weight));
@@ -182,8 +187,7 @@ static inline void fixture_forward(fixture *f)
         fixture_side *side = &f->side[s];
 
         assert_ok(csp_model_fwd(f->model, &side->pack, &pass, side->run));
-        assert_ok(csp_sparse_pool_fwd(f->be, &head, &side->run->h, &side->pack.seq_start,
-                                      &side->keep, 0, &side->rows));
+        assert_ok(csp_sparse_pool_fwd(f->be, &head, &side->run->h, &side->texts, 0, &side->rows));
     }
 }
 
@@ -235,8 +239,7 @@ static inline void fixture_backward(fixture *f)
                                    .dw = side->dw,
                                    .first_row = 0,
                                    .h = side->run->h,
-                                   .seq_start = side->pack.seq_start,
-                                   .keep = side->keep,
+                                   .texts = side->texts,
                                    .dh = side->run->dh,
                                    .de = csp_model_head_grad(f->model) };
 

@@ -258,8 +258,7 @@ static float *gradients_with(const char *name, bool adapter, csp_keep keep, int6
         side->pack.row_key = on_device(&f, &host);
         free(key);
         assert_ok(csp_model_fwd(f.model, &side->pack, &pass, side->run));
-        assert_ok(csp_sparse_pool_fwd(f.be, &head, &side->run->h, &side->pack.seq_start,
-                                      &side->keep, 0, &side->rows));
+        assert_ok(csp_sparse_pool_fwd(f.be, &head, &side->run->h, &side->texts, 0, &side->rows));
     }
     {
         double loss[4];
@@ -271,8 +270,7 @@ static float *gradients_with(const char *name, bool adapter, csp_keep keep, int6
         csp_sparse_pool_grad g = { .rows = &side->rows,
                                    .dw = side->dw,
                                    .h = side->run->h,
-                                   .seq_start = side->pack.seq_start,
-                                   .keep = side->keep,
+                                   .texts = side->texts,
                                    .dh = side->run->dh,
                                    .de = csp_model_head_grad(f.model) };
 

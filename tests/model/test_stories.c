@@ -20,7 +20,7 @@ static double relative_limit(const csp_model_config *c, int64_t T)
 
 typedef struct text {
     csp_pack pack;
-    csp_tensor all, last; /* rows that are pooled */
+    csp_pool_texts all, last; /* which rows are pooled */
     csp_tensor target;
     csp_sparse rows;
     csp_run *run;
@@ -58,8 +58,11 @@ static void place_text(csp_model *model, csp_arena *arena, json_t *ids, text *ou
     out->pack.seq_start = put(model->be, arena, CSP_I32, 2, start);
     out->pack.row_key = csp_tensor_none();
     out->pack.longest = T;
-    out->all = put(model->be, arena, CSP_U8, T, all);
-    out->last = put(model->be, arena, CSP_U8, T, last);
+    out->all = (csp_pool_texts) { .seq_start = out->pack.seq_start, .kept = T, .longest = T };
+    out->last = out->all;
+    out->last.kept = 1;
+    out->all.keep = put(model->be, arena, CSP_U8, T, all);
+    out->last.keep = put(model->be, arena, CSP_U8, T, last);
     out->target = put(model->be, arena, CSP_I32, T, target);
     out->rows.vocab = V;
     out->rows.row_ptr = put(model->be, arena, CSP_I64, 2, row_ptr);
@@ -131,8 +134,7 @@ static void check_last(csp_model *model, text *t, json_t *item, double relative)
     json_t *top = json_object_get(item, "last_top10");
     double sum = 0.0, size = 0.0;
 
-    assert_ok(csp_sparse_pool_fwd(model->be, &head, &t->run->h, &t->pack.seq_start, &t->last, 0,
-                                  &t->rows));
+    assert_ok(csp_sparse_pool_fwd(model->be, &head, &t->run->h, &t->last, 0, &t->rows));
     for (size_t i = 0; i < json_array_size(top); i++) {
         json_t *pair = json_array_get(top, i);
 
@@ -161,8 +163,7 @@ static void check_text(csp_model *model, csp_arena *arena, json_t *item)
     place_text(model, arena, json_object_get(item, "ids"), &t);
     relative = relative_limit(&model->params->config, t.T);
     assert_ok(csp_model_fwd(model, &t.pack, &pass, t.run));
-    assert_ok(
-        csp_sparse_pool_fwd(model->be, &head, &t.run->h, &t.pack.seq_start, &t.all, 0, &t.rows));
+    assert_ok(csp_sparse_pool_fwd(model->be, &head, &t.run->h, &t.all, 0, &t.rows));
     check_pooled(&t, item, relative);
     check_last(model, &t, item, relative);
     args.h = t.run->h;

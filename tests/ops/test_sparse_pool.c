@@ -28,14 +28,12 @@ static double worst_of(rig *r, const char *what, const double *got, const double
     return worst_ratio(what, narrow, want, mag, n, bound);
 }
 
-static void weights_match_the_reference(void **state)
+static void weights_match_the_reference_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
-
     for (int64_t i = 0; i < POOL_CASES; i++) {
         for (int pooling = CSP_POOL_MAX; pooling <= CSP_POOL_SUM; pooling++) {
             rig_begin(r, (uint64_t)i);
-            const pool_setup s = pool_random(r, i, (csp_pool_kind)pooling);
+            const pool_setup s = pool_random(r, i, (csp_pool_kind)pooling, S);
             const int64_t B = s.ref.B, V = s.ref.V, D = s.ref.D;
             csp_sparse w = rig_sparse_output(r, B, B * V, V);
             double *want = rig_doubles(r, B * V), *mag = rig_doubles(r, B * V);
@@ -47,42 +45,114 @@ static void weights_match_the_reference(void **state)
             }
             assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
             /* A logit has D + 2 roundings, log1p one unit in the last place (two units); a sum has
-             * one more for each row. */
+             * one more for each row. In bf16 each product has one of bf16. */
+            const int64_t sums = pooling == CSP_POOL_SUM ? s.ref.N : 0;
             assert_true(worst_of(r, "w", rig_sparse_dense(r, &w, B, NULL), want, mag, B * V,
-                                 (double)(D + 4 + (pooling == CSP_POOL_SUM ? s.ref.N : 0)) *
-                                     UNIT_F32) <= 1.0);
+                                 stored_bound(S, (double)(D + 4 + sums))) <= 1.0);
             rig_check_guards(r);
         }
     }
 }
 
-/* With whole numbers there are many ties and no rounding: the first row must win, exactly. */
+static void weights_match_the_reference(void **state)
+{
+    rig_each_storage(*state, weights_match_the_reference_in);
+}
+
+/*
+ * With whole numbers there are many ties and no rounding but that of a large product to bf16, which
+ * makes more: the first row must win, exactly.
+ */
+static void positions_match_exactly(rig *r, csp_dtype S, int64_t i, int64_t largest)
+{
+    const int64_t B = pool_cases[i].B, N = pool_cases[i].N, V = pool_cases[i].V,
+                  D = pool_cases[i].D;
+
+    rig_begin(r, (uint64_t)i);
+    const csp_tensor h = pool_whole_numbers(r, S, -largest, largest, N, D),
+                     e = pool_whole_numbers(r, S, -largest / 2, largest / 2, V, D);
+    pool_setup s = pool_of_tensors(r, h, e, rig_cuts(r, B, N), rig_mask(r, N),
+                                   pool_some_terms(r, V, pool_cases[i].exclude),
+                                   pool_cases[i].scale, CSP_POOL_MAX);
+    csp_sparse w = rig_sparse_output(r, B, B * V, V);
+    double *want = rig_doubles(r, B * V);
+    int32_t *want_arg = rig_ints(r, B * V);
+
+    s.ref.bf16 = S == CSP_BF16;
+    ref_pool_max_fwd(&s.ref, want, want_arg, NULL);
+    assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
+    assert_memory_equal(rig_sparse_argmax(r, &w, B), want_arg, (size_t)(B * V) * sizeof(int32_t));
+    /* The logit is exact: scale, log1p and the reference's rounding remain. */
+    assert_true(
+        worst_of(r, "w", rig_sparse_dense(r, &w, B, NULL), want, want, B * V, 4 * UNIT_F32) <= 1.0);
+    rig_check_guards(r);
+}
+
+static void first_maxima(rig *r, csp_dtype S)
+{
+    for (int64_t i = 0; i < POOL_CASES; i++) {
+        positions_match_exactly(r, S, i, 2);
+        positions_match_exactly(r, S, i, 32);
+    }
+}
+
 static void positions_are_those_of_the_first_maximum(void **state)
+{
+    rig_each_storage(*state, first_maxima);
+}
+
+/* A key has room for 65,536 positions: the last one wins here, one more row is refused. */
+static void the_longest_text_of_bf16_is_pooled_to_its_end(void **state)
+{
+    rig *r = *state;
+    enum { ROWS = 65536, TERMS = 3 };
+    const int64_t length = ROWS;
+
+    if (!r->be->bf16) {
+        return;
+    }
+    rig_begin(r, 0);
+    float *x = (float *)(void *)rig_ints(r, ROWS), e[TERMS] = { 1.0f, -1.0f, 0.5f };
+    uint8_t *keep = (uint8_t *)rig_ints(r, ROWS);
+
+    for (int64_t n = 0; n < ROWS; n++) {
+        x[n] = n == ROWS - 1 ? 4.0f : n == 7 ? -2.0f : 0.5f;
+        keep[n] = n != 3;
+    }
+    const csp_tensor wide_h = rig_input(r, CSP_F32, 2, (int64_t[]) { ROWS, 1 }, x),
+                     wide_e = rig_input(r, CSP_F32, 2, (int64_t[]) { TERMS, 1 }, e);
+    csp_sparse w = rig_sparse_output(r, 1, TERMS, TERMS);
+    pool_setup s = pool_of_tensors(r, rig_stored(r, CSP_BF16, &wide_h),
+                                   rig_stored(r, CSP_BF16, &wide_e), rig_lengths(r, 1, &length),
+                                   rig_input(r, CSP_U8, 1, (int64_t[]) { ROWS }, keep),
+                                   csp_tensor_none(), 1.0f, CSP_POOL_MAX);
+
+    assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
+    const int32_t *argmax = rig_host(r, &w.argmax);
+    assert_int_equal(rig_sparse_entries(r, &w, 1), TERMS);
+    assert_int_equal(argmax[0], ROWS - 1);
+    assert_int_equal(argmax[1], 7);
+    assert_int_equal(argmax[2], ROWS - 1);
+    s.texts.longest = ROWS + 1;
+    assert_int_equal(pool_forward(r, &s, 0, &w), CSP_ERR_UNSUPPORTED);
+    assert_string_equal(csp_error_text(), "sparse_pool: a text of 65537 rows: in bf16 the maximum "
+                                          "is taken over 65536 at most");
+}
+
+static void bf16_is_refused_in_words_where_there_is_none(void **state)
 {
     rig *r = *state;
 
-    for (int64_t i = 0; i < POOL_CASES; i++) {
-        rig_begin(r, (uint64_t)i);
-        const int64_t B = pool_cases[i].B, N = pool_cases[i].N, V = pool_cases[i].V,
-                      D = pool_cases[i].D;
-        const csp_tensor h = pool_whole_numbers(r, -2, 2, N, D),
-                         e = pool_whole_numbers(r, -1, 1, V, D);
-        const pool_setup s = pool_of_tensors(r, h, e, rig_cuts(r, B, N), rig_mask(r, N),
-                                             pool_some_terms(r, V, pool_cases[i].exclude),
-                                             pool_cases[i].scale, CSP_POOL_MAX);
-        csp_sparse w = rig_sparse_output(r, B, B * V, V);
-        double *want = rig_doubles(r, B * V);
-        int32_t *want_arg = rig_ints(r, B * V);
+    rig_begin(r, 0);
+    csp_backend plain = *r->be;
+    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX, CSP_BF16);
+    csp_sparse w = rig_sparse_output(r, s.ref.B, s.ref.B * s.ref.V, s.ref.V);
 
-        ref_pool_max_fwd(&s.ref, want, want_arg, NULL);
-        assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
-        assert_memory_equal(rig_sparse_argmax(r, &w, B), want_arg,
-                            (size_t)(B * V) * sizeof(int32_t));
-        /* The logit is exact: scale, log1p and the reference's rounding remain. */
-        assert_true(worst_of(r, "w", rig_sparse_dense(r, &w, B, NULL), want, want, B * V,
-                             4 * UNIT_F32) <= 1.0);
-        rig_check_guards(r);
-    }
+    plain.bf16 = false;
+    assert_int_equal(csp_sparse_pool_fwd(&plain, &s.head, &s.h, &s.texts, 0, &w),
+                     CSP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(csp_error_text(), "sparse_pool: e is bf16"));
+    rig_check_untouched(r, &w.row_ptr);
 }
 
 /* log(1 + z) must not lose the digits of a small z to the 1. */
@@ -159,13 +229,11 @@ static void a_nan_is_skipped_and_excluded_terms_stay_silent(void **state)
     assert_int_equal(((int32_t *)rig_host(r, &w.argmax))[0], 1);
 }
 
-static void rows_are_appended(void **state)
+static void rows_are_appended_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
-
     rig_begin(r, 3);
-    const pool_setup first = pool_random(r, 1, CSP_POOL_MAX),
-                     second = pool_random(r, 1, CSP_POOL_MAX);
+    const pool_setup first = pool_random(r, 1, CSP_POOL_MAX, S),
+                     second = pool_random(r, 1, CSP_POOL_MAX, S);
     const int64_t B = first.ref.B, V = first.ref.V;
     csp_sparse a = rig_sparse_output(r, B, B * V, V), b = rig_sparse_output(r, B, B * V, V);
     csp_sparse both = rig_sparse_output(r, 2 * B, 2 * B * V, V);
@@ -182,12 +250,15 @@ static void rows_are_appended(void **state)
     rig_check_guards(r);
 }
 
-static void too_little_room_is_said_and_earlier_rows_stay(void **state)
+static void rows_are_appended(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, rows_are_appended_in);
+}
 
+static void too_little_room_is_said_and_earlier_rows_stay_in(rig *r, csp_dtype S)
+{
     rig_begin(r, 4);
-    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX);
+    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX, S);
     const int64_t B = s.ref.B, V = s.ref.V;
     csp_sparse w = rig_sparse_output(r, 2 * B, 2 * B * V, V), small;
     int64_t entries, before[3];
@@ -208,19 +279,24 @@ static void too_little_room_is_said_and_earlier_rows_stay(void **state)
     rig_check_guards(r);
 }
 
-/* Texts across tiles of rows and of terms on every backend; an empty text among them. */
-static void texts_cut_by_tiles_match_exactly(void **state)
+static void too_little_room_is_said_and_earlier_rows_stay(void **state)
 {
-    rig *r = *state;
-    enum { TEXTS = 4, ROWS = 4200, TERMS = 2101, WIDTH = 2 };
-    static const int64_t length[TEXTS] = { 4000, 0, 150, 50 };
+    rig_each_storage(*state, too_little_room_is_said_and_earlier_rows_stay_in);
+}
+
+/* Texts across tiles of rows, in f32 of terms too, on every backend; an empty text among them. */
+static void texts_cut_by_tiles_match_exactly_in(rig *r, csp_dtype S)
+{
+    enum { TEXTS = 4, WIDTH = 2 };
+    const int64_t ROWS = S == CSP_BF16 ? 8300 : 4200, TERMS = S == CSP_BF16 ? 101 : 2101;
+    const int64_t length[TEXTS] = { ROWS - 200, 0, 150, 50 };
 
     for (int pooling = CSP_POOL_MAX; pooling <= CSP_POOL_SUM; pooling++) {
         rig_begin(r, 6);
-        const csp_tensor h = pool_whole_numbers(r, -2, 2, ROWS, WIDTH),
-                         e = pool_whole_numbers(r, -1, 1, TERMS, WIDTH);
+        const csp_tensor h = pool_whole_numbers(r, S, -2, 2, ROWS, WIDTH),
+                         e = pool_whole_numbers(r, S, -1, 1, TERMS, WIDTH);
         const pool_setup s =
-            pool_of_tensors(r, h, e, rig_lengths(r, TEXTS, length), rig_mask(r, ROWS),
+            pool_of_tensors(r, h, e, rig_lengths(r, TEXTS, length), pool_most_rows(r, ROWS),
                             pool_some_terms(r, TERMS, true), 0.5f, (csp_pool_kind)pooling);
         csp_sparse w = rig_sparse_output(r, TEXTS, TEXTS * TERMS, TERMS);
         double *want = rig_doubles(r, TEXTS * TERMS), *mag = rig_doubles(r, TEXTS * TERMS);
@@ -230,7 +306,7 @@ static void texts_cut_by_tiles_match_exactly(void **state)
         if (pooling == CSP_POOL_MAX) {
             ref_pool_max_fwd(&s.ref, want, want_arg, mag);
             assert_memory_equal(rig_sparse_argmax(r, &w, TEXTS), want_arg,
-                                TEXTS * TERMS * sizeof(int32_t));
+                                (size_t)(TEXTS * TERMS) * sizeof(int32_t));
         } else {
             ref_pool_sum_fwd(&s.ref, want, mag);
         }
@@ -240,13 +316,17 @@ static void texts_cut_by_tiles_match_exactly(void **state)
     }
 }
 
+static void texts_cut_by_tiles_match_exactly(void **state)
+{
+    rig_each_storage(*state, texts_cut_by_tiles_match_exactly_in);
+}
+
 /*
  * More texts than one table holds (64 MiB): 9 of 2^20 terms, of which every 4,096th is active and
  * there is just room for the entries; or all are, and there is room for full rows.
  */
-static void many_texts_of_a_large_vocabulary_match(void **state)
+static void many_texts_of_a_large_vocabulary_match_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
     enum { TEXTS = 9, TERMS = 1 << 20 };
 
     for (int full = 0; full <= 1; full++) {
@@ -266,9 +346,10 @@ static void many_texts_of_a_large_vocabulary_match(void **state)
             keep[b] = 1;
         }
         csp_sparse w = rig_sparse_output(r, TEXTS, entries, TERMS);
+        const csp_tensor wide_h = rig_input(r, CSP_F32, 2, (int64_t[]) { TEXTS, 1 }, h),
+                         wide_e = rig_input(r, CSP_F32, 2, (int64_t[]) { TERMS, 1 }, e);
         const pool_setup s = pool_of_tensors(
-            r, rig_input(r, CSP_F32, 2, (int64_t[]) { TEXTS, 1 }, h),
-            rig_input(r, CSP_F32, 2, (int64_t[]) { TERMS, 1 }, e), rig_lengths(r, TEXTS, length),
+            r, rig_stored(r, S, &wide_h), rig_stored(r, S, &wide_e), rig_lengths(r, TEXTS, length),
             rig_input(r, CSP_U8, 1, (int64_t[]) { TEXTS }, keep), csp_tensor_none(), 1.0f,
             CSP_POOL_MAX);
 
@@ -290,23 +371,26 @@ static void many_texts_of_a_large_vocabulary_match(void **state)
     }
 }
 
-/* The number of threads changes no bit: every entry has one writer and one order of rows. */
-static void the_number_of_threads_changes_no_bit(void **state)
+static void many_texts_of_a_large_vocabulary_match(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, many_texts_of_a_large_vocabulary_match_in);
+}
+
+/* The number of threads changes no bit: every entry has one writer and one order of rows. */
+static void the_number_of_threads_changes_no_bit_in(rig *r, csp_dtype S)
+{
     csp_backend *other;
 
     for (int64_t i = 0; i < POOL_CASES; i++) {
         rig_begin(r, (uint64_t)i);
-        const pool_setup s = pool_random(r, i, CSP_POOL_MAX);
+        const pool_setup s = pool_random(r, i, CSP_POOL_MAX, S);
         const int64_t B = s.ref.B, V = s.ref.V;
         csp_sparse w = rig_sparse_output(r, B, B * V, V), again = rig_sparse_output(r, B, B * V, V);
 
         assert_int_equal(csp_backend_create(r->be->name, 3, &other), CSP_OK);
         assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
         assert_int_equal(csp_backend_sync(r->be), CSP_OK); /* other does not wait for r->be */
-        assert_int_equal(
-            csp_sparse_pool_fwd(other, &s.head, &s.h, &s.seq_start, &s.keep, 0, &again), CSP_OK);
+        assert_int_equal(csp_sparse_pool_fwd(other, &s.head, &s.h, &s.texts, 0, &again), CSP_OK);
         assert_int_equal(csp_backend_sync(other), CSP_OK);
         rig_check_same(r, &w.row_ptr, &again.row_ptr);
         rig_check_same(r, &w.term, &again.term);
@@ -316,20 +400,29 @@ static void the_number_of_threads_changes_no_bit(void **state)
     }
 }
 
+static void the_number_of_threads_changes_no_bit(void **state)
+{
+    rig_each_storage(*state, the_number_of_threads_changes_no_bit_in);
+}
+
 static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
 {
     rig *r = *state;
 
     rig_begin(r, 0);
-    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX);
+    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX, CSP_F32);
     const int64_t B = s.ref.B, V = s.ref.V;
     csp_sparse w = rig_sparse_output(r, B, B * V, V), bad;
-    csp_tensor keep = rig_mask(r, s.ref.N + 1);
+    csp_pool_texts texts = s.texts;
     csp_head head = s.head;
 
-    assert_int_equal(csp_sparse_pool_fwd(r->be, &s.head, &s.h, &s.seq_start, &keep, 0, &w),
-                     CSP_ERR_SHAPE);
+    texts.keep = rig_mask(r, s.ref.N + 1);
+    assert_int_equal(csp_sparse_pool_fwd(r->be, &s.head, &s.h, &texts, 0, &w), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "keep must be u8 (9), not u8 (10)"));
+    texts = s.texts;
+    texts.kept = s.ref.N + 1;
+    assert_int_equal(csp_sparse_pool_fwd(r->be, &s.head, &s.h, &texts, 0, &w), CSP_ERR_ARGUMENT);
+    assert_non_null(strstr(csp_error_text(), "of 9 rows 10 are said to be kept"));
     assert_int_equal(pool_forward(r, &s, 1, &w), CSP_ERR_SHAPE); /* row_ptr is too short */
     assert_int_equal(pool_forward(r, &s, -1, &w), CSP_ERR_ARGUMENT);
     bad = w;
@@ -341,11 +434,15 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     bad.weight.dtype = CSP_BF16;
     assert_int_equal(pool_forward(r, &s, 0, &bad), CSP_ERR_SHAPE);
     head.scale = 0.0f;
-    assert_int_equal(csp_sparse_pool_fwd(r->be, &head, &s.h, &s.seq_start, &s.keep, 0, &w),
-                     CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_sparse_pool_fwd(r->be, &head, &s.h, &s.texts, 0, &w), CSP_ERR_ARGUMENT);
     head.scale = NAN;
-    assert_int_equal(csp_sparse_pool_fwd(r->be, &head, &s.h, &s.seq_start, &s.keep, 0, &w),
-                     CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_sparse_pool_fwd(r->be, &head, &s.h, &s.texts, 0, &w), CSP_ERR_ARGUMENT);
+    if (r->be->bf16) { /* one call, one storage type */
+        head = s.head;
+        head.e = rig_stored(r, CSP_BF16, &s.head.e);
+        assert_int_equal(csp_sparse_pool_fwd(r->be, &head, &s.h, &s.texts, 0, &w), CSP_ERR_SHAPE);
+        assert_non_null(strstr(csp_error_text(), "h must be bf16 (9,5), not f32 (9,5)"));
+    }
     rig_check_untouched(r, &w.row_ptr);
     rig_check_untouched(r, &w.term);
     rig_check_untouched(r, &w.weight);
@@ -353,13 +450,12 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
 }
 
 /* Every allocation of a fresh backend fails once; the next call succeeds. */
-static void failing_memory_is_reported(void **state)
+static void failing_memory_is_reported_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
     csp_status status = CSP_ERR_MEMORY;
 
     rig_begin(r, 2);
-    const pool_setup s = pool_random(r, 2, CSP_POOL_MAX);
+    const pool_setup s = pool_random(r, 2, CSP_POOL_MAX, S);
     csp_sparse w = rig_sparse_output(r, s.ref.B, s.ref.B * s.ref.V, s.ref.V);
     assert_int_equal(csp_backend_sync(r->be), CSP_OK);
     for (long n = 1; status != CSP_OK; n++) {
@@ -367,7 +463,7 @@ static void failing_memory_is_reported(void **state)
 
         assert_int_equal(csp_backend_create(r->be->name, 2, &fresh), CSP_OK);
         csp_fault_arm(n);
-        status = csp_sparse_pool_fwd(fresh, &s.head, &s.h, &s.seq_start, &s.keep, 0, &w);
+        status = csp_sparse_pool_fwd(fresh, &s.head, &s.h, &s.texts, 0, &w);
         csp_fault_arm(0);
         if (status != CSP_OK) {
             assert_int_equal(status, CSP_ERR_MEMORY);
@@ -379,11 +475,18 @@ static void failing_memory_is_reported(void **state)
     }
 }
 
+static void failing_memory_is_reported(void **state)
+{
+    rig_each_storage(*state, failing_memory_is_reported_in);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_match_the_reference),
         cmocka_unit_test(positions_are_those_of_the_first_maximum),
+        cmocka_unit_test(the_longest_text_of_bf16_is_pooled_to_its_end),
+        cmocka_unit_test(bf16_is_refused_in_words_where_there_is_none),
         cmocka_unit_test(tiny_and_huge_logits_keep_their_digits),
         cmocka_unit_test(a_text_without_kept_rows_is_an_empty_row),
         cmocka_unit_test(a_nan_is_skipped_and_excluded_terms_stay_silent),

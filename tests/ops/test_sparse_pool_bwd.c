@@ -21,15 +21,20 @@ typedef struct back {
     csp_sparse rows;
     csp_tensor dw, dh, de;
     double *de_was;
+    int64_t entries; /* said to be there: 0, or TILES */
 } back;
+
+/* So many entries that a device which has a way by dense tiles takes it. */
+#define TILES ((int64_t)1 << 40)
 
 static back make_back(rig *r, const pool_setup *s, csp_sparse rows)
 {
     back g;
 
     g.rows = rows;
+    g.entries = 0;
     g.dw = rig_normal(r, CSP_F32, 1, rows.term.dim);
-    g.dh = rig_output(r, CSP_F32, 2, s->h.dim);
+    g.dh = rig_output(r, s->h.dtype, 2, s->h.dim);
     g.de = rig_accumulated(r, 2, s->head.e.dim);
     g.de_was = rig_as_doubles(r, &g.de);
     return g;
@@ -43,10 +48,10 @@ static csp_status backward(csp_backend *be, const pool_setup *s, back *g, bool t
                                   .h = trained || s->head.pooling == CSP_POOL_SUM
                                            ? s->h
                                            : csp_tensor_none(),
-                                  .seq_start = s->seq_start,
-                                  .keep = s->keep,
+                                  .texts = s->texts,
                                   .dh = g->dh,
-                                  .de = trained ? g->de : csp_tensor_none() };
+                                  .de = trained ? g->de : csp_tensor_none(),
+                                  .entries = g->entries };
 
     return csp_sparse_pool_bwd(be, &s->head, &grad);
 }
@@ -54,7 +59,9 @@ static csp_status backward(csp_backend *be, const pool_setup *s, back *g, bool t
 /* Judges dh and de; each element of dh adds at most h_terms numbers, of de e_terms. */
 static void check_back(rig *r, const pool_setup *s, const back *g, int64_t h_terms, int64_t e_terms)
 {
+    const csp_dtype S = s->h.dtype;
     const ref_pool *p = &s->ref;
+    const float *got = rig_floats(r, &g->dh);
     const double *w = rig_sparse_dense(r, &g->rows, p->B, NULL);
     const double *dw = rig_sparse_dense(r, &g->rows, p->B, &g->dw);
     double *dh = rig_doubles(r, p->N * p->D), *dh_mag = rig_doubles(r, p->N * p->D);
@@ -69,38 +76,61 @@ static void check_back(rig *r, const pool_setup *s, const back *g, int64_t h_ter
     } else {
         ref_pool_sum_bwd(p, dw, dh, dh_mag, de, de_mag);
     }
-    /* dz: exp or a quotient (4 units), two products; one more product for each term of the sum. */
-    assert_true(worst_ratio("dh", rig_host(r, &g->dh), dh, dh_mag, p->N * p->D,
-                            (double)(h_terms + 8) * UNIT_F32) <= 1.0);
+    /* dz: exp or a quotient (4 units), two products; one more product for each term of the sum. A
+     * tile of dz is stored as S, and so is dh. */
+    const bool tiles = g->entries > 0 || s->head.pooling == CSP_POOL_SUM;
+    const double dz = S == CSP_BF16 && tiles ? UNIT_BF16 : 0.0;
+
+    assert_true(worst_ratio("dh", got, dh, dh_mag, p->N * p->D,
+                            stored_bound(S, (double)(h_terms + 8)) + dz) <= 1.0);
+    assert_true(norm_distance(got, dh, p->N * p->D) <= BF16_NORM_LIMIT);
     assert_true(worst_ratio("de", rig_host(r, &g->de), de, de_mag, p->V * p->D,
-                            (double)(e_terms + 8) * UNIT_F32) <= 1.0);
+                            (double)(e_terms + 8) * UNIT_F32 + dz) <= 1.0);
     rig_check_guards(r);
 }
 
-/* Rows as stored, at any density: the saved positions decide, no logit is formed again. */
-static void max_gradients_match_the_reference_at_any_density(void **state)
+/* (N) u8, 1 for every row that wins an entry and some others. */
+static csp_tensor keep_of(rig *r, const csp_sparse *w, const csp_tensor *seq_start, int64_t N)
 {
-    rig *r = *state;
-    static const double density[] = { 1.0, 0.3, 0.01 };
+    const int64_t B = seq_start->dim[0] - 1;
+    const int32_t *start = rig_host(r, seq_start), *arg = rig_sparse_argmax(r, w, B);
+    uint8_t *keep = (uint8_t *)rig_ints(r, N);
+
+    for (int64_t n = 0; n < N; n++) {
+        keep[n] = n % 3 == 1;
+    }
+    for (int64_t i = 0; i < B * w->vocab; i++) {
+        if (arg[i] >= 0) {
+            keep[start[i / w->vocab] + arg[i]] = 1;
+        }
+    }
+    return rig_input(r, CSP_U8, 1, &N, keep);
+}
+
+/* Rows as stored, at any density: the saved positions decide, no logit is formed again. */
+static void max_gradients_match(rig *r, csp_dtype S, int64_t i, double density)
+{
     static const struct {
         int64_t B, T, V, D;
     } shapes[] = { { 1, 1, 1, 1 }, { 3, 7, 5000, 65 }, { 12, 20, 700, 64 }, { 2, 3, 33, 15 } };
+    const int64_t B = shapes[i].B, T = shapes[i].T, V = shapes[i].V;
+    const int64_t N = B * T, D = shapes[i].D;
+    int64_t length[12];
 
-    for (size_t i = 0; i < 4 * 3; i++) {
-        const int64_t B = shapes[i % 4].B, T = shapes[i % 4].T, V = shapes[i % 4].V;
-        const int64_t N = B * T, D = shapes[i % 4].D;
-        int64_t length[12];
+    rig_begin(r, (uint64_t)i);
+    for (int64_t b = 0; b < B; b++) {
+        length[b] = T;
+    }
+    const csp_sparse rows = rig_sparse_random(r, B, V, density, T);
+    const csp_tensor seq_start = rig_lengths(r, B, length);
+    const pool_setup s = pool_of_tensors(
+        r, rig_normal(r, S, 2, (int64_t[]) { N, D }), rig_normal(r, S, 2, (int64_t[]) { V, D }),
+        seq_start, keep_of(r, &rows, &seq_start, N), csp_tensor_none(), 0.3f, CSP_POOL_MAX);
 
-        rig_begin(r, i);
-        for (int64_t b = 0; b < B; b++) {
-            length[b] = T;
-        }
-        const pool_setup s = pool_of_tensors(r, rig_normal(r, CSP_F32, 2, (int64_t[]) { N, D }),
-                                             rig_normal(r, CSP_F32, 2, (int64_t[]) { V, D }),
-                                             rig_lengths(r, B, length), rig_mask(r, N),
-                                             csp_tensor_none(), 0.3f, CSP_POOL_MAX);
-        back g = make_back(r, &s, rig_sparse_random(r, B, V, density[i / 4], T));
+    for (int tiles = 0; tiles <= 1; tiles++) {
+        back g = make_back(r, &s, rows);
 
+        g.entries = tiles * TILES;
         assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
         check_back(r, &s, &g, V, B);
         assert_int_equal(backward(r->be, &s, &g, false), CSP_OK);
@@ -108,12 +138,24 @@ static void max_gradients_match_the_reference_at_any_density(void **state)
     }
 }
 
-static void entries_without_gradient_are_not_touched(void **state)
+static void max_gradients_match_the_reference_at_any_density_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
+    for (int64_t i = 0; i < 4; i++) {
+        max_gradients_match(r, S, i, 1.0);
+        max_gradients_match(r, S, i, 0.3);
+        max_gradients_match(r, S, i, 0.01);
+    }
+}
 
+static void max_gradients_match_the_reference_at_any_density(void **state)
+{
+    rig_each_storage(*state, max_gradients_match_the_reference_at_any_density_in);
+}
+
+static void entries_without_gradient_are_not_touched_in(rig *r, csp_dtype S)
+{
     rig_begin(r, 2);
-    pool_setup s = pool_random(r, 1, CSP_POOL_MAX);
+    pool_setup s = pool_random(r, 1, CSP_POOL_MAX, S);
     back g = make_back(r, &s, rig_sparse_random(r, s.ref.B, s.ref.V, 1.0, 1));
     const csp_tensor de = rig_copy(r, &g.de);
     float *nans = (float *)(void *)rig_ints(r, s.ref.V * s.ref.D);
@@ -122,21 +164,27 @@ static void entries_without_gradient_are_not_touched(void **state)
     for (int64_t i = 0; i < s.ref.V * s.ref.D; i++) {
         nans[i] = NAN;
     }
-    s.head.e = rig_input(r, CSP_F32, 2, s.head.e.dim, nans);
-    s.h = rig_input(r, CSP_F32, 2, s.h.dim, nans);
+    const csp_tensor e = rig_input(r, CSP_F32, 2, s.head.e.dim, nans),
+                     h = rig_input(r, CSP_F32, 2, s.h.dim, nans);
+    s.head.e = rig_stored(r, S, &e);
+    s.h = rig_stored(r, S, &h);
     g.dw = rig_input(r, CSP_F32, 1, g.dw.dim, rig_doubles(r, g.dw.dim[0])); /* zeros */
     assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
     rig_check_same(r, &g.de, &de);
-    dh = rig_host(r, &g.dh);
+    dh = rig_floats(r, &g.dh);
     for (int64_t i = 0; i < s.ref.N * s.ref.D; i++) {
         assert_true(dh[i] == 0.0f);
     }
 }
 
-/* One text has all entries: more than are sorted at once. */
-static void one_full_row_among_empty_ones_matches(void **state)
+static void entries_without_gradient_are_not_touched(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, entries_without_gradient_are_not_touched_in);
+}
+
+/* One text has all entries: more than are sorted at once. */
+static void one_full_row_among_empty_ones_matches_in(rig *r, csp_dtype S)
+{
     enum { TEXTS = 9, LENGTH = 5, TERMS = 9000, WIDTH = 20 };
     int64_t length[TEXTS], row_ptr[TEXTS + 1] = { 0 };
     csp_sparse rows;
@@ -149,8 +197,8 @@ static void one_full_row_among_empty_ones_matches(void **state)
     }
     rows.row_ptr = rig_input(r, CSP_I64, 1, (int64_t[]) { TEXTS + 1 }, row_ptr);
     const pool_setup s = pool_of_tensors(
-        r, rig_normal(r, CSP_F32, 2, (int64_t[]) { TEXTS * LENGTH, WIDTH }),
-        rig_normal(r, CSP_F32, 2, (int64_t[]) { TERMS, WIDTH }), rig_lengths(r, TEXTS, length),
+        r, rig_normal(r, S, 2, (int64_t[]) { TEXTS * LENGTH, WIDTH }),
+        rig_normal(r, S, 2, (int64_t[]) { TERMS, WIDTH }), rig_lengths(r, TEXTS, length),
         rig_mask(r, TEXTS * LENGTH), csp_tensor_none(), 1.0f, CSP_POOL_MAX);
     back g = make_back(r, &s, rows);
 
@@ -158,16 +206,20 @@ static void one_full_row_among_empty_ones_matches(void **state)
     check_back(r, &s, &g, TERMS, 1);
 }
 
-static void sum_gradients_match_the_reference(void **state)
+static void one_full_row_among_empty_ones_matches(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, one_full_row_among_empty_ones_matches_in);
+}
 
+static void sum_gradients_match_the_reference_in(rig *r, csp_dtype S)
+{
     for (int64_t i = 0; i < POOL_CASES; i++) {
         rig_begin(r, (uint64_t)i);
-        const pool_setup s = pool_exact(r, i, CSP_POOL_SUM);
+        pool_setup s = pool_exact(r, i, CSP_POOL_SUM, S);
         csp_sparse w = rig_sparse_output(r, s.ref.B, s.ref.B * s.ref.V, s.ref.V);
         back g;
 
+        s.ref.bf16 = S == CSP_BF16;
         assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
         g = make_back(r, &s, w);
         assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
@@ -175,17 +227,20 @@ static void sum_gradients_match_the_reference(void **state)
     }
 }
 
-/* Rows of a later micro-batch: their places in the arrays, their gradients. */
-static void the_gradient_reads_the_rows_it_is_told(void **state)
+static void sum_gradients_match_the_reference(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, sum_gradients_match_the_reference_in);
+}
 
+/* Rows of a later micro-batch: their places in the arrays, their gradients. */
+static void the_gradient_reads_the_rows_it_is_told_in(rig *r, csp_dtype S)
+{
     rig_begin(r, 8);
-    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX);
+    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX, S);
     const int64_t B = s.ref.B, V = s.ref.V;
     csp_sparse alone = rig_sparse_output(r, B, B * V, V);
     csp_sparse after = rig_sparse_output(r, 2 * B, 2 * B * V, V);
-    csp_tensor dh = rig_output(r, CSP_F32, 2, s.h.dim);
+    csp_tensor dh = rig_output(r, S, 2, s.h.dim);
     back g;
 
     assert_int_equal(pool_forward(r, &s, 0, &alone), CSP_OK);
@@ -202,8 +257,7 @@ static void the_gradient_reads_the_rows_it_is_told(void **state)
                                   .dw = rig_input(r, CSP_F32, 1, after.term.dim, dw),
                                   .first_row = B,
                                   .h = csp_tensor_none(),
-                                  .seq_start = s.seq_start,
-                                  .keep = csp_tensor_none(),
+                                  .texts = s.texts,
                                   .dh = dh,
                                   .de = csp_tensor_none() };
     assert_int_equal(csp_sparse_pool_bwd(r->be, &s.head, &grad), CSP_OK);
@@ -211,14 +265,18 @@ static void the_gradient_reads_the_rows_it_is_told(void **state)
     rig_check_guards(r);
 }
 
-static void the_number_of_threads_changes_no_bit_of_max_pooling(void **state)
+static void the_gradient_reads_the_rows_it_is_told(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, the_gradient_reads_the_rows_it_is_told_in);
+}
+
+static void the_number_of_threads_changes_no_bit_of_max_pooling_in(rig *r, csp_dtype S)
+{
     csp_backend *other;
 
     for (int64_t i = 0; i < POOL_CASES; i++) {
         rig_begin(r, (uint64_t)i);
-        const pool_setup s = pool_random(r, i, CSP_POOL_MAX);
+        const pool_setup s = pool_random(r, i, CSP_POOL_MAX, S);
         csp_sparse w = rig_sparse_output(r, s.ref.B, s.ref.B * s.ref.V, s.ref.V);
         back g, g_again;
 
@@ -226,7 +284,7 @@ static void the_number_of_threads_changes_no_bit_of_max_pooling(void **state)
         assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
         g = make_back(r, &s, w);
         g_again = g;
-        g_again.dh = rig_output(r, CSP_F32, 2, s.h.dim);
+        g_again.dh = rig_output(r, S, 2, s.h.dim);
         g_again.de = rig_copy(r, &g.de);
         assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
         assert_int_equal(csp_backend_sync(r->be), CSP_OK); /* other does not wait for r->be */
@@ -238,13 +296,17 @@ static void the_number_of_threads_changes_no_bit_of_max_pooling(void **state)
     }
 }
 
+static void the_number_of_threads_changes_no_bit_of_max_pooling(void **state)
+{
+    rig_each_storage(*state, the_number_of_threads_changes_no_bit_of_max_pooling_in);
+}
+
 /*
  * More entries than a backend lists at once, more (term, text) pairs than it spreads at once (8 Mi
  * of each on a CUDA device): one call gives the same bits as one for each part of the texts.
  */
-static void many_texts_are_the_sum_of_their_parts(void **state)
+static void many_texts_are_the_sum_of_their_parts_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
     enum { TEXTS = 2100, LENGTH = 1, TERMS = 4200, PART = 1300 };
     int64_t length[TEXTS];
 
@@ -252,24 +314,26 @@ static void many_texts_are_the_sum_of_their_parts(void **state)
     for (int b = 0; b < TEXTS; b++) {
         length[b] = LENGTH;
     }
-    const pool_setup s = pool_of_tensors(
-        r, rig_normal(r, CSP_F32, 2, (int64_t[]) { TEXTS * LENGTH, 1 }),
-        rig_normal(r, CSP_F32, 2, (int64_t[]) { TERMS, 1 }), rig_lengths(r, TEXTS, length),
-        rig_mask(r, TEXTS * LENGTH), csp_tensor_none(), 1.0f, CSP_POOL_MAX);
+    const pool_setup s = pool_of_tensors(r, rig_normal(r, S, 2, (int64_t[]) { TEXTS * LENGTH, 1 }),
+                                         rig_normal(r, S, 2, (int64_t[]) { TERMS, 1 }),
+                                         rig_lengths(r, TEXTS, length), rig_mask(r, TEXTS * LENGTH),
+                                         csp_tensor_none(), 1.0f, CSP_POOL_MAX);
     back g = make_back(r, &s, rig_sparse_random(r, TEXTS, TERMS, 0.003, LENGTH));
-    const csp_tensor dh = rig_output(r, CSP_F32, 2, s.h.dim), de = rig_copy(r, &g.de);
+    const csp_tensor dh = rig_output(r, S, 2, s.h.dim), de = rig_copy(r, &g.de);
 
     assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
     for (int64_t b = 0; b < TEXTS; b += PART) {
         const int64_t texts = TEXTS - b < PART ? TEXTS - b : PART;
-        csp_sparse_pool_grad grad = { .rows = &g.rows,
-                                      .dw = g.dw,
-                                      .first_row = b,
-                                      .h = csp_tensor_rows(&s.h, b * LENGTH, texts * LENGTH),
-                                      .seq_start = rig_lengths(r, texts, length),
-                                      .keep = csp_tensor_none(),
-                                      .dh = csp_tensor_rows(&dh, b * LENGTH, texts * LENGTH),
-                                      .de = de };
+        csp_sparse_pool_grad grad = {
+            .rows = &g.rows,
+            .dw = g.dw,
+            .first_row = b,
+            .h = csp_tensor_rows(&s.h, b * LENGTH, texts * LENGTH),
+            .texts = pool_texts_of(r, rig_lengths(r, texts, length),
+                                   csp_tensor_rows(&s.texts.keep, b * LENGTH, texts * LENGTH)),
+            .dh = csp_tensor_rows(&dh, b * LENGTH, texts * LENGTH),
+            .de = de
+        };
 
         assert_int_equal(csp_sparse_pool_bwd(r->be, &s.head, &grad), CSP_OK);
     }
@@ -278,22 +342,41 @@ static void many_texts_are_the_sum_of_their_parts(void **state)
     rig_check_guards(r);
 }
 
-/* Sum pooling over tiles of rows and of terms on every backend. */
-static void sum_gradients_of_several_tiles_match(void **state)
+static void many_texts_are_the_sum_of_their_parts(void **state)
 {
-    rig *r = *state;
-    enum { TEXTS = 3, ROWS = 4150, TERMS = 2100 };
-    static const int64_t length[TEXTS] = { 50, 4080, 20 };
+    rig_each_storage(*state, many_texts_are_the_sum_of_their_parts_in);
+}
+
+/* Tiles of rows on every backend, in f32 of terms too (in bf16 that would be many). */
+static void several_tiles_match(rig *r, csp_dtype S, csp_pool_kind pooling)
+{
+    enum { TEXTS = 3 };
+    const int64_t ROWS = S == CSP_BF16 ? 8300 : 4200, TERMS = S == CSP_BF16 ? 60 : 2100;
+    const int64_t length[TEXTS] = { 50, ROWS - 70, 20 };
 
     rig_begin(r, 2);
-    const pool_setup s = pool_of_tensors(r, rig_uniform(r, 0.5, 1.0, 2, (int64_t[]) { ROWS, 1 }),
-                                         rig_uniform(r, 0.5, 1.0, 2, (int64_t[]) { TERMS, 1 }),
-                                         rig_lengths(r, TEXTS, length), rig_mask(r, ROWS),
-                                         csp_tensor_none(), 0.5f, CSP_POOL_SUM);
-    back g = make_back(r, &s, rig_sparse_random(r, TEXTS, TERMS, 0.5, 1));
+    const csp_tensor h = rig_uniform(r, 0.5, 1.0, 2, (int64_t[]) { ROWS, 1 });
+    const csp_tensor e = rig_uniform(r, 0.5, 1.0, 2, (int64_t[]) { TERMS, 1 });
+    pool_setup s = pool_of_tensors(r, rig_stored(r, S, &h), rig_stored(r, S, &e),
+                                   rig_lengths(r, TEXTS, length), pool_most_rows(r, ROWS),
+                                   csp_tensor_none(), 0.5f, pooling);
+    back g = make_back(r, &s, rig_sparse_random(r, TEXTS, TERMS, 0.5, 20));
 
+    g.entries = TILES;
+    s.ref.bf16 = S == CSP_BF16;
     assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
     check_back(r, &s, &g, TERMS, ROWS);
+}
+
+static void gradients_of_several_tiles_match_in(rig *r, csp_dtype S)
+{
+    several_tiles_match(r, S, CSP_POOL_SUM);
+    several_tiles_match(r, S, CSP_POOL_MAX);
+}
+
+static void gradients_of_several_tiles_match(void **state)
+{
+    rig_each_storage(*state, gradients_of_several_tiles_match_in);
 }
 
 enum { GB = 2, GN = 6, GV = 5, GD = 3 };
@@ -369,7 +452,7 @@ static void the_references_are_their_own_derivatives(void **state)
         const csp_tensor th = rig_normal(r, CSP_F32, 2, (int64_t[]) { GN, GD });
         const csp_tensor te = rig_normal(r, CSP_F32, 2, (int64_t[]) { GV, GD });
         double *h = rig_as_doubles(r, &th), *e = rig_as_doubles(r, &te);
-        derivative d = { .p = { h, e, exclude, seq_start, keep, 0.7, GB, GN, GV, GD } };
+        derivative d = { .p = { h, e, exclude, seq_start, keep, 0.7, GB, GN, GV, GD, false } };
 
         away = away_from_kinks(&d.p);
         for (int i = 0; away && i < GB * GV; i++) {
@@ -398,7 +481,7 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     rig *r = *state;
 
     rig_begin(r, 0);
-    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX);
+    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX, CSP_F32);
     back g = make_back(r, &s, rig_sparse_random(r, s.ref.B, s.ref.V, 0.5, 1));
     const csp_tensor dh = g.dh, de = g.de, dw = g.dw;
 
@@ -413,6 +496,9 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     g.dw.dim[0]--;
     assert_int_equal(backward(r->be, &s, &g, true), CSP_ERR_SHAPE);
     g.dw = dw;
+    g.entries = -1;
+    assert_int_equal(backward(r->be, &s, &g, true), CSP_ERR_ARGUMENT);
+    g.entries = 0;
     g.rows.argmax = csp_tensor_none();
     assert_int_equal(backward(r->be, &s, &g, true), CSP_ERR_SHAPE);
     rig_check_untouched(r, &dh);
@@ -420,13 +506,11 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
 }
 
 /* Every allocation of a fresh backend fails once; the next call succeeds. */
-static void failing_memory_is_reported(void **state)
+static void failing_memory_is_reported_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
-
     for (int pooling = CSP_POOL_MAX; pooling <= CSP_POOL_SUM; pooling++) {
         rig_begin(r, 2);
-        const pool_setup s = pool_random(r, 2, (csp_pool_kind)pooling);
+        const pool_setup s = pool_random(r, 2, (csp_pool_kind)pooling, S);
         csp_sparse w = rig_sparse_output(r, s.ref.B, s.ref.B * s.ref.V, s.ref.V);
         csp_status status = CSP_ERR_MEMORY;
         csp_backend *fresh;
@@ -447,6 +531,11 @@ static void failing_memory_is_reported(void **state)
     }
 }
 
+static void failing_memory_is_reported(void **state)
+{
+    rig_each_storage(*state, failing_memory_is_reported_in);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -456,7 +545,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(one_full_row_among_empty_ones_matches),
         cmocka_unit_test(sum_gradients_match_the_reference),
         cmocka_unit_test(many_texts_are_the_sum_of_their_parts),
-        cmocka_unit_test(sum_gradients_of_several_tiles_match),
+        cmocka_unit_test(gradients_of_several_tiles_match),
         cmocka_unit_test(the_gradient_reads_the_rows_it_is_told),
         cmocka_unit_test(the_number_of_threads_changes_no_bit_of_max_pooling),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),

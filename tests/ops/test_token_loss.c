@@ -62,7 +62,7 @@ static setup of_tensors(rig *r, csp_tensor h, csp_tensor e, bool exclude, float 
     s.args.target = rig_input(r, CSP_I32, 1, &N, target);
     s.args.lambda_relu = 0.25f;
     s.args.coefficient = 0.125f;
-    s.args.dh = rig_output(r, CSP_F32, 2, h.dim);
+    s.args.dh = rig_output(r, h.dtype, 2, h.dim);
     s.args.de = rig_accumulated(r, 2, e.dim);
     s.de_was = rig_as_doubles(r, &s.args.de);
     s.ref = (ref_tokens) { .h = rig_as_doubles(r, &h),
@@ -78,10 +78,10 @@ static setup of_tensors(rig *r, csp_tensor h, csp_tensor e, bool exclude, float 
     return s;
 }
 
-static setup random_setup(rig *r, int64_t i)
+static setup random_setup(rig *r, int64_t i, csp_dtype S)
 {
-    const csp_tensor h = rig_normal(r, CSP_F32, 2, (int64_t[]) { cases[i].N, cases[i].D });
-    const csp_tensor e = rig_normal(r, CSP_F32, 2, (int64_t[]) { cases[i].V, cases[i].D });
+    const csp_tensor h = rig_normal(r, S, 2, (int64_t[]) { cases[i].N, cases[i].D });
+    const csp_tensor e = rig_normal(r, S, 2, (int64_t[]) { cases[i].V, cases[i].D });
 
     return of_tensors(r, h, e, cases[i].exclude, 0.7f);
 }
@@ -98,30 +98,29 @@ static csp_tensor signs(rig *r, int64_t rows, int64_t columns, float last)
     return rig_input(r, CSP_F32, 2, (int64_t[]) { rows, columns }, x);
 }
 
-/* Logits that are exact in f32 and never 0: whole numbers plus 1/2, times 1/2. */
-static setup exact_setup(rig *r, int64_t i)
+/* Logits that are exact in f32 and bf16 and never 0: whole numbers plus 1/2, times 1/2. */
+static setup exact_setup(rig *r, int64_t i, csp_dtype S)
 {
     const csp_tensor h = signs(r, cases[i].N, cases[i].D + 1, 1.0f);
     const csp_tensor e = signs(r, cases[i].V, cases[i].D + 1, 0.5f);
 
-    return of_tensors(r, h, e, cases[i].exclude, 0.5f);
+    return of_tensors(r, rig_stored(r, S, &h), rig_stored(r, S, &e), cases[i].exclude, 0.5f);
 }
 
-static void losses_match_the_reference(void **state)
+static void losses_match_the_reference_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
-
     for (int64_t i = 0; i < CASES; i++) {
         rig_begin(r, (uint64_t)i);
-        setup s = random_setup(r, i);
+        setup s = random_setup(r, i, S);
         const int64_t block = s.ref.V < SUM_BLOCK ? s.ref.V : SUM_BLOCK;
         double loss[2], only[2], want[2], mag[2];
 
         ref_token_loss_fwd(&s.ref, want, mag);
         assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_OK);
-        /* A logit has D + 2 roundings, an exponential 4, a block's sum one for each term. */
+        /* A logit has D + 2 roundings, an exponential 4, a block's sum one for each term;
+         * in bf16 a logit has one of bf16. */
         assert_true(worst_ratio_f64("loss", loss, want, mag, 2,
-                                    (double)(s.ref.D + 8 + block) * UNIT_F32) <= 1.0);
+                                    stored_bound(S, (double)(s.ref.D + 8 + block))) <= 1.0);
         rig_check_guards(r);
         s.args.dh = csp_tensor_none();
         s.args.de = csp_tensor_none();
@@ -130,13 +129,16 @@ static void losses_match_the_reference(void **state)
     }
 }
 
-static void gradients_match_the_reference(void **state)
+static void losses_match_the_reference(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, losses_match_the_reference_in);
+}
 
+static void gradients_match_the_reference_in(rig *r, csp_dtype S)
+{
     for (int64_t i = 0; i < CASES; i++) {
         rig_begin(r, (uint64_t)i);
-        setup s = exact_setup(r, i);
+        setup s = exact_setup(r, i, S);
         const int64_t nh = s.ref.N * s.ref.D, ne = s.ref.V * s.ref.D;
         const int64_t block = s.ref.V < SUM_BLOCK ? s.ref.V : SUM_BLOCK;
         double *dh = rig_doubles(r, nh), *dh_mag = rig_doubles(r, nh);
@@ -148,22 +150,30 @@ static void gradients_match_the_reference(void **state)
         }
         ref_token_loss_bwd(&s.ref, dh, dh_mag, de, de_mag);
         assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_OK);
-        /* dz: the sum it is divided by, an exponential (4), eight more; then a sum of V or N. */
-        assert_true(worst_ratio("dh", rig_host(r, &s.args.dh), dh, dh_mag, nh,
-                                (double)(s.ref.V + block + 12) * UNIT_F32) <= 1.0);
+        /* dz: the sum it is divided by, an exponential (4), eight more, as bf16 one of bf16; then a
+         * sum of V or N. */
+        const double dz = S == CSP_BF16 ? UNIT_BF16 : 0.0;
+        const float *got = rig_floats(r, &s.args.dh);
+
+        assert_true(worst_ratio("dh", got, dh, dh_mag, nh,
+                                stored_bound(S, (double)(s.ref.V + block + 12)) + dz) <= 1.0);
+        assert_true(norm_distance(got, dh, nh) <= BF16_NORM_LIMIT);
         assert_true(worst_ratio("de", rig_host(r, &s.args.de), de, de_mag, ne,
-                                (double)(s.ref.N + block + 12) * UNIT_F32) <= 1.0);
+                                (double)(s.ref.N + block + 12) * UNIT_F32 + dz) <= 1.0);
         rig_check_guards(r);
     }
 }
 
-static void a_gradient_that_is_not_wanted_is_not_needed(void **state)
+static void gradients_match_the_reference(void **state)
 {
-    rig *r = *state;
+    rig_each_storage(*state, gradients_match_the_reference_in);
+}
 
+static void a_gradient_that_is_not_wanted_is_not_needed_in(rig *r, csp_dtype S)
+{
     rig_begin(r, 3);
-    setup s = exact_setup(r, 2);
-    const csp_tensor dh = rig_output(r, CSP_F32, 2, s.args.h.dim), first = s.args.dh;
+    setup s = exact_setup(r, 2, S);
+    const csp_tensor dh = rig_output(r, S, 2, s.args.h.dim), first = s.args.dh;
     double loss[2];
 
     assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_OK);
@@ -174,23 +184,32 @@ static void a_gradient_that_is_not_wanted_is_not_needed(void **state)
     rig_check_guards(r);
 }
 
+static void a_gradient_that_is_not_wanted_is_not_needed(void **state)
+{
+    rig_each_storage(*state, a_gradient_that_is_not_wanted_is_not_needed_in);
+}
+
 /*
  * Rows of 2^19 terms that make two tiles, which are what the backend forms at once: 20 and 20 on
- * the CPU, 64 and 6 on a CUDA device. One call is the same as one for each tile, bit for bit.
+ * the CPU, 64 and 6 on a CUDA device, 256 and 6 there in bf16. One call is the same as one for
+ * each tile, bit for bit.
  */
-static void several_tiles_add_up(void **state)
+static void several_tiles_add_up_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
     const bool cuda = strncmp(r->be->name, "cuda", 4) == 0;
-    const int64_t rows = cuda ? 70 : 40, tile[] = { cuda ? 64 : 20, cuda ? 6 : 20 };
+    const int64_t full = !cuda ? 20 : S == CSP_BF16 ? 256 : 64, rest = cuda ? 6 : 20;
+    const int64_t rows = full + rest, tile[] = { full, rest };
     const int64_t terms = (int64_t)1 << 19;
 
+    if (S == CSP_BF16 && r->emulated) {
+        return; /* the same loop as in f32; it would take minutes */
+    }
     rig_begin(r, 0);
-    const csp_tensor h = rig_normal(r, CSP_F32, 2, (int64_t[]) { rows, 2 });
-    const csp_tensor e = rig_normal(r, CSP_F32, 2, (int64_t[]) { terms, 2 });
+    const csp_tensor h = rig_normal(r, S, 2, (int64_t[]) { rows, 2 });
+    const csp_tensor e = rig_normal(r, S, 2, (int64_t[]) { terms, 2 });
     setup whole = of_tensors(r, h, e, false, 1.0f);
     const csp_tensor de = rig_copy(r, &whole.args.de);
-    csp_tensor dh = rig_output(r, CSP_F32, 2, h.dim);
+    csp_tensor dh = rig_output(r, S, 2, h.dim);
     double loss[2], sum[2] = { 0.0, 0.0 };
     int32_t *target = rig_host(r, &whole.args.target);
 
@@ -218,6 +237,11 @@ static void several_tiles_add_up(void **state)
     rig_check_guards(r);
 }
 
+static void several_tiles_add_up(void **state)
+{
+    rig_each_storage(*state, several_tiles_add_up_in);
+}
+
 static void large_logits_do_not_overflow(void **state)
 {
     rig *r = *state;
@@ -240,21 +264,22 @@ static void large_logits_do_not_overflow(void **state)
     assert_true(fabs((double)*(float *)rig_host(r, &args.dh) - 0.5) <= 4.0 * UNIT_F32);
 }
 
-static void logits_that_are_not_finite_are_named(void **state)
+static void logits_that_are_not_finite_are_named_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
     static const float bad[] = { NAN, INFINITY, -INFINITY, 3e38f };
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         rig_begin(r, 1);
-        setup s = random_setup(r, 3);
-        float *h = rig_host(r, &s.args.h);
+        setup s = random_setup(r, 3, S);
+        float *h = (float *)(void *)rig_ints(r, s.ref.N * s.ref.D);
         double loss[2] = { 7.0, 8.0 };
 
+        memcpy(h, rig_floats(r, &s.args.h), sizeof(float) * (size_t)(s.ref.N * s.ref.D));
         h[30 * s.ref.D] = bad[i];
         h[0] = bad[i]; /* row 0 has no target and is not looked at */
         h[5 * s.ref.D + 1] = bad[i];
-        s.args.h = rig_input(r, CSP_F32, 2, s.args.h.dim, h);
+        const csp_tensor wide = rig_input(r, CSP_F32, 2, s.args.h.dim, h);
+        s.args.h = rig_stored(r, S, &wide);
         assert_int_equal(csp_token_loss(r->be, &s.args, loss), CSP_ERR_NUMERIC);
         assert_non_null(strstr(csp_error_text(), "the logits of row 5 are not finite"));
         assert_true(loss[0] == 7.0 && loss[1] == 8.0);
@@ -262,12 +287,17 @@ static void logits_that_are_not_finite_are_named(void **state)
     }
 }
 
+static void logits_that_are_not_finite_are_named(void **state)
+{
+    rig_each_storage(*state, logits_that_are_not_finite_are_named_in);
+}
+
 static void an_excluded_target_is_refused(void **state)
 {
     rig *r = *state;
 
     rig_begin(r, 1);
-    setup s = random_setup(r, 2);
+    setup s = random_setup(r, 2, CSP_F32);
     int32_t *target = rig_host(r, &s.args.target);
     double loss[2];
 
@@ -284,7 +314,7 @@ static void no_targets_are_no_loss(void **state)
     rig *r = *state;
 
     rig_begin(r, 1);
-    setup s = random_setup(r, 1);
+    setup s = random_setup(r, 1, CSP_F32);
     const int32_t target[] = { -1, -1, -1 };
     const csp_tensor de = rig_copy(r, &s.args.de);
     double loss[2];
@@ -305,7 +335,7 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     rig *r = *state;
 
     rig_begin(r, 1);
-    setup s = random_setup(r, 1);
+    setup s = random_setup(r, 1, CSP_F32);
     csp_token_loss_args args = s.args;
     double loss[2] = { 7.0, 8.0 };
 
@@ -324,18 +354,22 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     args = s.args;
     args.head.scale = -1.0f;
     assert_int_equal(csp_token_loss(r->be, &args, loss), CSP_ERR_ARGUMENT);
+    if (r->be->bf16) { /* one call, one storage type */
+        args = s.args;
+        args.head.e = rig_stored(r, CSP_BF16, &s.args.head.e);
+        assert_int_equal(csp_token_loss(r->be, &args, loss), CSP_ERR_SHAPE);
+    }
     assert_true(loss[0] == 7.0 && loss[1] == 8.0);
     rig_check_untouched(r, &s.args.dh);
     rig_check_untouched(r, &s.args.de);
 }
 
-static void failing_memory_is_reported(void **state)
+static void failing_memory_is_reported_in(rig *r, csp_dtype S)
 {
-    rig *r = *state;
     csp_status status = CSP_ERR_MEMORY;
 
     rig_begin(r, 2);
-    setup s = random_setup(r, 2);
+    setup s = random_setup(r, 2, S);
     assert_int_equal(csp_backend_sync(r->be), CSP_OK);
     for (long n = 1; status != CSP_OK; n++) {
         csp_backend *fresh;
@@ -349,6 +383,11 @@ static void failing_memory_is_reported(void **state)
         assert_true(n < 100);
         csp_backend_destroy(fresh);
     }
+}
+
+static void failing_memory_is_reported(void **state)
+{
+    rig_each_storage(*state, failing_memory_is_reported_in);
 }
 
 static double loss_of(const ref_tokens *p)

@@ -4,16 +4,25 @@
 #include <math.h>
 #include <stddef.h>
 
+/* Eight significant bits, to nearest, ties to even; inside the range of normal numbers. */
+static double to_bf16(double x)
+{
+    int exponent;
+    const double fraction = frexp(x, &exponent);
+
+    return ldexp(rint(ldexp(fraction, 8)), exponent - 8);
+}
+
 double ref_pool_logit(const ref_pool *p, int64_t n, int64_t v, double *mag)
 {
-    double z = 0.0;
+    double product = 0.0;
 
     *mag = 0.0;
     for (int64_t d = 0; d < p->D; d++) {
-        z += p->scale * p->h[n * p->D + d] * p->e[v * p->D + d];
+        product += p->h[n * p->D + d] * p->e[v * p->D + d];
         *mag += p->scale * fabs(p->h[n * p->D + d] * p->e[v * p->D + d]);
     }
-    return z;
+    return p->scale * (p->bf16 ? to_bf16(product) : product);
 }
 
 static int active(const ref_pool *p, int64_t n, int64_t v)

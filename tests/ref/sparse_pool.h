@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct ref_pool {
@@ -14,9 +15,10 @@ typedef struct ref_pool {
     const uint8_t *keep; /* (N)                     */
     double scale;
     int64_t B, N, V, D;
+    bool bf16; /* products h e^T are rounded to bf16, to nearest even, before k */
 } ref_pool;
 
-/* z = k <h_n, e_v>; *mag = k sum |h e| */
+/* z = k <h_n, e_v>, <h_n, e_v> rounded where p->bf16; *mag = k sum |h e| */
 double ref_pool_logit(const ref_pool *p, int64_t n, int64_t v, double *mag);
 
 /*

@@ -17,8 +17,9 @@
 typedef struct head_bench {
     int64_t B, T, N, D, V, block;
     csp_head head;
-    csp_tensor h, dh, seq_start, keep, target, logits, dw;
+    csp_tensor h, dh, target, logits, dw;
     csp_tensor de; /* (V,D) f32, or none: the head is frozen */
+    csp_pool_texts texts;
     csp_sparse rows;
     csp_linear product;
     int64_t entries;
@@ -43,8 +44,8 @@ static csp_status place_head(const csp_bench *b, csp_arena *arena, head_bench *c
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, (int64_t[]) { c->N, c->D }, &c->dh));
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, (int64_t[]) { c->V, c->D }, &c->head.e));
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, (int64_t[]) { c->block, c->V }, &c->logits));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &starts, &c->seq_start));
-    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &c->N, &c->keep));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &starts, &c->texts.seq_start));
+    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &c->N, &c->texts.keep));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &c->N, &c->target));
     CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, &starts, &c->rows.row_ptr));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &cap, &c->rows.term));
@@ -68,8 +69,10 @@ static csp_status fill_rows(csp_bench *b, head_bench *c)
         keep[n] = 1;
     }
     CSP_TRY_GOTO(csp_backend_upload(b->be, target, &c->target));
-    CSP_TRY_GOTO(csp_backend_upload(b->be, keep, &c->keep));
-    status = csp_bench_starts(b, c->B, c->T, &c->seq_start);
+    CSP_TRY_GOTO(csp_backend_upload(b->be, keep, &c->texts.keep));
+    c->texts.kept = c->N;
+    c->texts.longest = c->T;
+    status = csp_bench_starts(b, c->B, c->T, &c->texts.seq_start);
 
 fail:
     free(target);
@@ -98,7 +101,7 @@ static csp_status run_forward(csp_bench *b, void *context)
 {
     head_bench *c = context;
 
-    return csp_sparse_pool_fwd(b->be, &c->head, &c->h, &c->seq_start, &c->keep, 0, &c->rows);
+    return csp_sparse_pool_fwd(b->be, &c->head, &c->h, &c->texts, 0, &c->rows);
 }
 
 static csp_status run_backward(csp_bench *b, void *context)
@@ -107,10 +110,10 @@ static csp_status run_backward(csp_bench *b, void *context)
     csp_sparse_pool_grad g = { .rows = &c->rows,
                                .dw = c->dw,
                                .h = c->de.ndim > 0 ? c->h : csp_tensor_none(),
-                               .seq_start = c->seq_start,
-                               .keep = c->keep,
+                               .texts = c->texts,
                                .dh = c->dh,
-                               .de = c->de };
+                               .de = c->de,
+                               .entries = c->entries };
 
     return csp_sparse_pool_bwd(b->be, &c->head, &g);
 }

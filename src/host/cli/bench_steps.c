@@ -364,7 +364,7 @@ typedef struct encode_bench {
     csp_run *run;
     csp_arena arena;
     csp_pack pack;
-    csp_tensor keep;
+    csp_pool_texts texts;
     csp_head head;
     csp_sparse rows;
     int64_t B, T;
@@ -376,7 +376,7 @@ static csp_status place_encode(const step_shape *shape, csp_arena *arena, encode
 
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &N, &e->pack.token));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &starts, &e->pack.seq_start));
-    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &N, &e->keep));
+    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &N, &e->texts.keep));
     CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, &starts, &e->rows.row_ptr));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &cap, &e->rows.term));
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, &cap, &e->rows.weight));
@@ -399,7 +399,10 @@ static csp_status fill_encode(csp_bench *b, const step_shape *shape, encode_benc
         keep[n] = 1;
     }
     CSP_TRY_GOTO(csp_backend_upload(b->be, token, &e->pack.token));
-    CSP_TRY_GOTO(csp_backend_upload(b->be, keep, &e->keep));
+    CSP_TRY_GOTO(csp_backend_upload(b->be, keep, &e->texts.keep));
+    e->texts.seq_start = e->pack.seq_start;
+    e->texts.kept = N;
+    e->texts.longest = e->T;
     status = csp_bench_starts(b, e->B, e->T, &e->pack.seq_start);
 
 fail:
@@ -414,8 +417,7 @@ static csp_status run_encode(csp_bench *b, void *context)
     const csp_pass pass = { .causal = true };
 
     CSP_TRY(csp_model_fwd(e->model, &e->pack, &pass, e->run));
-    return csp_sparse_pool_fwd(b->be, &e->head, &e->run->h, &e->pack.seq_start, &e->keep, 0,
-                               &e->rows);
+    return csp_sparse_pool_fwd(b->be, &e->head, &e->run->h, &e->texts, 0, &e->rows);
 }
 
 static csp_status case_s7(csp_bench *b)

@@ -316,7 +316,8 @@ fail:
 /* Tensors of the head and loss cases: hidden states of all documents of a step. */
 typedef struct head_case {
     csp_head head;
-    csp_tensor h, seq_start, keep, target, dh, dw;
+    csp_tensor h, target, dh, dw;
+    csp_pool_texts texts;
     csp_sparse rows;
     int64_t N, B;
     bool backward;
@@ -328,15 +329,14 @@ static csp_status run_head(bench *b, void *context)
     csp_sparse_pool_grad g = { .rows = &c->rows,
                                .dw = c->dw,
                                .h = c->h,
-                               .seq_start = c->seq_start,
-                               .keep = c->keep,
+                               .texts = c->texts,
                                .dh = c->dh,
                                .de = csp_model_head_grad(b->model) };
 
     if (c->backward) {
         return csp_sparse_pool_bwd(b->be, &c->head, &g);
     }
-    return csp_sparse_pool_fwd(b->be, &c->head, &c->h, &c->seq_start, &c->keep, 0, &c->rows);
+    return csp_sparse_pool_fwd(b->be, &c->head, &c->h, &c->texts, 0, &c->rows);
 }
 
 static csp_status run_loss(bench *b, void *context)
@@ -358,10 +358,12 @@ static csp_status place_head(csp_arena *arena, csp_dtype dtype, int64_t D, int64
 {
     const int64_t cap[] = { c->B * V }, starts[] = { c->B + 1 };
 
+    c->texts.kept = c->N;
+    c->texts.longest = c->N / c->B;
     CSP_TRY(csp_arena_tensor(arena, dtype, 2, (int64_t[]) { c->N, D }, &c->h));
     CSP_TRY(csp_arena_tensor(arena, dtype, 2, (int64_t[]) { c->N, D }, &c->dh));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &c->seq_start));
-    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &c->N, &c->keep));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &c->texts.seq_start));
+    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &c->N, &c->texts.keep));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &c->N, &c->target));
     CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, starts, &c->rows.row_ptr));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, cap, &c->rows.term));
@@ -393,11 +395,11 @@ static csp_status fill_head(bench *b, head_case *c)
         keep[i] = 1;
     }
     CSP_TRY_GOTO(csp_backend_upload(b->be, ids, &c->target));
-    CSP_TRY_GOTO(csp_backend_upload(b->be, keep, &c->keep));
+    CSP_TRY_GOTO(csp_backend_upload(b->be, keep, &c->texts.keep));
     for (int64_t i = 0; i <= c->B; i++) {
         ids[i] = (int32_t)(i * T);
     }
-    status = csp_backend_upload(b->be, ids, &c->seq_start);
+    status = csp_backend_upload(b->be, ids, &c->texts.seq_start);
 
 fail:
     free(h);

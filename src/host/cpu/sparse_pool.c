@@ -261,16 +261,15 @@ static csp_status append_rows(csp_backend *be, pool_pass *p, int64_t first_row, 
 }
 
 /* Gets and divides the memory of a call; the table's size is picked here. */
-static csp_status pool_begin(csp_backend *be, const csp_tensor *h, const csp_tensor *seq_start,
-                             const csp_tensor *keep, pool_pass *p)
+static csp_status pool_begin(csp_backend *be, const csp_tensor *h, const csp_pool_texts *texts,
+                             pool_pass *p)
 {
-    const int64_t B = seq_start->dim[0] - 1;
+    const int64_t B = texts->seq_start.dim[0] - 1;
     const int64_t row_bytes = p->V * (int64_t)(sizeof(float) + sizeof(int32_t));
     const int64_t fit = POOL_TABLE_BYTES / row_bytes > 1 ? POOL_TABLE_BYTES / row_bytes : 1;
     const int64_t D = h->dim[1];
     int64_t kept;
-    const size_t list =
-        csp_size_round_up(cpu_pool_rows_bytes(seq_start, keep, D, &kept), CSP_ARENA_ALIGN);
+    const size_t list = csp_size_round_up(cpu_pool_rows_bytes(texts, D, &kept), CSP_ARENA_ALIGN);
     const size_t packed = csp_size_round_up(
         (size_t)cpu_panel_floats(kept, CPU_PANEL_ROWS, D) * sizeof(float), CSP_ARENA_ALIGN);
     char *block;
@@ -279,7 +278,7 @@ static csp_status pool_begin(csp_backend *be, const csp_tensor *h, const csp_ten
     CSP_TRY(cpu_shared(be, list + packed + (size_t)p->group * ((size_t)row_bytes + sizeof(int64_t)),
                        (void **)&block));
     CSP_TRY(cpu_scratch_each(be, (size_t)block_floats(D) * sizeof(float)));
-    cpu_pool_rows_make(be, h, seq_start, keep, block, &p->rows);
+    cpu_pool_rows_make(be, h, texts, block, &p->rows);
     p->packed = (float *)(block + list);
     p->count = (int64_t *)(block + list + packed);
     p->best = (float *)(p->count + p->group);
@@ -288,12 +287,11 @@ static csp_status pool_begin(csp_backend *be, const csp_tensor *h, const csp_ten
 }
 
 csp_status cpu_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
-                               const csp_tensor *seq_start, const csp_tensor *keep,
-                               int64_t first_row, csp_sparse *out)
+                               const csp_pool_texts *texts, int64_t first_row, csp_sparse *out)
 {
-    pool_pass p = { .head = head, .seq_start = seq_start->data, .V = head->e.dim[0] };
+    pool_pass p = { .head = head, .seq_start = texts->seq_start.data, .V = head->e.dim[0] };
 
-    CSP_TRY(pool_begin(be, h, seq_start, keep, &p));
+    CSP_TRY(pool_begin(be, h, texts, &p));
     for (p.first = 0; p.first < p.rows.B; p.first += p.texts) {
         const int64_t blocks = (p.V + POOL_TERMS - 1) / POOL_TERMS;
         const int64_t left = p.rows.B - p.first;

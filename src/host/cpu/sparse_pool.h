@@ -19,12 +19,11 @@ typedef struct cpu_pool_rows {
 } cpu_pool_rows;
 
 /* Bytes that cpu_pool_rows_make needs, and the number of kept rows. */
-size_t cpu_pool_rows_bytes(const csp_tensor *seq_start, const csp_tensor *keep, int64_t D,
-                           int64_t *count);
+size_t cpu_pool_rows_bytes(const csp_pool_texts *texts, int64_t D, int64_t *count);
 
 /* Lists the kept rows in block (cpu_pool_rows_bytes long); h may stay where it is or be copied. */
-void cpu_pool_rows_make(csp_backend *be, const csp_tensor *h, const csp_tensor *seq_start,
-                        const csp_tensor *keep, void *block, cpu_pool_rows *out);
+void cpu_pool_rows_make(csp_backend *be, const csp_tensor *h, const csp_pool_texts *texts,
+                        void *block, cpu_pool_rows *out);
 
 /*
  * z = rows · terms^T for a tile, on the calling thread: z[i,j] = <h row i, e row j>.

@@ -262,10 +262,10 @@ csp_status cpu_sparse_pool_max_bwd(csp_backend *be, const csp_head *head, csp_sp
                           .row_ptr = (const int64_t *)g->rows->row_ptr.data + g->first_row,
                           .term = g->rows->term.data,
                           .argmax = g->rows->argmax.data,
-                          .seq_start = g->seq_start.data,
+                          .seq_start = g->texts.seq_start.data,
                           .weight = g->rows->weight.data,
                           .dw = g->dw.data,
-                          .B = g->seq_start.dim[0] - 1,
+                          .B = g->texts.seq_start.dim[0] - 1,
                           .V = head->e.dim[0],
                           .D = head->e.dim[1],
                           .scale = head->scale };

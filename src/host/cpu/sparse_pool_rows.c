@@ -10,27 +10,26 @@ static size_t list_bytes(int64_t n)
     return csp_size_round_up((size_t)n * sizeof(int32_t), CSP_ARENA_ALIGN);
 }
 
-size_t cpu_pool_rows_bytes(const csp_tensor *seq_start, const csp_tensor *keep, int64_t D,
-                           int64_t *count)
+size_t cpu_pool_rows_bytes(const csp_pool_texts *texts, int64_t D, int64_t *count)
 {
-    const int64_t N = keep->dim[0];
-    const uint8_t *kept = keep->data;
+    const int64_t N = texts->keep.dim[0];
+    const uint8_t *kept = texts->keep.data;
     int64_t n = 0;
 
     for (int64_t i = 0; i < N; i++) {
         n += kept[i] != 0;
     }
     *count = n;
-    return list_bytes(seq_start->dim[0]) + list_bytes(n) +
+    return list_bytes(texts->seq_start.dim[0]) + list_bytes(n) +
            (n < N ? (size_t)(n * D) * sizeof(float) : 0);
 }
 
-void cpu_pool_rows_make(csp_backend *be, const csp_tensor *h, const csp_tensor *seq_start,
-                        const csp_tensor *keep, void *block, cpu_pool_rows *out)
+void cpu_pool_rows_make(csp_backend *be, const csp_tensor *h, const csp_pool_texts *texts,
+                        void *block, cpu_pool_rows *out)
 {
-    const int64_t B = seq_start->dim[0] - 1, N = h->dim[0], D = h->dim[1];
-    const int32_t *from = seq_start->data;
-    const uint8_t *kept = keep->data;
+    const int64_t B = texts->seq_start.dim[0] - 1, N = h->dim[0], D = h->dim[1];
+    const int32_t *from = texts->seq_start.data;
+    const uint8_t *kept = texts->keep.data;
     const float *source = h->data;
     cpu_pool_rows r = { .B = B, .count = 0, .D = D };
 

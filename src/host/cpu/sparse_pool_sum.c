@@ -109,13 +109,13 @@ csp_status cpu_sparse_pool_sum_bwd(csp_backend *be, const csp_head *head, csp_sp
     const int64_t term_blocks = (p.V + SUM_TERMS - 1) / SUM_TERMS;
     const int parts = cpu_parts(be, g->dh.dim[0] * p.V);
     int64_t kept;
-    const size_t bytes = cpu_pool_rows_bytes(&g->seq_start, &g->keep, p.D, &kept);
+    const size_t bytes = cpu_pool_rows_bytes(&g->texts, p.D, &kept);
     void *block;
 
     CSP_TRY(cpu_shared(be, bytes, &block));
     CSP_TRY(cpu_scratch_each(
         be, (SUM_TERMS * SUM_ROWS + SUM_TERMS + (size_t)SUM_ROWS * (size_t)p.D) * sizeof(float)));
-    cpu_pool_rows_make(be, &g->h, &g->seq_start, &g->keep, block, &p.rows);
+    cpu_pool_rows_make(be, &g->h, &g->texts, block, &p.rows);
     memset(g->dh.data, 0, csp_tensor_bytes(&g->dh));
 #pragma omp parallel for num_threads(parts) schedule(dynamic, 1)
     for (int64_t r = 0; r < row_blocks; r++) {

@@ -46,7 +46,7 @@ static csp_status begin(const csp_contract *contract, const csp_token_lists *lis
 {
     int64_t N = 0, longest = 0;
 
-    batch->B = batch->N = batch->max_len = batch->predicted = 0;
+    batch->B = batch->N = batch->max_len = batch->kept = batch->predicted = 0;
     if (first < 0 || last < first || last > lists->count) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "batch: texts %lld..%lld of %lld", (long long)first,
                         (long long)last, (long long)lists->count);
@@ -79,6 +79,7 @@ static void put(csp_batch *batch, int64_t n, const int32_t *ids, int64_t count, 
         memcpy(batch->tokens + n, ids, (size_t)count * sizeof(*ids));
         memset(batch->keep + n, keep, (size_t)count);
     }
+    batch->kept += keep != 0 ? count : 0;
     for (int64_t i = 0; i < count; i++) {
         batch->row_key[n + i] = key + i;
         batch->target[n + i] = -1;

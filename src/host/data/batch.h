@@ -21,6 +21,7 @@
 typedef struct csp_batch {
     int64_t B, N;       /* texts, token rows                                               */
     int64_t max_len;    /* rows of the longest text                                        */
+    int64_t kept;       /* pooled rows                                                     */
     int64_t predicted;  /* rows with a target: adaptation's share of n_tok                 */
     int32_t *tokens;    /* (N)                                                             */
     int32_t *seq_start; /* (B+1)                                                           */

@@ -181,23 +181,25 @@ static csp_status check_hidden(const csp_encoder *e)
 static csp_status compute(csp_encoder *e)
 {
     const csp_pass pass = { .causal = e->contract->variant != CSP_VARIANT_BI };
+    csp_pool_texts texts;
     csp_pack pack;
-    csp_tensor keep;
 
     CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, 0, &e->batch));
     e->step.used = 0;
-    CSP_TRY(place_step(e, e->batch.B, e->batch.N, &e->step, &pack, &keep));
+    CSP_TRY(place_step(e, e->batch.B, e->batch.N, &e->step, &pack, &texts.keep));
     CSP_TRY(csp_backend_upload(e->be, e->batch.tokens, &pack.token));
     CSP_TRY(csp_backend_upload(e->be, e->batch.seq_start, &pack.seq_start));
-    CSP_TRY(csp_backend_upload(e->be, e->batch.keep, &keep));
+    CSP_TRY(csp_backend_upload(e->be, e->batch.keep, &texts.keep));
     pack.longest = e->batch.max_len;
+    texts.seq_start = pack.seq_start;
+    texts.kept = e->batch.kept;
+    texts.longest = e->batch.max_len;
     /* Empty texts alone make no rows: there is nothing to run, and their vectors are empty. */
     if (e->batch.N > 0) {
         CSP_TRY(csp_model_fwd(e->model, &pack, &pass, e->run));
         CSP_TRY(check_hidden(e));
     }
-    CSP_TRY(
-        csp_sparse_pool_fwd(e->be, &e->head.head, &e->run->h, &pack.seq_start, &keep, 0, &e->w));
+    CSP_TRY(csp_sparse_pool_fwd(e->be, &e->head.head, &e->run->h, &texts, 0, &e->w));
     e->done_rows += e->batch.N;
     return CSP_OK;
 }

@@ -45,8 +45,12 @@ static inline bool csp_check_given(const csp_tensor *t)
 /* Whether a and b do not overlap in memory. */
 bool csp_check_apart(const csp_tensor *a, const csp_tensor *b);
 
-/* What every op with a vocabulary matrix checks: e, exclude and scale; pooling is not read. */
-CSP_CHECKED csp_status csp_check_head(const char *op, const csp_head *head);
+/*
+ * What every op with a vocabulary matrix checks: e, exclude and scale; pooling is not read. The
+ * storage type of the call is that of e.
+ */
+CSP_CHECKED csp_status csp_check_head(const csp_backend *be, const char *op, const csp_head *head,
+                                      csp_dtype *S);
 
 /* Sparse rows with at least rows rows, all arrays of one capacity; argmax only where asked for. */
 CSP_CHECKED csp_status csp_check_sparse(const char *op, const char *name, const csp_sparse *w,

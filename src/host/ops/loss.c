@@ -9,13 +9,14 @@ csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args, double los
 {
     static const char op[] = "token_loss";
 
-    CSP_TRY(csp_check_head(op, &args->head));
-    CSP_TRY(csp_check_rank(op, "h", &args->h, CSP_F32, 2));
-    CSP_TRY(csp_check_tensor(op, "h", &args->h, CSP_F32, 2,
+    csp_dtype S;
+
+    CSP_TRY(csp_check_head(be, op, &args->head, &S));
+    CSP_TRY(csp_check_tensor(op, "h", &args->h, S, 2,
                              (int64_t[]) { args->h.dim[0], args->head.e.dim[1] }));
     CSP_TRY(csp_check_tensor(op, "target", &args->target, CSP_I32, 1, args->h.dim));
     if (csp_check_given(&args->dh)) {
-        CSP_TRY(csp_check_tensor(op, "dh", &args->dh, CSP_F32, 2, args->h.dim));
+        CSP_TRY(csp_check_tensor(op, "dh", &args->dh, S, 2, args->h.dim));
     }
     if (csp_check_given(&args->de)) {
         CSP_TRY(csp_check_tensor(op, "de", &args->de, CSP_F32, 2, args->head.e.dim));

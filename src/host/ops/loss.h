@@ -13,11 +13,11 @@ extern "C" {
 /* What csp_token_loss reads and writes. */
 typedef struct csp_token_loss_args {
     csp_head head;     /* pooling is not read; excluded terms are left out of both softmaxes */
-    csp_tensor h;      /* in  (N,D) f32                                                      */
+    csp_tensor h;      /* in  (N,D) S, the storage type of head.e                            */
     csp_tensor target; /* in  (N) i32   next token, not an excluded term; -1: no prediction  */
     float lambda_relu; /* weight of the saturated loss                                       */
     float coefficient; /* 1/n_tok of the whole step: multiplies gradients, not the sums      */
-    csp_tensor dh;     /* out (N,D) f32, or none: losses only; overwritten                   */
+    csp_tensor dh;     /* out (N,D) S,   or none: losses only; overwritten                   */
     csp_tensor de;     /* in,out (V,D) f32, or none: head not trained; added to              */
 } csp_token_loss_args;
 
@@ -36,7 +36,8 @@ typedef struct csp_token_loss_args {
  *   loss    out   host, two sums in double (not divided by n_tok)
  *
  * Stream:     waits for be (the sums are read by the host).
- * Precision:  f32 logits; the sums over the vocabulary in f32 by blocks, combined in double.
+ * Precision:  f32 logits; the sums over the vocabulary in f32 by blocks, combined in double. bf16:
+ *             products are added in f32; logits are rounded to bf16 once, so are dz and dh.
  * Errors:     CSP_ERR_SHAPE, CSP_ERR_DEVICE, CSP_ERR_ARGUMENT (a target is an excluded term: names
  *             the row), CSP_ERR_NUMERIC (a row's logits are not finite: names it; dh and de are
  *             undefined then).

@@ -7,9 +7,12 @@
 
 static const char OP[] = "sparse_pool";
 
-csp_status csp_check_head(const char *op, const csp_head *head)
+/* Positions that a key of bf16 maxima has room for (csp_sparse_pool_fwd). */
+#define KEY_POSITIONS ((int64_t)1 << 16)
+
+csp_status csp_check_head(const csp_backend *be, const char *op, const csp_head *head, csp_dtype *S)
 {
-    CSP_TRY(csp_check_rank(op, "e", &head->e, CSP_F32, 2));
+    CSP_TRY(csp_check_storage(be, op, "e", &head->e, 2, S));
     if (head->e.dim[0] < 1 || head->e.dim[1] < 1 || head->e.dim[0] > INT32_MAX ||
         head->e.dim[1] > INT32_MAX) {
         return CSP_FAIL(CSP_ERR_SHAPE, "%s: e (%lld,%lld) must have 1 to 2^31-1 rows and columns",
@@ -47,10 +50,13 @@ csp_status csp_check_sparse(const char *op, const char *name, const csp_sparse *
 }
 
 /* The batch of both directions: B texts of N rows, and the sparse rows that belong to them. */
-static csp_status check_batch(const csp_head *head, const csp_tensor *seq_start,
-                              const csp_sparse *rows, int64_t first_row)
+static csp_status check_batch(const csp_backend *be, const csp_head *head,
+                              const csp_pool_texts *texts, int64_t N, const csp_sparse *rows,
+                              int64_t first_row, csp_dtype *S)
 {
-    CSP_TRY(csp_check_head(OP, head));
+    const csp_tensor *seq_start = &texts->seq_start;
+
+    CSP_TRY(csp_check_head(be, OP, head, S));
     if (head->pooling != CSP_POOL_MAX && head->pooling != CSP_POOL_SUM) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: pooling %d is neither max nor sum", OP,
                         (int)head->pooling);
@@ -58,6 +64,17 @@ static csp_status check_batch(const csp_head *head, const csp_tensor *seq_start,
     CSP_TRY(csp_check_rank(OP, "seq_start", seq_start, CSP_I32, 1));
     if (seq_start->dim[0] < 1) {
         return CSP_FAIL(CSP_ERR_SHAPE, "%s: seq_start must have at least one entry", OP);
+    }
+    CSP_TRY(csp_check_tensor(OP, "keep", &texts->keep, CSP_U8, 1, &N));
+    if (texts->kept < 0 || texts->kept > N || texts->longest < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT,
+                        "%s: of %lld rows %lld are said to be kept, the longest text to have %lld",
+                        OP, (long long)N, (long long)texts->kept, (long long)texts->longest);
+    }
+    if (*S == CSP_BF16 && head->pooling == CSP_POOL_MAX && texts->longest > KEY_POSITIONS) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "%s: a text of %lld rows: in bf16 the maximum is taken over %lld at most",
+                        OP, (long long)texts->longest, (long long)KEY_POSITIONS);
     }
     if (first_row < 0) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: first_row %lld is negative", OP,
@@ -73,37 +90,34 @@ static csp_status check_batch(const csp_head *head, const csp_tensor *seq_start,
 }
 
 csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
-                               const csp_tensor *seq_start, const csp_tensor *keep,
-                               int64_t first_row, csp_sparse *out)
+                               const csp_pool_texts *texts, int64_t first_row, csp_sparse *out)
 {
-    CSP_TRY(check_batch(head, seq_start, out, first_row));
-    CSP_TRY(csp_check_rank(OP, "h", h, CSP_F32, 2));
-    CSP_TRY(csp_check_tensor(OP, "h", h, CSP_F32, 2, (int64_t[]) { h->dim[0], head->e.dim[1] }));
-    CSP_TRY(csp_check_tensor(OP, "keep", keep, CSP_U8, 1, h->dim));
-    return seq_start->dim[0] > 1 ? csp_op_done(be, be->ops->sparse_pool_fwd(be, head, h, seq_start,
-                                                                            keep, first_row, out))
-                                 : CSP_OK;
+    csp_dtype S;
+
+    CSP_TRY(check_batch(be, head, texts, h->dim[0], out, first_row, &S));
+    CSP_TRY(csp_check_tensor(OP, "h", h, S, 2, (int64_t[]) { h->dim[0], head->e.dim[1] }));
+    return texts->seq_start.dim[0] > 1
+               ? csp_op_done(be, be->ops->sparse_pool_fwd(be, head, h, texts, first_row, out))
+               : CSP_OK;
 }
 
 csp_status csp_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
 {
     const bool trained = csp_check_given(&g->de);
-    int64_t rows[2];
+    const int64_t rows[] = { g->dh.dim[0], head->e.dim[1] };
+    csp_dtype S;
 
-    CSP_TRY(check_batch(head, &g->seq_start, g->rows, g->first_row));
+    CSP_TRY(check_batch(be, head, &g->texts, rows[0], g->rows, g->first_row, &S));
     CSP_TRY(csp_check_tensor(OP, "dw", &g->dw, CSP_F32, 1, g->rows->term.dim));
-    CSP_TRY(csp_check_rank(OP, "dh", &g->dh, CSP_F32, 2));
-    rows[0] = g->dh.dim[0];
-    rows[1] = head->e.dim[1];
-    CSP_TRY(csp_check_tensor(OP, "dh", &g->dh, CSP_F32, 2, rows));
+    if (g->entries < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: %lld entries", OP, (long long)g->entries);
+    }
+    CSP_TRY(csp_check_tensor(OP, "dh", &g->dh, S, 2, rows));
     if (trained) {
         CSP_TRY(csp_check_tensor(OP, "de", &g->de, CSP_F32, 2, head->e.dim));
     }
     if (trained || head->pooling == CSP_POOL_SUM) {
-        CSP_TRY(csp_check_tensor(OP, "h", &g->h, CSP_F32, 2, rows));
-    }
-    if (head->pooling == CSP_POOL_SUM) {
-        CSP_TRY(csp_check_tensor(OP, "keep", &g->keep, CSP_U8, 1, rows));
+        CSP_TRY(csp_check_tensor(OP, "h", &g->h, S, 2, rows));
     }
     return rows[0] > 0 ? csp_op_done(be, be->ops->sparse_pool_bwd(be, head, g)) : CSP_OK;
 }

@@ -4,6 +4,8 @@
  *
  * A batch of representations is stored as CSR with the winning position beside each weight, which
  * is all the backward pass needs: each (text, term) has at most one non-zero logit gradient.
+ *
+ * S is the storage type of a call, f32 or bf16 (not on the CPU): that of e, h and dh.
  */
 #pragma once
 
@@ -26,11 +28,19 @@ typedef struct csp_sparse {
 typedef enum csp_pool_kind { CSP_POOL_MAX = 0, CSP_POOL_SUM = 1 } csp_pool_kind;
 
 typedef struct csp_head {
-    csp_tensor e;       /* (V,D) f32  vocabulary matrix                                         */
+    csp_tensor e;       /* (V,D) S    vocabulary matrix                                         */
     csp_tensor exclude; /* (V) u8     1 for a term that is never active, or none                */
     float scale;        /* k: logits are k h e^T; > 0                                           */
     csp_pool_kind pooling;
 } csp_head;
+
+/* The texts of a packed batch as the head sees them; the host, which packed them, knows sizes. */
+typedef struct csp_pool_texts {
+    csp_tensor seq_start; /* (B+1) i32  first row of each text; seq_start[B] is N               */
+    csp_tensor keep;      /* (N) u8     1 for a pooled row, 0 for the first copy of an echo     */
+    int64_t kept;         /* rows with keep set: only these are multiplied with e               */
+    int64_t longest;      /* rows of the longest text, or more                                  */
+} csp_pool_texts;
 
 /*
  * Representations of the B texts of a packed batch, appended as rows first_row .. first_row+B-1.
@@ -41,25 +51,27 @@ typedef struct csp_head {
  *
  * Source: CSPLADE (arXiv 2504.10816) and SPLADE (sum: v1, max: v2); docs/method.md 4.
  *
- *   h          in     (N,D)  f32   final hidden states; finite (a NaN is skipped, not reported)
- *   seq_start  in     (B+1)  i32
- *   keep       in     (N)    u8    1 for a pooled row, 0 for the first copy of an echo
+ *   h          in     (N,D)  S     final hidden states; finite (a NaN is not reported: it is
+ *                                  skipped, in bf16 perhaps with all else of its text and term)
+ *   texts      in
  *   first_row  in     rows already in out; row_ptr[first_row] entries are in use
  *   out        in,out capacity for first_row + B rows and all their entries; entries of weight 0
  *                     are not stored; what lies behind the last entry is undefined afterwards
  *
  * A text with no kept row gives an empty row.
  * Aliasing:   none.
- * Precision:  f32 logits, compared without rounding, one log1p in f32; the same bits on every run.
+ * Precision:  f32: logits compared without rounding, one log1p. bf16: products are added in f32, h
+ *             e^T is rounded to bf16 once and compared so, which makes ties (the first row wins);
+ *             k and log1p in f32. The same bits on every run.
  * Stream:     enqueued on be; waits for be where out has less room than for first_row + B full rows
  *             of V entries, so that it may be too small.
  * Errors:     CSP_ERR_SHAPE, CSP_ERR_MEMORY (out is too small: needed and present; the rows before
- *             first_row are untouched), CSP_ERR_DEVICE.
+ *             first_row are untouched), CSP_ERR_UNSUPPORTED (bf16: a backend that has none, max
+ *             pooling of a text of more than 65,536 rows), CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head,
-                                           const csp_tensor *h, const csp_tensor *seq_start,
-                                           const csp_tensor *keep, int64_t first_row,
-                                           csp_sparse *out);
+                                           const csp_tensor *h, const csp_pool_texts *texts,
+                                           int64_t first_row, csp_sparse *out);
 
 /*
  * Gradients of csp_sparse_pool_fwd for max pooling, through the saved positions.
@@ -68,25 +80,29 @@ CSP_CHECKED csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head
  *
  *   rows       in      rows first_row .. first_row+B-1 are those of this batch
  *   dw         in      (cap) f32   gradient of each weight of rows, same places
- *   h          in      (N,D) f32   needed for de only; may be none
- *   dh         out     (N,D) f32   overwritten (zero where no position won)
+ *   h          in      (N,D) S     needed for de only; may be none
+ *   dh         out     (N,D) S     overwritten (zero where no position won)
  *   de         in,out  (V,D) f32, or none   added to
+ *   entries    in      how many entries these rows have, where the host has read it, 0: not known;
+ *                      a device may go another way where they are many
  *
  * Sum pooling: dz[n,j] = dw · 1/(1 + z[n,j]) at every kept n with z[n,j] > 0; h is required and the
  * logits are computed again by tiles.
  *
- * Precision:  f32; the rows of e that one row of dh receives are added in order of terms, the rows
- *             of h that one row of de receives in order of texts: the same bits on every run.
+ * Precision:  sums in f32, dh rounded once; the rows of e that one row of dh receives are added in
+ *             order of terms, the rows of h that one row of de receives in order of texts. Sum
+ *             pooling, and max pooling with many entries: dz is rounded to S, dh is added up by
+ *             blocks of terms, de by blocks of rows. The same bits on every run.
  */
 typedef struct csp_sparse_pool_grad {
     const csp_sparse *rows;
     csp_tensor dw;
     int64_t first_row;
     csp_tensor h;
-    csp_tensor seq_start;
-    csp_tensor keep; /* sum pooling only */
+    csp_pool_texts texts;
     csp_tensor dh;
     csp_tensor de;
+    int64_t entries;
 } csp_sparse_pool_grad;
 CSP_CHECKED csp_status csp_sparse_pool_bwd(csp_backend *be, const csp_head *head,
                                            csp_sparse_pool_grad *g);

@@ -52,8 +52,7 @@ struct csp_ops {
     csp_status (*embed_bwd)(csp_backend *be, const csp_tensor *token, const csp_tensor *dx,
                             csp_tensor *dtable);
     csp_status (*sparse_pool_fwd)(csp_backend *be, const csp_head *head, const csp_tensor *h,
-                                  const csp_tensor *seq_start, const csp_tensor *keep,
-                                  int64_t first_row, csp_sparse *out);
+                                  const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
     csp_status (*sparse_pool_bwd)(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
     csp_status (*token_loss)(csp_backend *be, csp_token_loss_args *args, double loss[2]);
     csp_status (*scores_fwd)(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,

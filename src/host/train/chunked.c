@@ -81,7 +81,7 @@ static csp_status place(csp_chunk *chunk, csp_arena *arena)
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->pack.token));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &chunk->pack.seq_start));
     CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, rows, &chunk->pack.row_key));
-    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, rows, &chunk->keep));
+    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, rows, &chunk->texts.keep));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->target));
     return csp_run_place(chunk->run, chunk->batch.N, arena);
 }
@@ -236,9 +236,12 @@ csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.tokens, &chunk->pack.token));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.seq_start, &chunk->pack.seq_start));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.row_key, &chunk->pack.row_key));
-    CSP_TRY(csp_backend_upload(c->be, chunk->batch.keep, &chunk->keep));
+    CSP_TRY(csp_backend_upload(c->be, chunk->batch.keep, &chunk->texts.keep));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.target, &chunk->target));
     chunk->pack.longest = chunk->batch.max_len;
+    chunk->texts.seq_start = chunk->pack.seq_start;
+    chunk->texts.kept = chunk->batch.kept;
+    chunk->texts.longest = chunk->batch.max_len;
     return chunk->batch.N > 0 ? csp_model_fwd(c->model, &chunk->pack, pass, chunk->run) : CSP_OK;
 }
 

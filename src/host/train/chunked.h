@@ -20,9 +20,9 @@ typedef struct csp_chunk {
     size_t bytes;  /* of the step arena, in its form                           */
     csp_keep form; /* what of its activations is in memory                     */
     bool kept;
-    size_t mark;   /* arena position before it was placed                      */
-    csp_pack pack; /* on the device from csp_chunked_fwd on, while in memory   */
-    csp_tensor keep;
+    size_t mark;          /* arena position before it was placed                      */
+    csp_pack pack;        /* on the device from csp_chunked_fwd on, while in memory   */
+    csp_pool_texts texts; /* of pack, for the head                                  */
     csp_tensor target;
     csp_run *run;
 } csp_chunk;

@@ -149,8 +149,8 @@ static csp_status represent(csp_contrastive *c, const csp_contrastive_step *step
 
         CSP_TRY(csp_chunked_fwd(c->chunks, i, &step->pass));
         CSP_TRY(csp_chunked_check(c->chunks, i, "contrastive", step->step));
-        CSP_TRY(csp_sparse_pool_fwd(c->be, &c->head.head, &chunk->run->h, &chunk->pack.seq_start,
-                                    &chunk->keep, chunk->first, &c->side[chunk->side].w));
+        CSP_TRY(csp_sparse_pool_fwd(c->be, &c->head.head, &chunk->run->h, &chunk->texts,
+                                    chunk->first, &c->side[chunk->side].w));
         csp_chunked_leave(c->chunks, i);
     }
     return CSP_OK;
@@ -232,19 +232,29 @@ static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t,
     return CSP_OK;
 }
 
+/* Learns how many entries each row has. */
+static csp_status count_entries(csp_contrastive *c, csp_side side)
+{
+    side_rows *rows = &c->side[side];
+    const csp_tensor row_ptr = csp_tensor_rows(&rows->w.row_ptr, 0, rows->rows + 1);
+
+    return csp_backend_download(c->be, &row_ptr, rows->row_ptr);
+}
+
 /* Backward over all micro-batches at the saved positions. */
 static csp_status backpropagate(csp_contrastive *c, const csp_contrastive_step *step)
 {
     for (int64_t i = 0; i < c->chunks->count; i++) {
         csp_chunk *chunk = &c->chunks->chunks[i];
+        const int64_t *row_ptr = c->side[chunk->side].row_ptr + chunk->first;
         csp_sparse_pool_grad g = { .rows = &c->side[chunk->side].w,
                                    .dw = c->side[chunk->side].dw,
-                                   .first_row = chunk->first };
+                                   .first_row = chunk->first,
+                                   .entries = row_ptr[chunk->batch.B] - row_ptr[0] };
 
         CSP_TRY(csp_chunked_again(c->chunks, i, &step->pass));
         g.h = chunk->run->h;
-        g.seq_start = chunk->pack.seq_start;
-        g.keep = chunk->keep;
+        g.texts = chunk->texts;
         g.dh = chunk->run->dh;
         g.de = csp_model_head_grad(c->model);
         CSP_TRY(csp_sparse_pool_bwd(c->be, &c->head.head, &g));
@@ -254,16 +264,13 @@ static csp_status backpropagate(csp_contrastive *c, const csp_contrastive_step *
     return CSP_OK;
 }
 
-/* Copies what the health panel looks at to the host. */
+/* Copies what else the health panel looks at to the host. */
 static csp_status fetch(csp_contrastive *c, csp_side side, csp_health_side *out)
 {
     side_rows *rows = &c->side[side];
-    csp_tensor row_ptr = csp_tensor_rows(&rows->w.row_ptr, 0, rows->rows + 1);
+    const int64_t nnz = rows->row_ptr[rows->rows];
     csp_tensor part;
-    int64_t nnz;
 
-    CSP_TRY(csp_backend_download(c->be, &row_ptr, rows->row_ptr));
-    nnz = rows->row_ptr[rows->rows];
     if (nnz > rows->host_room) {
         CSP_TRY(csp_realloc("health", nnz, sizeof(int32_t), &rows->term));
         CSP_TRY(csp_realloc("health", nnz, sizeof(int32_t), &rows->argmax));
@@ -316,6 +323,8 @@ csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *
     CSP_TRY(csp_chunked_plan(c->chunks));
     CSP_TRY(represent(c, step));
     CSP_TRY(compare(c, t, step, m));
+    CSP_TRY(count_entries(c, CSP_SIDE_QUERY));
+    CSP_TRY(count_entries(c, CSP_SIDE_PASSAGE));
     CSP_TRY(backpropagate(c, step));
     CSP_TRY(fetch(c, CSP_SIDE_QUERY, &sides[CSP_SIDE_QUERY]));
     CSP_TRY(fetch(c, CSP_SIDE_PASSAGE, &sides[CSP_SIDE_PASSAGE]));

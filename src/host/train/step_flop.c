@@ -56,11 +56,7 @@ double csp_flop_sparse_head(const csp_chunked *chunks, int64_t entries, csp_pool
     double forward;
 
     for (int64_t i = 0; i < chunks->count; i++) {
-        const csp_batch *b = &chunks->chunks[i].batch;
-
-        for (int64_t n = 0; n < b->N; n++) {
-            pooled += b->keep[n];
-        }
+        pooled += chunks->chunks[i].batch.kept;
     }
     forward = head_product(chunks, pooled);
     return forward + backward_products(chunks) *
