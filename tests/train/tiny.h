@@ -10,6 +10,7 @@
 
 #include "core/rng.h"
 #include "cpu/cpu.h"
+#include "model/param_values.h"
 #include "train/contrastive.h"
 
 enum { TINY_V = 61, TINY_QUERIES = 5, TINY_PASSAGES = 11, TINY_LONGEST = 26 };
@@ -47,14 +48,17 @@ static inline void tiny_shake(tiny *t)
     for (int64_t i = 0; i < t->model->params->count; i++) {
         csp_param *row = &t->model->params->rows[i];
         const csp_rng rng = { 5, CSP_DRAW_TEST, (uint32_t)i, 0 };
-        float *values = tiny_download(t, &row->value);
+        const int64_t count = csp_tensor_count(&row->value);
+        float *values = malloc((size_t)count * sizeof(*values));
 
-        for (int64_t j = 0; j < csp_tensor_count(&row->value); j++) {
+        assert_non_null(values);
+        assert_ok(csp_param_download(t->be, row, values));
+        for (int64_t j = 0; j < count; j++) {
             values[j] += 0.15f * csp_rng_normal(rng, (uint64_t)j);
         }
-        assert_ok(csp_backend_upload(t->be, values, &row->value));
+        assert_ok(csp_param_upload(t->be, row, 0, count, values));
         free(values);
-        t->count += row->trained ? csp_tensor_count(&row->value) : 0;
+        t->count += row->trained ? count : 0;
     }
 }
 
@@ -74,10 +78,13 @@ static inline void tiny_texts(csp_token_lists *lists, int64_t count, uint32_t ke
     }
 }
 
-static inline void tiny_open_on(tiny *t, const char *device, csp_variant variant, bool lora)
+static inline void tiny_open_stored(tiny *t, const char *device, csp_variant variant, bool lora,
+                                    csp_storage storage)
 {
     csp_model_config config = csp_model_config_standard(CSP_FAMILY_LLAMA);
-    csp_model_options m = { .config = &config, .seed = 3, .max_len = TINY_LONGEST };
+    csp_model_options m = {
+        .config = &config, .storage = storage, .seed = 3, .max_len = TINY_LONGEST
+    };
 
     memset(t, 0, sizeof(*t));
     devices_register();
@@ -110,6 +117,11 @@ static inline void tiny_open_on(tiny *t, const char *device, csp_variant variant
     }
     t->mask[0 * TINY_PASSAGES + 3] = 1;
     t->mask[4 * TINY_PASSAGES + 1] = 1;
+}
+
+static inline void tiny_open_on(tiny *t, const char *device, csp_variant variant, bool lora)
+{
+    tiny_open_stored(t, device, variant, lora, (csp_storage) { 0 });
 }
 
 static inline void tiny_open(tiny *t, csp_variant variant, bool lora)
