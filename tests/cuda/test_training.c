@@ -25,9 +25,10 @@ static const csp_storage stochastic = { .dtype = CSP_BF16, .stochastic = true, .
 /*
  * A storage rounding moves a number by up to 2^-9 of itself. A path through the two blocks and the
  * head has some 30 of them, which add up like a random walk: 30^(1/2) 2^-9 is 1 %. Twice that is
- * allowed where the weights are the same, four times where they were updated from such gradients.
+ * allowed where the weights are the same, five times where they were updated from such gradients,
+ * of the first loss: what is rounded are scores, which do not shrink as the loss does.
  */
-static const double first_bf16 = 0.02, later_bf16 = 0.04;
+static const double first_bf16 = 0.02, later_bf16 = 0.05;
 
 static const csp_optim_settings settings = { .learning_rate = 3e-3,
                                              .lr_scheduler_type = CSP_LR_CONSTANT,
@@ -127,7 +128,7 @@ static void follow_in(const char *what, csp_variant variant, bool lora, csp_stor
     losses(&t, 1, steps, got);
     tiny_close(&t);
     for (int64_t k = 0; k < steps; k++) {
-        const double apart = fabs(got[k] - want[k]) / fabs(want[k]);
+        const double apart = fabs(got[k] - want[k]) / fabs(want[narrow ? 0 : k]);
 
         if (!(apart <= (k == 0 ? first : later))) {
             print_error("%s, step %lld: %.7f on the CPU, %.7f on the device\n", what,

@@ -471,9 +471,6 @@ static csp_status run_device_case(const csp_arguments *args, const csp_bench_cas
     csp_status status;
 
     CSP_TRY(csp_device_open(args, &b.be, &b.dtype));
-    if (b.be->bf16 && strcmp(csp_args_text(args, "precision"), "auto") == 0) {
-        b.dtype = CSP_BF16;
-    }
     status = csp_bench_ceilings(&b);
     if (status == CSP_OK && c != NULL) {
         status = c->run(&b);

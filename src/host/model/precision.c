@@ -8,7 +8,7 @@ csp_status csp_precision_choose(const csp_backend *be, csp_precision asked, csp_
     if (asked == CSP_PRECISION_BF16 && !be->bf16) {
         return CSP_FAIL(CSP_ERR_UNSUPPORTED, "precision bf16: %s computes in fp32 only", be->name);
     }
-    *out = asked == CSP_PRECISION_BF16 ? CSP_BF16 : CSP_F32;
+    *out = asked != CSP_PRECISION_FP32 && be->bf16 ? CSP_BF16 : CSP_F32;
     return CSP_OK;
 }
 
