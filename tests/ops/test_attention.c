@@ -172,9 +172,15 @@ static void check_forward(rig *r, const setup *s)
     rig_check_guards(r);
 }
 
+/* What the tensor core kernels' cases add for f32 is time, where a device is emulated. */
+static int64_t case_count(const rig *r, csp_dtype S)
+{
+    return r->emulated && S == CSP_F32 ? FIRST_BF16 : CASES;
+}
+
 static void run_forward_cases(rig *r, csp_dtype S)
 {
-    for (int64_t i = 0; i < CASES; i++) {
+    for (int64_t i = 0; i < case_count(r, S); i++) {
         rig_begin(r, (uint64_t)i);
         const setup s = make_case(r, S, i);
 
@@ -255,7 +261,7 @@ static void check_grads(rig *r, const setup *s, const grads *g)
 
 static void run_backward_cases(rig *r, csp_dtype S)
 {
-    for (int64_t i = 0; i < CASES; i++) {
+    for (int64_t i = 0; i < case_count(r, S); i++) {
         rig_begin(r, (uint64_t)(50 + i));
         const setup s = make_case(r, S, i);
         grads g = make_grads(r, &s);
