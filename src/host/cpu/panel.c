@@ -25,7 +25,8 @@ typedef float anywhere16 __attribute__((vector_size(64), aligned(4)));
 
 /*
  * Under a sanitizer a check of every access makes this loop, where nearly all of a CPU's arithmetic
- * is, thirty times as slow: there whole_tile checks the ends of what it reads, which bound the rest.
+ * is, many times as slow: there whole_tile checks the ends of what it reads, between which the
+ * rest lies.
  */
 #ifdef __SANITIZE_ADDRESS__
 #define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
