@@ -16,9 +16,8 @@ typedef float vector8 __attribute__((vector_size(32)));
 typedef float anywhere8 __attribute__((vector_size(32), aligned(4)));
 typedef int32_t indices8 __attribute__((vector_size(32)));
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__)
-#define HAS_WIDE_TILE 1
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define HAS_TARGETS 1
 typedef float vector16 __attribute__((vector_size(64)));
 typedef float anywhere16 __attribute__((vector_size(64), aligned(4)));
 #endif
@@ -34,8 +33,9 @@ typedef float anywhere16 __attribute__((vector_size(64), aligned(4)));
 #define UNCHECKED
 #endif
 
-UNCHECKED CPU_CLONES static void tile_of_8(int64_t steps, const float *a, const float *b, bool add,
-                                           float *out, int64_t ld)
+UNCHECKED static inline __attribute__((always_inline)) void tile_of_8(int64_t steps, const float *a,
+                                                                      const float *b, bool add,
+                                                                      float *out, int64_t ld)
 {
     vector8 left[CPU_PANEL_ROWS] = { { 0.0f } }, right[CPU_PANEL_ROWS] = { { 0.0f } };
 
@@ -58,10 +58,23 @@ UNCHECKED CPU_CLONES static void tile_of_8(int64_t steps, const float *a, const 
     }
 }
 
-#ifdef HAS_WIDE_TILE
-__attribute__((target("arch=x86-64-v4"))) static void tile_of_16(int64_t steps, const float *a,
-                                                                 const float *b, bool add,
-                                                                 float *out, int64_t ld)
+UNCHECKED static void plain_tile(int64_t steps, const float *a, const float *b, bool add,
+                                 float *out, int64_t ld)
+{
+    tile_of_8(steps, a, b, add, out, ld);
+}
+
+#ifdef HAS_TARGETS
+UNCHECKED __attribute__((target("arch=x86-64-v3"))) static void avx2_tile(int64_t steps,
+                                                                          const float *a,
+                                                                          const float *b, bool add,
+                                                                          float *out, int64_t ld)
+{
+    tile_of_8(steps, a, b, add, out, ld);
+}
+
+UNCHECKED __attribute__((target("arch=x86-64-v4"))) static void avx512_tile(
+    int64_t steps, const float *a, const float *b, bool add, float *out, int64_t ld)
 {
     vector16 even[CPU_PANEL_ROWS] = { { 0.0f } }, odd[CPU_PANEL_ROWS] = { { 0.0f } };
     int64_t k = 0;
@@ -105,13 +118,17 @@ static void whole_tile(int64_t steps, const float *a, const float *b, bool add, 
 
     (void)ends;
 #endif
-#ifdef HAS_WIDE_TILE
+#ifdef HAS_TARGETS
     if (__builtin_cpu_supports("avx512f")) {
-        tile_of_16(steps, a, b, add, out, ld);
+        avx512_tile(steps, a, b, add, out, ld);
+        return;
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        avx2_tile(steps, a, b, add, out, ld);
         return;
     }
 #endif
-    tile_of_8(steps, a, b, add, out, ld);
+    plain_tile(steps, a, b, add, out, ld);
 }
 
 void cpu_tile(int64_t steps, const float *a, const float *b, int64_t rows, int64_t columns,
