@@ -30,6 +30,16 @@ typedef struct cuda_staging {
     cudaEvent_t passed[2]; /* behind the last copy out of each half                    */
 } cuda_staging;
 
+/*
+ * A second stream, for work of an op beside its products: events fence on both sides what is
+ * enqueued there, and the op joins it before it returns, so that the next op need not know.
+ */
+typedef struct cuda_beside {
+    cudaStream_t stream;  /* of higher priority, so that small kernels find a place    */
+    cudaEvent_t ready[2]; /* of two buffers in turn: one is filled                     */
+    cudaEvent_t done[2];  /* and what was in it has been used                          */
+} cuda_beside;
+
 typedef struct cuda_state {
     csp_ops ops;
     char name[16];       /* "cuda:0"                                                        */
@@ -40,6 +50,7 @@ typedef struct cuda_state {
     cuda_block scratch; /* device memory of a whole op                                     */
     cuda_block host;    /* page-locked memory for results that the host reads              */
     cuda_staging staging;
+    cuda_beside beside;
     int processors;      /* streaming multiprocessors: grids are cut to fill them           */
     size_t shared_limit; /* dynamic shared memory a block may ask for, bytes                */
     int64_t allocations; /* blocks got from the driver so far: a test watches it stand      */

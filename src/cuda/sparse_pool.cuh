@@ -18,10 +18,10 @@ typedef struct pool_tile {
 #define POOL_TILE_BYTES ((int64_t)32 << 20)
 #define POOL_TILE_TERMS ((int64_t)2048)
 
-/* The tile for rows of V logits stored as S: as many terms as the rows leave room for. */
-static inline pool_tile pick_pool_tile(int64_t rows, int64_t V, csp_dtype S)
+/* The tile of at most room bytes for rows of V logits stored as S: as many terms as rows leave. */
+static inline pool_tile pick_pool_tile(int64_t rows, int64_t V, csp_dtype S, int64_t room)
 {
-    const int64_t bytes = (int64_t)csp_dtype_bytes(S), most = POOL_TILE_BYTES / bytes;
+    const int64_t bytes = (int64_t)csp_dtype_bytes(S), most = room / bytes;
     pool_tile t;
 
     t.rows = rows < 1 ? 1 : rows < most / POOL_TILE_TERMS ? rows : most / POOL_TILE_TERMS;
@@ -29,6 +29,18 @@ static inline pool_tile pick_pool_tile(int64_t rows, int64_t V, csp_dtype S)
     t.terms = t.terms < V ? t.terms : V;
     t.stride = ceil_div(t.terms * bytes, 16) * 16 / bytes;
     return t;
+}
+
+/*
+ * Tiles of half as much, two of them, for a pass that works on one while cuBLAS works on the other;
+ * one where all terms fit into it.
+ */
+static inline pool_tile pick_pool_tiles(int64_t rows, int64_t V, csp_dtype S, int *tiles)
+{
+    const pool_tile half = pick_pool_tile(rows, V, S, POOL_TILE_BYTES / 2);
+
+    *tiles = V > half.terms ? 2 : 1;
+    return half;
 }
 
 static inline int64_t tile_elements(const pool_tile *t)
@@ -68,8 +80,8 @@ typedef struct pool_fold {
     float scale; /* sum                                                */
 } pool_fold;
 
-CSP_CHECKED csp_status pool_fold_tile(csp_backend *be, const pool_fold *a, csp_pool_kind pooling,
-                                      csp_dtype S);
+CSP_CHECKED csp_status pool_fold_tile(const pool_fold *a, csp_pool_kind pooling, csp_dtype S,
+                                      cudaStream_t stream);
 
 /* A grid of blocks that stride over items of one thread each, enough to fill the device. */
 static inline dim3 pool_grid(csp_backend *be, int64_t items, int threads)
