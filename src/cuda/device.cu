@@ -8,6 +8,7 @@
 
 #include "core/fault.h"
 #include "core/size.h"
+#include "cusparse.cuh"
 #include "device.h"
 #include "launch.cuh"
 
@@ -200,6 +201,7 @@ void cuda_device_close(cuda_state *state)
         (void)cudaStreamSynchronize(state->stream);
     }
     close_beside(&state->beside);
+    cuda_cusparse_close(state);
     if (state->blas != NULL) {
         (void)cublasDestroy(state->blas);
     }

@@ -40,6 +40,8 @@ typedef struct cuda_beside {
     cudaEvent_t done[2];  /* and what was in it has been used                          */
 } cuda_beside;
 
+struct cusparse_state;
+
 typedef struct cuda_state {
     csp_ops ops;
     char name[16];       /* "cuda:0"                                                        */
@@ -51,6 +53,8 @@ typedef struct cuda_state {
     cuda_block host;    /* page-locked memory for results that the host reads              */
     cuda_staging staging;
     cuda_beside beside;
+    csp_pool_way pool_way;           /* of the head's backward pass                        */
+    struct cusparse_state *cusparse; /* NULL until it is asked for (cusparse.cuh)          */
     int processors;      /* streaming multiprocessors: grids are cut to fill them           */
     size_t shared_limit; /* dynamic shared memory a block may ask for, bytes                */
     int64_t allocations; /* blocks got from the driver so far: a test watches it stand      */
@@ -144,6 +148,7 @@ csp_status cuda_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_te
 csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
                                 const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
 csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
+csp_status cuda_sparse_pool_choose(csp_backend *be, csp_pool_way way);
 csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2]);
 csp_status cuda_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                            int64_t P, float scale, csp_tensor *s);

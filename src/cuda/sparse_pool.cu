@@ -1,5 +1,5 @@
 /*
- * sparse_pool.cu - CUDA side of ops/sparse_pool.h, forward.
+ * sparse_pool.cu - CUDA side of ops/sparse_pool.h, forward; which way backward goes.
  *
  * A tile of products h e^T, 16 MiB of up to 2,048 rows (bf16: 4,096), is formed by cuBLAS and
  * folded at once, while it is in the second-level cache, into a table of the best product and its
@@ -22,6 +22,7 @@
  * table, and 4 bytes for each text and 512 terms. Where not all rows are kept also 12 bytes for
  * each row, and D numbers for each row of a tile (32 MiB at D = 4,096).
  */
+#include "cusparse.cuh"
 #include "sparse_pool.cuh"
 #include "sparse_pool_pick.h"
 
@@ -269,11 +270,54 @@ csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp
     return CSP_OK;
 }
 
+/* What was chosen, or what is the fastest by the model of sparse_pool_pick.h. */
+static csp_pool_way way_of(csp_backend *be, const csp_head *head, const csp_sparse_pool_grad *g)
+{
+    const cuda_state *state = cuda_state_of(be);
+    pool_work w = {};
+
+    if (state->pool_way != CSP_POOL_AUTO) {
+        return state->pool_way;
+    }
+    w.entries = g->entries;
+    w.texts = g->texts.seq_start.dim[0] - 1;
+    w.kept = g->texts.kept;
+    w.V = head->e.dim[0];
+    w.D = head->e.dim[1];
+    w.S = head->e.dtype;
+    w.stream_rows = pick_stream_rows(w.kept, w.D, state->processors, state->shared_limit);
+    return pick_pool_way(&w);
+}
+
 csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
 {
-    const bool tiles =
-        pick_pool_tiles(g->entries, g->texts.kept, head->e.dim[0], head->e.dim[1], head->e.dtype);
+    const bool trained = g->de.ndim > 0;
+    const bool sum = head->pooling == CSP_POOL_SUM;
+    const csp_pool_way way = sum ? CSP_POOL_TILES : way_of(be, head, g);
 
-    return tiles || head->pooling == CSP_POOL_SUM ? cuda_sparse_pool_tiles_bwd(be, head, g)
-                                                  : cuda_sparse_pool_lists_bwd(be, head, g);
+    if (sum && cuda_state_of(be)->pool_way != CSP_POOL_AUTO &&
+        cuda_state_of(be)->pool_way != CSP_POOL_TILES) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "sparse_pool: sum pooling goes by tiles only, and another way was chosen");
+    }
+    if (way == CSP_POOL_TILES) {
+        return pool_bwd_tiles(be, head, g);
+    }
+    if (way == CSP_POOL_CUSPARSE) {
+        CSP_TRY(pool_dh_cusparse(be, head, g));
+        return trained ? pool_de_cusparse(be, head, g) : CSP_OK;
+    }
+    CSP_TRY(way == CSP_POOL_STREAM ? pool_dh_stream(be, head, g) : pool_dh_lists(be, head, g));
+    return trained ? pool_de_lists(be, head, g) : CSP_OK;
+}
+
+csp_status cuda_sparse_pool_choose(csp_backend *be, csp_pool_way way)
+{
+    const cusparse_table *table;
+
+    if (way == CSP_POOL_CUSPARSE) {
+        CSP_TRY(cuda_cusparse(be, &table));
+    }
+    cuda_state_of(be)->pool_way = way;
+    return CSP_OK;
 }

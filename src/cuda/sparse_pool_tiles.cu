@@ -256,8 +256,7 @@ static csp_status tiles_place(csp_arena *arena, const csp_pool_texts *texts, csp
     return CSP_OK;
 }
 
-csp_status cuda_sparse_pool_tiles_bwd(csp_backend *be, const csp_head *head,
-                                      csp_sparse_pool_grad *g)
+csp_status pool_bwd_tiles(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
 {
     const csp_dtype S = head->e.dtype;
     cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
