@@ -58,7 +58,7 @@ static bwd_launch<S> bwd_launch_of(csp_backend *be, const csp_attention *a,
              0 };
 }
 
-/* The list of rows that a piece's dk and dv go to. */
+/* The list of rows that a piece's dk or dv goes to. */
 static __device__ __forceinline__ row_list key_grad_rows(const attention_batch &a,
                                                          const row_list &keys, int64_t capacity)
 {
@@ -66,6 +66,7 @@ static __device__ __forceinline__ row_list key_grad_rows(const attention_batch &
 
     if (capacity > 0) {
         out.first -= a.seq_start[0];
+        out.stride = a.G * a.E;
         if (out.first + out.T > capacity) {
             cu::trap(); /* longer than csp_attention.longest says: there is no room for dk, dv */
         }
@@ -73,7 +74,8 @@ static __device__ __forceinline__ row_list key_grad_rows(const attention_batch &
     return out;
 }
 
-/* dk and dv of the texts seq_start[0 .. texts] from scratch to their place. Any grid works. */
+/* dk and dv of the texts seq_start[0 .. texts] from scratch to their place, where rows lie strides
+ * of elements apart. Any grid works. */
 template <typename S>
 static __global__ void __launch_bounds__(COPY_THREADS)
     attention_copy_kernel(const int32_t *__restrict__ seq_start, /* (texts+1)                  */
@@ -81,13 +83,15 @@ static __global__ void __launch_bounds__(COPY_THREADS)
                           const S *__restrict__ from_dv,         /* (rows,width)               */
                           S *__restrict__ dk,                    /* (N,width)                  */
                           S *__restrict__ dv,                    /* (N,width)                  */
-                          int64_t texts, int64_t width)
+                          int64_t texts, int64_t width, int64_t stride_k, int64_t stride_v)
 {
-    const int64_t begin = seq_start[0] * width, n = seq_start[texts] * width - begin;
+    const int64_t first = seq_start[0], n = (seq_start[texts] - first) * width;
 
     for (int64_t i = grid_thread(); i < n; i += grid_threads()) {
-        dk[begin + i] = from_dk[i];
-        dv[begin + i] = from_dv[i];
+        const int64_t row = i / width, column = i % width;
+
+        dk[(first + row) * stride_k + column] = from_dk[i];
+        dv[(first + row) * stride_v + column] = from_dv[i];
     }
 }
 
@@ -135,7 +139,7 @@ static csp_status launch_chunks(const bwd_launch<S> &l,
         CSP_TRY(pass(chunk));
         CUDA_TRY(cu::launch(attention_copy_kernel<S>, grid, COPY_THREADS, 0, l.stream,
                             chunk.batch.seq_start, chunk.tensors.dk, chunk.tensors.dv, l.tensors.dk,
-                            l.tensors.dv, chunk.texts, width));
+                            l.tensors.dv, chunk.texts, width, l.batch.stride_k, l.batch.stride_v));
     }
     return CSP_OK;
 }

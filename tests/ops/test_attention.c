@@ -151,7 +151,8 @@ static void check_result(rig *r, const setup *s, const char *name, const csp_ten
     }
 }
 
-static void check_forward(rig *r, const setup *s)
+/* The op is given q, k and v of s; dense has them as the reference reads them. */
+static void check_forward_of(rig *r, const setup *s, const setup *dense)
 {
     const int64_t H = s->a.H, E = s->a.E, n = s->N * H * E;
     csp_tensor o = output(r, s, H, E), lse = lse_output(r, s);
@@ -164,12 +165,17 @@ static void check_forward(rig *r, const setup *s)
     const double bound =
         (double)(E + s->longest + 20) * UNIT_F32 + (s->S == CSP_BF16 ? 2.0 * UNIT_BF16 : 0.0);
 
-    ref_attention_fwd(&s->ref, rig_as_doubles(r, &s->q), rig_as_doubles(r, &s->k),
-                      rig_as_doubles(r, &s->v), want, mag, want_lse, lse_mag);
+    ref_attention_fwd(&s->ref, rig_as_doubles(r, &dense->q), rig_as_doubles(r, &dense->k),
+                      rig_as_doubles(r, &dense->v), want, mag, want_lse, lse_mag);
     assert_int_equal(csp_attention_fwd(r->be, &s->a, &s->q, &s->k, &s->v, &o, &lse), CSP_OK);
     check_result(r, s, "o", &o, want, mag, bound);
     check_result(r, s, "lse", &lse, want_lse, lse_mag, bound);
     rig_check_guards(r);
+}
+
+static void check_forward(rig *r, const setup *s)
+{
+    check_forward_of(r, s, s);
 }
 
 /* What the tensor core kernels' cases add for f32 is time, where a device is emulated. */
@@ -322,6 +328,100 @@ static void gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_o
     rig_each_storage(*state, run_claimed_rows);
 }
 
+/* Columns from .. from+width-1 of t as a tensor of their own. */
+static csp_tensor columns(rig *r, const csp_tensor *t, int64_t from, int64_t width)
+{
+    const int64_t rows = t->dim[0], bytes = t->dtype == CSP_BF16 ? 2 : 4;
+    const char *all = rig_host(r, t);
+    char *some = rig_host(r, t); /* its first part is written over */
+
+    for (int64_t n = 0; n < rows; n++) {
+        memcpy(some + n * width * bytes, all + (n * t->dim[1] + from) * bytes,
+               (size_t)(width * bytes));
+    }
+    return rig_input(r, t->dtype, 2, (int64_t[]) { rows, width }, some);
+}
+
+/* The columns of q, k, v and then some more, side by side. */
+static csp_tensor side_by_side(rig *r, const setup *s, const csp_tensor *more)
+{
+    const csp_tensor part[] = { s->q, s->k, s->v, *more };
+    const int64_t wide = (s->a.H + 2 * s->a.G) * s->a.E + more->dim[1];
+    const int64_t bytes = s->S == CSP_BF16 ? 2 : 4;
+    char *all = (char *)rig_doubles(r, s->N * wide);
+    int64_t from = 0;
+
+    for (int i = 0; i < 4; i++) {
+        const char *host = rig_host(r, &part[i]);
+        const int64_t width = part[i].dim[1] * bytes;
+
+        for (int64_t n = 0; n < s->N; n++) {
+            memcpy(all + n * wide * bytes + from, host + n * width, (size_t)width);
+        }
+        from += width;
+    }
+    return rig_input(r, s->S, 2, (int64_t[]) { s->N, wide }, all);
+}
+
+static csp_tensor view_of(const csp_tensor *wide, int64_t from, int64_t width)
+{
+    return csp_tensor_view((char *)wide->data + from * (wide->dtype == CSP_BF16 ? 2 : 4),
+                           wide->dtype, 2, (int64_t[]) { wide->dim[0], width });
+}
+
+/*
+ * q, k, v as columns of one tensor that has more columns, and their gradients over them; but for
+ * the one whose number is apart, which is a tensor of its own.
+ */
+static void check_columns(rig *r, csp_dtype S, int64_t which, int64_t more, int apart)
+{
+    const setup dense = make_case(r, S, which);
+    setup s = dense;
+    const int64_t E = s.a.E, width[] = { s.a.H * E, s.a.G * E, s.a.G * E };
+    const int64_t from[] = { 0, width[0], width[0] + width[1], width[0] + 2 * width[1] };
+    const csp_tensor rest = uniform(r, S, 1.0, s.N, more), wide = side_by_side(r, &s, &rest);
+    grads g = make_grads(r, &dense);
+    csp_tensor *const x[] = { &s.q, &s.k, &s.v }, *const to[] = { &g.g.q, &g.g.k, &g.g.v };
+    csp_tensor *const grad[] = { &g.g.dq, &g.g.dk, &g.g.dv };
+    int64_t *const stride[] = { &s.a.stride_q, &s.a.stride_k, &s.a.stride_v };
+    csp_tensor over = rig_copy(r, &wide);
+
+    for (int i = 0; i < 3; i++) {
+        *grad[i] = i == apart ? rig_copy(r, x[i]) : view_of(&over, from[i], width[i]);
+        *to[i] = *grad[i];
+        *x[i] = i == apart ? *x[i] : view_of(&wide, from[i], width[i]);
+        *stride[i] = i == apart ? 0 : wide.dim[1];
+    }
+    check_forward_of(r, &s, &dense);
+    assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
+    for (int i = 0; i < 3; i++) {
+        *grad[i] = i == apart ? *grad[i] : columns(r, &over, from[i], width[i]);
+    }
+    check_grads(r, &s, &g);
+    over = columns(r, &over, from[3], more);
+    rig_check_same(r, &over, &rest);
+    rig_check_guards(r);
+}
+
+static void run_columns(rig *r, csp_dtype S)
+{
+    const int64_t some[] = { 2, FIRST_LONG, FIRST_BF16, FIRST_BF16 + 1 };
+
+    for (int i = 0; i < 4; i++) {
+        rig_begin(r, (uint64_t)(60 + i));
+        check_columns(r, S, some[i], 8, i);
+    }
+    rig_begin(r, 64);
+    check_columns(r, S, FIRST_BF16, 3, 1); /* rows that cannot be copied 16 bytes at a time */
+    rig_begin(r, 65);
+    check_columns(r, S, FIRST_LONG, 8, 2);
+}
+
+static void q_k_and_v_may_be_columns_of_one_tensor(void **state)
+{
+    rig_each_storage(*state, run_columns);
+}
+
 static void check_same_bits(rig *r, csp_dtype S, int64_t which)
 {
     rig_begin(r, 80 + (uint64_t)which);
@@ -418,6 +518,10 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     bad.longest = s.longest + 3;
     assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "the longest text has 36 rows, the rotary table 35"));
+    bad = s.a;
+    bad.stride_k = 11;
+    assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "lie 0, 11, 0 elements apart, shorter than the rows"));
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.q, &s.v, &o, &lse), CSP_ERR_SHAPE);
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &absent, &o, &lse), CSP_ERR_SHAPE);
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &o), CSP_ERR_SHAPE);
@@ -539,6 +643,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(gradients_may_overwrite_q_k_and_v),
         cmocka_unit_test(
             gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_of_rows),
+        cmocka_unit_test(q_k_and_v_may_be_columns_of_one_tensor),
         cmocka_unit_test(a_call_has_one_storage_type),
         cmocka_unit_test(cuda_devices_name_the_widest_head),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
