@@ -144,14 +144,13 @@ static __device__ __forceinline__ void scale_row(
 
 /* Arguments of the forward kernels. sum is x where delta is none: then it is only read. */
 template <typename T> struct norm_fwd_args {
-    const T *x;     /* (N,D) may be sum             */
-    const T *delta; /* (N,D) or none; may be sum, y */
-    const T *g;     /* (D)                          */
-    T *sum;         /* (N,D)                        */
-    float *rstd;    /* (N)                          */
-    T *y;           /* (N,D)                        */
-    int64_t N, D;
-    int64_t delta_row, y_row; /* elements from one row to the next */
+    const T *x;                     /* (N,D) may be sum             */
+    const T *delta;                 /* (N,D) or none; may be sum, y */
+    const T *g;                     /* (D)                          */
+    T *sum;                         /* (N,D)                        */
+    float *rstd;                    /* (N)                          */
+    T *y;                           /* (N,D)                        */
+    int64_t N, D, delta_row, y_row; /* _row: elements from one row to the next; 0 of none */
     float eps;
 };
 
@@ -253,7 +252,7 @@ static csp_status norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tenso
                                  added ? csp_tensor_row(delta) : 0,
                                  csp_tensor_row(y),
                                  eps };
-    const bool wide = is_vec_row(a.x, a.D) && (!added || is_vec_row(a.delta, a.delta_row)) &&
+    const bool wide = is_vec_row(a.x, a.D) && is_vec_row(a.delta, a.delta_row) &&
                       is_vec_row(a.g, a.D) && is_vec_row(a.sum, a.D) && is_vec_row(a.y, a.y_row);
     const norm_plan plan = pick_norm(a.D, wide);
     void (*const kernel)(norm_fwd_args<T>) =
@@ -275,15 +274,14 @@ csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor 
 
 /* Arguments of the backward kernels. */
 template <typename T> struct norm_bwd_args {
-    const T *x;        /* (N,D)                               */
-    const T *g;        /* (D)                                 */
-    const float *rstd; /* (N)                                 */
-    const T *dy;       /* (N,D) may be dx                     */
-    const T *dsum;     /* (N,D) or none; may be dx            */
-    T *dx;             /* (N,D)                               */
-    float *partial;    /* (parts,D), written; none without dg */
-    int64_t N, D;
-    int64_t dsum_row, dx_row; /* elements from one row to the next */
+    const T *x;                     /* (N,D)                               */
+    const T *g;                     /* (D)                                 */
+    const float *rstd;              /* (N)                                 */
+    const T *dy;                    /* (N,D) may be dx                     */
+    const T *dsum;                  /* (N,D) or none; may be dx            */
+    T *dx;                          /* (N,D)                               */
+    float *partial;                 /* (parts,D), written; none without dg */
+    int64_t N, D, dsum_row, dx_row; /* _row: elements from one row to the next; 0 of none */
 };
 
 /* One row of the backward pass. */
@@ -517,8 +515,7 @@ static csp_status norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tenso
                            is_given(dsum) ? csp_tensor_row(dsum) : 0,
                            csp_tensor_row(dx) };
     const bool wide = is_vec_row(a.x, a.D) && is_vec_row(a.g, a.D) && is_vec_row(a.dy, a.D) &&
-                      (a.dsum == nullptr || is_vec_row(a.dsum, a.dsum_row)) &&
-                      is_vec_row(a.dx, a.dx_row);
+                      is_vec_row(a.dsum, a.dsum_row) && is_vec_row(a.dx, a.dx_row);
     const norm_plan plan = pick_norm(a.D, wide);
     const dim3 grid = norm_grid(be, plan, a.N, THREADS_OF_SM);
     const int64_t room = (int64_t)grid.x * plan.rows, parts = room < a.N ? room : a.N;

@@ -335,11 +335,11 @@ static csp_tensor tail_at(const lora_bench *c, csp_matrix_group group, const csp
     return T > 0 ? csp_tensor_columns(wide, first, T) : csp_tensor_none();
 }
 
-/* As a block has it: x of o has no room for a tail, and q, k and v are matrices of their own. */
+/* As a block has it: x of o has no room for a tail. */
 static void lay_out(const lora_bench *c, csp_matrix_group group, const csp_linear_group *g,
                     csp_linear_rows *rows, csp_linear_group_grad *grad)
 {
-    const bool alone = !c->params->storage.apart || group == CSP_GROUP_QKV;
+    const bool alone = !c->params->storage.apart;
     const int64_t I = g->part[0].w.dim[1];
     int64_t at = 0, columns = 0, whole = 0;
 

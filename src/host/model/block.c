@@ -54,6 +54,31 @@ static csp_status place_wide(const csp_params *params, csp_arena *step, int64_t 
     return CSP_OK;
 }
 
+/*
+ * q, k and v: with v's tail in one matrix where rows may lie apart. The norms of q and k take heads
+ * for rows, which then must follow one another.
+ */
+static csp_status place_heads(const csp_params *params, csp_arena *step, int64_t N,
+                              csp_block_saved *s)
+{
+    const csp_model_config *c = &params->config;
+    const int64_t wide = c->H * c->E, narrow = c->G * c->E;
+    csp_tensor all;
+
+    if (!params->storage.apart || c->qk_norm) {
+        s->v_tail = csp_tensor_none();
+        CSP_TRY(place(params, step, N, wide, &s->q));
+        CSP_TRY(place(params, step, N, narrow, &s->k));
+        return place(params, step, N, narrow, &s->v);
+    }
+    CSP_TRY(place_with_tail(params, step, N, wide + 2 * narrow,
+                            csp_params_tail(params, CSP_GROUP_QKV), &all, &s->v_tail));
+    s->q = csp_tensor_columns(&all, 0, wide);
+    s->k = csp_tensor_columns(&all, wide, narrow);
+    s->v = csp_tensor_columns(&all, wide + narrow, narrow);
+    return CSP_OK;
+}
+
 csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide, csp_arena *step,
                                  csp_block_saved *out)
 {
@@ -61,9 +86,7 @@ csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide,
     csp_block_saved s = *out;
 
     CSP_TRY(place_column(step, N, &s.rstd1));
-    CSP_TRY(place(params, step, N, c->H * c->E, &s.q));
-    CSP_TRY(place(params, step, N, c->G * c->E, &s.k));
-    CSP_TRY(place(params, step, N, c->G * c->E, &s.v));
+    CSP_TRY(place_heads(params, step, N, &s));
     s.rq = csp_tensor_none();
     s.rk = csp_tensor_none();
     if (c->qk_norm) {
@@ -291,6 +314,27 @@ static csp_status norm_again(const csp_block_pass *pass, int64_t layer, csp_matr
     return csp_norm_fwd(pass->be, x, &none, &g->value, (float)pass->eps, &sum, &rstd, &w->t);
 }
 
+/* Attention over q, k and v that lie where they do. */
+static csp_attention attention_of(const csp_block_pass *pass, const csp_tensor *q,
+                                  const csp_tensor *k, const csp_tensor *v)
+{
+    csp_attention a = pass->attention;
+
+    a.stride_q = csp_tensor_row(q);
+    a.stride_k = csp_tensor_row(k);
+    a.stride_v = csp_tensor_row(v);
+    return a;
+}
+
+/* A matrix as attention takes it, to which the distance of its rows is told apart from it. */
+static csp_tensor for_attention(const csp_tensor *t)
+{
+    csp_tensor dense = *t;
+
+    dense.apart = 0;
+    return dense;
+}
+
 static csp_status attention_forward(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,
                                     csp_block_work *w)
 {
@@ -298,14 +342,17 @@ static csp_status attention_forward(const csp_block_pass *pass, int64_t layer, c
     const outputs qkv = { { s->q, s->k, s->v } }, branch = { { w->t } };
     const csp_tensor none = csp_tensor_none();
     const bool normed = rows->q_norm != NULL;
+    const csp_tensor *q = normed ? &w->qn : &s->q, *k = normed ? &w->kn : &s->k;
+    const csp_attention a = attention_of(pass, q, k, &s->v);
+    const csp_tensor dense_q = for_attention(q), dense_k = for_attention(k);
+    const csp_tensor dense_v = for_attention(&s->v);
 
     CSP_TRY(project(pass, layer, CSP_GROUP_QKV, &w->t, &w->t_tail, s, &qkv));
     if (normed) {
         CSP_TRY(head_norm(pass, rows->q_norm, &s->q, &s->rq, &w->qn));
         CSP_TRY(head_norm(pass, rows->k_norm, &s->k, &s->rk, &w->kn));
     }
-    CSP_TRY(csp_attention_fwd(pass->be, &pass->attention, normed ? &w->qn : &s->q,
-                              normed ? &w->kn : &s->k, &s->v, &s->o, &s->lse));
+    CSP_TRY(csp_attention_fwd(pass->be, &a, &dense_q, &dense_k, &dense_v, &s->o, &s->lse));
     return project(pass, layer, CSP_GROUP_O, &s->o, &none, s, &branch);
 }
 
@@ -385,15 +432,16 @@ static csp_status attention_backward(const csp_block_pass *pass, int64_t layer, 
     const csp_layer *rows = &pass->params->layers[layer];
     const bool normed = rows->q_norm != NULL;
     csp_tensor *q = normed ? &w->qn : &s->q, *k = normed ? &w->kn : &s->k;
-    csp_attention_grad g = { .q = *q,
-                             .k = *k,
-                             .v = s->v,
+    const csp_attention a = attention_of(pass, q, k, &s->v);
+    csp_attention_grad g = { .q = for_attention(q),
+                             .k = for_attention(k),
+                             .v = for_attention(&s->v),
                              .o = s->o,
                              .lse = s->lse,
                              .d_o = w->d_o,
-                             .dq = *q,
-                             .dk = *k,
-                             .dv = s->v };
+                             .dq = for_attention(q),
+                             .dk = for_attention(k),
+                             .dv = for_attention(&s->v) };
 
     if (normed) {
         csp_tensor rq = csp_tensor_rows(&w->r, 0, s->rq.dim[0]);
@@ -402,7 +450,7 @@ static csp_status attention_backward(const csp_block_pass *pass, int64_t layer, 
         CSP_TRY(head_norm(pass, rows->q_norm, &s->q, &rq, &w->qn));
         CSP_TRY(head_norm(pass, rows->k_norm, &s->k, &rk, &w->kn));
     }
-    CSP_TRY(csp_attention_bwd(pass->be, &pass->attention, &g));
+    CSP_TRY(csp_attention_bwd(pass->be, &a, &g));
     if (normed) {
         CSP_TRY(head_norm_back(pass, rows->q_norm, &s->q, &s->rq, q));
         CSP_TRY(head_norm_back(pass, rows->k_norm, &s->k, &s->rk, k));
@@ -417,7 +465,6 @@ csp_status csp_block_bwd(const csp_block_pass *pass, int64_t layer, bool input_w
 {
     const csp_layer *rows = &pass->params->layers[layer];
     const outputs branch = { { w->dx } };
-    const csp_tensor none = csp_tensor_none();
     csp_tensor dg = rows->attn_norm->grad;
     csp_tensor *dq = NULL, *dk = NULL;
     outputs qkv;
@@ -427,7 +474,7 @@ csp_status csp_block_bwd(const csp_block_pass *pass, int64_t layer, bool input_w
     CSP_TRY(attention_backward(pass, layer, s, w, &dq, &dk));
     CSP_TRY(norm_again(pass, layer, CSP_GROUP_QKV, rows->attn_norm, &s->x, w));
     qkv = (outputs) { { *dq, *dk, s->v } };
-    CSP_TRY(project_back(pass, layer, CSP_GROUP_QKV, &w->t, s, &qkv, &none,
+    CSP_TRY(project_back(pass, layer, CSP_GROUP_QKV, &w->t, s, &qkv, &s->v_tail,
                          input_wanted ? &w->dt : NULL));
     if (!input_wanted) {
         return CSP_OK;

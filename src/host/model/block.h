@@ -24,7 +24,9 @@ extern "C" {
 typedef struct csp_block_saved {
     csp_tensor x;        /* (N,D)   the block's input                                   */
     csp_tensor rstd1;    /* (N)     of the first norm                                   */
-    csp_tensor q, k, v;  /* (N,H*E) (N,G*E) (N,G*E) before q and k norm and rotation    */
+    csp_tensor q, k, v;  /* (N,H*E) (N,G*E) (N,G*E) before q and k norm and rotation; beside one
+                            another where rows may lie apart and there are no such norms */
+    csp_tensor v_tail;   /* (N,T)   beside v, or none                                   */
     csp_tensor rq, rk;   /* (N*H) (N*G) of the norms of q and k; none without them      */
     csp_tensor o;        /* (N,H*E) of attention                                        */
     csp_tensor lse;      /* (N,H)                                                       */
