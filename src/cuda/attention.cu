@@ -277,7 +277,7 @@ template <typename S> struct fwd_launch {
     const S *q, *k, *v;
     S *o;
     float *lse;
-    int64_t texts, longest;
+    int64_t longest;
 };
 
 template <int W, typename S> static csp_status launch_fwd(const fwd_launch<S> &l)
@@ -286,7 +286,7 @@ template <int W, typename S> static csp_status launch_fwd(const fwd_launch<S> &l
     const attention_batch &a = l.batch;
     const cuda_state *state = cuda_state_of(l.be);
     cudaStream_t stream = cuda_stream(l.be, "attention_fwd");
-    const int64_t pieces = l.texts * a.G;
+    const int64_t pieces = a.texts * a.G;
     const int64_t query_tiles = ceil_div(l.longest * (a.H / a.G), tile::rows);
     const int tiles = pick_attention_tiles(W, l.longest, false, state->shared_limit);
 
@@ -321,7 +321,6 @@ static fwd_launch<S> fwd_launch_of(csp_backend *be, const csp_attention *a, cons
              (const S *)v->data,
              (S *)o->data,
              (float *)lse->data,
-             a->seq_start.dim[0] - 1,
              a->longest };
 }
 

@@ -307,8 +307,9 @@ template <int W, typename S> static csp_status launch_short(const bwd_launch<S> 
     const size_t bytes = sizeof(bwd_tile<W>) + (size_t)tiles * sizeof(bwd_key_tile<W>);
 
     CUDA_TRY(cu::allow_shared(attention_bwd_short_kernel<S, W>, bytes));
-    CUDA_TRY(cu::launch(attention_bwd_short_kernel<S, W>, dim3((unsigned)(l.texts * l.batch.G)),
-                        ATTENTION_THREADS, bytes, l.stream, l.batch, l.tensors, tiles));
+    CUDA_TRY(cu::launch(attention_bwd_short_kernel<S, W>,
+                        dim3((unsigned)(l.batch.texts * l.batch.G)), ATTENTION_THREADS, bytes,
+                        l.stream, l.batch, l.tensors, tiles));
     return CSP_OK;
 }
 
@@ -320,10 +321,10 @@ template <int W, typename S> static csp_status launch_long(const bwd_launch<S> &
 
     CUDA_TRY(cu::allow_shared(attention_bwd_keys_kernel<S, W>, bytes));
     CUDA_TRY(cu::allow_shared(attention_bwd_queries_kernel<S, W>, bytes));
-    CUDA_TRY(cu::launch(attention_bwd_keys_kernel<S, W>, tile_grid(l.texts, a.G, l.longest, tile),
+    CUDA_TRY(cu::launch(attention_bwd_keys_kernel<S, W>, tile_grid(a.texts, a.G, l.longest, tile),
                         ATTENTION_THREADS, bytes, l.stream, a, l.tensors, l.capacity));
     CUDA_TRY(cu::launch(attention_bwd_queries_kernel<S, W>,
-                        tile_grid(l.texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
+                        tile_grid(a.texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
                         bytes, l.stream, a, l.tensors));
     return CSP_OK;
 }

@@ -312,7 +312,7 @@ struct mma_fwd_launch {
     const __nv_bfloat16 *q, *k, *v;
     __nv_bfloat16 *o;
     float *lse;
-    int64_t texts, longest;
+    int64_t longest;
 };
 
 template <int W> static csp_status launch_fwd(const mma_fwd_launch &l)
@@ -320,7 +320,7 @@ template <int W> static csp_status launch_fwd(const mma_fwd_launch &l)
     const attention_batch &a = l.batch;
     const cuda_state *state = cuda_state_of(l.be);
     cudaStream_t stream = cuda_stream(l.be, "attention_fwd");
-    const int64_t pieces = l.texts * a.G;
+    const int64_t pieces = a.texts * a.G;
     const int64_t tiles = ceil_div(l.longest * (a.H / a.G), ATTENTION_WARPS * ATTENTION_MMA_ROWS);
     const int blocks = pick_attention_mma_blocks(W, l.longest, state->shared_limit);
 
@@ -367,7 +367,6 @@ csp_status attention_mma_fwd(csp_backend *be, const csp_attention *a, const csp_
                                (const __nv_bfloat16 *)v->data,
                                (__nv_bfloat16 *)o->data,
                                (float *)lse->data,
-                               a->seq_start.dim[0] - 1,
                                a->longest };
 
     switch (a->E) {

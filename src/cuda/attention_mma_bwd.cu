@@ -135,7 +135,7 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
 template <int W, int warps> static csp_status launch_short(const bwd_launch<__nv_bfloat16> &l)
 {
     const size_t bytes = sizeof(mma_bwd_tile<W, warps>);
-    const unsigned pieces = (unsigned)(l.texts * l.batch.G);
+    const unsigned pieces = (unsigned)(l.batch.texts * l.batch.G);
 
     static_assert(sizeof(mma_bwd_tile<W, warps>) == ATTENTION_MMA_BWD_BYTES(W, warps),
                   "attention_pick.h says the same");

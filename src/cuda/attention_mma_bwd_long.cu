@@ -239,10 +239,10 @@ template <int W> static csp_status launch_long(const bwd_launch<__nv_bfloat16> &
 
     CUDA_TRY(cu::allow_shared(attention_mma_bwd_keys_kernel<W>, keys_bytes));
     CUDA_TRY(cu::allow_shared(attention_mma_bwd_queries_kernel<W>, queries_bytes));
-    CUDA_TRY(cu::launch(attention_mma_bwd_keys_kernel<W>, tile_grid(l.texts, a.G, l.longest, tile),
+    CUDA_TRY(cu::launch(attention_mma_bwd_keys_kernel<W>, tile_grid(a.texts, a.G, l.longest, tile),
                         ATTENTION_THREADS, keys_bytes, l.stream, a, l.tensors, l.capacity));
     CUDA_TRY(cu::launch(attention_mma_bwd_queries_kernel<W>,
-                        tile_grid(l.texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
+                        tile_grid(a.texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
                         queries_bytes, l.stream, a, l.tensors));
     return CSP_OK;
 }

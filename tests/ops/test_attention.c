@@ -422,6 +422,16 @@ static void q_k_and_v_may_be_columns_of_one_tensor(void **state)
     rig_each_storage(*state, run_columns);
 }
 
+/* Two calls of backward gave the same bits; so did their forward. */
+static void check_same_results(rig *r, const grads *a, const grads *b)
+{
+    rig_check_same(r, &a->g.o, &b->g.o);
+    rig_check_same(r, &a->g.lse, &b->g.lse);
+    rig_check_same(r, &a->g.dq, &b->g.dq);
+    rig_check_same(r, &a->g.dk, &b->g.dk);
+    rig_check_same(r, &a->g.dv, &b->g.dv);
+}
+
 static void check_same_bits(rig *r, csp_dtype S, int64_t which)
 {
     rig_begin(r, 80 + (uint64_t)which);
@@ -431,15 +441,12 @@ static void check_same_bits(rig *r, csp_dtype S, int64_t which)
     b.g.dq = output(r, &s, s.a.H, s.a.E);
     b.g.dk = output(r, &s, s.a.G, s.a.E);
     b.g.dv = output(r, &s, s.a.G, s.a.E);
-    csp_tensor o = output(r, &s, s.a.H, s.a.E), lse = lse_output(r, &s);
-    assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &lse), CSP_OK);
-    rig_check_same(r, &o, &a.g.o);
-    rig_check_same(r, &lse, &a.g.lse);
+    b.g.o = output(r, &s, s.a.H, s.a.E);
+    b.g.lse = lse_output(r, &s);
+    assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &b.g.o, &b.g.lse), CSP_OK);
     assert_int_equal(csp_attention_bwd(r->be, &s.a, &a.g), CSP_OK);
     assert_int_equal(csp_attention_bwd(r->be, &s.a, &b.g), CSP_OK);
-    rig_check_same(r, &a.g.dq, &b.g.dq);
-    rig_check_same(r, &a.g.dk, &b.g.dk);
-    rig_check_same(r, &a.g.dv, &b.g.dv);
+    check_same_results(r, &a, &b);
 }
 
 static void run_same_bits(rig *r, csp_dtype S)
@@ -453,6 +460,48 @@ static void run_same_bits(rig *r, csp_dtype S)
 static void the_same_call_gives_the_same_bits(void **state)
 {
     rig_each_storage(*state, run_same_bits);
+}
+
+/* The batch in two orders, one of them with gradients over q, k and v. */
+static void check_orders(rig *r, csp_dtype S, int64_t which)
+{
+    setup s = make_case(r, S, which);
+    const int64_t B = s.a.seq_start.dim[0] - 1;
+    int32_t *order = rig_ints(r, B);
+    grads as_they_lie = make_grads(r, &s), g;
+
+    assert_int_equal(csp_attention_bwd(r->be, &s.a, &as_they_lie.g), CSP_OK);
+    for (int i = 1; i < 3; i++) {
+        for (int64_t b = 0; b < B; b++) { /* turned, and backwards */
+            order[b] = (int32_t)(i == 1 ? (b + 1) % B : B - 1 - b);
+        }
+        s.a.order = rig_input(r, CSP_I32, 1, &B, order);
+        g = make_grads(r, &s);
+        g.g.d_o = as_they_lie.g.d_o;
+        if (i == 1) {
+            g.g.q = g.g.dq = rig_copy(r, &s.q);
+            g.g.k = g.g.dk = rig_copy(r, &s.k);
+            g.g.v = g.g.dv = rig_copy(r, &s.v);
+        }
+        assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
+        check_same_results(r, &as_they_lie, &g);
+        rig_check_guards(r);
+    }
+}
+
+static void run_orders(rig *r, csp_dtype S)
+{
+    const int64_t some[] = { 2, FIRST_LONG + 2, FIRST_BF16, FIRST_BF16 + 4 };
+
+    for (int i = 0; i < 4; i++) {
+        rig_begin(r, (uint64_t)(100 + i));
+        check_orders(r, S, some[i]);
+    }
+}
+
+static void results_do_not_depend_on_the_order_of_work(void **state)
+{
+    rig_each_storage(*state, run_orders);
 }
 
 static void run_neighbours(rig *r, csp_dtype S)
@@ -518,6 +567,10 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     bad.longest = s.longest + 3;
     assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "the longest text has 36 rows, the rotary table 35"));
+    bad = s.a;
+    bad.order = s.a.seq_start; /* one more than there are texts */
+    assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "attention: order must be i32 (4)"));
     bad = s.a;
     bad.stride_k = 11;
     assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
@@ -647,6 +700,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_call_has_one_storage_type),
         cmocka_unit_test(cuda_devices_name_the_widest_head),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
+        cmocka_unit_test(results_do_not_depend_on_the_order_of_work),
         cmocka_unit_test(a_text_does_not_see_its_neighbours),
         cmocka_unit_test(a_text_of_thousands_of_rows_works),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),

@@ -4,7 +4,8 @@
  * One piece of work is a text and a key-value head with all its query heads: its keys are rotated
  * once into scratch, then queries go by in blocks of QUERY_BLOCK rows, whose scores stay in cache.
  * Under the causal mask a block sees only the keys up to its last row. Pieces write disjoint
- * outputs and add in an order of their own, so it does not matter which thread takes which piece.
+ * outputs and add in an order of their own, so it does not matter which thread takes which piece;
+ * threads take them in the order of csp_attention.order.
  */
 #include <math.h>
 #include <omp.h>
@@ -249,8 +250,8 @@ static int64_t place_piece(piece *w, int64_t T, int64_t E, bool backward, float 
 static piece open_piece(csp_backend *be, const csp_attention *a, int64_t index, int64_t longest,
                         bool backward)
 {
-    const int32_t *start = a->seq_start.data;
-    const int64_t b = index / a->G;
+    const int32_t *start = a->seq_start.data, *order = a->order.data;
+    const int64_t b = order != NULL ? order[index / a->G] : index / a->G;
     piece w = { .a = a, .first = start[b], .T = start[b + 1] - start[b], .g = index % a->G };
 
     place_piece(&w, longest, a->E, backward, cpu_scratch_of(be, omp_get_thread_num()));

@@ -148,6 +148,7 @@ static csp_status begin(const csp_model *model, const csp_pack *pack, const csp_
         .be = model->be,
         .params = model->params,
         .attention = { .seq_start = pack->seq_start,
+                       .order = pack->order,
                        .cos = model->cos,
                        .sin = model->sin,
                        .H = c->H,

@@ -32,6 +32,10 @@ static csp_status check_heads(const csp_attention *a)
     if (a->seq_start.dim[0] < 1) {
         return CSP_FAIL(CSP_ERR_SHAPE, "attention: seq_start must have at least one entry");
     }
+    if (csp_check_given(&a->order)) {
+        CSP_TRY(csp_check_tensor("attention", "order", &a->order, CSP_I32, 1,
+                                 (int64_t[]) { a->seq_start.dim[0] - 1 }));
+    }
     if (a->longest < 0 || a->longest > a->cos.dim[0]) {
         return CSP_FAIL(CSP_ERR_SHAPE,
                         "attention: the longest text has %lld rows, the rotary table %lld",

@@ -12,6 +12,9 @@ extern "C" {
 /* What both directions need beside q, k, v. Query head h uses key-value head h / (H/G). */
 typedef struct csp_attention {
     csp_tensor seq_start; /* (B+1) i32   first row of each text; seq_start[B] is N             */
+    csp_tensor order;     /* (B) i32     every text once, in the order in which work on them   */
+                          /* begins: longest first, so that none is left alone at the end;     */
+                          /* none: as they lie. Results do not depend on it                    */
     csp_tensor cos;       /* (P,E/2) f32 csp_rope_table; P at least the longest text           */
     csp_tensor sin;       /* (P,E/2) f32                                                       */
     int64_t H;            /* query heads, a multiple of G                                      */
