@@ -156,17 +156,18 @@ static __device__ __forceinline__ void attend(const mma_rows<W> *k, const mma_ro
 
 /* Stores o and lse of the rows from r on. */
 template <int W>
-static __device__ __forceinline__ void store_rows(const row_list &queries, int32_t r, int lane,
-                                                  query_part<W> &x, __nv_bfloat16 *o, float *lse)
+static __device__ __forceinline__ void store_rows(const attention_batch &a, const row_list &outputs,
+                                                  int32_t r, int lane, query_part<W> &x,
+                                                  __nv_bfloat16 *o, float *lse)
 {
-    const out_rows out = rows_to_store(queries, r, W, lane, o);
+    const out_rows out = rows_to_store(outputs, r, W, lane, o);
 
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const float total = lanes_sum<4>(x.sum[h]), scale = 1.0f / total;
 
         if (lane % 4 == 0 && out.at[h] != nullptr) {
-            lse[row_offset(queries, r + lane / 4 + 8 * h, 1)] =
+            lse[lse_offset(a, outputs, r + lane / 4 + 8 * h)] =
                 x.max[h] * (1.0f / ATTENTION_LOG2E) + logf(total);
         }
 #pragma unroll
@@ -221,7 +222,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
     if (r < queries.rows) {
         start_rotated(queries, r, ATTENTION_MMA_ROWS, q, lane, 32, &front.q[warp]);
     }
-    start_rows(piece.keys, 0, used, v, (int)threadIdx.x, ATTENTION_THREADS, values);
+    start_rows(piece.values, 0, used, v, (int)threadIdx.x, ATTENTION_THREADS, values);
     cu::cp_commit();
     cu::cp_wait<0>();
     rotate_rows(a, piece.keys, 0, used, (int)threadIdx.x, ATTENTION_THREADS, keys);
@@ -241,7 +242,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
         for (int32_t key = 0; key < x.most; key += 32 * MMA_STEPS(W)) {
             attend<W, MMA_STEPS(W)>(&keys[key / 16], &values[key / 16], key, scale, lane, x);
         }
-        store_rows(queries, r, lane, x, o, lse);
+        store_rows(a, piece.outputs, r, lane, x, o, lse);
         r += stride;
     }
 }
@@ -276,7 +277,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
         query_part<W> x;
 
         start_rotated(queries, own, ATTENTION_MMA_ROWS, q, lane, 32, &shared.front.q[warp]);
-        start_keys(piece.keys, 0, k, v, shared.key[0]);
+        start_keys(piece, 0, k, v, shared.key[0]);
         cu::cp_wait<0>();
         rotate_rows(a, queries, own, ATTENTION_MMA_ROWS, lane, 32, &shared.front.q[warp]);
         rotate_keys(a, piece.keys, 0, shared.key[0]);
@@ -287,7 +288,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
             mma_key_tile<W> &next = shared.key[(key / step + 1) % 2];
 
             if (key + step < most) {
-                start_keys(piece.keys, key + step, k, v, next);
+                start_keys(piece, key + step, k, v, next);
             }
             if (own < queries.rows && key < x.most) {
                 attend<W, MMA_STEPS(W)>(now.k, now.v, key, scale, lane, x);
@@ -299,7 +300,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
             __syncthreads();
         }
         if (own < queries.rows) {
-            store_rows(queries, own, lane, x, o, lse);
+            store_rows(a, piece.outputs, own, lane, x, o, lse);
         }
     }
 }
@@ -311,7 +312,7 @@ struct mma_fwd_launch {
     const __nv_bfloat16 *q, *k, *v;
     __nv_bfloat16 *o;
     float *lse;
-    int64_t texts, longest;
+    int64_t longest;
 };
 
 template <int W> static csp_status launch_fwd(const mma_fwd_launch &l)
@@ -319,7 +320,7 @@ template <int W> static csp_status launch_fwd(const mma_fwd_launch &l)
     const attention_batch &a = l.batch;
     const cuda_state *state = cuda_state_of(l.be);
     cudaStream_t stream = cuda_stream(l.be, "attention_fwd");
-    const int64_t pieces = l.texts * a.G;
+    const int64_t pieces = a.texts * a.G;
     const int64_t tiles = ceil_div(l.longest * (a.H / a.G), ATTENTION_WARPS * ATTENTION_MMA_ROWS);
     const int blocks = pick_attention_mma_blocks(W, l.longest, state->shared_limit);
 
@@ -346,7 +347,8 @@ template <int W> static csp_status launch_fwd(const mma_fwd_launch &l)
 bool attention_mma_takes(const csp_attention *a, const csp_tensor *const *rows, int count)
 {
     bool taken = attention_mma_width(a->E) && (uintptr_t)a->cos.data % 16 == 0 &&
-                 (uintptr_t)a->sin.data % 16 == 0;
+                 (uintptr_t)a->sin.data % 16 == 0 && csp_attention_stride_q(a) % 8 == 0 &&
+                 csp_attention_stride_k(a) % 8 == 0 && csp_attention_stride_v(a) % 8 == 0;
 
     for (int i = 0; i < count; i++) {
         taken = taken && rows[i]->dtype == CSP_BF16 && (uintptr_t)rows[i]->data % 16 == 0;
@@ -365,7 +367,6 @@ csp_status attention_mma_fwd(csp_backend *be, const csp_attention *a, const csp_
                                (const __nv_bfloat16 *)v->data,
                                (__nv_bfloat16 *)o->data,
                                (float *)lse->data,
-                               a->seq_start.dim[0] - 1,
                                a->longest };
 
     switch (a->E) {

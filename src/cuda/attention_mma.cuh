@@ -48,7 +48,7 @@ static __device__ __forceinline__ row_place row_behind(const row_list &list, row
 static __device__ __forceinline__ int64_t place_offset(const row_list &list, row_place place,
                                                        int64_t E)
 {
-    return ((list.first + place.t) * list.all + list.head + place.head) * E;
+    return (list.first + place.t) * list.stride + (list.head + place.head) * E;
 }
 
 /* The fewest keys that any of count rows from r on sees. */
@@ -297,12 +297,14 @@ template <int W> struct mma_key_tile {
 
 /* All threads of the block start the copies of a tile of keys from row first on. */
 template <int W>
-static __device__ __forceinline__ void start_keys(const row_list &keys, int32_t first,
+static __device__ __forceinline__ void start_keys(const attention_piece &piece, int32_t first,
                                                   const __nv_bfloat16 *k, const __nv_bfloat16 *v,
                                                   mma_key_tile<W> &tile)
 {
-    start_rotated(keys, first, 32 * MMA_STEPS(W), k, (int)threadIdx.x, ATTENTION_THREADS, tile.k);
-    start_rows(keys, first, 32 * MMA_STEPS(W), v, (int)threadIdx.x, ATTENTION_THREADS, tile.v);
+    start_rotated(piece.keys, first, 32 * MMA_STEPS(W), k, (int)threadIdx.x, ATTENTION_THREADS,
+                  tile.k);
+    start_rows(piece.values, first, 32 * MMA_STEPS(W), v, (int)threadIdx.x, ATTENTION_THREADS,
+               tile.v);
     cu::cp_commit();
 }
 

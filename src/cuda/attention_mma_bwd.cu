@@ -106,8 +106,8 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
         return;
     }
     clear(grads);
-    start_own_keys(x, piece.keys, 0, blocks, warps * 32, shared.k, shared.v);
-    start_queries(a, x, queries, 0, shared.query, held);
+    start_own_keys(x, piece, 0, blocks, warps * 32, shared.k, shared.v);
+    start_queries(a, x, piece, 0, shared.query, held);
     cu::cp_wait<0>();
     rotate_rows(a, piece.keys, 0, 16 * blocks, (int)threadIdx.x, warps * 32, shared.k);
     for (int32_t r = 0; r < queries.rows; r += tile::rows) {
@@ -125,17 +125,17 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
         }
         __syncthreads();
         if (r + tile::rows < queries.rows) {
-            start_queries(a, x, queries, r + tile::rows, shared.query, held);
+            start_queries(a, x, piece, r + tile::rows, shared.query, held);
         }
         store_query_grads(a, queries, r, shared, warp, lane, x.dq);
     }
-    store_key_grads(a, piece.keys, own, lane, grads, x.dk, x.dv);
+    store_key_grads(a, piece.keys, piece.values, own, lane, grads, x.dk, x.dv);
 }
 
 template <int W, int warps> static csp_status launch_short(const bwd_launch<__nv_bfloat16> &l)
 {
     const size_t bytes = sizeof(mma_bwd_tile<W, warps>);
-    const unsigned pieces = (unsigned)(l.texts * l.batch.G);
+    const unsigned pieces = (unsigned)(l.batch.texts * l.batch.G);
 
     static_assert(sizeof(mma_bwd_tile<W, warps>) == ATTENTION_MMA_BWD_BYTES(W, warps),
                   "attention_pick.h says the same");

@@ -37,11 +37,13 @@ template <int W, int warps> struct query_copy {
 /* All threads start the copies of the tile of queries at r; finish_queries follows. */
 template <int W, int warps>
 static __device__ __forceinline__ void start_queries(const attention_batch &a,
-                                                     const bf16_tensors &x, const row_list &queries,
-                                                     int32_t r, mma_query_tile<W> &tile,
+                                                     const bf16_tensors &x,
+                                                     const attention_piece &piece, int32_t r,
+                                                     mma_query_tile<W> &tile,
                                                      query_copy<W, warps> &held)
 {
     typedef query_copy<W, warps> copy;
+    const row_list &queries = piece.queries;
     const int thread = (int)threadIdx.x;
     const row_place first = place_of_row(queries, r);
 
@@ -52,7 +54,7 @@ static __device__ __forceinline__ void start_queries(const attention_batch &a,
         const int e = thread % copy::lanes * 8;
         const bool is_row = i < copy::rows && e < W && r + i < queries.rows;
         const int64_t from =
-            is_row ? place_offset(queries, row_behind(queries, first, i), W) + e : 0;
+            is_row ? place_offset(piece.outputs, row_behind(queries, first, i), W) + e : 0;
 
         held.o[n] = {};
         if (is_row) {
@@ -66,7 +68,7 @@ static __device__ __forceinline__ void start_queries(const attention_batch &a,
     if (thread < copy::rows) {
         held.seen = keys_seen(a, queries, r + thread);
         held.lse = r + thread < queries.rows
-                       ? x.lse[row_offset(queries, r + thread, 1)] * ATTENTION_LOG2E
+                       ? x.lse[lse_offset(a, queries, r + thread)] * ATTENTION_LOG2E
                        : 0.0f;
     }
 }
@@ -109,12 +111,13 @@ static __device__ __forceinline__ void finish_queries(const attention_batch &a,
 
 /* Loads and rotates keys 0 .. 16 * blocks - 1 behind row first; the caller waits and rotates. */
 template <int W>
-static __device__ __forceinline__ void start_own_keys(const bf16_tensors &x, const row_list &keys,
-                                                      int32_t first, int blocks, int threads,
-                                                      mma_rows<W> *k, mma_rows<W> *v)
+static __device__ __forceinline__ void start_own_keys(const bf16_tensors &x,
+                                                      const attention_piece &piece, int32_t first,
+                                                      int blocks, int threads, mma_rows<W> *k,
+                                                      mma_rows<W> *v)
 {
-    start_rotated(keys, first, 16 * blocks, x.k, (int)threadIdx.x, threads, k);
-    start_rows(keys, first, 16 * blocks, x.v, (int)threadIdx.x, threads, v);
+    start_rotated(piece.keys, first, 16 * blocks, x.k, (int)threadIdx.x, threads, k);
+    start_rows(piece.values, first, 16 * blocks, x.v, (int)threadIdx.x, threads, v);
 }
 
 /* Gradients of a warp's 16 keys: this lane's share. */
@@ -214,12 +217,13 @@ static __device__ __forceinline__ void add_key_grads(const uint32_t (&probabilit
 /* dk and dv of a warp's keys from row first on. */
 template <int W>
 static __device__ __forceinline__ void store_key_grads(const attention_batch &a,
-                                                       const row_list &keys, int32_t first,
-                                                       int lane, mma_key_grads<W> &grads,
-                                                       __nv_bfloat16 *dk, __nv_bfloat16 *dv)
+                                                       const row_list &keys, const row_list &values,
+                                                       int32_t first, int lane,
+                                                       mma_key_grads<W> &grads, __nv_bfloat16 *dk,
+                                                       __nv_bfloat16 *dv)
 {
     const out_rows to_dk = rows_to_store(keys, first, W, lane, dk);
-    const out_rows to_dv = rows_to_store(keys, first, W, lane, dv);
+    const out_rows to_dv = rows_to_store(values, first, W, lane, dv);
 
     store_rotated_back<W>(a, to_dk, a.scale, lane, grads.dk);
 #pragma unroll

@@ -151,7 +151,8 @@ static void check_result(rig *r, const setup *s, const char *name, const csp_ten
     }
 }
 
-static void check_forward(rig *r, const setup *s)
+/* The op is given q, k and v of s; dense has them as the reference reads them. */
+static void check_forward_of(rig *r, const setup *s, const setup *dense)
 {
     const int64_t H = s->a.H, E = s->a.E, n = s->N * H * E;
     csp_tensor o = output(r, s, H, E), lse = lse_output(r, s);
@@ -164,12 +165,17 @@ static void check_forward(rig *r, const setup *s)
     const double bound =
         (double)(E + s->longest + 20) * UNIT_F32 + (s->S == CSP_BF16 ? 2.0 * UNIT_BF16 : 0.0);
 
-    ref_attention_fwd(&s->ref, rig_as_doubles(r, &s->q), rig_as_doubles(r, &s->k),
-                      rig_as_doubles(r, &s->v), want, mag, want_lse, lse_mag);
+    ref_attention_fwd(&s->ref, rig_as_doubles(r, &dense->q), rig_as_doubles(r, &dense->k),
+                      rig_as_doubles(r, &dense->v), want, mag, want_lse, lse_mag);
     assert_int_equal(csp_attention_fwd(r->be, &s->a, &s->q, &s->k, &s->v, &o, &lse), CSP_OK);
     check_result(r, s, "o", &o, want, mag, bound);
     check_result(r, s, "lse", &lse, want_lse, lse_mag, bound);
     rig_check_guards(r);
+}
+
+static void check_forward(rig *r, const setup *s)
+{
+    check_forward_of(r, s, s);
 }
 
 /* What the tensor core kernels' cases add for f32 is time, where a device is emulated. */
@@ -322,6 +328,110 @@ static void gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_o
     rig_each_storage(*state, run_claimed_rows);
 }
 
+/* Columns from .. from+width-1 of t as a tensor of their own. */
+static csp_tensor columns(rig *r, const csp_tensor *t, int64_t from, int64_t width)
+{
+    const int64_t rows = t->dim[0], bytes = t->dtype == CSP_BF16 ? 2 : 4;
+    const char *all = rig_host(r, t);
+    char *some = rig_host(r, t); /* its first part is written over */
+
+    for (int64_t n = 0; n < rows; n++) {
+        memcpy(some + n * width * bytes, all + (n * t->dim[1] + from) * bytes,
+               (size_t)(width * bytes));
+    }
+    return rig_input(r, t->dtype, 2, (int64_t[]) { rows, width }, some);
+}
+
+/* The columns of q, k, v and then some more, side by side. */
+static csp_tensor side_by_side(rig *r, const setup *s, const csp_tensor *more)
+{
+    const csp_tensor part[] = { s->q, s->k, s->v, *more };
+    const int64_t wide = (s->a.H + 2 * s->a.G) * s->a.E + more->dim[1];
+    const int64_t bytes = s->S == CSP_BF16 ? 2 : 4;
+    char *all = (char *)rig_doubles(r, s->N * wide);
+    int64_t from = 0;
+
+    for (int i = 0; i < 4; i++) {
+        const char *host = rig_host(r, &part[i]);
+        const int64_t width = part[i].dim[1] * bytes;
+
+        for (int64_t n = 0; n < s->N; n++) {
+            memcpy(all + n * wide * bytes + from, host + n * width, (size_t)width);
+        }
+        from += width;
+    }
+    return rig_input(r, s->S, 2, (int64_t[]) { s->N, wide }, all);
+}
+
+static csp_tensor view_of(const csp_tensor *wide, int64_t from, int64_t width)
+{
+    return csp_tensor_view((char *)wide->data + from * (wide->dtype == CSP_BF16 ? 2 : 4),
+                           wide->dtype, 2, (int64_t[]) { wide->dim[0], width });
+}
+
+/*
+ * q, k, v as columns of one tensor that has more columns, and their gradients over them; but for
+ * the one whose number is apart, which is a tensor of its own.
+ */
+static void check_columns(rig *r, csp_dtype S, int64_t which, int64_t more, int apart)
+{
+    const setup dense = make_case(r, S, which);
+    setup s = dense;
+    const int64_t E = s.a.E, width[] = { s.a.H * E, s.a.G * E, s.a.G * E };
+    const int64_t from[] = { 0, width[0], width[0] + width[1], width[0] + 2 * width[1] };
+    const csp_tensor rest = uniform(r, S, 1.0, s.N, more), wide = side_by_side(r, &s, &rest);
+    grads g = make_grads(r, &dense);
+    csp_tensor *const x[] = { &s.q, &s.k, &s.v }, *const to[] = { &g.g.q, &g.g.k, &g.g.v };
+    csp_tensor *const grad[] = { &g.g.dq, &g.g.dk, &g.g.dv };
+    int64_t *const stride[] = { &s.a.stride_q, &s.a.stride_k, &s.a.stride_v };
+    csp_tensor over = rig_copy(r, &wide);
+
+    for (int i = 0; i < 3; i++) {
+        *grad[i] = i == apart ? rig_copy(r, x[i]) : view_of(&over, from[i], width[i]);
+        *to[i] = *grad[i];
+        *x[i] = i == apart ? *x[i] : view_of(&wide, from[i], width[i]);
+        *stride[i] = i == apart ? 0 : wide.dim[1];
+    }
+    check_forward_of(r, &s, &dense);
+    assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
+    for (int i = 0; i < 3; i++) {
+        *grad[i] = i == apart ? *grad[i] : columns(r, &over, from[i], width[i]);
+    }
+    check_grads(r, &s, &g);
+    over = columns(r, &over, from[3], more);
+    rig_check_same(r, &over, &rest);
+    rig_check_guards(r);
+}
+
+static void run_columns(rig *r, csp_dtype S)
+{
+    const int64_t some[] = { 2, FIRST_LONG, FIRST_BF16, FIRST_BF16 + 1 };
+
+    for (int i = 0; i < 4; i++) {
+        rig_begin(r, (uint64_t)(60 + i));
+        check_columns(r, S, some[i], 8, i);
+    }
+    rig_begin(r, 64);
+    check_columns(r, S, FIRST_BF16, 3, 1); /* rows that cannot be copied 16 bytes at a time */
+    rig_begin(r, 65);
+    check_columns(r, S, FIRST_LONG, 8, 2);
+}
+
+static void q_k_and_v_may_be_columns_of_one_tensor(void **state)
+{
+    rig_each_storage(*state, run_columns);
+}
+
+/* Two calls of backward gave the same bits; so did their forward. */
+static void check_same_results(rig *r, const grads *a, const grads *b)
+{
+    rig_check_same(r, &a->g.o, &b->g.o);
+    rig_check_same(r, &a->g.lse, &b->g.lse);
+    rig_check_same(r, &a->g.dq, &b->g.dq);
+    rig_check_same(r, &a->g.dk, &b->g.dk);
+    rig_check_same(r, &a->g.dv, &b->g.dv);
+}
+
 static void check_same_bits(rig *r, csp_dtype S, int64_t which)
 {
     rig_begin(r, 80 + (uint64_t)which);
@@ -331,15 +441,12 @@ static void check_same_bits(rig *r, csp_dtype S, int64_t which)
     b.g.dq = output(r, &s, s.a.H, s.a.E);
     b.g.dk = output(r, &s, s.a.G, s.a.E);
     b.g.dv = output(r, &s, s.a.G, s.a.E);
-    csp_tensor o = output(r, &s, s.a.H, s.a.E), lse = lse_output(r, &s);
-    assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &lse), CSP_OK);
-    rig_check_same(r, &o, &a.g.o);
-    rig_check_same(r, &lse, &a.g.lse);
+    b.g.o = output(r, &s, s.a.H, s.a.E);
+    b.g.lse = lse_output(r, &s);
+    assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &b.g.o, &b.g.lse), CSP_OK);
     assert_int_equal(csp_attention_bwd(r->be, &s.a, &a.g), CSP_OK);
     assert_int_equal(csp_attention_bwd(r->be, &s.a, &b.g), CSP_OK);
-    rig_check_same(r, &a.g.dq, &b.g.dq);
-    rig_check_same(r, &a.g.dk, &b.g.dk);
-    rig_check_same(r, &a.g.dv, &b.g.dv);
+    check_same_results(r, &a, &b);
 }
 
 static void run_same_bits(rig *r, csp_dtype S)
@@ -353,6 +460,48 @@ static void run_same_bits(rig *r, csp_dtype S)
 static void the_same_call_gives_the_same_bits(void **state)
 {
     rig_each_storage(*state, run_same_bits);
+}
+
+/* The batch in two orders, one of them with gradients over q, k and v. */
+static void check_orders(rig *r, csp_dtype S, int64_t which)
+{
+    setup s = make_case(r, S, which);
+    const int64_t B = s.a.seq_start.dim[0] - 1;
+    int32_t *order = rig_ints(r, B);
+    grads as_they_lie = make_grads(r, &s), g;
+
+    assert_int_equal(csp_attention_bwd(r->be, &s.a, &as_they_lie.g), CSP_OK);
+    for (int i = 1; i < 3; i++) {
+        for (int64_t b = 0; b < B; b++) { /* turned, and backwards */
+            order[b] = (int32_t)(i == 1 ? (b + 1) % B : B - 1 - b);
+        }
+        s.a.order = rig_input(r, CSP_I32, 1, &B, order);
+        g = make_grads(r, &s);
+        g.g.d_o = as_they_lie.g.d_o;
+        if (i == 1) {
+            g.g.q = g.g.dq = rig_copy(r, &s.q);
+            g.g.k = g.g.dk = rig_copy(r, &s.k);
+            g.g.v = g.g.dv = rig_copy(r, &s.v);
+        }
+        assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
+        check_same_results(r, &as_they_lie, &g);
+        rig_check_guards(r);
+    }
+}
+
+static void run_orders(rig *r, csp_dtype S)
+{
+    const int64_t some[] = { 2, FIRST_LONG + 2, FIRST_BF16, FIRST_BF16 + 4 };
+
+    for (int i = 0; i < 4; i++) {
+        rig_begin(r, (uint64_t)(100 + i));
+        check_orders(r, S, some[i]);
+    }
+}
+
+static void results_do_not_depend_on_the_order_of_work(void **state)
+{
+    rig_each_storage(*state, run_orders);
 }
 
 static void run_neighbours(rig *r, csp_dtype S)
@@ -418,6 +567,14 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     bad.longest = s.longest + 3;
     assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "the longest text has 36 rows, the rotary table 35"));
+    bad = s.a;
+    bad.order = s.a.seq_start; /* one more than there are texts */
+    assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "attention: order must be i32 (4)"));
+    bad = s.a;
+    bad.stride_k = 11;
+    assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "lie 0, 11, 0 elements apart, shorter than the rows"));
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.q, &s.v, &o, &lse), CSP_ERR_SHAPE);
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &absent, &o, &lse), CSP_ERR_SHAPE);
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &o), CSP_ERR_SHAPE);
@@ -539,9 +696,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(gradients_may_overwrite_q_k_and_v),
         cmocka_unit_test(
             gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_of_rows),
+        cmocka_unit_test(q_k_and_v_may_be_columns_of_one_tensor),
         cmocka_unit_test(a_call_has_one_storage_type),
         cmocka_unit_test(cuda_devices_name_the_widest_head),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
+        cmocka_unit_test(results_do_not_depend_on_the_order_of_work),
         cmocka_unit_test(a_text_does_not_see_its_neighbours),
         cmocka_unit_test(a_text_of_thousands_of_rows_works),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),
