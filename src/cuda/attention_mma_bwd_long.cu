@@ -34,6 +34,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
     const row_list dv_rows = key_grad_rows(a, piece.values, capacity);
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     const int32_t step = ATTENTION_WARPS * ATTENTION_MMA_ROWS;
+    const query_share share = { (int)threadIdx.x, ATTENTION_THREADS, 0, tile::rows };
     const float scale = a.scale * ATTENTION_LOG2E;
 
     for (int32_t first = (int32_t)blockIdx.y * step; first < piece.keys.rows;
@@ -42,7 +43,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
         mma_key_grads<W> grads;
 
         clear(grads);
-        start_own_keys(x, piece, first, ATTENTION_WARPS, ATTENTION_THREADS, shared.k, shared.v);
+        start_own_keys(x, piece, first, ATTENTION_WARPS, (int)threadIdx.x, ATTENTION_THREADS,
+                       shared.k, shared.v);
         cu::cp_commit();
         cu::cp_wait<0>();
         rotate_rows(a, piece.keys, first, step, (int)threadIdx.x, ATTENTION_THREADS, shared.k);
@@ -52,16 +54,16 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
             if (first >= most_keys_seen(a, queries, r, tile::rows)) {
                 continue;
             }
-            start_queries(a, x, piece, r, shared.query, held);
-            finish_queries(a, queries, r, held, shared.query);
+            start_queries(a, x, piece, r, share, shared.query, held);
+            finish_queries(a, queries, r, share, held, shared.query);
             __syncthreads();
             for (int i = 0; i < tile::rows && r + i < queries.rows; i += 32) {
                 if (own < most_keys_seen(a, queries, r + i, 32)) {
                     uint32_t probability[2][4], ds[2][4];
 
-                    score_grads(shared.k[warp], shared.v[warp], own, shared.query, i, scale, lane,
-                                probability, ds);
-                    add_key_grads(probability, ds, shared.query, i, lane, grads);
+                    score_grads<W, 32>(shared.k[warp], shared.v[warp], own, shared.query, i, scale,
+                                       lane, probability, ds);
+                    add_key_grads<W, 32>(probability, ds, shared.query, i, lane, grads);
                 }
             }
             __syncthreads();
