@@ -17,8 +17,8 @@
  *   streaming          0.04 - 0.07   0.25 - 0.47   0.39 - 0.75   never
  *
  * It saves at most a seventh, and nothing where e fits into the cache or a block holds too few
- * texts to keep it busy. The choice is a function of the batch and the device alone, so that a
- * resumed run repeats it; lists and stream give the same bits.
+ * texts to keep it busy. The choice is a function of what it is told of the batch and of the
+ * device, so that a resumed run repeats it; lists and stream give the same bits.
  */
 #pragma once
 
