@@ -8,6 +8,7 @@
 
 #include "core/fault.h"
 #include "core/size.h"
+#include "cusparse.cuh"
 #include "device.h"
 #include "launch.cuh"
 
@@ -102,12 +103,12 @@ csp_status cuda_allocate(cuda_state *state, const char *what, size_t bytes, void
                     state->name, what, bytes, available, total);
 }
 
-static csp_status allocate_host(cuda_state *state, const char *what, size_t bytes, void **out)
+csp_status cuda_allocate_host(cuda_state *state, const char *what, size_t bytes, void **out)
 {
     cudaError_t error = cudaErrorMemoryAllocation;
 
     if (!csp_fault_here()) {
-        error = cudaMallocHost(out, bytes);
+        error = cudaMallocHost(out, bytes > 0 ? bytes : 1);
     }
     if (error != cudaSuccess) {
         (void)cudaGetLastError();
@@ -143,6 +144,35 @@ static csp_status open_blas(cuda_state *state)
     return CSP_OK;
 }
 
+static csp_status open_beside(cuda_beside *beside)
+{
+    int least, greatest;
+
+    CUDA_TRY(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    CUDA_TRY(cudaStreamCreateWithPriority(&beside->stream, cudaStreamNonBlocking, greatest));
+    for (int i = 0; i < 2; i++) {
+        CUDA_TRY(cudaEventCreateWithFlags(&beside->ready[i], cudaEventDisableTiming));
+        CUDA_TRY(cudaEventCreateWithFlags(&beside->done[i], cudaEventDisableTiming));
+    }
+    return CSP_OK;
+}
+
+static void close_beside(cuda_beside *beside)
+{
+    for (int i = 0; i < 2; i++) {
+        if (beside->ready[i] != NULL) {
+            (void)cudaEventDestroy(beside->ready[i]);
+        }
+        if (beside->done[i] != NULL) {
+            (void)cudaEventDestroy(beside->done[i]);
+        }
+    }
+    if (beside->stream != NULL) {
+        (void)cudaStreamSynchronize(beside->stream);
+        (void)cudaStreamDestroy(beside->stream);
+    }
+}
+
 csp_status cuda_device_open(cuda_state *state, int device)
 {
     void *staging;
@@ -152,10 +182,11 @@ csp_status cuda_device_open(cuda_state *state, int device)
     CSP_TRY(check_device(state));
     CUDA_TRY(cudaSetDevice(device));
     CUDA_TRY(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking));
+    CSP_TRY(open_beside(&state->beside));
     for (int i = 0; i < 2; i++) {
         CUDA_TRY(cudaEventCreateWithFlags(&state->staging.passed[i], cudaEventDisableTiming));
     }
-    CSP_TRY(allocate_host(state, "uploads", 2 * STAGING_HALF, &staging));
+    CSP_TRY(cuda_allocate_host(state, "uploads", 2 * STAGING_HALF, &staging));
     state->staging.at = (char *)staging;
     CSP_TRY(
         cuda_allocate(state, "cuBLAS workspace", BLAS_WORKSPACE_BYTES, &state->blas_workspace.at));
@@ -169,6 +200,8 @@ void cuda_device_close(cuda_state *state)
     if (state->stream != NULL) {
         (void)cudaStreamSynchronize(state->stream);
     }
+    close_beside(&state->beside);
+    cuda_cusparse_close(state);
     if (state->blas != NULL) {
         (void)cublasDestroy(state->blas);
     }
@@ -193,8 +226,9 @@ void cuda_device_close(cuda_state *state)
 /* What a wait returned, as a status that names the last op: kernels fault after their launch. */
 static csp_status waited(csp_backend *be, cudaError_t error)
 {
-    const cuda_state *state = cuda_state_of(be);
+    cuda_state *state = cuda_state_of(be);
 
+    state->waits++;
     if (error == cudaSuccess) {
         return CSP_OK;
     }
@@ -233,7 +267,7 @@ csp_status cuda_host(csp_backend *be, size_t bytes, void **out)
         const size_t wanted = csp_size_round_up(bytes + bytes / 4, 4096);
         void *at;
 
-        CSP_TRY(allocate_host(state, "results", wanted, &at));
+        CSP_TRY(cuda_allocate_host(state, "results", wanted, &at));
         if (state->host.at != NULL) {
             /* Copies under way may still write to the old block. */
             (void)cudaStreamSynchronize(state->stream);

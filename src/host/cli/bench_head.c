@@ -1,6 +1,6 @@
 /*
- * bench_head.c - K1, K3, K5, K7: the head and the adaptation losses beside bare matrix products of
- * the same shapes.
+ * bench_head.c - K1, K3 to K7: the head and the adaptation losses beside bare matrix products of
+ * the same shapes, and the head's backward pass beside cuSPARSE.
  *
  * The bare product is csp_linear on blocks of rows whose logits are kept nowhere else, which is one
  * cuBLAS product each: the least that anything with these logits can take.
@@ -18,7 +18,8 @@ typedef struct head_bench {
     int64_t B, T, N, D, V, block;
     csp_head head;
     csp_tensor h, dh, target, logits, dw;
-    csp_tensor de; /* (V,D) f32, or none: the head is frozen */
+    csp_tensor loss, bad; /* of csp_token_loss */
+    csp_tensor de;        /* (V,D) f32, or none: the head is frozen */
     csp_pool_texts texts;
     csp_sparse rows;
     csp_linear product;
@@ -38,7 +39,7 @@ static head_bench head_shape(const csp_bench *b)
 
 static csp_status place_head(const csp_bench *b, csp_arena *arena, head_bench *c)
 {
-    const int64_t cap = c->B * c->V, starts = c->B + 1;
+    const int64_t cap = c->B * c->V, starts = c->B + 1, two = 2;
 
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, (int64_t[]) { c->N, c->D }, &c->h));
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, (int64_t[]) { c->N, c->D }, &c->dh));
@@ -51,6 +52,8 @@ static csp_status place_head(const csp_bench *b, csp_arena *arena, head_bench *c
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &cap, &c->rows.term));
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, &cap, &c->rows.weight));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &cap, &c->rows.argmax));
+    CSP_TRY(csp_arena_tensor(arena, CSP_F64, 1, &two, &c->loss));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, &two, &c->bad));
     return csp_arena_tensor(arena, CSP_F32, 1, &cap, &c->dw);
 }
 
@@ -259,6 +262,52 @@ fail:
     return status;
 }
 
+/* The backward pass by a way; later ones go as the device likes. */
+static csp_status measure_way(csp_bench *b, head_bench *c, csp_pool_way way, csp_bench_time *out)
+{
+    CSP_TRY(csp_sparse_pool_choose(b->be, way));
+    CSP_TRY(csp_bench_measure(b, run_backward, c, out));
+    return csp_sparse_pool_choose(b->be, CSP_POOL_AUTO);
+}
+
+/* dh alone, the head being frozen: cuSPARSE and ours in turn, on the same entries. */
+static csp_status case_k6(csp_bench *b)
+{
+    static const struct {
+        double density;
+        const char *what;
+    } regimes[] = { { 0.5, "head bwd, density 0.5" },
+                    { 0.1, "head bwd, density 0.1" },
+                    { 0.01, "head bwd, density 0.01" } };
+    csp_arena arena = { 0 };
+    head_bench c;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_sparse_pool_choose(b->be, CSP_POOL_CUSPARSE));
+    CSP_TRY_GOTO(open_head(b, &arena, &c));
+    for (size_t i = 0; i < sizeof(regimes) / sizeof(regimes[0]); i++) {
+        csp_bench_time own, library, lists, stream;
+
+        CSP_TRY_GOTO(draw_entries(b, &c, regimes[i].density));
+        CSP_TRY_GOTO(measure_way(b, &c, CSP_POOL_CUSPARSE, &library));
+        CSP_TRY_GOTO(measure_way(b, &c, CSP_POOL_AUTO, &own));
+        CSP_TRY_GOTO(measure_way(b, &c, CSP_POOL_LISTS, &lists));
+        CSP_TRY_GOTO(measure_way(b, &c, CSP_POOL_STREAM, &stream));
+        csp_bench_print(b, "K6", regimes[i].what, &own,
+                        (csp_bench_figure[]) { { "cusparse_over_own", library.median / own.median },
+                                               { "cusparse_ms", 1e3 * library.median },
+                                               { "lists_ms", 1e3 * lists.median },
+                                               { "stream_ms", 1e3 * stream.median },
+                                               { "entries", (double)c.entries },
+                                               { NULL, 0.0 } });
+    }
+    status = CSP_OK;
+
+fail:
+    csp_backend_release(b->be, &arena);
+    return status;
+}
+
 /*
  * Forward and backward of a trained head. The density of random weights is near 1, where training
  * ends up near 0.1: forward is timed with the one, which costs it most, backward with the other.
@@ -342,13 +391,15 @@ static csp_status run_losses(csp_bench *b, void *context)
     csp_token_loss_args args = { .head = c->head,
                                  .h = c->h,
                                  .target = c->target,
+                                 .predicted = c->N,
                                  .lambda_relu = 1.0f,
                                  .coefficient = 1.0f / (float)c->N,
                                  .dh = c->dh,
-                                 .de = csp_tensor_none() };
-    double loss[2];
+                                 .de = csp_tensor_none(),
+                                 .loss = c->loss,
+                                 .bad = c->bad };
 
-    return csp_token_loss(b->be, &args, loss);
+    return csp_token_loss(b->be, &args);
 }
 
 static csp_status run_two_products(csp_bench *b, void *context)
@@ -390,6 +441,7 @@ const csp_bench_case csp_bench_head_cases[] = {
     { "K3", case_k3, "head backward at three densities beside the dense product" },
     { "K4", case_k4, "head forward and backward, the head trained" },
     { "K5", case_k5, "memory of the head" },
+    { "K6", case_k6, "head backward at three densities beside cuSPARSE, and by each way of ours" },
     { "K7", case_k7, "both adaptation losses beside two bare products" },
     { NULL, NULL, NULL },
 };
