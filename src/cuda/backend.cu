@@ -154,6 +154,10 @@ static void fill_table(csp_ops *ops)
     ops->memory = cuda_memory;
     ops->upload = cuda_upload;
     ops->download = cuda_download;
+    ops->download_mark = cuda_download_mark;
+    ops->download_part = cuda_download_part;
+    ops->download_wait = cuda_download_wait;
+    ops->download_clear = cuda_download_clear;
     ops->copy = cuda_copy;
     ops->zero = cuda_zero;
     ops->host_reserve = cuda_host_reserve;
@@ -174,6 +178,7 @@ static void fill_table(csp_ops *ops)
     ops->sparse_pool_fwd = cuda_sparse_pool_fwd;
     ops->sparse_pool_bwd = cuda_sparse_pool_bwd;
     ops->sparse_pool_choose = cuda_sparse_pool_choose;
+    ops->top_k = cuda_top_k;
     ops->token_loss = cuda_token_loss;
     ops->scores_fwd = cuda_scores_fwd;
     ops->scores_bwd = cuda_scores_bwd;

@@ -223,8 +223,7 @@ void cuda_device_close(cuda_state *state)
     }
 }
 
-/* What a wait returned, as a status that names the last op: kernels fault after their launch. */
-static csp_status waited(csp_backend *be, cudaError_t error)
+csp_status cuda_waited(csp_backend *be, cudaError_t error)
 {
     cuda_state *state = cuda_state_of(be);
 
@@ -239,7 +238,7 @@ static csp_status waited(csp_backend *be, cudaError_t error)
 
 csp_status cuda_wait(csp_backend *be)
 {
-    return waited(be, cudaStreamSynchronize(cuda_state_of(be)->stream));
+    return cuda_waited(be, cudaStreamSynchronize(cuda_state_of(be)->stream));
 }
 
 csp_status cuda_scratch(csp_backend *be, size_t bytes, void **out)
@@ -299,7 +298,7 @@ static csp_status turn_over(csp_backend *be)
     cuda_staging *staging = &state->staging;
 
     CUDA_TRY(cudaEventRecord(staging->passed[staging->half], state->stream));
-    CSP_TRY(waited(be, cudaEventSynchronize(staging->passed[1 - staging->half])));
+    CSP_TRY(cuda_waited(be, cudaEventSynchronize(staging->passed[1 - staging->half])));
     staging->half = 1 - staging->half;
     staging->used = 0;
     return CSP_OK;

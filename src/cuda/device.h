@@ -119,12 +119,21 @@ void cuda_device_close(cuda_state *state);
 /* Device memory of its own. Errors: CSP_ERR_MEMORY, what was asked and what is free. */
 CSP_CHECKED csp_status cuda_allocate(cuda_state *state, const char *what, size_t bytes, void **out);
 
+/* What a wait returned, as a status that names the last op: kernels fault after their launch. */
+CSP_CHECKED csp_status cuda_waited(csp_backend *be, cudaError_t error);
+
 /* Page-locked host memory of its own. Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE. */
 CSP_CHECKED csp_status cuda_allocate_host(cuda_state *state, const char *what, size_t bytes,
                                           void **out);
 
 /* Copies bytes to the device; host may be overwritten when it returns. Waits only for room. */
 CSP_CHECKED csp_status cuda_stage(csp_backend *be, const void *host, size_t bytes, void *device);
+
+/* Of csp_download, in download.cu. */
+csp_status cuda_download_mark(csp_backend *be, csp_download *d);
+csp_status cuda_download_part(csp_backend *be, csp_download *d, const csp_tensor *src, void *at);
+csp_status cuda_download_wait(csp_backend *be, csp_download *d);
+void cuda_download_clear(csp_backend *be, csp_download *d);
 
 /* The entries of csp_ops, contracts in ops/<op>.h; each in the file of its op. */
 csp_status cuda_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
@@ -154,6 +163,8 @@ csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp
                                 const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
 csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
 csp_status cuda_sparse_pool_choose(csp_backend *be, csp_pool_way way);
+csp_status cuda_top_k(csp_backend *be, const csp_sparse *w, int64_t rows, int64_t k,
+                      csp_sparse *out);
 csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args);
 csp_status cuda_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                            int64_t P, float scale, csp_tensor *s);

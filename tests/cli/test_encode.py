@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""csplade encode: formats, shards, resumption, the contract and its overrides, bad input, and what
-search and eval make of the vectors. Arguments: the program, the source folder, names of tests."""
+"""csplade encode: formats, shards, resumption, the contract and its overrides, bad input, devices, and
+what search and eval make of the vectors. Arguments: the program, the source folder, names of tests."""
 import json
+import os
 import resource
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from workspace import run_tests
+from workspace import Numbers, run_tests
 
+EMULATED = Path(sys.argv[1]).parent / "emulated/libcsplade_cuda_emu.so"
 SHARED = Path(sys.argv[2]).parent / "shared/data/models/stories260K"
 
 
@@ -272,6 +274,56 @@ def a_folder_of_others_is_read(w):
     w.expect_exit(encode(w, "s.h5", "--max-len", 600, model=SHARED, source="t.jsonl"), 2, "600")
 
 
+def a_device_gives_the_same_vectors(w):
+    """On the emulated device, in micro-batches of several texts, so that rows come while others are
+    computed: the CPU's terms, but for those that rounding may move over the edge of the cut."""
+    if not EMULATED.exists():
+        print("skipped: no emulated device")
+        return
+    environment = dict(os.environ, CSPLADE_CUDA_PLUGIN=str(EMULATED))
+    numbers = Numbers(3)
+    syllables = [c + v for c in "bcdfglmnprst" for v in "aeiou"]
+    write_texts(w, "t.jsonl", ["".join(numbers.choice(syllables) for _ in range(2 + i % 9))
+                               if i != 7 else " " for i in range(24)])
+
+    def vectors(device, top_k, *words):
+        w.expect_exit(encode(w, "v.jsonl", "--device", device, "--top-k", top_k, "--threads", 2,
+                             "--micro-batch-tokens", 64, *words, source="t.jsonl", env=environment), 0)
+        return [vector for _, vector in rows(w, "v.jsonl")[0]]
+
+    whole = vectors("cpu", 0)
+    w.expect(whole[7] == {} and max(map(len, whole)) > 20, "texts are too short")
+    apart = 1e-4  # 24 bits of each weight, added up over the layers
+    for top_k in (0, 1, 6):
+        cpu, device = vectors("cpu", top_k), vectors("cuda:0", top_k, "--precision", "fp32")
+        w.expect(device == vectors("cuda:0", top_k, "--precision", "fp32"), "the same again")
+        for all_terms, a, b in zip(whole, cpu, device):
+            w.expect(len(a) == len(b) or top_k == 0, f"{len(a)} and {len(b)} terms")
+            edge = min(a.values(), default=0) if top_k else 0
+            for term in {*a, *b}:
+                if term in a and term in b:
+                    w.expect(abs(a[term] - b[term]) < apart, f"term {term}: {a[term]} {b[term]}")
+                else:
+                    w.expect(abs(all_terms.get(term, 0) - edge) < 2 * apart, f"term {term}, cut {top_k}")
+    # In bf16, what a device computes in unless asked otherwise, weights have 8 bits.
+    narrow = vectors("cuda:0", 6)
+    w.expect(narrow != device and [len(v) for v in narrow] == [len(v) for v in device], "bf16")
+    w.expect(narrow == vectors("cuda:0", 6, "--precision", "bf16"), "bf16 is the standard")
+    w.must("encode", "-m", "model", "-i", "t.jsonl", "-o", "v.h5", env=environment)
+
+    def answers(*words):
+        w.must("search", "--index", "v.h5", "--model", "model", "--query", "bala cede", "--output",
+               "r.txt", *words, env=environment)
+        return (w.folder / "r.txt").read_text()
+
+    # Scores of both precisions are near, and not the same: search obeys --precision too.
+    w.expect(answers("--device", "cuda:0") == answers("--device", "cuda:0", "--precision", "bf16")
+             != answers("--device", "cuda:0", "--precision", "fp32"), "search")
+    for words in (["encode", "-m", "model", "-i", "t.jsonl", "-o", "v.jsonl"],
+                  ["search", "--index", "v.h5", "--model", "model", "--query", "x"]):
+        w.expect_exit(w.run(*words, "--device", "cpu", "--precision", "bf16"), 5, "fp32 only")
+
+
 if __name__ == "__main__":
     sys.exit(run_tests([
         both_formats_hold_the_same,
@@ -283,4 +335,5 @@ if __name__ == "__main__":
         a_checkpoint_encodes_under_its_contract,
         a_killed_encoding_goes_on,
         a_folder_of_others_is_read,
+        a_device_gives_the_same_vectors,
     ]))

@@ -1,5 +1,5 @@
 /*
- * test_quantize.c - pruning against sorting, and every scheme at its edges.
+ * test_quantize.c - every scheme at its edges.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,45 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/rng.h"
 #include "eval/quantize.h"
-
-enum { LONGEST = 300 };
-
-static void keeps_the_largest_and_of_equals_the_lowest_term(void **state)
-{
-    const csp_rng rng = { .seed = 1, .draw = CSP_DRAW_TEST };
-    uint64_t at = 0;
-
-    for (int64_t n = 0; n <= LONGEST; n = n * 3 / 2 + 1) {
-        for (int64_t k = 0; k <= n + 1; k = k * 2 + 1) {
-            int32_t term[LONGEST], got_term[LONGEST];
-            float weight[LONGEST], got_weight[LONGEST];
-            int64_t kept, seen = 0;
-
-            for (int64_t i = 0; i < n; i++) {
-                term[i] = got_term[i] = (int32_t)(3 * i);
-                /* Few distinct values: many ties. */
-                weight[i] = got_weight[i] = (float)csp_rng_below(rng, at++, 7) + 1.0f;
-            }
-            kept = csp_prune_row(got_term, got_weight, n, k);
-            assert_int_equal(kept, n < k ? n : k);
-            for (int64_t i = 0; i < n; i++) {
-                int64_t better = 0;
-
-                for (int64_t j = 0; j < n; j++) {
-                    better += weight[j] > weight[i] || (weight[j] == weight[i] && j < i);
-                }
-                if (better < k) {
-                    assert_int_equal(got_term[seen], term[i]);
-                    assert_true(got_weight[seen] == weight[i]);
-                    seen++;
-                }
-            }
-            assert_int_equal(seen, kept);
-        }
-    }
-}
 
 static void reads_schemes_and_refuses_others(void **state)
 {
@@ -106,7 +68,6 @@ static void rounds_drops_and_clips(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keeps_the_largest_and_of_equals_the_lowest_term),
         cmocka_unit_test(reads_schemes_and_refuses_others),
         cmocka_unit_test(rounds_drops_and_clips),
     };

@@ -185,6 +185,69 @@ static void memory_is_lent_copied_and_cleared(void **state)
     csp_backend_release(r->be, &arena);
 }
 
+/*
+ * What is copied is what was there at the mark, whatever is enqueued behind it; and beside it other
+ * memory is written. Parts of one byte, of none, and of more than the first time.
+ */
+static void a_download_runs_beside_later_work(void **state)
+{
+    rig *r = *state;
+    const int64_t n = 5000, one = 1, zero = 0;
+    csp_download d = { 0 };
+    void *at[3];
+
+    rig_begin(r, 5);
+    csp_tensor a = rig_normal(r, CSP_F32, 1, &n), b = rig_output(r, CSP_F32, 1, &n);
+    csp_tensor byte = rig_mask(r, one), other = rig_output(r, CSP_F32, 1, &n);
+    csp_tensor none = csp_tensor_view(NULL, CSP_F32, 1, &zero);
+
+    for (int64_t part = 40; part <= n; part *= 5) {
+        const csp_tensor parts[] = { csp_tensor_rows(&b, n - part, part), none, byte };
+
+        assert_int_equal(csp_backend_zero(r->be, &b), CSP_OK);
+        assert_int_equal(csp_backend_copy(r->be, &a, &b), CSP_OK);
+        assert_int_equal(csp_download_mark(r->be, &d), CSP_OK);
+        assert_int_equal(csp_backend_copy(r->be, &b, &other), CSP_OK);
+        for (int again = 0; again < 2; again++) {
+            assert_int_equal(csp_download_start(r->be, &d, parts, 3, at), CSP_OK);
+            assert_int_equal(csp_backend_zero(r->be, &other), CSP_OK);
+            assert_int_equal(csp_download_wait(r->be, &d), CSP_OK);
+            assert_memory_equal(at[0], (float *)rig_host(r, &a) + n - part,
+                                (size_t)part * sizeof(float));
+            assert_memory_equal(at[2], rig_host(r, &byte), 1);
+            assert_true((uintptr_t)at[0] % 16 == 0);
+            assert_true((char *)at[2] >= (char *)at[0] + part * (int64_t)sizeof(float));
+        }
+    }
+    csp_download_clear(r->be, &d);
+    assert_null(d.host.base);
+    csp_download_clear(r->be, &d);
+    rig_check_guards(r);
+}
+
+static void a_download_without_memory_fails_with_words(void **state)
+{
+    rig *r = *state;
+    const int64_t n = 100;
+    csp_status status = CSP_ERR_MEMORY;
+    csp_download d = { 0 };
+    void *at;
+
+    rig_begin(r, 6);
+    const csp_tensor a = rig_normal(r, CSP_F32, 1, &n);
+    for (long call = 1; status != CSP_OK; call++) {
+        csp_fault_arm(call);
+        status = csp_download_mark(r->be, &d);
+        if (status == CSP_OK) {
+            status = csp_download_start(r->be, &d, &a, 1, &at);
+        }
+        csp_fault_arm(0);
+        assert_true(status == CSP_OK || status == CSP_ERR_MEMORY);
+        assert_true(call < 10);
+        csp_download_clear(r->be, &d);
+    }
+}
+
 static void fetched_numbers_are_there_after_a_wait(void **state)
 {
     rig *r = *state;
@@ -415,6 +478,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(opening_fails_cleanly_without_memory),
         cmocka_unit_test(every_op_waits_where_that_is_asked_for),
         cmocka_unit_test(memory_is_lent_copied_and_cleared),
+        cmocka_unit_test(a_download_runs_beside_later_work),
+        cmocka_unit_test(a_download_without_memory_fails_with_words),
         cmocka_unit_test(fetched_numbers_are_there_after_a_wait),
         cmocka_unit_test(rows_apart_are_moved_alone),
         cmocka_unit_test(neighbours_and_overlaps_are_told_apart),

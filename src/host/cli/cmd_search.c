@@ -229,8 +229,7 @@ static csp_status open_model(const csp_arguments *args, search *s)
     const char *path = csp_args_text(args, "model");
     csp_open_options how = { .base = csp_args_text(args, "base") };
 
-    CSP_TRY(csp_backend_create(csp_args_text(args, "device"), (int)csp_args_i64(args, "threads"),
-                               &s->be));
+    CSP_TRY(csp_device_open(args, &s->be, &how.storage.dtype));
     CSP_TRY(csp_snapshot_open(s->be, path, &how, &s->opened));
     CSP_TRY(check_terms(args, s, path, s->opened.model->params->config.V, true));
     CSP_TRY(check_contract(args, s, &s->opened.contract));

@@ -148,6 +148,27 @@ static csp_status cpu_download(csp_backend *be, const csp_tensor *src, void *hos
     return CSP_OK;
 }
 
+static csp_status cpu_download_part(csp_backend *be, csp_download *d, const csp_tensor *src,
+                                    void *at)
+{
+    (void)d;
+    return cpu_download(be, src, at);
+}
+
+/* Ops are done when they return, copies too. */
+static csp_status cpu_download_passed(csp_backend *be, csp_download *d)
+{
+    (void)be;
+    (void)d;
+    return CSP_OK;
+}
+
+static void cpu_download_clear(csp_backend *be, csp_download *d)
+{
+    (void)be;
+    (void)d;
+}
+
 static csp_status cpu_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst)
 {
     (void)be;
@@ -175,6 +196,10 @@ static const csp_ops cpu_ops = {
     .memory = cpu_memory,
     .upload = cpu_upload,
     .download = cpu_download,
+    .download_mark = cpu_download_passed,
+    .download_part = cpu_download_part,
+    .download_wait = cpu_download_passed,
+    .download_clear = cpu_download_clear,
     .copy = cpu_copy,
     .zero = cpu_zero,
     .host_reserve = cpu_reserve,
@@ -195,6 +220,7 @@ static const csp_ops cpu_ops = {
     .sparse_pool_fwd = cpu_sparse_pool_fwd,
     .sparse_pool_bwd = cpu_sparse_pool_bwd,
     .sparse_pool_choose = cpu_sparse_pool_choose,
+    .top_k = cpu_top_k,
     .token_loss = cpu_token_loss,
     .scores_fwd = cpu_scores_fwd,
     .scores_bwd = cpu_scores_bwd,

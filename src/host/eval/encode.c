@@ -1,4 +1,8 @@
-/* encode.c - texts wait until a micro-batch is full, then go through the model together. */
+/*
+ * encode.c - texts wait until a micro-batch is full, then go through the model together. While the
+ * device computes one micro-batch, the host brings over, and hands out, the rows of the one before,
+ * and makes tokens of the texts of the next.
+ */
 #include "eval/encode.h"
 
 #include <math.h>
@@ -7,12 +11,19 @@
 
 #include "core/memory.h"
 #include "data/batch.h"
-#include "eval/quantize.h"
+#include "eval/kept_rows.h"
 #include "model/contract_head.h"
 #include "model/finite.h"
 
 /* Texts of a micro-batch: bounds the worst case of the sparse rows, TEXTS x vocabulary. */
 enum { TEXTS = 256, STANDARD_ROWS = 4096 };
+
+/* Texts that go through the model together. */
+typedef struct micro_batch {
+    csp_batch batch;
+    char *names[TEXTS];
+    int64_t count; /* of texts, 0: nothing is under way */
+} micro_batch;
 
 struct csp_encoder {
     csp_backend *be;
@@ -23,32 +34,24 @@ struct csp_encoder {
     csp_side side;
     csp_encoded_row emit;
     void *context;
-    csp_token_list ids;    /* of one text */
-    csp_token_lists lists; /* that wait */
-    char *names[TEXTS];
+    csp_token_list ids;     /* of one text */
+    csp_token_lists lists;  /* that wait   */
+    micro_batch micro[2];   /* one waits for texts while the other is computed */
+    micro_batch *waiting;   /* its texts are those of lists                    */
+    micro_batch *computing; /* its rows come next                              */
     int64_t waiting_rows;
     int64_t done_rows;
-    csp_batch batch;
     csp_run *run;
     csp_arena step; /* activations of one micro-batch */
-    csp_arena rows; /* sparse rows */
     csp_contract_head head;
-    csp_sparse w;
-    int64_t row_ptr[TEXTS + 1];
-    int32_t *term; /* host copies of a micro-batch's rows */
-    float *weight;
-    int64_t host_room;
+    csp_kept_rows *kept;
 };
 
-static csp_status place_rows(csp_encoder *e, int64_t V, csp_arena *arena)
+/* The cut of a side's vectors, 0: none. */
+static int64_t cut_of(const csp_encoder_options *options, const csp_contract *contract,
+                      csp_side side)
 {
-    const int64_t starts[] = { TEXTS + 1 }, cap[] = { TEXTS * V };
-
-    e->w.vocab = V;
-    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, starts, &e->w.row_ptr));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, cap, &e->w.term));
-    CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, cap, &e->w.weight));
-    return csp_arena_tensor(arena, CSP_I32, 1, cap, &e->w.argmax);
+    return options->top_k >= 0 ? options->top_k : csp_contract_top_k(contract, side);
 }
 
 /* Device tensors of a packed batch, then the run's; on a ruler this measures. */
@@ -73,18 +76,20 @@ static int64_t rows_at_once(int64_t max_rows, int64_t longest)
 }
 
 csp_status csp_encoder_bytes(const csp_params *params, int64_t max_rows, int64_t longest,
-                             size_t *out)
+                             int64_t top_k, size_t *out)
 {
+    const csp_kept_limits limits = { TEXTS, top_k };
     csp_encoder e = { 0 };
-    csp_arena step = { 0 }, rows = { 0 };
+    csp_arena step = { 0 };
     csp_tensor keep;
     csp_pack pack;
+    size_t rows;
     csp_status status;
 
     CSP_TRY_GOTO(csp_run_create(params, CSP_KEEP_NOTHING, &e.run));
     CSP_TRY_GOTO(place_step(&e, TEXTS, rows_at_once(max_rows, longest), &step, &pack, &keep));
-    CSP_TRY_GOTO(place_rows(&e, params->config.V, &rows));
-    *out = step.peak + rows.peak;
+    CSP_TRY_GOTO(csp_kept_rows_bytes(params, &limits, &rows));
+    *out = step.peak + rows;
 
 fail:
     csp_run_destroy(e.run);
@@ -95,6 +100,9 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
                               const csp_tokenizer *tokenizer, const csp_encoder_options *options,
                               csp_encoder **out)
 {
+    const int64_t cut_q = cut_of(options, contract, CSP_SIDE_QUERY);
+    const int64_t cut_p = cut_of(options, contract, CSP_SIDE_PASSAGE);
+    const csp_kept_limits limits = { .texts = TEXTS, .top_k = cut_q > cut_p ? cut_q : cut_p };
     csp_encoder *e;
     csp_arena ruler = { 0 };
     csp_pack pack;
@@ -107,15 +115,14 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
     e->contract = contract;
     e->options = *options;
     e->options.max_rows = rows_at_once(options->max_rows, model->max_len);
+    e->waiting = &e->micro[0];
+    e->computing = &e->micro[1];
     CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, options->strict, &e->texts));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &e->head));
     CSP_TRY_GOTO(csp_run_create(model->params, CSP_KEEP_NOTHING, &e->run));
     CSP_TRY_GOTO(place_step(e, TEXTS, e->options.max_rows, &ruler, &pack, &keep));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->step));
-    ruler = (csp_arena) { 0 };
-    CSP_TRY_GOTO(place_rows(e, model->params->config.V, &ruler));
-    CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->rows));
-    CSP_TRY_GOTO(place_rows(e, model->params->config.V, &e->rows));
+    CSP_TRY_GOTO(csp_kept_rows_create(be, model->params, &limits, &e->kept));
     *out = e;
     return CSP_OK;
 
@@ -124,13 +131,12 @@ fail:
     return status;
 }
 
-static void forget(csp_encoder *e)
+static void forget(micro_batch *m)
 {
-    for (int64_t i = 0; i < e->lists.count; i++) {
-        free(e->names[i]);
+    for (int64_t i = 0; i < m->count; i++) {
+        free(m->names[i]);
     }
-    csp_token_lists_reset(&e->lists);
-    e->waiting_rows = 0;
+    m->count = 0;
 }
 
 void csp_encoder_destroy(csp_encoder *e)
@@ -138,123 +144,120 @@ void csp_encoder_destroy(csp_encoder *e)
     if (e == NULL) {
         return;
     }
-    forget(e);
+    for (int i = 0; i < 2; i++) {
+        forget(&e->micro[i]);
+        csp_batch_clear(&e->micro[i].batch);
+    }
     csp_token_lists_clear(&e->lists);
     csp_token_list_clear(&e->ids);
-    csp_batch_clear(&e->batch);
     csp_run_destroy(e->run);
+    csp_kept_rows_destroy(e->kept);
     csp_backend_release(e->be, &e->step);
-    csp_backend_release(e->be, &e->rows);
     csp_contract_head_close(&e->head);
     csp_text_encoder_destroy(e->texts);
-    free(e->term);
-    free(e->weight);
     free(e);
 }
 
 void csp_encoder_target(csp_encoder *e, csp_side side, csp_encoded_row emit, void *context)
 {
-    CSP_ASSERT(e->lists.count == 0);
+    CSP_ASSERT(e->waiting->count == 0 && e->computing->count == 0);
     e->side = side;
     e->emit = emit;
     e->context = context;
 }
 
 /* Pooling passes over a NaN, so the text that has one is named here. */
-static csp_status check_hidden(const csp_encoder *e)
+static csp_status say_bad_hidden(const csp_encoder *e, const micro_batch *m, int64_t row)
 {
-    int64_t row, text = 0;
+    int64_t text = 0;
     char parameter[CSP_PARAM_NAME_BYTES + 32];
 
-    CSP_TRY(csp_run_find_bad_row(e->model, e->run, &row));
-    if (row < 0) {
-        return CSP_OK;
-    }
-    while (text + 1 < e->batch.B && e->batch.seq_start[text + 1] <= row) {
+    while (text + 1 < m->batch.B && m->batch.seq_start[text + 1] <= row) {
         text++;
     }
     csp_model_say_bad_parameter(e->model, parameter, sizeof(parameter));
-    return CSP_FAIL(CSP_ERR_NUMERIC, "text %s: its hidden states are not finite%s", e->names[text],
+    return CSP_FAIL(CSP_ERR_NUMERIC, "text %s: its hidden states are not finite%s", m->names[text],
                     parameter);
 }
 
-/* Runs the waiting texts through the model; the rows are in e->w. */
-static csp_status compute(csp_encoder *e)
+/* Enqueues the hidden states of the texts that wait. */
+static csp_status start_hidden(csp_encoder *e, csp_batch *batch, csp_pool_texts *texts)
 {
     const csp_pass pass = { .causal = e->contract->variant != CSP_VARIANT_BI };
-    csp_pool_texts texts;
     csp_pack pack;
 
-    CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, 0, &e->batch));
+    CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, 0, batch));
     e->step.used = 0;
-    CSP_TRY(place_step(e, e->batch.B, e->batch.N, &e->step, &pack, &texts.keep));
-    CSP_TRY(csp_backend_upload(e->be, e->batch.tokens, &pack.token));
-    CSP_TRY(csp_backend_upload(e->be, e->batch.seq_start, &pack.seq_start));
-    CSP_TRY(csp_backend_upload(e->be, e->batch.order, &pack.order));
-    CSP_TRY(csp_backend_upload(e->be, e->batch.keep, &texts.keep));
-    pack.longest = e->batch.max_len;
-    texts.seq_start = pack.seq_start;
-    texts.kept = e->batch.kept;
-    texts.longest = e->batch.max_len;
+    CSP_TRY(place_step(e, batch->B, batch->N, &e->step, &pack, &texts->keep));
+    CSP_TRY(csp_backend_upload(e->be, batch->tokens, &pack.token));
+    CSP_TRY(csp_backend_upload(e->be, batch->seq_start, &pack.seq_start));
+    CSP_TRY(csp_backend_upload(e->be, batch->order, &pack.order));
+    CSP_TRY(csp_backend_upload(e->be, batch->keep, &texts->keep));
+    pack.longest = batch->max_len;
+    texts->seq_start = pack.seq_start;
+    texts->kept = batch->kept;
+    texts->longest = batch->max_len;
     /* Empty texts alone make no rows: there is nothing to run, and their vectors are empty. */
-    if (e->batch.N > 0) {
-        CSP_TRY(csp_model_fwd(e->model, &pack, &pass, e->run));
-        CSP_TRY(check_hidden(e));
+    return batch->N > 0 ? csp_model_fwd(e->model, &pack, &pass, e->run) : CSP_OK;
+}
+
+/* Hands out the rows of a micro-batch, which are on the host. */
+static csp_status hand_out(csp_encoder *e, micro_batch *m, const csp_fetched_rows *rows)
+{
+    if (rows->bad_row >= 0) {
+        return say_bad_hidden(e, m, rows->bad_row);
     }
-    CSP_TRY(csp_sparse_pool_fwd(e->be, &e->head.head, &e->run->h, &texts, 0, &e->w));
-    e->done_rows += e->batch.N;
+    for (int64_t i = 0; i < m->count; i++) {
+        const int64_t from = rows->row_ptr[i], nnz = rows->row_ptr[i + 1] - from;
+
+        for (int64_t j = from; j < from + nnz; j++) {
+            if (!isfinite(rows->weight[j])) {
+                return CSP_FAIL(CSP_ERR_NUMERIC, "text %s: the weight of term %d is not finite",
+                                m->names[i], (int)rows->term[j]);
+            }
+        }
+        CSP_TRY(e->emit(e->context, m->names[i], nnz, rows->term + from, rows->weight + from));
+    }
+    forget(m);
     return CSP_OK;
 }
 
-static csp_status fetch(csp_encoder *e)
+/*
+ * Starts the texts that wait, and finishes those before: their rows are fetched while the device is
+ * busy with hidden states, and handed out while it is busy with all of it.
+ */
+static csp_status turn_over(csp_encoder *e)
 {
-    csp_tensor part = csp_tensor_rows(&e->w.row_ptr, 0, e->lists.count + 1);
-    int64_t nnz;
+    const int64_t cut = cut_of(&e->options, e->contract, e->side);
+    micro_batch *next = e->waiting, *last = e->computing;
+    csp_fetched_rows rows = { 0 };
+    csp_pool_texts texts;
 
-    CSP_TRY(csp_backend_download(e->be, &part, e->row_ptr));
-    nnz = e->row_ptr[e->lists.count];
-    if (nnz > e->host_room) {
-        CSP_TRY(csp_realloc("encoder", nnz, sizeof(int32_t), &e->term));
-        CSP_TRY(csp_realloc("encoder", nnz, sizeof(float), &e->weight));
-        e->host_room = nnz;
+    CSP_TRY(start_hidden(e, &next->batch, &texts));
+    if (last->count > 0) {
+        CSP_TRY(csp_kept_rows_fetch(e->kept, &rows));
     }
-    if (nnz > 0) {
-        part = csp_tensor_rows(&e->w.term, 0, nnz);
-        CSP_TRY(csp_backend_download(e->be, &part, e->term));
-        part = csp_tensor_rows(&e->w.weight, 0, nnz);
-        CSP_TRY(csp_backend_download(e->be, &part, e->weight));
-    }
-    return CSP_OK;
+    CSP_TRY(csp_kept_rows_pool(e->kept, e->model, &e->head.head, e->run, &texts, cut));
+    csp_token_lists_reset(&e->lists);
+    e->waiting_rows = 0;
+    e->done_rows += next->batch.N;
+    e->waiting = last;
+    e->computing = next;
+    return last->count > 0 ? hand_out(e, last, &rows) : CSP_OK;
 }
 
 csp_status csp_encoder_flush(csp_encoder *e)
 {
-    const int64_t cut =
-        e->options.top_k >= 0 ? e->options.top_k : csp_contract_top_k(e->contract, e->side);
+    csp_fetched_rows rows;
 
-    if (e->lists.count == 0) {
+    if (e->waiting->count > 0) {
+        CSP_TRY(turn_over(e));
+    }
+    if (e->computing->count == 0) {
         return CSP_OK;
     }
-    CSP_TRY(compute(e));
-    CSP_TRY(fetch(e));
-    for (int64_t i = 0; i < e->lists.count; i++) {
-        int32_t *term = e->term + e->row_ptr[i];
-        float *weight = e->weight + e->row_ptr[i];
-        int64_t nnz = e->row_ptr[i + 1] - e->row_ptr[i];
-
-        for (int64_t j = 0; j < nnz; j++) {
-            if (!isfinite(weight[j])) {
-                return CSP_FAIL(CSP_ERR_NUMERIC, "text %s: the weight of term %d is not finite",
-                                e->names[i], (int)term[j]);
-            }
-        }
-        if (cut > 0) {
-            nnz = csp_prune_row(term, weight, nnz, cut);
-        }
-        CSP_TRY(e->emit(e->context, e->names[i], nnz, term, weight));
-    }
-    forget(e);
-    return CSP_OK;
+    CSP_TRY(csp_kept_rows_fetch(e->kept, &rows));
+    return hand_out(e, e->computing, &rows);
 }
 
 csp_status csp_encoder_add(csp_encoder *e, const char *id, const char *text, int64_t bytes)
@@ -263,14 +266,16 @@ csp_status csp_encoder_add(csp_encoder *e, const char *id, const char *text, int
 
     CSP_TRY(csp_text_encode(e->texts, e->side, id, text, bytes, &e->ids));
     rows = csp_contract_text_rows(e->contract, e->ids.count);
-    if (e->lists.count == TEXTS || e->waiting_rows + rows > e->options.max_rows) {
-        CSP_TRY(csp_encoder_flush(e));
+    if (e->waiting->count == TEXTS ||
+        (e->waiting->count > 0 && e->waiting_rows + rows > e->options.max_rows)) {
+        CSP_TRY(turn_over(e));
     }
-    CSP_TRY(csp_strdup("encoder", id, &e->names[e->lists.count]));
+    CSP_TRY(csp_strdup("encoder", id, &e->waiting->names[e->waiting->count]));
     if (csp_token_lists_add(&e->lists, e->ids.ids, e->ids.count) != CSP_OK) {
-        free(e->names[e->lists.count]);
+        free(e->waiting->names[e->waiting->count]);
         return CSP_ERR_MEMORY;
     }
+    e->waiting->count++;
     e->waiting_rows += rows;
     return CSP_OK;
 }

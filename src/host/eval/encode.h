@@ -38,15 +38,17 @@ void csp_encoder_destroy(csp_encoder *e);
  * Device memory that an encoder of a model takes; max_rows as in the options. Needs a table only.
  *
  *   longest   in   rows of the longest text
+ *   top_k     in   the larger cut of the two sides, 0: none
  */
 CSP_CHECKED csp_status csp_encoder_bytes(const csp_params *params, int64_t max_rows,
-                                         int64_t longest, size_t *out);
+                                         int64_t longest, int64_t top_k, size_t *out);
 
 /* Where rows go from now on; texts that wait for another target must have been flushed. */
 void csp_encoder_target(csp_encoder *e, csp_side side, csp_encoded_row emit, void *context);
 
 /*
- * Adds a text. Rows come out when enough texts wait, and at csp_encoder_flush.
+ * Adds a text. Rows come out when enough texts wait behind them, the rest at csp_encoder_flush;
+ * once anything has failed, only csp_encoder_destroy remains.
  *
  * Errors: CSP_ERR_DATA (invalid UTF-8; where strict, an empty or over-long text), CSP_ERR_MEMORY,
  *         CSP_ERR_NUMERIC (hidden states or a weight not finite: names the text), and those of

@@ -1,15 +1,9 @@
 /*
- * quantize.h - fewer and smaller numbers: the k largest weights of a row, and integer impacts.
+ * quantize.h - integer impacts of weights.
  */
 #pragma once
 
 #include "core/status.h"
-
-/*
- * Keeps the k largest weights of a row in place (k >= 0), ties by the lowest term, order of terms
- * kept; returns how many are left. Terms ascending, weights not NaN. Allocates nothing.
- */
-int64_t csp_prune_row(int32_t *term, float *weight, int64_t nnz, int64_t k);
 
 typedef enum csp_quant_kind {
     CSP_QUANT_NONE,  /* weights stay float32                                          */

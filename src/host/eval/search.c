@@ -6,8 +6,8 @@
 #include "eval/search.h"
 
 #include "core/memory.h"
+#include "core/prune_row.h"
 #include "core/size.h"
-#include "eval/quantize.h"
 
 #include <omp.h>
 #include <stdlib.h>

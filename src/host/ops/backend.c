@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/size.h"
 #include "ops/check.h"
 
 enum { MAX_BACKENDS = 8 };
@@ -121,6 +122,51 @@ csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *ho
 {
     CSP_TRY(check_apart(be, "download", src));
     return csp_tensor_bytes(src) > 0 ? be->ops->download(be, src, host) : CSP_OK;
+}
+
+csp_status csp_download_mark(csp_backend *be, csp_download *d)
+{
+    return be->ops->download_mark(be, d);
+}
+
+csp_status csp_download_start(csp_backend *be, csp_download *d, const csp_tensor *parts, int count,
+                              void **at)
+{
+    size_t bytes = 0, place = 0;
+
+    for (int i = 0; i < count; i++) {
+        if (parts[i].apart > 0) {
+            return CSP_FAIL(CSP_ERR_UNSUPPORTED, "download: rows that lie apart");
+        }
+        bytes += csp_size_round_up(csp_tensor_bytes(&parts[i]), CSP_ARENA_ALIGN);
+    }
+    if (bytes > d->host.capacity) {
+        /* A quarter more than asked, so that slowly growing parts do not allocate each time. */
+        csp_backend_host_release(be, &d->host);
+        CSP_TRY(csp_backend_host_reserve(be, csp_size_round_up(bytes + bytes / 4, 4096), &d->host));
+    }
+    for (int i = 0; i < count; i++) {
+        const size_t size = csp_tensor_bytes(&parts[i]);
+
+        at[i] = d->host.base + place;
+        if (size > 0) {
+            CSP_TRY(be->ops->download_part(be, d, &parts[i], at[i]));
+        }
+        place += csp_size_round_up(size, CSP_ARENA_ALIGN);
+    }
+    return CSP_OK;
+}
+
+csp_status csp_download_wait(csp_backend *be, csp_download *d)
+{
+    return be->ops->download_wait(be, d);
+}
+
+void csp_download_clear(csp_backend *be, csp_download *d)
+{
+    be->ops->download_clear(be, d);
+    d->state = NULL;
+    csp_backend_host_release(be, &d->host);
 }
 
 csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst)

@@ -79,6 +79,34 @@ void csp_backend_host_release(csp_backend *be, csp_arena *arena);
  */
 CSP_CHECKED csp_status csp_backend_fetch(csp_backend *be, const csp_tensor *src, void *host);
 
+/*
+ * A download beside later work, into host memory of its own, which grows with what is downloaded.
+ *
+ *     csp_download d = { 0 };
+ *     csp_download_mark(be, &d);                 what is enqueued so far makes what is copied
+ *     ...                                        enqueue work that does not write parts
+ *     csp_download_start(be, &d, parts, 2, at);  copies begin when the work before the mark is
+ *                                                done, and wait for nothing that came behind it
+ *     ...                                        the same
+ *     csp_download_wait(be, &d);                 at[0], at[1] hold the parts until the next start
+ *     csp_download_clear(be, &d);
+ *
+ * A mark serves any number of starts; each start is waited for before the next start or mark.
+ * Stream:  mark and start are enqueued, but that a start may allocate host memory; wait waits for
+ *          the copies, not for be, and reports faults of kernels as csp_backend_sync does.
+ * Errors:  CSP_ERR_MEMORY, CSP_ERR_DEVICE.
+ */
+typedef struct csp_download {
+    csp_arena host; /* of csp_backend_host_reserve */
+    void *state;    /* private to the backend      */
+} csp_download;
+
+CSP_CHECKED csp_status csp_download_mark(csp_backend *be, csp_download *d);
+CSP_CHECKED csp_status csp_download_start(csp_backend *be, csp_download *d, const csp_tensor *parts,
+                                          int count, void **at);
+CSP_CHECKED csp_status csp_download_wait(csp_backend *be, csp_download *d);
+void csp_download_clear(csp_backend *be, csp_download *d);
+
 /* Waits for everything enqueued; reports faults of kernels, naming the last op. */
 CSP_CHECKED csp_status csp_backend_sync(csp_backend *be);
 

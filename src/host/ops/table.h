@@ -17,6 +17,7 @@
 #include "ops/optim.h"
 #include "ops/sparse_pool.h"
 #include "ops/swiglu.h"
+#include "ops/top_k.h"
 
 struct csp_ops {
     void (*destroy)(csp_backend *be);
@@ -25,6 +26,11 @@ struct csp_ops {
     csp_status (*memory)(csp_backend *be, csp_memory *out);
     csp_status (*upload)(csp_backend *be, const void *host, csp_tensor *dst);
     csp_status (*download)(csp_backend *be, const csp_tensor *src, void *host);
+    /* Of csp_download; part starts the copy of one tensor, clear gives state back. */
+    csp_status (*download_mark)(csp_backend *be, csp_download *d);
+    csp_status (*download_part)(csp_backend *be, csp_download *d, const csp_tensor *src, void *at);
+    csp_status (*download_wait)(csp_backend *be, csp_download *d);
+    void (*download_clear)(csp_backend *be, csp_download *d);
     csp_status (*copy)(csp_backend *be, const csp_tensor *src, csp_tensor *dst);
     csp_status (*zero)(csp_backend *be, csp_tensor *t);
     csp_status (*host_reserve)(csp_backend *be, size_t bytes, csp_arena *out);
@@ -59,6 +65,8 @@ struct csp_ops {
                                   const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
     csp_status (*sparse_pool_bwd)(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
     csp_status (*sparse_pool_choose)(csp_backend *be, csp_pool_way way);
+    csp_status (*top_k)(csp_backend *be, const csp_sparse *w, int64_t rows, int64_t k,
+                        csp_sparse *out);
     csp_status (*token_loss)(csp_backend *be, csp_token_loss_args *args);
     csp_status (*scores_fwd)(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                              int64_t P, float scale, csp_tensor *s);

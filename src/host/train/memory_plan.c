@@ -79,6 +79,15 @@ static int64_t step_rows(const csp_config *config, const csp_phase_memory *p)
             config->data.train_group_size * csp_contract_side_rows(&contract, CSP_SIDE_PASSAGE));
 }
 
+/* The most terms that a dev evaluation is asked to keep of a text, 0: it keeps all. */
+static int64_t largest_cut(const csp_config *config)
+{
+    const csp_model_settings *m = &config->model;
+    const int64_t cut = m->top_k_query > m->top_k_passage ? m->top_k_query : m->top_k_passage;
+
+    return cut > config->eval.top_k_terms ? cut : config->eval.top_k_terms;
+}
+
 /* What lies beside activations. */
 static csp_status fixed_parts(const csp_config *config, const csp_params *params, bool lazy,
                               csp_phase_memory *p)
@@ -91,7 +100,8 @@ static csp_status fixed_parts(const csp_config *config, const csp_params *params
                                       &p->sparse));
     }
     if (config->run.eval_steps > 0) {
-        CSP_TRY(csp_encoder_bytes(params, 0, csp_config_longest(config), &p->evaluation));
+        CSP_TRY(csp_encoder_bytes(params, 0, csp_config_longest(config), largest_cut(config),
+                                  &p->evaluation));
     }
     if (!lazy) {
         p->scratch = scratch_bytes(params);
