@@ -44,6 +44,8 @@ typedef struct cuda_state {
     size_t shared_limit; /* dynamic shared memory a block may ask for, bytes                */
     int64_t allocations; /* blocks got from the driver so far: a test watches it stand      */
     const char *op;      /* the last op enqueued: a fault at a synchronisation names it     */
+    cudaEvent_t *marks;  /* csp_backend_mark: an event each; NULL: not set                  */
+    int64_t mark_count;
 } cuda_state;
 
 static inline cuda_state *cuda_state_of(csp_backend *be)

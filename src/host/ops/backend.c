@@ -104,12 +104,14 @@ csp_status csp_backend_memory(csp_backend *be, csp_memory *out)
 
 csp_status csp_backend_upload(csp_backend *be, const void *host, csp_tensor *dst)
 {
-    return csp_tensor_bytes(dst) > 0 ? be->ops->upload(be, host, dst) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(dst), 0, 0);
+    return csp_tensor_bytes(dst) > 0 ? csp_op_marked(be, be->ops->upload(be, host, dst)) : CSP_OK;
 }
 
 csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *host)
 {
-    return csp_tensor_bytes(src) > 0 ? be->ops->download(be, src, host) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(src), 0, 0);
+    return csp_tensor_bytes(src) > 0 ? csp_op_marked(be, be->ops->download(be, src, host)) : CSP_OK;
 }
 
 csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst)
@@ -118,15 +120,34 @@ csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *
         return CSP_FAIL(CSP_ERR_SHAPE, "copy: source has %zu bytes, destination %zu",
                         csp_tensor_bytes(src), csp_tensor_bytes(dst));
     }
-    return csp_tensor_bytes(src) > 0 ? be->ops->copy(be, src, dst) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(src), 0, 0);
+    return csp_tensor_bytes(src) > 0 ? csp_op_marked(be, be->ops->copy(be, src, dst)) : CSP_OK;
 }
 
 csp_status csp_backend_zero(csp_backend *be, csp_tensor *t)
 {
-    return csp_tensor_bytes(t) > 0 ? be->ops->zero(be, t) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(t), 0, 0);
+    return csp_tensor_bytes(t) > 0 ? csp_op_marked(be, be->ops->zero(be, t)) : CSP_OK;
 }
 
 csp_status csp_backend_sync(csp_backend *be)
 {
     return be->ops->sync(be);
+}
+
+csp_status csp_backend_mark(csp_backend *be, int64_t index)
+{
+    if (index < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "mark: %lld is no index", (long long)index);
+    }
+    return be->ops->mark(be, index);
+}
+
+csp_status csp_backend_elapsed(csp_backend *be, int64_t from, int64_t to, double *seconds)
+{
+    if (from < 0 || to < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "elapsed: %lld is no index",
+                        (long long)(from < 0 ? from : to));
+    }
+    return be->ops->elapsed(be, from, to, seconds);
 }

@@ -66,7 +66,11 @@ csp_status csp_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor
     if (s.R > 0) {
         CSP_TRY(csp_check_tensor("linear", "u", u, s.S, 2, (int64_t[]) { s.N, s.R }));
     }
-    return s.N > 0 ? csp_op_done(be, be->ops->linear_fwd(be, l, x, u, y)) : CSP_OK;
+    if (s.N == 0) {
+        return CSP_OK;
+    }
+    csp_profile_note(be, s.N, s.I, s.O);
+    return csp_op_done(be, be->ops->linear_fwd(be, l, x, u, y));
 }
 
 static csp_status check_grad(const csp_linear *l, const linear_sizes *s, const csp_linear_grad *g)
@@ -107,8 +111,11 @@ static csp_status linear_bwd(csp_backend *be, const csp_linear *l, const csp_ten
     if (csp_check_given(dx)) {
         CSP_TRY(csp_check_tensor("linear", "dx", dx, s.S, 2, (int64_t[]) { s.N, s.I }));
     }
-    return s.N > 0 ? csp_op_done(be, be->ops->linear_bwd(be, l, x, u, dy, grad, accumulate, dx))
-                   : CSP_OK;
+    if (s.N == 0) {
+        return CSP_OK;
+    }
+    csp_profile_note(be, s.N, s.I, s.O);
+    return csp_op_done(be, be->ops->linear_bwd(be, l, x, u, dy, grad, accumulate, dx));
 }
 
 csp_status csp_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,

@@ -27,6 +27,8 @@ struct csp_ops {
     csp_status (*copy)(csp_backend *be, const csp_tensor *src, csp_tensor *dst);
     csp_status (*zero)(csp_backend *be, csp_tensor *t);
     csp_status (*sync)(csp_backend *be);
+    csp_status (*mark)(csp_backend *be, int64_t index);
+    csp_status (*elapsed)(csp_backend *be, int64_t from, int64_t to, double *seconds);
 
     csp_status (*linear_fwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
                              csp_tensor *u, csp_tensor *y);
