@@ -23,7 +23,7 @@ for word in "$@"; do
     esac
 done
 
-packages="gcc g++ cmake ninja-build pkg-config clang-format python3 python3-venv zlib1g-dev
+packages="gcc g++ cmake ninja-build pkg-config clang-format lld python3 python3-venv zlib1g-dev
     libopenblas-openmp-dev libhdf5-dev libaec-dev libjansson-dev libyaml-dev libpcre2-dev
     libutf8proc-dev libxxhash-dev libcmocka-dev libstemmer-dev"
 
