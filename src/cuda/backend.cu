@@ -62,6 +62,29 @@ static csp_status cuda_download(csp_backend *be, const csp_tensor *src, void *ho
     return cuda_wait(be);
 }
 
+static csp_status cuda_host_reserve(csp_backend *be, size_t bytes, csp_arena *out)
+{
+    void *at;
+
+    CSP_TRY(cuda_allocate_host(cuda_state_of(be), "numbers", bytes, &at));
+    *out = { (char *)at, bytes, 0, 0 };
+    return CSP_OK;
+}
+
+/* A copy that was enqueued may still write to the arena. */
+static void cuda_host_release(csp_backend *be, csp_arena *arena)
+{
+    (void)cudaStreamSynchronize(cuda_state_of(be)->stream);
+    (void)cudaFreeHost(arena->base);
+}
+
+static csp_status cuda_fetch_later(csp_backend *be, const csp_tensor *src, void *host)
+{
+    CUDA_TRY(cudaMemcpyAsync(host, src->data, csp_tensor_bytes(src), cudaMemcpyDeviceToHost,
+                             cuda_stream(be, "fetch")));
+    return CSP_OK;
+}
+
 static csp_status cuda_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst)
 {
     CUDA_TRY(cudaMemcpyAsync(dst->data, src->data, csp_tensor_bytes(src), cudaMemcpyDeviceToDevice,
@@ -122,6 +145,9 @@ static void fill_table(csp_ops *ops)
     ops->download = cuda_download;
     ops->copy = cuda_copy;
     ops->zero = cuda_zero;
+    ops->host_reserve = cuda_host_reserve;
+    ops->host_release = cuda_host_release;
+    ops->fetch = cuda_fetch_later;
     ops->sync = cuda_wait;
     ops->mark = cuda_mark;
     ops->elapsed = cuda_elapsed;
@@ -129,6 +155,7 @@ static void fill_table(csp_ops *ops)
     ops->linear_bwd = cuda_linear_bwd;
     ops->norm_fwd = cuda_norm_fwd;
     ops->norm_bwd = cuda_norm_bwd;
+    ops->norm_bad_row = cuda_norm_bad_row;
     ops->attention_fwd = cuda_attention_fwd;
     ops->attention_bwd = cuda_attention_bwd;
     ops->swiglu_fwd = cuda_swiglu_fwd;
@@ -142,6 +169,7 @@ static void fill_table(csp_ops *ops)
     ops->scores_bwd = cuda_scores_bwd;
     ops->info_nce = cuda_info_nce;
     ops->column_sums = cuda_column_sums;
+    ops->position_counts = cuda_position_counts;
     ops->regularize = cuda_regularize;
     ops->grad_squares = cuda_grad_squares;
     ops->adamw = cuda_adamw;

@@ -5,7 +5,6 @@
  */
 #include "train/tiny.h"
 
-#include "train/adapt.h"
 #include "train/checkpoint.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -70,10 +69,15 @@ static void contrastive_losses(tiny *t, int64_t first, int64_t last, double *los
                                                       .seed = 11,
                                                       .step = (uint64_t)k } };
         csp_step_metrics m;
+        csp_tensor faults;
 
         csp_step_metrics_clear(&m, "contrastive", k, last);
-        assert_ok(csp_contrastive_run(c, &texts, &step, &m));
-        assert_ok(csp_optimizer_step(o, &settings, k, last, &m));
+        assert_ok(csp_contrastive_run(c, &texts, &step));
+        faults = csp_contrastive_faults(c);
+        assert_ok(csp_optimizer_step(o, &settings, k, last, &faults));
+        assert_ok(csp_backend_sync(t->be));
+        assert_ok(csp_contrastive_read(c, &m));
+        csp_optimizer_read(o, &m);
         loss[k - first] = m.loss;
     }
     csp_optimizer_destroy(o);
@@ -96,10 +100,15 @@ static void adapt_losses(tiny *t, int64_t first, int64_t last, double *loss)
     for (int64_t k = first; k <= last; k++) {
         const csp_pass pass = { .causal = true, .dropout = true, .seed = 11, .step = (uint64_t)k };
         csp_step_metrics m;
+        csp_tensor faults;
 
         csp_step_metrics_clear(&m, "adapt", k, last);
-        assert_ok(csp_adapt_run(a, &t->passages, &pass, true, &m));
-        assert_ok(csp_optimizer_step(o, &settings, k, last, &m));
+        assert_ok(csp_adapt_run(a, &t->passages, &pass, true));
+        faults = csp_adapt_faults(a);
+        assert_ok(csp_optimizer_step(o, &settings, k, last, &faults));
+        assert_ok(csp_backend_sync(t->be));
+        assert_ok(csp_adapt_read(a, &m));
+        csp_optimizer_read(o, &m);
         loss[k - first] = m.loss;
     }
     csp_optimizer_destroy(o);

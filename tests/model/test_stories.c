@@ -156,6 +156,7 @@ static void check_text(csp_model *model, csp_arena *arena, json_t *item)
     const csp_tensor none = csp_tensor_none();
     const csp_head head = csp_model_head(model, 1.0f, CSP_POOL_MAX, &none);
     csp_token_loss_args args = { .head = head, .coefficient = 1.0f };
+    const int64_t two = 2;
     double loss[2], relative;
     text t;
 
@@ -170,7 +171,11 @@ static void check_text(csp_model *model, csp_arena *arena, json_t *item)
     args.target = t.target;
     args.dh = none;
     args.de = none;
-    assert_ok(csp_token_loss(model->be, &args, loss));
+    args.predicted = t.T - 1;
+    assert_ok(csp_arena_tensor(arena, CSP_F64, 1, &two, &args.loss));
+    assert_ok(csp_arena_tensor(arena, CSP_I64, 1, &two, &args.bad));
+    assert_ok(csp_token_loss(model->be, &args));
+    assert_ok(csp_backend_download(model->be, &args.loss, loss));
     assert_near(loss[0] / (double)(t.T - 1), number(item, "mean_nll"), relative);
     csp_run_destroy(t.run);
 }

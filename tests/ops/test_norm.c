@@ -204,6 +204,41 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     rig_check_untouched(r, &dg);
 }
 
+/* Two numbers of rstd or of the first row are spoilt, the later one at the end; 1: not at all. */
+static void bad_rows_are_found_in(rig *r, csp_dtype S)
+{
+    static const int64_t sizes[][2] = { { 0, 3 }, { 1, 1 }, { 3001, 5 }, { 2, 1027 } };
+    static const float values[] = { NAN, INFINITY, -INFINITY, 0.0f, -1.0f, 1.0f };
+
+    for (uint64_t i = 0; i < 48; i++) {
+        const int64_t N = sizes[i / 12][0], D = sizes[i / 12][1];
+        const bool in_y = i % 2 == 1;
+
+        rig_begin(r, 90 + i);
+        csp_tensor rstd = rig_uniform(r, 0.5, 2.0, 1, &N);
+        csp_tensor y = rig_normal(r, CSP_F32, 2, (int64_t[]) { N, D });
+        csp_tensor row = rig_output(r, CSP_I64, 1, (int64_t[]) { 1 });
+        csp_tensor *spoilt = in_y ? &y : &rstd;
+        float *at = rig_host(r, spoilt);
+
+        if (N > 0) {
+            at[in_y ? D - 1 : N - 1] = values[i / 2 % 6];
+            at[in_y ? D / 2 : N / 3] = values[i / 2 % 6];
+            *spoilt = rig_input(r, CSP_F32, spoilt->ndim, spoilt->dim, at);
+        }
+        y = rig_stored(r, S, &y);
+        assert_int_equal(csp_norm_bad_row(r->be, &rstd, &y, &row), CSP_OK);
+        assert_int_equal(*(const int64_t *)rig_host(r, &row),
+                         ref_norm_bad_row(rig_as_doubles(r, &rstd), rig_as_doubles(r, &y), N, D));
+        rig_check_guards(r);
+    }
+}
+
+static void bad_rows_are_found(void **state)
+{
+    rig_each_storage(*state, bad_rows_are_found_in);
+}
+
 /* loss = sum of y ⊙ dy + sum ⊙ dsum, as a function of x or g. */
 typedef struct loss_context {
     const double *x, *g, *dy, *dsum;
@@ -256,6 +291,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_reference_is_its_own_derivative),
         cmocka_unit_test(forward_matches_the_reference),
         cmocka_unit_test(backward_matches_the_reference),
+        cmocka_unit_test(bad_rows_are_found),
         cmocka_unit_test(outputs_may_be_the_inputs_the_contract_names),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),

@@ -202,13 +202,9 @@ static csp_status run_swiglu_back(csp_bench *b, void *context)
 static csp_status run_adamw(csp_bench *b, void *context)
 {
     elementwise_bench *c = context;
-    const csp_adamw_args args = { .t = ++c->step,
-                                  .lr = 1e-6,
-                                  .beta1 = 0.9,
-                                  .beta2 = 0.999,
-                                  .eps = 1e-8,
-                                  .weight_decay = 0.01,
-                                  .grad_scale = 1.0 };
+    const csp_adamw_args args = {
+        .t = ++c->step, .lr = 1e-6, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01
+    };
 
     return csp_adamw(b->be, &c->tensor, 1, &args);
 }

@@ -193,11 +193,16 @@ static csp_status run_step(csp_bench *b, void *context)
     const csp_contrastive_step step = {
         .step = ++s->step, .lambda_q = 1e-3, .lambda_d = 1e-3, .pass = { .causal = true }
     };
+    csp_tensor faults;
 
-    (void)b;
     csp_step_metrics_clear(&s->m, "bench", s->step, 1 << 20);
-    CSP_TRY(csp_contrastive_run(s->contrastive, &texts, &step, &s->m));
-    return csp_optimizer_step(s->optimizer, &optim, s->step, 1 << 20, &s->m);
+    CSP_TRY(csp_contrastive_run(s->contrastive, &texts, &step));
+    faults = csp_contrastive_faults(s->contrastive);
+    CSP_TRY(csp_optimizer_step(s->optimizer, &optim, s->step, 1 << 20, &faults));
+    CSP_TRY(csp_backend_sync(b->be));
+    CSP_TRY(csp_contrastive_read(s->contrastive, &s->m));
+    csp_optimizer_read(s->optimizer, &s->m);
+    return CSP_OK;
 }
 
 /*

@@ -130,6 +130,24 @@ csp_status csp_backend_zero(csp_backend *be, csp_tensor *t)
     return csp_tensor_bytes(t) > 0 ? csp_op_marked(be, be->ops->zero(be, t)) : CSP_OK;
 }
 
+csp_status csp_backend_host_reserve(csp_backend *be, size_t bytes, csp_arena *out)
+{
+    return be->ops->host_reserve(be, bytes, out);
+}
+
+void csp_backend_host_release(csp_backend *be, csp_arena *arena)
+{
+    if (arena->base != NULL) {
+        be->ops->host_release(be, arena);
+    }
+    *arena = (csp_arena) { NULL, 0, 0, 0 };
+}
+
+csp_status csp_backend_fetch(csp_backend *be, const csp_tensor *src, void *host)
+{
+    return csp_tensor_bytes(src) > 0 ? be->ops->fetch(be, src, host) : CSP_OK;
+}
+
 csp_status csp_backend_sync(csp_backend *be)
 {
     return be->ops->sync(be);

@@ -65,6 +65,20 @@ CSP_CHECKED csp_status csp_backend_download(csp_backend *be, const csp_tensor *s
 CSP_CHECKED csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst);
 CSP_CHECKED csp_status csp_backend_zero(csp_backend *be, csp_tensor *t);
 
+/*
+ * Memory of the host that a device can write to while the host goes on (page-locked), as an arena.
+ * Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status csp_backend_host_reserve(csp_backend *be, size_t bytes, csp_arena *out);
+void csp_backend_host_release(csp_backend *be, csp_arena *arena);
+
+/*
+ * Enqueues a copy of src to the host; a CPU makes it at once.
+ *
+ *   host   out   memory of csp_backend_host_reserve; to be read after the next csp_backend_sync
+ */
+CSP_CHECKED csp_status csp_backend_fetch(csp_backend *be, const csp_tensor *src, void *host);
+
 /* Waits for everything enqueued; reports faults of kernels, naming the last op. */
 CSP_CHECKED csp_status csp_backend_sync(csp_backend *be);
 

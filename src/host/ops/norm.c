@@ -59,3 +59,15 @@ csp_status csp_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *
     return x->dim[0] > 0 ? csp_op_done(be, be->ops->norm_bwd(be, x, g, rstd, dy, dsum, dx, dg))
                          : CSP_OK;
 }
+
+csp_status csp_norm_bad_row(csp_backend *be, const csp_tensor *rstd, const csp_tensor *y,
+                            csp_tensor *row)
+{
+    const int64_t one = 1;
+    csp_dtype S;
+
+    CSP_TRY(csp_check_storage(be, "norm", "y", y, 2, &S));
+    CSP_TRY(csp_check_tensor("norm", "rstd", rstd, CSP_F32, 1, &y->dim[0]));
+    CSP_TRY(csp_check_tensor("norm", "row", row, CSP_I64, 1, &one));
+    return csp_op_done(be, be->ops->norm_bad_row(be, rstd, y, row));
+}

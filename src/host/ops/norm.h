@@ -56,6 +56,24 @@ CSP_CHECKED csp_status csp_norm_bwd(csp_backend *be, const csp_tensor *x, const 
                                     const csp_tensor *rstd, const csp_tensor *dy,
                                     const csp_tensor *dsum, csp_tensor *dx, csp_tensor *dg);
 
+/*
+ * Looks for a NaN or an infinity in what csp_norm_fwd wrote, from N + D numbers of it.
+ *
+ *     row = the first n with rstd[n] no positive number, else 0 where y[0,:] is not finite, or -1
+ *
+ * The norm has read all of a row: rstd is no positive number where the row holds a NaN or an
+ * infinity (it is 0 then), or squares that overflow float32. Where it is one, y is finite unless
+ * the gain is not, and that shows in any row.
+ *
+ *   rstd   in    (N)    f32
+ *   y      in    (N,D)  S     S is f32, or bf16 where be has it
+ *   row    out   (1)    i64   overwritten
+ *
+ * Stream:     enqueued on be.
+ */
+CSP_CHECKED csp_status csp_norm_bad_row(csp_backend *be, const csp_tensor *rstd,
+                                        const csp_tensor *y, csp_tensor *row);
+
 #ifdef __cplusplus
 }
 #endif
