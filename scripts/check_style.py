@@ -44,7 +44,8 @@ STDERR_ALLOWED = {"core/log.c", "core/status.c"}
 
 # Entries of csp_ops that are no work of the device: a profile does not time them. All others are called
 # by csp_op_done or csp_op_marked (ops/check.h).
-UNTIMED_ENTRIES = {"destroy", "reserve", "release", "memory", "sync", "mark", "elapsed"}
+UNTIMED_ENTRIES = {"destroy", "reserve", "release", "memory", "host_reserve", "host_release", "sync", "mark",
+                   "elapsed"}
 ENTRY_CALL = re.compile(r"(csp_op_(?:done|marked)\(\s*be,\s*)?\bbe->ops->(\w+)\(")
 
 FILE_LINES = 600

@@ -92,6 +92,13 @@ static need norm(const amounts *a, const csp_profile_row *r)
     return of_bytes(a->S * a->N * a->D * 4.0 * (2.0 * a->L + 1.0));
 }
 
+/* Looks at rstd of all rows and at the first row of y, for the hidden states of a step. */
+static need norm_bad_row(const amounts *a, const csp_profile_row *r)
+{
+    (void)r;
+    return of_bytes(4.0 * a->N + a->S * a->D);
+}
+
 static need attention_fwd(const amounts *a, const csp_profile_row *r)
 {
     (void)r;
@@ -167,6 +174,13 @@ static need column_sums(const amounts *a, const csp_profile_row *r)
     return of_bytes(8.0 * a->entries + 2.0 * 8.0 * a->V);
 }
 
+/* The position of each entry; counts are few. */
+static need position_counts(const amounts *a, const csp_profile_row *r)
+{
+    (void)r;
+    return of_bytes(4.0 * a->entries);
+}
+
 static need regularize(const amounts *a, const csp_profile_row *r)
 {
     (void)r;
@@ -212,6 +226,7 @@ static const struct {
     { "linear_bwd", linear_bwd },
     { "norm_fwd", norm },
     { "norm_bwd", norm },
+    { "norm_bad_row", norm_bad_row },
     { "attention_fwd", attention_fwd },
     { "attention_bwd", attention_bwd },
     { "swiglu_fwd", swiglu_fwd },
@@ -224,6 +239,7 @@ static const struct {
     { "scores_bwd", scores_bwd },
     { "info_nce", info_nce },
     { "column_sums", column_sums },
+    { "position_counts", position_counts },
     { "regularize", regularize },
     { "grad_squares", grad_squares },
     { "adamw", adamw },
@@ -231,6 +247,7 @@ static const struct {
     { "zero", zero },
     { "upload", transfer },
     { "download", transfer },
+    { "fetch", transfer },
 };
 
 static formula formula_of(const char *op)

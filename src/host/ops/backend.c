@@ -145,7 +145,8 @@ void csp_backend_host_release(csp_backend *be, csp_arena *arena)
 
 csp_status csp_backend_fetch(csp_backend *be, const csp_tensor *src, void *host)
 {
-    return csp_tensor_bytes(src) > 0 ? be->ops->fetch(be, src, host) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(src), 0, 0);
+    return csp_tensor_bytes(src) > 0 ? csp_op_marked(be, be->ops->fetch(be, src, host)) : CSP_OK;
 }
 
 csp_status csp_backend_sync(csp_backend *be)
