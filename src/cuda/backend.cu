@@ -12,6 +12,9 @@
 #include "device.h"
 #include "launch.cuh"
 
+/* Of rows that lie apart, uploaded at a time. */
+#define UPLOAD_BYTES ((size_t)16 << 20)
+
 static void cuda_destroy(csp_backend *be)
 {
     cuda_state *state = cuda_state_of(be);
@@ -49,16 +52,54 @@ static csp_status cuda_memory(csp_backend *be, csp_memory *out)
     return CSP_OK;
 }
 
+/* Bytes of a row whose neighbours lie apart, and from one row to the next. */
+static size_t row_bytes(const csp_tensor *t)
+{
+    return (size_t)t->dim[1] * csp_dtype_bytes(t->dtype);
+}
+
+static size_t pitch_of(const csp_tensor *t)
+{
+    return (size_t)t->apart * csp_dtype_bytes(t->dtype);
+}
+
+/* Rows apart pass through scratch, some at a time, where they lie together as on the host. */
+static csp_status upload_rows(csp_backend *be, const void *host, const csp_tensor *dst)
+{
+    const size_t row = row_bytes(dst), pitch = pitch_of(dst);
+    const int64_t fitting = (int64_t)(UPLOAD_BYTES / row), most = fitting < 1 ? 1 : fitting;
+
+    for (int64_t n = 0; n < dst->dim[0]; n += most) {
+        const int64_t left = dst->dim[0] - n;
+        const size_t rows = (size_t)(left < most ? left : most);
+        void *together;
+
+        CSP_TRY(cuda_scratch(be, rows * row, &together));
+        CSP_TRY(cuda_stage(be, (const char *)host + (size_t)n * row, rows * row, together));
+        CUDA_TRY(cudaMemcpy2DAsync((char *)dst->data + (size_t)n * pitch, pitch, together, row, row,
+                                   rows, cudaMemcpyDeviceToDevice, cuda_state_of(be)->stream));
+    }
+    return CSP_OK;
+}
+
 static csp_status cuda_upload(csp_backend *be, const void *host, csp_tensor *dst)
 {
     (void)cuda_stream(be, "upload");
-    return cuda_stage(be, host, csp_tensor_bytes(dst), dst->data);
+    return dst->apart > 0 ? upload_rows(be, host, dst)
+                          : cuda_stage(be, host, csp_tensor_bytes(dst), dst->data);
 }
 
 static csp_status cuda_download(csp_backend *be, const csp_tensor *src, void *host)
 {
-    CUDA_TRY(cudaMemcpyAsync(host, src->data, csp_tensor_bytes(src), cudaMemcpyDeviceToHost,
-                             cuda_state_of(be)->stream));
+    const cudaStream_t stream = cuda_state_of(be)->stream;
+
+    if (src->apart > 0) {
+        CUDA_TRY(cudaMemcpy2DAsync(host, row_bytes(src), src->data, pitch_of(src), row_bytes(src),
+                                   (size_t)src->dim[0], cudaMemcpyDeviceToHost, stream));
+    } else {
+        CUDA_TRY(cudaMemcpyAsync(host, src->data, csp_tensor_bytes(src), cudaMemcpyDeviceToHost,
+                                 stream));
+    }
     return cuda_wait(be);
 }
 
@@ -94,7 +135,14 @@ static csp_status cuda_copy(csp_backend *be, const csp_tensor *src, csp_tensor *
 
 static csp_status cuda_zero(csp_backend *be, csp_tensor *t)
 {
-    CUDA_TRY(cudaMemsetAsync(t->data, 0, csp_tensor_bytes(t), cuda_stream(be, "zero")));
+    const cudaStream_t stream = cuda_stream(be, "zero");
+
+    if (t->apart > 0) {
+        CUDA_TRY(
+            cudaMemset2DAsync(t->data, pitch_of(t), 0, row_bytes(t), (size_t)t->dim[0], stream));
+    } else {
+        CUDA_TRY(cudaMemsetAsync(t->data, 0, csp_tensor_bytes(t), stream));
+    }
     return CSP_OK;
 }
 
@@ -221,6 +269,7 @@ csp_status csp_cuda_open(const char *name, int threads, csp_backend **out)
     be->ops = &state->ops;
     be->name = state->name;
     be->bf16 = true;
+    be->apart = true;
     be->threads = threads > 0 ? threads : available_cores();
     CSP_TRY_GOTO(cuda_device_open(state, device));
     *out = be;

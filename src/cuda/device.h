@@ -114,11 +114,9 @@ CSP_CHECKED csp_status cuda_allocate_host(cuda_state *state, const char *what, s
 CSP_CHECKED csp_status cuda_stage(csp_backend *be, const void *host, size_t bytes, void *device);
 
 /* The entries of csp_ops, contracts in ops/<op>.h; each in the file of its op. */
-csp_status cuda_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
-                           csp_tensor *y);
-csp_status cuda_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                           const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                           bool accumulate, csp_tensor *dx);
+csp_status cuda_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
+csp_status cuda_linear_bwd(csp_backend *be, const csp_linear_group *group,
+                           csp_linear_group_grad *grad);
 csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                          const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                          csp_tensor *y);

@@ -23,7 +23,6 @@ enum {
     GAIN_COLUMNS = 32,    /* columns of dg that a block of the second stage adds ...  */
     GAIN_CHAINS = 8,      /* ... each in as many chains                               */
     THREADS_OF_SM = 1024, /* aimed at where threads hold rows in registers            */
-    CHECK_THREADS = 1024, /* of the one block that looks for rows that are not finite */
 };
 
 /* VEC neighbouring elements of a row, 16 bytes or one, in registers. */
@@ -144,13 +143,13 @@ static __device__ __forceinline__ void scale_row(
 
 /* Arguments of the forward kernels. sum is x where delta is none: then it is only read. */
 template <typename T> struct norm_fwd_args {
-    const T *x;     /* (N,D) may be sum             */
-    const T *delta; /* (N,D) or none; may be sum, y */
-    const T *g;     /* (D)                          */
-    T *sum;         /* (N,D)                        */
-    float *rstd;    /* (N)                          */
-    T *y;           /* (N,D)                        */
-    int64_t N, D;
+    const T *x;                     /* (N,D) may be sum             */
+    const T *delta;                 /* (N,D) or none; may be sum, y */
+    const T *g;                     /* (D)                          */
+    T *sum;                         /* (N,D)                        */
+    float *rstd;                    /* (N)                          */
+    T *y;                           /* (N,D)                        */
+    int64_t N, D, delta_row, y_row; /* _row: elements from one row to the next; 0 of none */
     float eps;
 };
 
@@ -158,9 +157,12 @@ template <typename T>
 static __device__ __forceinline__ norm_fwd_row<T> fwd_row(const norm_fwd_args<T> &a, int64_t n,
                                                           int vec)
 {
-    return { a.x + n * a.D, a.delta != nullptr ? a.delta + n * a.D : nullptr,
-             a.g,           a.sum + n * a.D,
-             a.y + n * a.D, a.D / vec };
+    return { a.x + n * a.D,
+             a.delta != nullptr ? a.delta + n * a.delta_row : nullptr,
+             a.g,
+             a.sum + n * a.D,
+             a.y + n * a.y_row,
+             a.D / vec };
 }
 
 /* Any grid of WARP_KERNEL threads works: warps stride over rows. */
@@ -246,9 +248,11 @@ static csp_status norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tenso
                                  (T *)y->data,
                                  x->dim[0],
                                  x->dim[1],
+                                 added ? csp_tensor_row(delta) : 0,
+                                 csp_tensor_row(y),
                                  eps };
-    const bool wide = is_vec_row(a.x, a.D) && (!added || is_vec_row(a.delta, a.D)) &&
-                      is_vec_row(a.g, a.D) && is_vec_row(a.sum, a.D) && is_vec_row(a.y, a.D);
+    const bool wide = is_vec_row(a.x, a.D) && is_vec_row(a.delta, a.delta_row) &&
+                      is_vec_row(a.g, a.D) && is_vec_row(a.sum, a.D) && is_vec_row(a.y, a.y_row);
     const norm_plan plan = pick_norm(a.D, wide);
     void (*const kernel)(norm_fwd_args<T>) =
         plan.by_warp ? (plan.wide ? norm_fwd_warp_kernel<W, T> : norm_fwd_warp_kernel<1, T>)
@@ -269,14 +273,14 @@ csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor 
 
 /* Arguments of the backward kernels. */
 template <typename T> struct norm_bwd_args {
-    const T *x;        /* (N,D)                               */
-    const T *g;        /* (D)                                 */
-    const float *rstd; /* (N)                                 */
-    const T *dy;       /* (N,D) may be dx                     */
-    const T *dsum;     /* (N,D) or none; may be dx            */
-    T *dx;             /* (N,D)                               */
-    float *partial;    /* (parts,D), written; none without dg */
-    int64_t N, D;
+    const T *x;                     /* (N,D)                               */
+    const T *g;                     /* (D)                                 */
+    const float *rstd;              /* (N)                                 */
+    const T *dy;                    /* (N,D) may be dx                     */
+    const T *dsum;                  /* (N,D) or none; may be dx            */
+    T *dx;                          /* (N,D)                               */
+    float *partial;                 /* (parts,D), written; none without dg */
+    int64_t N, D, dsum_row, dx_row; /* _row: elements from one row to the next; 0 of none */
 };
 
 /* One row of the backward pass. */
@@ -293,10 +297,14 @@ template <typename T>
 static __device__ __forceinline__ norm_bwd_row<T> bwd_row(const norm_bwd_args<T> &a, int64_t n,
                                                           int64_t part, int vec)
 {
-    return { a.x + n * a.D,  a.g,
-             a.dy + n * a.D, a.dsum != nullptr ? a.dsum + n * a.D : nullptr,
-             a.dx + n * a.D, a.partial != nullptr ? a.partial + part * a.D : nullptr,
-             a.D / vec,      a.rstd[n],
+    return { a.x + n * a.D,
+             a.g,
+             a.dy + n * a.D,
+             a.dsum != nullptr ? a.dsum + n * a.dsum_row : nullptr,
+             a.dx + n * a.dx_row,
+             a.partial != nullptr ? a.partial + part * a.D : nullptr,
+             a.D / vec,
+             a.rstd[n],
              n == part };
 }
 
@@ -502,9 +510,11 @@ static csp_status norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tenso
                            (T *)dx->data,
                            nullptr,
                            x->dim[0],
-                           x->dim[1] };
+                           x->dim[1],
+                           is_given(dsum) ? csp_tensor_row(dsum) : 0,
+                           csp_tensor_row(dx) };
     const bool wide = is_vec_row(a.x, a.D) && is_vec_row(a.g, a.D) && is_vec_row(a.dy, a.D) &&
-                      (a.dsum == nullptr || is_vec_row(a.dsum, a.D)) && is_vec_row(a.dx, a.D);
+                      is_vec_row(a.dsum, a.dsum_row) && is_vec_row(a.dx, a.dx_row);
     const norm_plan plan = pick_norm(a.D, wide);
     const dim3 grid = norm_grid(be, plan, a.N, THREADS_OF_SM);
     const int64_t room = (int64_t)grid.x * plan.rows, parts = room < a.N ? room : a.N;
@@ -534,56 +544,4 @@ csp_status cuda_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor 
 {
     return x->dtype == CSP_BF16 ? norm_bwd<__nv_bfloat16>(be, x, g, rstd, dy, dsum, dx, dg)
                                 : norm_bwd<float>(be, x, g, rstd, dy, dsum, dx, dg);
-}
-
-/* One block reads N numbers of rstd and the first row of y; only whole numbers are atomic. */
-template <typename T>
-static __global__ void __launch_bounds__(CHECK_THREADS)
-    norm_bad_row_kernel(const float *__restrict__ rstd, // (N)
-                        const T *__restrict__ y,        // (N,D)
-                        int64_t N, int64_t D,
-                        int64_t *__restrict__ row) // (1)
-{
-    SHARED(first, unsigned long long);
-    SHARED(spoilt, int); /* elements of the first row */
-    int mine = 0;
-
-    if (threadIdx.x == 0) {
-        first = (unsigned long long)N;
-        spoilt = 0;
-    }
-    __syncthreads();
-    for (int64_t n = threadIdx.x; n < N; n += CHECK_THREADS) {
-        if (!(rstd[n] > 0.0f && isfinite(rstd[n]))) {
-            atomicMin(&first, (unsigned long long)n);
-            break;
-        }
-    }
-    for (int64_t d = threadIdx.x; N > 0 && d < D; d += CHECK_THREADS) {
-        mine += !isfinite(to_f32(y[d]));
-    }
-    if (mine > 0) {
-        atomicAdd(&spoilt, mine);
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        *row = (int64_t)first < N ? (int64_t)first : spoilt > 0 ? 0 : -1;
-    }
-}
-
-csp_status cuda_norm_bad_row(csp_backend *be, const csp_tensor *rstd, const csp_tensor *y,
-                             csp_tensor *row)
-{
-    cudaStream_t stream = cuda_stream(be, "norm_bad_row");
-    const float *r = (const float *)rstd->data;
-    const int64_t N = y->dim[0], D = y->dim[1];
-
-    if (y->dtype == CSP_BF16) {
-        CUDA_TRY(cu::launch(norm_bad_row_kernel<__nv_bfloat16>, 1, CHECK_THREADS, 0, stream, r,
-                            (const __nv_bfloat16 *)y->data, N, D, (int64_t *)row->data));
-    } else {
-        CUDA_TRY(cu::launch(norm_bad_row_kernel<float>, 1, CHECK_THREADS, 0, stream, r,
-                            (const float *)y->data, N, D, (int64_t *)row->data));
-    }
-    return CSP_OK;
 }

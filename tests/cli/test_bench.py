@@ -77,11 +77,14 @@ def check_profile(name, profiles, ops):
             failures.append(f"{name} --profile: {lines}")
         if following["what"] != "next to fix" or following["op"] != lines[0]["what"] or lines[0]["what"] not in following["said"]:
             failures.append(f"{name} --profile: {following}")
-        # Of the tiny model: 32 wide, 16 for k and v, 64 in the middle; 2 layers, 26 tokens, rank 16.
+        # Of the tiny model: 32 wide, 16 for k and v, 64 in the middle; 2 layers, 26 tokens, adapters of rank 16.
         flop = {row["what"]: row["gflop"] * 1e9 for row in lines}
         rank = 0 if "embed_bwd" in ops else 16
-        if not abs(flop.get("linear_fwd gate_proj up_proj", 0) - 4 * 2 * 26 * (32 * 64 + rank * 96)) <= 1:
-            failures.append(f"{name} --profile: {flop}")
+        for maps, weights, adapted in (("q k v", 32 * 64, 3 * 32 + 64), ("o", 32 * 32, 64),
+                                       ("gate up", 32 * 128, 2 * 32 + 128), ("down", 64 * 32, 96)):
+            want = 2 * 2 * 26 * (weights + rank * adapted)
+            if not abs(flop.get("linear_fwd " + maps, 0) / want - 1) < 1e-5:
+                failures.append(f"{name} --profile: {maps}: {want}, {flop}")
 
 
 def main():

@@ -84,7 +84,7 @@ static void contrastive_losses(tiny *t, int64_t first, int64_t last, double *los
     csp_contrastive_destroy(c);
 }
 
-static void adapt_losses(tiny *t, int64_t first, int64_t last, double *loss)
+static void adapt(tiny *t, bool dropout, int64_t first, int64_t last, double *loss)
 {
     const csp_adapt_options options = {
         .max_rows = ROWS, .max_len = 12, .texts = TINY_PASSAGES, .lambda_relu = 0.7
@@ -98,7 +98,9 @@ static void adapt_losses(tiny *t, int64_t first, int64_t last, double *loss)
         assert_ok(csp_optimizer_reset(o));
     }
     for (int64_t k = first; k <= last; k++) {
-        const csp_pass pass = { .causal = true, .dropout = true, .seed = 11, .step = (uint64_t)k };
+        const csp_pass pass = {
+            .causal = true, .dropout = dropout, .seed = 11, .step = (uint64_t)k
+        };
         csp_step_metrics m;
         csp_tensor faults;
 
@@ -113,6 +115,16 @@ static void adapt_losses(tiny *t, int64_t first, int64_t last, double *loss)
     }
     csp_optimizer_destroy(o);
     csp_adapt_destroy(a);
+}
+
+static void adapt_losses(tiny *t, int64_t first, int64_t last, double *loss)
+{
+    adapt(t, true, first, last, loss);
+}
+
+static void adapt_losses_without_dropout(tiny *t, int64_t first, int64_t last, double *loss)
+{
+    adapt(t, false, first, last, loss);
 }
 
 typedef void (*losses_of)(tiny *t, int64_t first, int64_t last, double *loss);
@@ -175,6 +187,7 @@ static void adaptation_steps_follow_the_cpu(void **state)
     (void)state;
     follow("adapt, full", CSP_VARIANT_CAUSAL, false, adapt_losses);
     follow("adapt, lora", CSP_VARIANT_CAUSAL, true, adapt_losses);
+    follow("adapt, lora, no dropout", CSP_VARIANT_CAUSAL, true, adapt_losses_without_dropout);
 }
 
 static void bf16_steps_of_all_weights_follow_the_cpu(void **state)
@@ -193,6 +206,8 @@ static void bf16_steps_of_adapters_follow_the_cpu(void **state)
               contrastive_losses);
     follow_in("adapt, bf16, lora", CSP_VARIANT_CAUSAL, true, bf16, STEPS_BF16 / 2 + 1,
               adapt_losses);
+    follow_in("adapt, bf16, lora, no dropout", CSP_VARIANT_CAUSAL, true, bf16, STEPS_BF16 / 2 + 1,
+              adapt_losses_without_dropout);
 }
 
 /* Writes a checkpoint of t and opens it in place of its model. */

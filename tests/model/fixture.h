@@ -139,6 +139,7 @@ static inline void place_side(fixture *f, const char *variant, int64_t first, in
     }
     side->pack.token = on_device(f, &token);
     side->pack.seq_start = on_device(f, &own_start);
+    side->pack.order = csp_tensor_none();
     side->pack.row_key = csp_tensor_none();
     side->texts.seq_start = side->pack.seq_start;
     side->texts.keep = on_device(f, &kept);

@@ -56,6 +56,7 @@ static void place_text(csp_model *model, csp_arena *arena, json_t *ids, text *ou
     out->T = T;
     out->pack.token = put(model->be, arena, CSP_I32, T, token);
     out->pack.seq_start = put(model->be, arena, CSP_I32, 2, start);
+    out->pack.order = csp_tensor_none();
     out->pack.row_key = csp_tensor_none();
     out->pack.longest = T;
     out->all = (csp_pool_texts) { .seq_start = out->pack.seq_start, .kept = T, .longest = T };

@@ -148,6 +148,57 @@ static void outputs_may_be_the_inputs_the_contract_names(void **state)
     rig_each_storage(*state, outputs_may_be_inputs);
 }
 
+/* Rows of whole vectors and of single elements, a warp's and a block's. */
+static void rows_lie_apart(rig *r, csp_dtype S)
+{
+    static const struct {
+        int64_t dims[2], first, width;
+    } cases[] = { { { 9, 40 }, 8, 56 }, { { 5, 1024 }, 0, 1032 }, { { 7, 33 }, 2, 36 } };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const int64_t *dims = cases[i].dims, first = cases[i].first, width = cases[i].width;
+
+        rig_begin(r, 90 + i);
+        csp_tensor x = rig_normal(r, S, 2, dims), delta = rig_normal(r, S, 2, dims);
+        csp_tensor g = rig_normal(r, S, 1, &dims[1]), dy = rig_normal(r, S, 2, dims);
+        csp_tensor sum = rig_output(r, S, 2, dims), y = rig_output(r, S, 2, dims);
+        csp_tensor rstd = rig_output(r, CSP_F32, 1, &dims[0]), dx = rig_output(r, S, 2, dims);
+        csp_tensor sum2 = rig_output(r, S, 2, dims), dg = rig_accumulated(r, 1, &dims[1]);
+        csp_tensor dg2 = rig_copy(r, &dg);
+        csp_tensor branch = rig_apart(r, &delta, first, width), stream = branch;
+
+        assert_int_equal(csp_norm_fwd(r->be, &x, &delta, &g, eps, &sum, &rstd, &y), CSP_OK);
+        assert_int_equal(csp_norm_fwd(r->be, &x, &branch, &g, eps, &sum2, &rstd, &branch), CSP_OK);
+        rig_check_same(r, &y, &branch);
+        rig_check_same(r, &sum, &sum2);
+        rig_check_between(r, &branch, first);
+        stream = rig_apart(r, &delta, first, width);
+        assert_int_equal(csp_norm_bwd(r->be, &sum, &g, &rstd, &dy, &delta, &dx, &dg), CSP_OK);
+        assert_int_equal(csp_norm_bwd(r->be, &sum, &g, &rstd, &dy, &stream, &stream, &dg2), CSP_OK);
+        rig_check_same(r, &dx, &stream);
+        rig_check_same(r, &dg, &dg2);
+        rig_check_between(r, &stream, first);
+        rig_check_guards(r);
+    }
+}
+
+static void rows_may_lie_apart_where_the_backend_has_that(void **state)
+{
+    rig *r = *state;
+    const int64_t dims[] = { 3, 4 };
+
+    if (r->be->apart) {
+        rig_each_storage(r, rows_lie_apart);
+        return;
+    }
+    rig_begin(r, 95);
+    csp_tensor x = rig_normal(r, CSP_F32, 2, dims), g = rig_normal(r, CSP_F32, 1, &dims[1]);
+    csp_tensor wide = rig_output(r, CSP_F32, 2, (int64_t[]) { 3, 9 });
+    csp_tensor rstd = rig_output(r, CSP_F32, 1, &dims[0]), y = csp_tensor_columns(&wide, 0, 4);
+    assert_int_equal(csp_norm_fwd(r->be, &x, NULL, &g, eps, NULL, &rstd, &y), CSP_ERR_UNSUPPORTED);
+    rig_check_untouched(r, &wide);
+}
+
 static void gives_the_same_bits(rig *r, csp_dtype S)
 {
     const int64_t dims[] = { rows_of(r, 601), 70 };
@@ -293,6 +344,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(backward_matches_the_reference),
         cmocka_unit_test(bad_rows_are_found),
         cmocka_unit_test(outputs_may_be_the_inputs_the_contract_names),
+        cmocka_unit_test(rows_may_lie_apart_where_the_backend_has_that),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),
     };

@@ -65,9 +65,9 @@ enum { CSP_BENCH_RANK = 16 };
 
 /*
  * Profiles b->repeats calls of work, each a step of this shape, behind one that is not counted:
- * prints a row for each op (a linear map by its matrices), sorted by what it loses against its
- * ceiling, and in words what loses most. Every op marks the device's stream twice, so that a step
- * takes a little longer than unmarked.
+ * prints a row for each op (linear maps of one input by their matrices), sorted by what it loses
+ * against its ceiling, and in words what loses most. Every op marks the device's stream twice, so
+ * that a step takes a little longer than unmarked.
  *
  *   entries   in   of the representations of a step
  *   trained   in   parameters that have gradients

@@ -12,7 +12,6 @@
 
 #include "cli/bench.h"
 #include "core/memory.h"
-#include "model/lora.h"
 #include "ops/profile.h"
 
 enum { LABEL_BYTES = 96 };
@@ -41,48 +40,74 @@ static need of_bytes(double bytes)
     return (need) { 0.0, bytes };
 }
 
-/* Which of the seven matrices have the shape of a row: bits 1 << csp_matrix. */
-static unsigned matrices_of(const csp_bench_shape *s, const csp_profile_row *r)
+/* What a block applies to one input, together. */
+typedef struct map_group {
+    const char *name;
+    int64_t inputs, outputs;
+    double parts; /* matrices, each with an adapter of its own */
+} map_group;
+
+enum { GROUPS = 4 };
+
+static void groups_of(const csp_bench_shape *s, map_group group[GROUPS])
 {
     const int64_t HE = s->H * s->E, KV = s->G * s->E;
-    const int64_t inputs[CSP_MATRIX_COUNT] = { s->D, s->D, s->D, HE, s->D, s->D, s->F };
-    const int64_t outputs[CSP_MATRIX_COUNT] = { HE, KV, KV, s->D, s->F, s->F, s->D };
-    unsigned found = 0;
 
-    for (int m = 0; m < (int)CSP_MATRIX_COUNT; m++) {
-        if (r->inputs == inputs[m] && r->outputs == outputs[m]) {
-            found |= 1u << m;
+    group[0] = (map_group) { "q k v", s->D, HE + 2 * KV, 3.0 };
+    group[1] = (map_group) { "o", HE, s->D, 1.0 };
+    group[2] = (map_group) { "gate up", s->D, 2 * s->F, 2.0 };
+    group[3] = (map_group) { "down", s->F, s->D, 1.0 };
+}
+
+static bool is_of(const map_group *group, const csp_profile_row *r)
+{
+    return group->inputs == r->inputs && group->outputs == r->outputs;
+}
+
+/*
+ * Products that a step needs for the groups of a row's shape: each is applied to all rows of the
+ * step in each layer. Elements of W, and inputs and outputs of its adapters.
+ */
+typedef struct map_need {
+    double maps, weights, adapted;
+} map_need;
+
+static map_need maps_of(const amounts *a, const csp_profile_row *r)
+{
+    const double I = (double)r->inputs, O = (double)r->outputs;
+    map_group group[GROUPS];
+    map_need n = { 0.0, 0.0, 0.0 };
+
+    groups_of(a->shape, group);
+    for (int i = 0; i < GROUPS; i++) {
+        if (is_of(&group[i], r)) {
+            n.maps += a->L;
+            n.weights += a->L * I * O;
+            n.adapted += a->L * (group[i].parts * I + O);
         }
     }
-    return found;
+    return n;
 }
 
-/* Maps of a row's shape in a model, each applied to all rows of a step; by the calls that were made
-   where a shape is none of the seven matrices'. */
-static double maps_of(const amounts *a, const csp_profile_row *r)
-{
-    const unsigned found = matrices_of(a->shape, r);
-
-    return found != 0 ? (double)__builtin_popcount(found) * a->L : r->amount / a->steps / a->N;
-}
-
-/* The adapter's two products have R columns between them. */
+/* An adapter's two products have R columns between them. */
 static need linear_fwd(const amounts *a, const csp_profile_row *r)
 {
-    const double I = (double)r->inputs, O = (double)r->outputs, maps = maps_of(a, r);
+    const double width = (double)(r->inputs + r->outputs);
+    const map_need n = maps_of(a, r);
 
-    return (need) { 2.0 * a->N * maps * (I * O + a->R * (I + O)),
-                    a->S * maps * (a->N * (I + O) + I * O) };
+    return (need) { 2.0 * a->N * (n.weights + a->R * n.adapted),
+                    a->S * (a->N * n.maps * width + n.weights) };
 }
 
 /* dx, and dW or what an adapter needs: dB, dA, and the way of dx through both. */
 static need linear_bwd(const amounts *a, const csp_profile_row *r)
 {
-    const double I = (double)r->inputs, O = (double)r->outputs, maps = maps_of(a, r);
-    const double trained = a->full ? 8.0 * I * O + a->S * a->N * I : 0.0;
+    const double I = (double)r->inputs, width = I + (double)r->outputs;
+    const map_need n = maps_of(a, r);
+    const double trained = a->full ? 8.0 * n.weights + a->S * a->N * n.maps * I : 0.0;
 
-    return (need) { a->N * maps * (I * O * (a->full ? 4.0 : 2.0) + 4.0 * a->R * (I + O)),
-                    maps * (a->S * (a->N * (I + O) + I * O) + trained) };
+    return (need) { a->N * ((a->full ? 4.0 : 2.0) * n.weights + 4.0 * a->R * n.adapted),
+                    a->S * (a->N * n.maps * width + n.weights) + trained };
 }
 
 /* Two norms a layer and the last: x and what is added to it are read, sum and y written. */
@@ -275,29 +300,22 @@ static int by_loss(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-static void append(char *label, const char *word)
-{
-    const size_t used = strlen(label);
-
-    (void)snprintf(label + used, LABEL_BYTES - used, " %s", word);
-}
-
-/* "linear_fwd gate_proj up_proj": the matrices of that shape; the shape where there is none. */
+/* "linear_fwd gate up"; the shape where a map is none of a block's. */
 static void label_of(const csp_bench_shape *s, const csp_profile_row *r, char *label)
 {
-    const unsigned found = matrices_of(s, r);
-    char shape[48];
+    map_group group[GROUPS];
+    int used = snprintf(label, LABEL_BYTES, "%s", r->op);
 
-    (void)snprintf(label, LABEL_BYTES, "%s", r->op);
-    for (int m = 0; m < (int)CSP_MATRIX_COUNT; m++) {
-        if ((found & 1u << m) != 0) {
-            append(label, csp_matrix_name((csp_matrix)m));
+    groups_of(s, group);
+    for (int i = 0; i < GROUPS; i++) {
+        if (is_of(&group[i], r)) {
+            (void)snprintf(label + used, (size_t)(LABEL_BYTES - used), " %s", group[i].name);
+            return;
         }
     }
-    if (found == 0 && r->inputs > 0) {
-        (void)snprintf(shape, sizeof(shape), "%lld to %lld", (long long)r->inputs,
-                       (long long)r->outputs);
-        append(label, shape);
+    if (r->inputs > 0) {
+        (void)snprintf(label + used, (size_t)(LABEL_BYTES - used), " %lld to %lld",
+                       (long long)r->inputs, (long long)r->outputs);
     }
 }
 
@@ -307,10 +325,8 @@ static line line_of(const csp_bench *b, const amounts *a, const csp_profile_row 
     line l = { .calls = (double)r->calls / a->steps, .seconds = r->seconds / a->steps };
 
     label_of(a->shape, r, l.label);
-    l.known = f != NULL;
-    if (l.known) {
-        l.need = f(a, r);
-    }
+    l.need = f != NULL ? f(a, r) : of_bytes(0.0);
+    l.known = f != NULL && (r->inputs == 0 || l.need.flop > 0.0);
     l.ceiling = l.need.flop / b->product;
     if (l.need.bytes / b->copy > l.ceiling) {
         l.ceiling = l.need.bytes / b->copy;

@@ -437,6 +437,7 @@ static csp_status case_s7(csp_bench *b)
     CSP_TRY_GOTO(csp_backend_reserve(b->be, e.arena.peak, &e.arena));
     CSP_TRY_GOTO(place_encode(&shape, &e.arena, &e));
     CSP_TRY_GOTO(fill_encode(b, &shape, &e));
+    e.pack.order = none; /* all are equally long */
     e.pack.row_key = none;
     e.pack.longest = e.T;
     e.rows.vocab = shape.V;

@@ -80,11 +80,9 @@ static inline int cpu_parts(const csp_backend *be, int64_t work)
 }
 
 /* The entries of csp_ops, contracts in ops/<op>.h. */
-csp_status cpu_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
-                          csp_tensor *y);
-csp_status cpu_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                          const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                          bool accumulate, csp_tensor *dx);
+csp_status cpu_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
+csp_status cpu_linear_bwd(csp_backend *be, const csp_linear_group *group,
+                          csp_linear_group_grad *grad);
 csp_status cpu_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                         const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                         csp_tensor *y);

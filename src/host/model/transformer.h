@@ -66,6 +66,7 @@ CSP_CHECKED csp_status csp_model_bytes(const csp_params *params, int64_t max_len
 typedef struct csp_pack {
     csp_tensor token; /* (N) i32    0 <= token < V: checked by the host that made it           */
     csp_tensor seq_start; /* (B+1) i32 */
+    csp_tensor order; /* (B) i32    csp_attention.order, or none                                 */
     csp_tensor row_key; /* (N) i64    csp_dropout.row_key; none: a pass without dropout          */
     int64_t longest;    /* rows of the longest text, <= max_len                                  */
 } csp_pack;

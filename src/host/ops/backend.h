@@ -23,6 +23,7 @@ typedef struct csp_backend {
     int threads;        /* of a CPU backend; part of what a resumed run must keep the same */
     bool sync_every_op; /* every op waits until it is done: the first bad one is named        */
     bool bf16;          /* its ops take bf16 where their contract says so; else they refuse it */
+    bool apart;         /* the same of matrices whose rows lie apart (csp_tensor.apart)        */
     struct csp_profile *profile; /* the one that runs (ops/profile.h), or NULL                */
 } csp_backend;
 
@@ -58,7 +59,8 @@ CSP_CHECKED csp_status csp_backend_memory(csp_backend *be, csp_memory *out);
 
 /*
  * Host to device (host is free for other use at once), device to host (waits for be), device to
- * device; sizes in bytes must agree.
+ * device; sizes in bytes must agree. Rows of a tensor on the device may lie apart where be has
+ * that; on the host, in csp_backend_copy and csp_backend_fetch they do not.
  */
 CSP_CHECKED csp_status csp_backend_upload(csp_backend *be, const void *host, csp_tensor *dst);
 CSP_CHECKED csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *host);

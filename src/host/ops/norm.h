@@ -25,9 +25,11 @@ extern "C" {
  *   rstd   out   (N)    f32   kept for the backward pass; overwritten
  *   y      out   (N,D)  S     overwritten
  *
- * S is f32, or bf16 where be has it (csp_backend.bf16).
+ * S is f32, or bf16 where be has it (csp_backend.bf16). Rows of delta and y, and in backward of
+ * dsum and dx, may lie apart where be has that (csp_backend.apart).
  *
- * Aliasing:   sum may be x or delta; y may be delta, nothing else.
+ * Aliasing:   sum may be x or, where its rows do not lie apart, delta; y may be delta, nothing
+ *             else.
  * Precision:  f32, S rounded once; rstd and y are those of sum as it is stored. The mean of squares
  *             is added in f32, D <= 65,536 terms in 8 or more chains.
  * Errors:     CSP_ERR_SHAPE, CSP_ERR_ARGUMENT (eps), CSP_ERR_UNSUPPORTED (S), CSP_ERR_DEVICE.
@@ -50,7 +52,7 @@ CSP_CHECKED csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const 
  *   dx    out      (N,D)  S     overwritten
  *   dg    in,out   (D)    f32, or none   whatever S; added to, in a fixed order of rows
  *
- * Aliasing:   dx may be dy or dsum.
+ * Aliasing:   dx may be dsum or, where its rows do not lie apart, dy.
  */
 CSP_CHECKED csp_status csp_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
                                     const csp_tensor *rstd, const csp_tensor *dy,

@@ -2,10 +2,10 @@
  * profile.h - where the time of a stretch of work goes, op by op.
  *
  * While a profile runs, every call that is made by csp_op_done, that is every op, and every copy of
- * backend.h lies between two marks on the device. A row is one op, a linear map of one shape or
- * copies of one kind. On a device a mark is an event in the stream: a row has what the device took,
- * and what is left of the whole is time in which it waited for the host. Other backends work in the
- * call, and a mark is the clock.
+ * backend.h lies between two marks on the device. A row is one op, groups of linear maps of one
+ * shape, or copies of one kind. On a device a mark is an event in the stream: a row has what the
+ * device took, and what is left of the whole is time in which it waited for the host. Other
+ * backends work in the call, and a mark is the clock.
  */
 #pragma once
 
@@ -22,7 +22,7 @@ enum { CSP_PROFILE_NAME_BYTES = 32 };
 /* What was recorded of one op. */
 typedef struct csp_profile_row {
     char op[CSP_PROFILE_NAME_BYTES]; /* entry of csp_ops: "norm_fwd"                     */
-    int64_t inputs, outputs;         /* I and O of a linear map, 0 of all other ops      */
+    int64_t inputs, outputs;         /* I and the sum of O of linear maps, else 0      */
     int64_t calls;
     double amount;  /* of all calls: token rows of a linear map, bytes of a copy; else 0 */
     double seconds; /* of all calls                                                      */

@@ -1,9 +1,10 @@
 /*
  * table.h - the table each backend fills. Only backends and the checking functions of ops/ read it.
  *
- * Every entry has the signature and the contract of the csp_<op> function of the same name; checks
- * of shape and dtype have been made before an entry is called. No entry is NULL: what a backend
- * cannot do is a function that returns CSP_ERR_UNSUPPORTED and says so.
+ * Every entry has the signature and the contract of the csp_<op> function of the same name, those
+ * of linear of csp_linear_group_<op>; checks of shape and dtype have been made before an entry is
+ * called. No entry is NULL: what a backend cannot do is a function that returns
+ * CSP_ERR_UNSUPPORTED and says so.
  */
 #pragma once
 
@@ -33,11 +34,9 @@ struct csp_ops {
     csp_status (*mark)(csp_backend *be, int64_t index);
     csp_status (*elapsed)(csp_backend *be, int64_t from, int64_t to, double *seconds);
 
-    csp_status (*linear_fwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                             csp_tensor *u, csp_tensor *y);
-    csp_status (*linear_bwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                             const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                             bool accumulate, csp_tensor *dx);
+    csp_status (*linear_fwd)(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
+    csp_status (*linear_bwd)(csp_backend *be, const csp_linear_group *group,
+                             csp_linear_group_grad *grad);
     csp_status (*norm_fwd)(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                            const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                            csp_tensor *y);

@@ -25,8 +25,8 @@ csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp
     c->max_rows = max_rows;
     c->keep = keep == CSP_KEEP_NOTHING ? CSP_KEEP_ALL : keep;
     CSP_TRY_GOTO(csp_run_bytes(model->params, rows, c->keep, &least));
-    /* Tokens, starts (empty texts have one too), keys, keep, target. */
-    least += (size_t)rows * 17 + (size_t)(texts + 1) * 4 + 5 * CSP_ARENA_ALIGN;
+    /* Tokens, starts and order (empty texts are there too), keys, keep, target. */
+    least += (size_t)rows * 17 + (size_t)(2 * texts + 1) * 4 + 6 * CSP_ARENA_ALIGN;
     CSP_TRY_GOTO(csp_backend_reserve(be, budget > least ? budget : least, &c->step));
     *out = c;
     return CSP_OK;
@@ -78,9 +78,11 @@ static csp_status make_room(csp_chunked *c, int64_t count)
 static csp_status place(csp_chunk *chunk, csp_arena *arena)
 {
     const int64_t rows[] = { chunk->batch.N }, starts[] = { chunk->batch.B + 1 };
+    const int64_t texts[] = { chunk->batch.B };
 
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->pack.token));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &chunk->pack.seq_start));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, texts, &chunk->pack.order));
     CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, rows, &chunk->pack.row_key));
     CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, rows, &chunk->texts.keep));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->target));
@@ -236,6 +238,7 @@ csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
     CSP_TRY(place(chunk, &c->step));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.tokens, &chunk->pack.token));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.seq_start, &chunk->pack.seq_start));
+    CSP_TRY(csp_backend_upload(c->be, chunk->batch.order, &chunk->pack.order));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.row_key, &chunk->pack.row_key));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.keep, &chunk->texts.keep));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.target, &chunk->target));
