@@ -42,6 +42,13 @@ FORBIDDEN = {
 ALLOWED = {("core/status.c", "abort")}
 STDERR_ALLOWED = {"core/log.c", "core/status.c"}
 
+# Entries of csp_ops that are no work of the device: a profile does not time them. All others are called
+# by csp_op_done or csp_op_marked (ops/check.h).
+UNTIMED_ENTRIES = {"destroy", "reserve", "release", "memory", "host_reserve", "host_release", "sync", "mark",
+                   "elapsed", "download_mark", "download_part", "download_wait", "download_clear",
+                   "sparse_pool_choose"}
+ENTRY_CALL = re.compile(r"(csp_op_(?:done|marked)\(\s*be,\s*)?\bbe->ops->(\w+)\(")
+
 FILE_LINES = 600
 TEST_FILE_LINES = 800  # tests are tables of cases
 FUNCTION_LINES = 100
@@ -113,6 +120,12 @@ class Checker:
                 self.report(path, number, "only core/log.c writes to stderr below cli/")
             if re.search(r"^\s*#\s*if\s+0\b", line):
                 self.report(path, number, "#if 0: history lives in git")
+
+    def check_entries(self, path, code):
+        for match in ENTRY_CALL.finditer(code):
+            if match.group(1) is None and match.group(2) not in UNTIMED_ENTRIES:
+                self.report(path, code.count("\n", 0, match.start(2)) + 1,
+                            f"{match.group(2)} is called by csp_op_done, so that a profile times it")
 
     def check_size(self, path, text, code):
         lines = text.count("\n")
@@ -204,6 +217,8 @@ class Checker:
             self.check_includes(path, text, folder)
         if relative_host is not None and folder != "cli":
             self.check_calls(path, code, relative_host)
+        if folder == "ops":
+            self.check_entries(path, code)
         self.check_size(path, text, code)
         self.check_braces(path, code)
 

@@ -36,6 +36,7 @@ LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "bench": 540, "peers":
           **{tool: 180 for tool in SANITIZERS}}
 STANDARD_TIME = 560
 CASES = ("ceilings", "K1", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K10", "K11", "S1", "S4", "S5", "S7", "S8", "M1")
+PROFILED = ("S1", "S8")  # also what each op of a step takes
 PEER_CASES = ("K2", "K4", "K5", "K6", "K7", "K8", "S2", "S3", "S4", "S8", "M1")
 SANITIZER_FOUND = 86
 DONE = ("passed", "failed")
@@ -261,8 +262,9 @@ class Runner:
 
     def bench(self):
         for case in CASES:
-            self.spend("bench/" + case, [self.bundle.program("csplade"), "bench", case, "--device", "cuda:0", "--steps", "10", "--warmup", "3",
-                                         "--format", "json"], LIMITS["bench"])
+            command = [self.bundle.program("csplade"), "bench", case, "--device", "cuda:0", "--steps", "10", "--warmup", "3",
+                       "--format", "json"]
+            self.spend("bench/" + case, command + (["--profile"] if case in PROFILED else []), LIMITS["bench"])
 
     def peers(self):
         python = self.args.torch_python

@@ -146,6 +146,43 @@ static csp_status cuda_zero(csp_backend *be, csp_tensor *t)
     return CSP_OK;
 }
 
+static csp_status cuda_mark(csp_backend *be, int64_t index)
+{
+    cuda_state *state = cuda_state_of(be);
+    const int64_t count = 2 * index + 64;
+    cudaEvent_t *marks;
+
+    if (index >= state->mark_count) {
+        CSP_TRY(csp_alloc_zero("marks", count, sizeof(*marks), &marks));
+        if (state->mark_count > 0) {
+            memcpy(marks, state->marks, (size_t)state->mark_count * sizeof(*marks));
+        }
+        free(state->marks);
+        state->marks = marks;
+        state->mark_count = count;
+    }
+    if (state->marks[index] == NULL) {
+        CUDA_TRY(cudaEventCreate(&state->marks[index]));
+    }
+    CUDA_TRY(cudaEventRecord(state->marks[index], state->stream));
+    return CSP_OK;
+}
+
+static csp_status cuda_elapsed(csp_backend *be, int64_t from, int64_t to, double *seconds)
+{
+    const cuda_state *state = cuda_state_of(be);
+    float milliseconds;
+
+    if ((from > to ? from : to) >= state->mark_count || state->marks[from] == NULL ||
+        state->marks[to] == NULL) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "elapsed: mark %lld or %lld was not set", (long long)from,
+                        (long long)to);
+    }
+    CUDA_TRY(cudaEventElapsedTime(&milliseconds, state->marks[from], state->marks[to]));
+    *seconds = 1e-3 * (double)milliseconds;
+    return CSP_OK;
+}
+
 static void fill_table(csp_ops *ops)
 {
     ops->destroy = cuda_destroy;
@@ -164,6 +201,8 @@ static void fill_table(csp_ops *ops)
     ops->host_release = cuda_host_release;
     ops->fetch = cuda_fetch_later;
     ops->sync = cuda_wait;
+    ops->mark = cuda_mark;
+    ops->elapsed = cuda_elapsed;
     ops->linear_fwd = cuda_linear_fwd;
     ops->linear_bwd = cuda_linear_bwd;
     ops->norm_fwd = cuda_norm_fwd;

@@ -4,6 +4,7 @@
  * Blocks only grow, each time a quarter beyond what was asked, so that batches that grow slowly do
  * not allocate each time; after the first steps nothing is allocated.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/fault.h"
@@ -218,6 +219,12 @@ void cuda_device_close(cuda_state *state)
             (void)cudaEventDestroy(state->staging.passed[i]);
         }
     }
+    for (int64_t i = 0; i < state->mark_count; i++) {
+        if (state->marks[i] != NULL) {
+            (void)cudaEventDestroy(state->marks[i]);
+        }
+    }
+    free(state->marks);
     if (state->stream != NULL) {
         (void)cudaStreamDestroy(state->stream);
     }

@@ -60,6 +60,8 @@ typedef struct cuda_state {
     int64_t allocations; /* blocks got from the driver so far: a test watches it stand      */
     int64_t waits;       /* times the host waited for the device so far: so does another    */
     const char *op;      /* the last op enqueued: a fault at a synchronisation names it     */
+    cudaEvent_t *marks;  /* csp_backend_mark: an event each; NULL: not set                  */
+    int64_t mark_count;
 } cuda_state;
 
 static inline cuda_state *cuda_state_of(csp_backend *be)

@@ -44,6 +44,11 @@ CASES = [
     ("src/host/eval/a.c", HEAD + "/* " + PAGE + " 3 and 2.2. */\n", "has no section 2.2"),
     ("src/host/eval/a.c", HEAD + "/* " + PAGE + ' "Another" */\n', "has no section Another"),
     ("src/host/eval/a.c", HEAD + "/* p" + ".md 3 */\n", "a.c:2: p" + ".md is cited and not in the repository"),
+    ("src/host/ops/a.c", HEAD + "int x = csp_op_done(\n    be, be->ops->a_fwd(be, csp_op_marked(be, be->ops->b(be))));\n",
+     None),
+    ("src/host/ops/a.c", HEAD + "int x = be->ops->sync(be);\n", None),
+    ("src/host/ops/a.c", HEAD + "int x = csp_op_done(be,\n    y(be->ops->a_fwd(be)));\n",
+     "a.c:3: a_fwd is called by csp_op_done"),
     ("scripts/a.py", "# q" + ".md\n", "a.py:1: q" + ".md is cited"),
 ]
 

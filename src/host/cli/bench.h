@@ -18,6 +18,7 @@ typedef struct csp_bench {
     int64_t repeats; /* samples                                                         */
     int64_t warmup;  /* calls before them                                               */
     bool tiny;       /* shapes of some tokens, to try a case out                        */
+    bool profile;    /* of the steps: what each op takes                                */
     double product;  /* measured: arithmetic of a large product a second                */
     double copy;     /* measured: bytes read and written by a large copy a second       */
 } csp_bench;
@@ -49,6 +50,31 @@ CSP_CHECKED csp_status csp_bench_starts(csp_bench *b, int64_t B, int64_t T, csp_
 
 /* Measures b->product and b->copy, and prints them. */
 CSP_CHECKED csp_status csp_bench_ceilings(csp_bench *b);
+
+/* Sizes of the steps: a model of the family Llama, texts without padding. */
+typedef struct csp_bench_shape {
+    const char *what;
+    int64_t D, F, L, H, G, E, V;
+    int64_t queries, query_tokens, documents, document_tokens;
+    bool lora; /* adapters of rank CSP_BENCH_RANK on all seven matrices */
+    int64_t micro_batch;
+    bool untied; /* the head is a matrix of its own */
+} csp_bench_shape;
+
+enum { CSP_BENCH_RANK = 16 };
+
+/*
+ * Profiles b->repeats calls of work, each a step of this shape, behind one that is not counted:
+ * prints a row for each op (linear maps of one input by their matrices), sorted by what it loses
+ * against its ceiling, and in words what loses most. Every op marks the device's stream twice, so
+ * that a step takes a little longer than unmarked.
+ *
+ *   entries   in   of the representations of a step
+ *   trained   in   parameters that have gradients
+ */
+CSP_CHECKED csp_status csp_bench_profile(csp_bench *b, const char *name,
+                                         const csp_bench_shape *shape, double entries,
+                                         int64_t trained, csp_bench_work work, void *context);
 
 /* Cases by name; NULL name at the end. */
 typedef struct csp_bench_case {

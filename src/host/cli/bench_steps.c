@@ -24,17 +24,8 @@
 /* Left of the device's memory for scratch and what the allocator cannot join. */
 #define SPARE ((int64_t)3 << 30)
 
-typedef struct step_shape {
-    const char *what;
-    int64_t D, F, L, H, G, E, V;
-    int64_t queries, query_tokens, documents, document_tokens;
-    bool lora;
-    int64_t micro_batch;
-    bool untied; /* the head is a matrix of its own */
-} step_shape;
-
 typedef struct step_bench {
-    step_shape shape;
+    csp_bench_shape shape;
     csp_model *model;
     csp_contract contract;
     csp_token_lists queries, documents;
@@ -109,7 +100,7 @@ fail:
     return status;
 }
 
-static csp_status make_model(csp_bench *b, const step_shape *shape, csp_train_mode train,
+static csp_status make_model(csp_bench *b, const csp_bench_shape *shape, csp_train_mode train,
                              csp_model **model)
 {
     csp_model_config c = csp_model_config_standard(CSP_FAMILY_LLAMA);
@@ -131,14 +122,14 @@ static csp_status make_model(csp_bench *b, const step_shape *shape, csp_train_mo
     c.eos_count = 0;
     CSP_TRY(csp_model_config_check(&c, "bench"));
     if (train == CSP_TRAIN_LORA) {
-        m.lora = (csp_lora) { .R = 16, .alpha = 32.0 };
+        m.lora = (csp_lora) { .R = CSP_BENCH_RANK, .alpha = 32.0 };
         CSP_TRY(csp_lora_target(&m.lora, "all-linear"));
     }
     CSP_TRY(csp_model_create(b->be, &m, model));
     return fill_weights(b, (*model)->params);
 }
 
-static int64_t rows_of(const step_shape *s)
+static int64_t rows_of(const csp_bench_shape *s)
 {
     return s->queries * s->query_tokens + s->documents * s->document_tokens;
 }
@@ -146,7 +137,7 @@ static int64_t rows_of(const step_shape *s)
 /* What activations may take: all of them where they fit beside the representations. */
 static csp_status plan_budget(csp_bench *b, step_bench *s, size_t *budget)
 {
-    const step_shape *shape = &s->shape;
+    const csp_bench_shape *shape = &s->shape;
     const int64_t rows = shape->micro_batch < rows_of(shape) ? shape->micro_batch : rows_of(shape);
     const int64_t batches = (rows_of(shape) + rows - 1) / rows + 2;
     csp_memory memory;
@@ -167,7 +158,7 @@ static csp_status plan_budget(csp_bench *b, step_bench *s, size_t *budget)
 }
 
 /* A model, its texts, and what trains it. */
-static csp_status open_step(csp_bench *b, const step_shape *shape, step_bench *s)
+static csp_status open_step(csp_bench *b, const csp_bench_shape *shape, step_bench *s)
 {
     csp_contrastive_options o = { .queries = shape->queries,
                                   .passages = shape->documents,
@@ -223,7 +214,7 @@ static csp_status run_step(csp_bench *b, void *context)
  */
 static double ideal_seconds(const csp_bench *b, const step_bench *s, double flop)
 {
-    const step_shape *shape = &s->shape;
+    const csp_bench_shape *shape = &s->shape;
     const double KV = (double)(shape->G * shape->E);
     const double elements = (double)rows_of(shape) * (double)shape->L *
                             (28.0 * (double)shape->D + 10.0 * KV + 8.0 * (double)shape->F);
@@ -234,12 +225,13 @@ static double ideal_seconds(const csp_bench *b, const step_bench *s, double flop
            (elements * (double)csp_dtype_bytes(b->dtype) + 32.0 * (double)trained) / b->copy;
 }
 
-static csp_status bench_step(csp_bench *b, const char *name, const step_shape *shape)
+static csp_status bench_step(csp_bench *b, const char *name, const csp_bench_shape *shape)
 {
     step_bench s = { .step = 0 };
     csp_bench_time time;
     csp_memory memory;
-    double flop, ideal;
+    double flop, ideal, entries;
+    int64_t trained;
     csp_status status;
 
     CSP_TRY_GOTO(open_step(b, shape, &s));
@@ -258,40 +250,45 @@ static csp_status bench_step(csp_bench *b, const char *name, const step_shape *s
                                            { "all_kept", s.kept ? 1.0 : 0.0 },
                                            { "free_gb", (double)memory.free * 1e-9 },
                                            { NULL, 0.0 } });
+    if (b->profile) {
+        csp_params_elements(s.model->params, NULL, &trained);
+        entries = s.m.active_q * (double)shape->queries + s.m.active_d * (double)shape->documents;
+        status = csp_bench_profile(b, name, &s.shape, entries, trained, run_step, &s);
+    }
 
 fail:
     close_step(&s);
     return status;
 }
 
-static const step_shape tiny_shape = { .what = "tiny step",
-                                       .D = 32,
-                                       .F = 64,
-                                       .L = 2,
-                                       .H = 4,
-                                       .G = 2,
-                                       .E = 8,
-                                       .V = 97,
-                                       .queries = 2,
-                                       .query_tokens = 3,
-                                       .documents = 4,
-                                       .document_tokens = 5,
-                                       .lora = true,
-                                       .micro_batch = 16 };
+static const csp_bench_shape tiny_shape = { .what = "tiny step",
+                                            .D = 32,
+                                            .F = 64,
+                                            .L = 2,
+                                            .H = 4,
+                                            .G = 2,
+                                            .E = 8,
+                                            .V = 97,
+                                            .queries = 2,
+                                            .query_tokens = 3,
+                                            .documents = 4,
+                                            .document_tokens = 5,
+                                            .lora = true,
+                                            .micro_batch = 16 };
 
 /* Llama-3.2-1B, or -3.1-8B; the texts are to be set. */
-static step_shape llama(bool large, const char *what, bool lora)
+static csp_bench_shape llama(bool large, const char *what, bool lora)
 {
-    step_shape s = { .what = what,
-                     .D = 2048,
-                     .F = 8192,
-                     .L = 16,
-                     .H = 32,
-                     .G = 8,
-                     .E = 64,
-                     .V = 128256,
-                     .lora = lora,
-                     .micro_batch = 16384 };
+    csp_bench_shape s = { .what = what,
+                          .D = 2048,
+                          .F = 8192,
+                          .L = 16,
+                          .H = 32,
+                          .G = 8,
+                          .E = 64,
+                          .V = 128256,
+                          .lora = lora,
+                          .micro_batch = 16384 };
 
     if (large) {
         s.D = 4096;
@@ -304,8 +301,8 @@ static step_shape llama(bool large, const char *what, bool lora)
     return s;
 }
 
-static step_shape with_texts(step_shape s, int64_t queries, int64_t query_tokens, int64_t documents,
-                             int64_t document_tokens)
+static csp_bench_shape with_texts(csp_bench_shape s, int64_t queries, int64_t query_tokens,
+                                  int64_t documents, int64_t document_tokens)
 {
     s.queries = queries;
     s.query_tokens = query_tokens;
@@ -315,12 +312,12 @@ static step_shape with_texts(step_shape s, int64_t queries, int64_t query_tokens
 }
 
 /* MS MARCO's texts without padding: queries of 12 tokens, documents of 80. */
-static step_shape with_marco_texts(step_shape s)
+static csp_bench_shape with_marco_texts(csp_bench_shape s)
 {
     return with_texts(s, 64, 12, 512, 80);
 }
 
-static csp_status bench_llama(csp_bench *b, const char *name, step_shape shape)
+static csp_status bench_llama(csp_bench *b, const char *name, csp_bench_shape shape)
 {
     const char *what = shape.what;
 
@@ -353,15 +350,15 @@ static csp_status case_s5(csp_bench *b)
 
 static csp_status case_s8(csp_bench *b)
 {
-    const step_shape toy = { .what = "toy step",
-                             .D = 256,
-                             .F = 1024,
-                             .L = 6,
-                             .H = 8,
-                             .G = 8,
-                             .E = 32,
-                             .V = 32768,
-                             .micro_batch = 4096 };
+    const csp_bench_shape toy = { .what = "toy step",
+                                  .D = 256,
+                                  .F = 1024,
+                                  .L = 6,
+                                  .H = 8,
+                                  .G = 8,
+                                  .E = 32,
+                                  .V = 32768,
+                                  .micro_batch = 4096 };
 
     return bench_llama(b, "S8", with_texts(toy, 8, 16, 32, 60));
 }
@@ -390,7 +387,7 @@ static csp_status place_encode(csp_arena *arena, encode_bench *e)
     return csp_run_place(e->run, N, arena);
 }
 
-static csp_status fill_encode(csp_bench *b, const step_shape *shape, encode_bench *e)
+static csp_status fill_encode(csp_bench *b, const csp_bench_shape *shape, encode_bench *e)
 {
     const csp_rng rng = { 1, CSP_DRAW_TEST, 31, 0 };
     const int64_t N = e->B * e->T;
@@ -435,7 +432,8 @@ static csp_status run_encode(csp_bench *b, void *context)
 
 static csp_status case_s7(csp_bench *b)
 {
-    const step_shape shape = b->tiny ? tiny_shape : with_marco_texts(llama(false, "encode", false));
+    const csp_bench_shape shape =
+        b->tiny ? tiny_shape : with_marco_texts(llama(false, "encode", false));
     encode_bench e = { .B = shape.documents, .T = shape.document_tokens };
     const csp_kept_limits limits = { e.B, ENCODE_TERMS };
     csp_tensor none = csp_tensor_none();
@@ -472,7 +470,7 @@ fail:
 /* One step of Q queries with 16 documents each, all of 128 tokens and kept in memory. */
 static csp_status try_batch(csp_bench *b, int64_t Q, bool *fits)
 {
-    step_shape shape =
+    csp_bench_shape shape =
         b->tiny ? tiny_shape : with_texts(llama(false, "1B LoRA", true), 0, 128, 0, 128);
     step_bench s = { .step = 0 };
     csp_status status;

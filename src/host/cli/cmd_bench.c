@@ -99,6 +99,9 @@ static const csp_option options[] = {
       .kind = CSP_OPTION_FLAG,
       .help =
           "shapes of some tokens for the cases that have shapes of their own, to try them out" },
+    { .name = "profile",
+      .kind = CSP_OPTION_FLAG,
+      .help = "S1, S4, S5, S8: also what each op of a step takes, and loses against its ceiling" },
     CSP_OPTION_ROW_DEVICE,
     CSP_OPTION_ROW_PRECISION,
     CSP_OPTION_ROW_THREADS,
@@ -477,7 +480,8 @@ static csp_status run_device_case(const csp_arguments *args, const csp_bench_cas
     csp_bench b = { .args = args,
                     .repeats = csp_args_i64(args, "steps"),
                     .warmup = csp_args_i64(args, "warmup"),
-                    .tiny = csp_args_flag(args, "tiny") };
+                    .tiny = csp_args_flag(args, "tiny"),
+                    .profile = csp_args_flag(args, "profile") };
     csp_status status;
 
     CSP_TRY(csp_device_open(args, &b.be, &b.dtype));
@@ -487,6 +491,18 @@ static csp_status run_device_case(const csp_arguments *args, const csp_bench_cas
     }
     csp_backend_destroy(b.be);
     return status;
+}
+
+/* --profile with what has no steps is refused. */
+static csp_status check_profile(const csp_arguments *args, const char *name)
+{
+    static const char *const steps[] = { "S1", "S4", "S5", "S8" };
+    bool found = !csp_args_flag(args, "profile");
+
+    for (size_t i = 0; name != NULL && i < CSP_COUNT(steps); i++) {
+        found = found || strcmp(name, steps[i]) == 0;
+    }
+    return found ? CSP_OK : CSP_FAIL(CSP_ERR_CONFIG, "bench: --profile is of S1, S4, S5 and S8");
 }
 
 static csp_status run_cases(bench *b)
@@ -525,6 +541,7 @@ static csp_status run(const csp_arguments *args)
                 .warmup = csp_args_i64(args, "warmup") };
     csp_status status;
 
+    CSP_TRY(check_profile(args, name));
     if (c != NULL || (name != NULL && strcmp(name, "ceilings") == 0)) {
         return run_device_case(args, c);
     }

@@ -104,6 +104,7 @@ static void cpu_destroy(csp_backend *be)
         }
         unmap_memory(state->shared.at, state->shared.bytes);
         free(state->of_thread);
+        free(state->marks);
         free(state);
     }
     free(be);
@@ -189,6 +190,39 @@ static csp_status cpu_sync(csp_backend *be)
     return CSP_OK;
 }
 
+/* Work is done in the call, so a mark is the clock. */
+static csp_status cpu_mark(csp_backend *be, int64_t index)
+{
+    cpu_state *state = cpu_state_of(be);
+    const int64_t count = 2 * index + 64;
+    double *marks;
+
+    if (index >= state->mark_count) {
+        CSP_TRY(csp_alloc("marks", count, sizeof(*marks), &marks));
+        for (int64_t i = 0; i < count; i++) {
+            marks[i] = i < state->mark_count ? state->marks[i] : -1.0;
+        }
+        free(state->marks);
+        state->marks = marks;
+        state->mark_count = count;
+    }
+    state->marks[index] = csp_machine_seconds();
+    return CSP_OK;
+}
+
+static csp_status cpu_elapsed(csp_backend *be, int64_t from, int64_t to, double *seconds)
+{
+    const cpu_state *state = cpu_state_of(be);
+    const int64_t larger = from > to ? from : to;
+
+    if (larger >= state->mark_count || state->marks[from] < 0.0 || state->marks[to] < 0.0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "elapsed: mark %lld or %lld was not set", (long long)from,
+                        (long long)to);
+    }
+    *seconds = state->marks[to] - state->marks[from];
+    return CSP_OK;
+}
+
 static const csp_ops cpu_ops = {
     .destroy = cpu_destroy,
     .reserve = cpu_reserve,
@@ -206,6 +240,8 @@ static const csp_ops cpu_ops = {
     .host_release = cpu_release,
     .fetch = cpu_download,
     .sync = cpu_sync,
+    .mark = cpu_mark,
+    .elapsed = cpu_elapsed,
     .linear_fwd = cpu_linear_fwd,
     .linear_bwd = cpu_linear_bwd,
     .norm_fwd = cpu_norm_fwd,

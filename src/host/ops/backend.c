@@ -115,13 +115,15 @@ static csp_status check_apart(const csp_backend *be, const char *what, const csp
 csp_status csp_backend_upload(csp_backend *be, const void *host, csp_tensor *dst)
 {
     CSP_TRY(check_apart(be, "upload", dst));
-    return csp_tensor_bytes(dst) > 0 ? be->ops->upload(be, host, dst) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(dst), 0, 0);
+    return csp_tensor_bytes(dst) > 0 ? csp_op_marked(be, be->ops->upload(be, host, dst)) : CSP_OK;
 }
 
 csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *host)
 {
     CSP_TRY(check_apart(be, "download", src));
-    return csp_tensor_bytes(src) > 0 ? be->ops->download(be, src, host) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(src), 0, 0);
+    return csp_tensor_bytes(src) > 0 ? csp_op_marked(be, be->ops->download(be, src, host)) : CSP_OK;
 }
 
 csp_status csp_download_mark(csp_backend *be, csp_download *d)
@@ -178,13 +180,15 @@ csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *
     if (src->apart > 0 || dst->apart > 0) {
         return CSP_FAIL(CSP_ERR_UNSUPPORTED, "copy: rows that lie apart");
     }
-    return csp_tensor_bytes(src) > 0 ? be->ops->copy(be, src, dst) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(src), 0, 0);
+    return csp_tensor_bytes(src) > 0 ? csp_op_marked(be, be->ops->copy(be, src, dst)) : CSP_OK;
 }
 
 csp_status csp_backend_zero(csp_backend *be, csp_tensor *t)
 {
     CSP_TRY(check_apart(be, "zero", t));
-    return csp_tensor_bytes(t) > 0 ? be->ops->zero(be, t) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(t), 0, 0);
+    return csp_tensor_bytes(t) > 0 ? csp_op_marked(be, be->ops->zero(be, t)) : CSP_OK;
 }
 
 csp_status csp_backend_host_reserve(csp_backend *be, size_t bytes, csp_arena *out)
@@ -205,10 +209,28 @@ csp_status csp_backend_fetch(csp_backend *be, const csp_tensor *src, void *host)
     if (src->apart > 0) {
         return CSP_FAIL(CSP_ERR_UNSUPPORTED, "fetch: rows that lie apart");
     }
-    return csp_tensor_bytes(src) > 0 ? be->ops->fetch(be, src, host) : CSP_OK;
+    csp_profile_note(be, (int64_t)csp_tensor_bytes(src), 0, 0);
+    return csp_tensor_bytes(src) > 0 ? csp_op_marked(be, be->ops->fetch(be, src, host)) : CSP_OK;
 }
 
 csp_status csp_backend_sync(csp_backend *be)
 {
     return be->ops->sync(be);
+}
+
+csp_status csp_backend_mark(csp_backend *be, int64_t index)
+{
+    if (index < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "mark: %lld is no index", (long long)index);
+    }
+    return be->ops->mark(be, index);
+}
+
+csp_status csp_backend_elapsed(csp_backend *be, int64_t from, int64_t to, double *seconds)
+{
+    if (from < 0 || to < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "elapsed: %lld is no index",
+                        (long long)(from < 0 ? from : to));
+    }
+    return be->ops->elapsed(be, from, to, seconds);
 }

@@ -14,6 +14,7 @@ extern "C" {
 #endif
 
 typedef struct csp_ops csp_ops;
+struct csp_profile;
 
 typedef struct csp_backend {
     const csp_ops *ops;
@@ -23,6 +24,7 @@ typedef struct csp_backend {
     bool sync_every_op; /* every op waits until it is done: the first bad one is named        */
     bool bf16;          /* its ops take bf16 where their contract says so; else they refuse it */
     bool apart;         /* the same of matrices whose rows lie apart (csp_tensor.apart)        */
+    struct csp_profile *profile; /* the one that runs (ops/profile.h), or NULL                */
 } csp_backend;
 
 /*
@@ -109,6 +111,19 @@ void csp_download_clear(csp_backend *be, csp_download *d);
 
 /* Waits for everything enqueued; reports faults of kernels, naming the last op. */
 CSP_CHECKED csp_status csp_backend_sync(csp_backend *be);
+
+/*
+ * Marks how far be is when it has done what was enqueued before; a mark of the same index is set
+ * anew. elapsed is the time between two marks that were set, and passed since: wait for be first.
+ *
+ *   index   in    0, 1, ...: memory is kept for the largest, so they are numbered closely
+ *
+ * Stream: mark is enqueued on be and does not wait.
+ * Errors: CSP_ERR_ARGUMENT (no such mark), CSP_ERR_DEVICE (not passed yet), CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_backend_mark(csp_backend *be, int64_t index);
+CSP_CHECKED csp_status csp_backend_elapsed(csp_backend *be, int64_t from, int64_t to,
+                                           double *seconds);
 
 #ifdef __cplusplus
 }

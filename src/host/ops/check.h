@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "ops/profile.h"
 #include "ops/table.h"
 
 #ifdef __cplusplus
@@ -36,8 +37,28 @@ CSP_CHECKED csp_status csp_check_rank(const char *op, const char *name, const cs
 CSP_CHECKED csp_status csp_check_storage(const csp_backend *be, const char *op, const char *name,
                                          const csp_tensor *t, int ndim, csp_dtype *out);
 
-/* What an op returns: its entry's status, or that of the wait behind it where one is asked for. */
-static inline csp_status csp_op_done(csp_backend *be, csp_status status)
+/* Marks a call for the profile that runs, if one does (ops/profile.h); gives the call's status. */
+#define csp_op_marked(be, call) (csp_op_before((be), #call), csp_op_after((be), (call)))
+
+static inline void csp_op_before(csp_backend *be, const char *call)
+{
+    if (be->profile != NULL) {
+        csp_profile_begin(be->profile, call);
+    }
+}
+
+static inline csp_status csp_op_after(csp_backend *be, csp_status status)
+{
+    return be->profile != NULL ? csp_profile_end(be->profile, status) : status;
+}
+
+/*
+ * Calls an entry, "be->ops->norm_fwd(be, ...)": every op does so by this. What an op returns is its
+ * entry's status, or that of the wait behind it where one is asked for.
+ */
+#define csp_op_done(be, call) csp_op_waited((be), csp_op_marked(be, call))
+
+static inline csp_status csp_op_waited(csp_backend *be, csp_status status)
 {
     return status == CSP_OK && be->sync_every_op ? be->ops->sync(be) : status;
 }

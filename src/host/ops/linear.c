@@ -148,7 +148,11 @@ csp_status csp_linear_group_fwd(csp_backend *be, const csp_linear_group *g, csp_
         CSP_TRY(check_tail(be, "x_tail", x_tail, T, (int64_t[]) { s.N, T },
                            s.N == 0 || csp_tensor_is_beside(&rows->x, x_tail), &s));
     }
-    return s.N > 0 ? csp_op_done(be, be->ops->linear_fwd(be, g, rows)) : CSP_OK;
+    if (s.N == 0) {
+        return CSP_OK;
+    }
+    csp_profile_note(be, s.N, s.I, s.outputs);
+    return csp_op_done(be, be->ops->linear_fwd(be, g, rows));
 }
 
 /* Checks the gradients of one part; says whether they need x. */
@@ -207,7 +211,11 @@ csp_status csp_linear_group_bwd(csp_backend *be, const csp_linear_group *g,
         CSP_TRY(check_tail(be, "dy_tail", dy_tail, T, (int64_t[]) { s.N, T },
                            s.N == 0 || csp_tensor_is_beside(&grad->dy[last], dy_tail), &s));
     }
-    return s.N > 0 ? csp_op_done(be, be->ops->linear_bwd(be, g, grad)) : CSP_OK;
+    if (s.N == 0) {
+        return CSP_OK;
+    }
+    csp_profile_note(be, s.N, s.I, s.outputs);
+    return csp_op_done(be, be->ops->linear_bwd(be, g, grad));
 }
 
 static csp_tensor given_or_none(const csp_tensor *t)

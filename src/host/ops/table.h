@@ -37,6 +37,8 @@ struct csp_ops {
     void (*host_release)(csp_backend *be, csp_arena *arena);
     csp_status (*fetch)(csp_backend *be, const csp_tensor *src, void *host);
     csp_status (*sync)(csp_backend *be);
+    csp_status (*mark)(csp_backend *be, int64_t index);
+    csp_status (*elapsed)(csp_backend *be, int64_t from, int64_t to, double *seconds);
 
     csp_status (*linear_fwd)(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
     csp_status (*linear_bwd)(csp_backend *be, const csp_linear_group *group,
