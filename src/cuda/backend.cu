@@ -86,6 +86,8 @@ static void fill_table(csp_ops *ops)
     ops->copy = cuda_copy;
     ops->zero = cuda_zero;
     ops->sync = cuda_wait;
+    ops->tuning_get = cuda_tuning_get;
+    ops->tuning_set = cuda_tuning_set;
     ops->linear_fwd = cuda_linear_fwd;
     ops->linear_bwd = cuda_linear_bwd;
     ops->norm_fwd = cuda_norm_fwd;

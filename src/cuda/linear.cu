@@ -118,37 +118,15 @@ template <typename T> static csp_status branch_fwd(const linear_call<T> *c, cons
     return CSP_OK;
 }
 
-/* y = bias, or y + bias. Any grid works: threads stride over the elements of y. */
-template <typename T, bool added>
-static __global__ void __launch_bounds__(BIAS_THREADS)
-    linear_bias_fwd_kernel(const T *__restrict__ bias, // (O)
-                           T *__restrict__ y,          // (N,O)
-                           int64_t N, int64_t O)
-{
-    for (int64_t i = grid_thread(); i < N * O; i += grid_threads()) {
-        y[i] = added ? from_f32<T>(to_f32(y[i]) + to_f32(bias[i % O])) : bias[i % O];
-    }
-}
-
-template <typename T>
-static csp_status bias_fwd(const linear_call<T> *c, bool add, const T *bias, T *y)
-{
-    const cuda_state *state = cuda_state_of(c->be);
-    const dim3 grid = stride_grid(c->N * c->O, BIAS_THREADS, (int64_t)state->processors * 16);
-
-    CUDA_TRY(cu::launch(add ? linear_bias_fwd_kernel<T, true> : linear_bias_fwd_kernel<T, false>,
-                        grid, BIAS_THREADS, 0, state->stream, bias, y, c->N, c->O));
-    return CSP_OK;
-}
-
 template <typename T>
 static csp_status linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
                              csp_tensor *u, csp_tensor *y)
 {
     const linear_call<T> c = begin<T>(be, l, y->dim[0]);
     const bool merged = is_merged(&c, c.I), split = c.R > 0 && !merged;
-    const T *in = address<const T>(x), *bias = address<const T>(&l->bias), *w;
+    const T *in = address<const T>(x), *w;
     T *out = address<T>(y);
+    cuda_product product;
 
     (void)cuda_stream(be, "linear_fwd");
     if (c.R > 0) {
@@ -158,15 +136,11 @@ static csp_status linear_fwd(csp_backend *be, const csp_linear *l, const csp_ten
     if (split) {
         CSP_TRY(cuda_gemm(be, false, true, c.N, c.O, c.R, l->lora_scale, address<const T>(u), c.R,
                           c.b, c.R, 0.0f, out, c.O));
-    } else if (bias != NULL) {
-        CSP_TRY(bias_fwd(&c, false, bias, out));
     }
-    CSP_TRY(cuda_gemm(be, false, true, c.N, c.O, c.I, 1.0f, in, c.I, w, c.I,
-                      split || bias != NULL ? 1.0f : 0.0f, out, c.O));
-    if (split && bias != NULL) {
-        CSP_TRY(bias_fwd(&c, true, bias, out));
-    }
-    return CSP_OK;
+    product = cuda_product_of(false, true, c.N, c.O, c.I, 1.0f, in, c.I, w, c.I,
+                              split ? 1.0f : 0.0f, out, c.O);
+    product.bias = address<const T>(&l->bias);
+    return cuda_multiply(be, &product);
 }
 
 csp_status cuda_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,

@@ -134,6 +134,7 @@ typedef struct csp_device_settings {
     int precision; /* csp_precision                   */
     int64_t threads;
     bool sync_every_op;
+    bool tune_products;
 } csp_device_settings;
 
 /* All settings, and where each value came from (private to config.c). */

@@ -126,6 +126,16 @@ csp_status csp_backend_zero(csp_backend *be, csp_tensor *t)
     return csp_tensor_bytes(t) > 0 ? be->ops->zero(be, t) : CSP_OK;
 }
 
+csp_status csp_backend_tuning_get(csp_backend *be, char **text)
+{
+    return be->ops->tuning_get(be, text);
+}
+
+csp_status csp_backend_tuning_set(csp_backend *be, const char *text)
+{
+    return be->ops->tuning_set(be, text);
+}
+
 csp_status csp_backend_sync(csp_backend *be)
 {
     return be->ops->sync(be);

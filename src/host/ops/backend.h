@@ -22,6 +22,7 @@ typedef struct csp_backend {
     int threads;        /* of a CPU backend; part of what a resumed run must keep the same */
     bool sync_every_op; /* every op waits until it is done: the first bad one is named        */
     bool bf16;          /* its ops take bf16 where their contract says so; else they refuse it */
+    bool tune_products; /* a GPU times the algorithms of each kind of matrix product          */
 } csp_backend;
 
 /*
@@ -62,6 +63,19 @@ CSP_CHECKED csp_status csp_backend_upload(csp_backend *be, const void *host, csp
 CSP_CHECKED csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *host);
 CSP_CHECKED csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst);
 CSP_CHECKED csp_status csp_backend_zero(csp_backend *be, csp_tensor *t);
+
+/*
+ * What the backend chose by timing, and what it must be for the choices to hold, as a text that
+ * only it reads; "" from one that times nothing. It belongs into a checkpoint: an algorithm sets
+ * the order of additions. Set before the first op, it gives the same bits as the backend it was
+ * got from.
+ *
+ * Owner:  the caller frees *text.
+ * Errors: CSP_ERR_MEMORY; of set also CSP_ERR_UNSUPPORTED (chosen on another device, or by another
+ *         version of its library: both are named) and CSP_ERR_FORMAT. Nothing is set then.
+ */
+CSP_CHECKED csp_status csp_backend_tuning_get(csp_backend *be, char **text);
+CSP_CHECKED csp_status csp_backend_tuning_set(csp_backend *be, const char *text);
 
 /* Waits for everything enqueued; reports faults of kernels, naming the last op. */
 CSP_CHECKED csp_status csp_backend_sync(csp_backend *be);

@@ -27,6 +27,8 @@ struct csp_ops {
     csp_status (*copy)(csp_backend *be, const csp_tensor *src, csp_tensor *dst);
     csp_status (*zero)(csp_backend *be, csp_tensor *t);
     csp_status (*sync)(csp_backend *be);
+    csp_status (*tuning_get)(csp_backend *be, char **text);
+    csp_status (*tuning_set)(csp_backend *be, const char *text);
 
     csp_status (*linear_fwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
                              csp_tensor *u, csp_tensor *y);
