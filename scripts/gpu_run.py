@@ -198,8 +198,8 @@ class Runner:
         """Returns why there is no device, or None."""
         machine = describe_machine(self.bundle)
         if self.bundle.missing:
-            reason = "%s not found in the CUDA toolkit, pip's wheels or the loader's cache (--cuda-libs names a " \
-                     "folder)" % ", ".join(self.bundle.missing)
+            reason = "%s not found in the CUDA toolkit, pip's wheels (nvidia-cublas, nvidia-cusparse) or the loader's " \
+                     "cache (--cuda-libs names a folder)" % ", ".join(self.bundle.missing)
         else:
             text, code = run_limited([self.bundle.program("csplade"), "doctor"], LIMITS["doctor"],
                                      self.bundle.environment)
@@ -262,7 +262,7 @@ class Runner:
     def bench(self):
         for case in CASES:
             self.spend("bench/" + case, [self.bundle.program("csplade"), "bench", case, "--device", "cuda:0", "--steps", "10", "--warmup", "3",
-                                         "--format", "json"], LIMITS["bench"])
+                                         "--tune-products", "--format", "json"], LIMITS["bench"])
 
     def peers(self):
         python = self.args.torch_python
@@ -401,7 +401,7 @@ def parse(words):
     parser.add_argument("--again", action="store_true", help="also what is done already")
     parser.add_argument("--rebuild", action="store_true", help="compile the CUDA sources for this GPU first")
     parser.add_argument("--arch", metavar="NN", help="of --rebuild, as 90 (standard: what nvidia-smi says)")
-    parser.add_argument("--cuda-libs", metavar="DIR", help="where libcublas.so is")
+    parser.add_argument("--cuda-libs", metavar="DIR", help="where libcublas.so and CUDA's other libraries are")
     parser.add_argument("--torch-python", default=sys.executable, metavar="PROGRAM", help="a Python with PyTorch, for peers")
     args = parser.parse_args(words)
     args.only = [part for part in args.only.split(",") if part]
