@@ -85,7 +85,7 @@ static __device__ __forceinline__ void exp_scores(score_part<W> &s, softmax_part
 /* o = sum / sum of exponentials, by way of the queries' own rows in q; lse. */
 template <typename S, int W>
 static __device__ __forceinline__ void finish_rows(const attention_batch &a,
-                                                   const row_list &queries, int32_t r,
+                                                   const row_list &outputs, int32_t r,
                                                    const row_part<W> &sum, softmax_part<W> &row,
                                                    const thread_place &p, row_tile<W> &q, S *o,
                                                    float *lse)
@@ -97,24 +97,25 @@ static __device__ __forceinline__ void finish_rows(const attention_batch &a,
         const float total = row_sum(row.sum[i]);
 
         scale[i] = 1.0f / total;
-        if (p.lx == 0 && r + p.row + i < queries.rows) {
-            lse[row_offset(queries, r + p.row + i, 1)] = row.max[i] + logf(total);
+        if (p.lx == 0 && r + p.row + i < outputs.rows) {
+            lse[lse_offset(a, outputs, r + p.row + i)] = row.max[i] + logf(total);
         }
     }
     put_rows(sum, scale, p, q);
     __syncwarp();
-    store_tile(a, queries, r, q, p, o);
+    store_tile(a, outputs, r, q, p, o);
     __syncwarp();
 }
 
 /* A warp's rows of the tile of queries at r, of a text whose keys and values all lie in key. */
 template <typename S, int W>
 static __device__ __forceinline__ void attend_rows(const attention_batch &a,
-                                                   const row_list &queries, int32_t r,
+                                                   const attention_piece &piece, int32_t r,
                                                    const key_tile<W> *key, const thread_place &p,
                                                    fwd_tile<W> &front, S *o, float *lse)
 {
     typedef tile_of<W> tile;
+    const row_list &queries = piece.queries;
     const int32_t most =
         most_keys_seen(a, queries, r + p.warp * tile::of_warp, (int32_t)tile::of_warp);
     score_part<W> s[tile::held];
@@ -144,7 +145,7 @@ static __device__ __forceinline__ void attend_rows(const attention_batch &a,
             __syncwarp();
         }
     }
-    finish_rows(a, queries, r, sum, row, p, front.q, o, lse);
+    finish_rows(a, piece.outputs, r, sum, row, p, front.q, o, lse);
 }
 
 /*
@@ -172,7 +173,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
     }
     for (int j = 0; j * tile::rows < queries.T; j++) {
         load_tile_rotated(a, piece.keys, j * tile::rows, k, 1.0f, p, key[j].k);
-        load_tile(a, piece.keys, j * tile::rows, v, p, key[j].v);
+        load_tile(a, piece.values, j * tile::rows, v, p, key[j].v);
     }
     __syncthreads();
     for (int32_t r = (int32_t)blockIdx.y * tile::rows; r < queries.rows;
@@ -180,7 +181,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
         if (r + p.warp * tile::of_warp < queries.rows) {
             load_tile_rotated(a, queries, r, q, a.scale, p, front.q);
             __syncwarp();
-            attend_rows(a, queries, r, key, p, front, o, lse);
+            attend_rows(a, piece, r, key, p, front, o, lse);
         }
     }
 }
@@ -255,7 +256,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
         load_tile_rotated(a, queries, r, q, a.scale, p, shared.front.q);
         for (int32_t key = 0; key < most; key += tile::rows) {
             load_tile_rotated(a, piece.keys, key, k, 1.0f, p, shared.key.k);
-            load_tile(a, piece.keys, key, v, p, shared.key.v);
+            load_tile(a, piece.values, key, v, p, shared.key.v);
             __syncthreads();
             if (key < own_most) {
                 attend_tile(shared, key, rows_left(own_most, key, tile::rows), seen,
@@ -264,7 +265,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
             __syncthreads();
         }
         if (own < queries.rows) {
-            finish_rows(a, queries, r, sum, row, p, shared.front.q, o, lse);
+            finish_rows(a, piece.outputs, r, sum, row, p, shared.front.q, o, lse);
         }
     }
 }
@@ -276,7 +277,7 @@ template <typename S> struct fwd_launch {
     const S *q, *k, *v;
     S *o;
     float *lse;
-    int64_t texts, longest;
+    int64_t longest;
 };
 
 template <int W, typename S> static csp_status launch_fwd(const fwd_launch<S> &l)
@@ -285,7 +286,7 @@ template <int W, typename S> static csp_status launch_fwd(const fwd_launch<S> &l
     const attention_batch &a = l.batch;
     const cuda_state *state = cuda_state_of(l.be);
     cudaStream_t stream = cuda_stream(l.be, "attention_fwd");
-    const int64_t pieces = l.texts * a.G;
+    const int64_t pieces = a.texts * a.G;
     const int64_t query_tiles = ceil_div(l.longest * (a.H / a.G), tile::rows);
     const int tiles = pick_attention_tiles(W, l.longest, false, state->shared_limit);
 
@@ -320,7 +321,6 @@ static fwd_launch<S> fwd_launch_of(csp_backend *be, const csp_attention *a, cons
              (const S *)v->data,
              (S *)o->data,
              (float *)lse->data,
-             a->seq_start.dim[0] - 1,
              a->longest };
 }
 

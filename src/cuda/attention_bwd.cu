@@ -40,18 +40,20 @@ template <int W> struct key_grads {
 template <typename S, int W>
 static __device__ __forceinline__ void load_queries(const attention_batch &a,
                                                     const bwd_tensors<S> &x,
-                                                    const row_list &queries, int32_t r,
+                                                    const attention_piece &piece, int32_t r,
                                                     const thread_place &p, bwd_tile<W> &front)
 {
-    load_tile_rotated(a, queries, r, x.q, a.scale, p, front.q);
-    load_tile(a, queries, r, x.d_o, p, front.d_o);
+    const row_list &outputs = piece.outputs;
+
+    load_tile_rotated(a, piece.queries, r, x.q, a.scale, p, front.q);
+    load_tile(a, outputs, r, x.d_o, p, front.d_o);
     for (int n = 0; n < tile_of<W>::of_warp; n++) {
         const int i = p.warp * tile_of<W>::of_warp + n;
-        const bool is_row = r + i < queries.rows;
+        const bool is_row = r + i < outputs.rows;
         float delta = 0.0f;
 
         if (is_row) {
-            const int64_t at = row_offset(queries, r + i, a.E);
+            const int64_t at = row_offset(outputs, r + i, a.E);
 
             for (int e = p.lane; e < a.E; e += 32) {
                 delta += to_f32(x.d_o[at + e]) * to_f32(x.o[at + e]);
@@ -60,7 +62,7 @@ static __device__ __forceinline__ void load_queries(const attention_batch &a,
         delta = warp_sum(delta);
         if (p.lane == 0) {
             front.delta[i] = delta;
-            front.lse[i] = is_row ? x.lse[row_offset(queries, r + i, 1)] : 0.0f;
+            front.lse[i] = is_row ? x.lse[lse_offset(a, outputs, r + i)] : 0.0f;
         }
     }
 }
@@ -158,15 +160,15 @@ static __device__ __forceinline__ void put_rows_as_they_are(const row_part<W> &x
 /* dk and dv of the keys from row first on, by way of the tile that held them. */
 template <typename S, int W>
 static __device__ __forceinline__ void store_key_grads(const attention_batch &a,
-                                                       const row_list &keys, int32_t first,
-                                                       const key_grads<W> &grads,
+                                                       const row_list &keys, const row_list &values,
+                                                       int32_t first, const key_grads<W> &grads,
                                                        const thread_place &p, bwd_key_tile<W> &key,
                                                        S *dk, S *dv)
 {
     put_rows_as_they_are(grads.dk, p, key.k);
     store_tile_rotated_back(a, keys, first, key.k, 1.0f, p, dk); /* q came with the scale */
     put_rows_as_they_are(grads.dv, p, key.v);
-    store_tile(a, keys, first, key.v, p, dv);
+    store_tile(a, values, first, key.v, p, dv);
     __syncwarp();
 }
 
@@ -201,13 +203,13 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
     }
     for (int j = 0; j * tile::rows < queries.T; j++) {
         load_tile_rotated(a, piece.keys, j * tile::rows, x.k, 1.0f, p, key[j].k);
-        load_tile(a, piece.keys, j * tile::rows, x.v, p, key[j].v);
+        load_tile(a, piece.values, j * tile::rows, x.v, p, key[j].v);
     }
     for (int32_t r = 0; r < queries.rows; r += tile::rows) {
         const int32_t most = most_keys_seen(a, queries, r, tile::rows);
         row_part<W> dq = {};
 
-        load_queries(a, x, queries, r, p, front);
+        load_queries(a, x, piece, r, p, front);
         __syncthreads();
 #pragma unroll
         for (int j = 0; j < tile::held; j++) {
@@ -225,7 +227,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
 #pragma unroll
     for (int j = 0; j < tile::held; j++) {
         if (j * tile::rows < queries.T) {
-            store_key_grads(a, piece.keys, j * tile::rows, grads[j], p, key[j], x.dk, x.dv);
+            store_key_grads(a, piece.keys, piece.values, j * tile::rows, grads[j], p, key[j], x.dk,
+                            x.dv);
         }
     }
 }
@@ -239,23 +242,24 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
     DYN_SHARED(long_bwd_tile<W>, shared);
     const attention_piece piece = piece_of_block(a);
     const thread_place p = place_of_thread<W>();
-    const row_list out = key_grad_rows(a, piece.keys, capacity);
+    const row_list dk_rows = key_grad_rows(a, piece.keys, capacity);
+    const row_list dv_rows = key_grad_rows(a, piece.values, capacity);
 
     for (int32_t first = (int32_t)blockIdx.y * tile::rows; first < piece.keys.rows;
          first += (int32_t)gridDim.y * tile::rows) {
         key_grads<W> grads = {};
 
         load_tile_rotated(a, piece.keys, first, x.k, 1.0f, p, shared.key.k);
-        load_tile(a, piece.keys, first, x.v, p, shared.key.v);
+        load_tile(a, piece.values, first, x.v, p, shared.key.v);
         for (int32_t r = 0; r < piece.queries.rows; r += tile::rows) {
             if (first < most_keys_seen(a, piece.queries, r, tile::rows)) {
-                load_queries(a, x, piece.queries, r, p, shared.front);
+                load_queries(a, x, piece, r, p, shared.front);
                 __syncthreads();
                 add_key_grads(a, piece, r, first, shared.key, p, shared.front, grads);
                 __syncthreads();
             }
         }
-        store_key_grads(a, out, first, grads, p, shared.key, x.dk, x.dv);
+        store_key_grads(a, dk_rows, dv_rows, first, grads, p, shared.key, x.dk, x.dv);
     }
 }
 
@@ -277,10 +281,10 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
         int32_t seen[tile::mine];
 
         find_seen<W>(a, queries, r, p, seen);
-        load_queries(a, x, queries, r, p, shared.front);
+        load_queries(a, x, piece, r, p, shared.front);
         for (int32_t first = 0; first < most; first += tile::rows) {
             load_tile_rotated(a, piece.keys, first, x.k, 1.0f, p, shared.key.k);
-            load_tile(a, piece.keys, first, x.v, p, shared.key.v);
+            load_tile(a, piece.values, first, x.v, p, shared.key.v);
             __syncthreads();
             if (r + p.warp * tile::of_warp < queries.rows) {
                 score_part<W> probability, ds;
@@ -303,8 +307,9 @@ template <int W, typename S> static csp_status launch_short(const bwd_launch<S> 
     const size_t bytes = sizeof(bwd_tile<W>) + (size_t)tiles * sizeof(bwd_key_tile<W>);
 
     CUDA_TRY(cu::allow_shared(attention_bwd_short_kernel<S, W>, bytes));
-    CUDA_TRY(cu::launch(attention_bwd_short_kernel<S, W>, dim3((unsigned)(l.texts * l.batch.G)),
-                        ATTENTION_THREADS, bytes, l.stream, l.batch, l.tensors, tiles));
+    CUDA_TRY(cu::launch(attention_bwd_short_kernel<S, W>,
+                        dim3((unsigned)(l.batch.texts * l.batch.G)), ATTENTION_THREADS, bytes,
+                        l.stream, l.batch, l.tensors, tiles));
     return CSP_OK;
 }
 
@@ -316,10 +321,10 @@ template <int W, typename S> static csp_status launch_long(const bwd_launch<S> &
 
     CUDA_TRY(cu::allow_shared(attention_bwd_keys_kernel<S, W>, bytes));
     CUDA_TRY(cu::allow_shared(attention_bwd_queries_kernel<S, W>, bytes));
-    CUDA_TRY(cu::launch(attention_bwd_keys_kernel<S, W>, tile_grid(l.texts, a.G, l.longest, tile),
+    CUDA_TRY(cu::launch(attention_bwd_keys_kernel<S, W>, tile_grid(a.texts, a.G, l.longest, tile),
                         ATTENTION_THREADS, bytes, l.stream, a, l.tensors, l.capacity));
     CUDA_TRY(cu::launch(attention_bwd_queries_kernel<S, W>,
-                        tile_grid(l.texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
+                        tile_grid(a.texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
                         bytes, l.stream, a, l.tensors));
     return CSP_OK;
 }

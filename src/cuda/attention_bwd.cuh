@@ -4,6 +4,7 @@
  *
  * There dk and dv go first, into scratch memory where they would lie over k or v, dq next, and then
  * the scratch over k and v; chunks bound that memory.
+ * The texts of a chunk lie together, so that a batch in several chunks goes in their order.
  * Scratch: 2 G*E elements for each row of a chunk, at most ATTENTION_CHUNK_BYTES or what one text
  * needs.
  */
@@ -39,7 +40,7 @@ template <typename S> struct bwd_launch {
     cudaStream_t stream;
     attention_batch batch;
     bwd_tensors<S> tensors;
-    int64_t texts, longest, N, capacity;
+    int64_t longest, N, capacity;
 };
 
 template <typename S>
@@ -52,13 +53,12 @@ static bwd_launch<S> bwd_launch_of(csp_backend *be, const csp_attention *a,
              { (const S *)g->q.data, (const S *)g->k.data, (const S *)g->v.data,
                (const S *)g->o.data, (const float *)g->lse.data, (const S *)g->d_o.data,
                (S *)g->dq.data, (S *)g->dk.data, (S *)g->dv.data },
-             a->seq_start.dim[0] - 1,
              a->longest,
              g->q.dim[0],
              0 };
 }
 
-/* The list of rows that a piece's dk and dv go to. */
+/* The list of rows that a piece's dk or dv goes to. */
 static __device__ __forceinline__ row_list key_grad_rows(const attention_batch &a,
                                                          const row_list &keys, int64_t capacity)
 {
@@ -66,6 +66,7 @@ static __device__ __forceinline__ row_list key_grad_rows(const attention_batch &
 
     if (capacity > 0) {
         out.first -= a.seq_start[0];
+        out.stride = a.G * a.E;
         if (out.first + out.T > capacity) {
             cu::trap(); /* longer than csp_attention.longest says: there is no room for dk, dv */
         }
@@ -73,7 +74,8 @@ static __device__ __forceinline__ row_list key_grad_rows(const attention_batch &
     return out;
 }
 
-/* dk and dv of the texts seq_start[0 .. texts] from scratch to their place. Any grid works. */
+/* dk and dv of the texts seq_start[0 .. texts] from scratch to their place, where rows lie strides
+ * of elements apart. Any grid works. */
 template <typename S>
 static __global__ void __launch_bounds__(COPY_THREADS)
     attention_copy_kernel(const int32_t *__restrict__ seq_start, /* (texts+1)                  */
@@ -81,13 +83,15 @@ static __global__ void __launch_bounds__(COPY_THREADS)
                           const S *__restrict__ from_dv,         /* (rows,width)               */
                           S *__restrict__ dk,                    /* (N,width)                  */
                           S *__restrict__ dv,                    /* (N,width)                  */
-                          int64_t texts, int64_t width)
+                          int64_t texts, int64_t width, int64_t stride_k, int64_t stride_v)
 {
-    const int64_t begin = seq_start[0] * width, n = seq_start[texts] * width - begin;
+    const int64_t first = seq_start[0], n = (seq_start[texts] - first) * width;
 
     for (int64_t i = grid_thread(); i < n; i += grid_threads()) {
-        dk[begin + i] = from_dk[i];
-        dv[begin + i] = from_dv[i];
+        const int64_t row = i / width, column = i % width;
+
+        dk[(first + row) * stride_k + column] = from_dk[i];
+        dv[(first + row) * stride_v + column] = from_dv[i];
     }
 }
 
@@ -113,8 +117,8 @@ static csp_status launch_chunks(const bwd_launch<S> &l,
     const bool aliased = l.tensors.dk == l.tensors.k || l.tensors.dv == l.tensors.v;
     const int64_t width = l.batch.G * l.batch.E, row_bytes = 2 * width * (int64_t)sizeof(S);
     const int64_t most =
-        aliased ? pick_attention_chunk(l.texts, l.longest, row_bytes, ATTENTION_CHUNK_BYTES)
-                : l.texts;
+        aliased ? pick_attention_chunk(l.batch.texts, l.longest, row_bytes, ATTENTION_CHUNK_BYTES)
+                : l.batch.texts;
     const int64_t rows = chunk_rows(l, most);
     void *scratch = nullptr;
 
@@ -122,12 +126,13 @@ static csp_status launch_chunks(const bwd_launch<S> &l,
         return pass(l);
     }
     CSP_TRY(cuda_scratch(l.be, (size_t)(rows * row_bytes), &scratch));
-    for (int64_t first = 0; first < l.texts; first += most) {
+    for (int64_t first = 0; first < l.batch.texts; first += most) {
         const dim3 grid = stride_grid(rows * width, COPY_THREADS,
                                       (int64_t)cuda_state_of(l.be)->processors * COPY_BLOCKS_OF_SM);
         bwd_launch<S> chunk = l;
 
-        chunk.texts = l.texts - first < most ? l.texts - first : most;
+        chunk.batch.texts = l.batch.texts - first < most ? l.batch.texts - first : most;
+        chunk.batch.order = most < l.batch.texts ? nullptr : l.batch.order;
         chunk.batch.seq_start += first;
         chunk.capacity = rows;
         chunk.tensors.dk = (S *)scratch;
@@ -135,7 +140,8 @@ static csp_status launch_chunks(const bwd_launch<S> &l,
         CSP_TRY(pass(chunk));
         CUDA_TRY(cu::launch(attention_copy_kernel<S>, grid, COPY_THREADS, 0, l.stream,
                             chunk.batch.seq_start, chunk.tensors.dk, chunk.tensors.dv, l.tensors.dk,
-                            l.tensors.dv, chunk.texts, width));
+                            l.tensors.dv, chunk.batch.texts, width, l.batch.stride_k,
+                            l.batch.stride_v));
     }
     return CSP_OK;
 }

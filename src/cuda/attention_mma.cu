@@ -4,9 +4,11 @@
  *
  * A warp owns 16 rows of queries, with scores, probabilities and sums in registers; keys go by 32
  * or 64 at a time, and sums are rescaled where a maximum rises. Texts whose keys fit into shared
- * memory: a block loads them once for all heads of the group, and behind one barrier its warps take
- * 16 rows after another, each copying the next ones while it computes. Other texts: a block for
- * each 128 rows of queries; tiles of keys come by in two buffers.
+ * memory: a team of warps loads them once for all heads of the group, and behind one barrier its
+ * warps take 16 rows after another, each copying the next ones while it computes. Other texts: a
+ * block for each 128 rows of queries; tiles of keys come by in two buffers.
+ *
+ * The teams of a block are attention_mma.cuh's.
  *
  * Bound by memory for short texts, by products for long ones. No scratch memory.
  */
@@ -51,31 +53,34 @@ static __device__ __forceinline__ void begin_rows(const attention_batch &a, cons
     x.fewest = fewest_keys_seen(a, queries, r, ATTENTION_MMA_ROWS);
 }
 
-/* Scores of the keys from number key on, of which k holds 32 * steps; -inf where none is seen. */
+/* Scores of the keys from number key on, 32 * steps of them or what k holds; -inf where none is
+ * seen. */
 template <int W, int steps>
 static __device__ __forceinline__ void score_rows(const mma_rows<W> *k, int32_t key, int lane,
                                                   const query_part<W> &x, float (&s)[4 * steps][4])
 {
 #pragma unroll
     for (int n = 0; n < steps; n++) {
-        const bool is_seen = key + 32 * n < x.most;
+        const bool is_first_seen = key + 32 * n < x.most, is_seen = key + 32 * n + 16 < x.most;
 
 #pragma unroll
         for (int j = 4 * n; j < 4 * n + 4; j++) {
 #pragma unroll
             for (int c = 0; c < 4; c++) {
-                s[j][c] = is_seen ? 0.0f : -INFINITY;
+                s[j][c] = (j < 4 * n + 2 ? is_first_seen : is_seen) ? 0.0f : -INFINITY;
             }
         }
-        if (is_seen) {
+        if (is_first_seen) {
 #pragma unroll
             for (int e = 0; e < W / 16; e++) {
-                uint32_t right[2][4];
+                uint32_t right[4];
 
-                load_right(k[2 * n], 16 * e, lane, right[0]);
-                load_right(k[2 * n + 1], 16 * e, lane, right[1]);
-                add_pair(x.q[e], right[0], s[4 * n], s[4 * n + 1]);
-                add_pair(x.q[e], right[1], s[4 * n + 2], s[4 * n + 3]);
+                load_right(k[2 * n], 16 * e, lane, right);
+                add_pair(x.q[e], right, s[4 * n], s[4 * n + 1]);
+                if (is_seen) {
+                    load_right(k[2 * n + 1], 16 * e, lane, right);
+                    add_pair(x.q[e], right, s[4 * n + 2], s[4 * n + 3]);
+                }
             }
         }
     }
@@ -156,17 +161,18 @@ static __device__ __forceinline__ void attend(const mma_rows<W> *k, const mma_ro
 
 /* Stores o and lse of the rows from r on. */
 template <int W>
-static __device__ __forceinline__ void store_rows(const row_list &queries, int32_t r, int lane,
-                                                  query_part<W> &x, __nv_bfloat16 *o, float *lse)
+static __device__ __forceinline__ void store_rows(const attention_batch &a, const row_list &outputs,
+                                                  int32_t r, int lane, query_part<W> &x,
+                                                  __nv_bfloat16 *o, float *lse)
 {
-    const out_rows out = rows_to_store(queries, r, W, lane, o);
+    const out_rows out = rows_to_store(outputs, r, W, lane, o);
 
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const float total = lanes_sum<4>(x.sum[h]), scale = 1.0f / total;
 
         if (lane % 4 == 0 && out.at[h] != nullptr) {
-            lse[row_offset(queries, r + lane / 4 + 8 * h, 1)] =
+            lse[lse_offset(a, outputs, r + lane / 4 + 8 * h)] =
                 x.max[h] * (1.0f / ATTENTION_LOG2E) + logf(total);
         }
 #pragma unroll
@@ -187,8 +193,8 @@ template <int W> struct mma_fwd_tile {
 };
 
 /*
- * Grid (texts * G, split): the blocks of a piece share its rows of queries; any split works.
- * Dynamic shared memory: mma_fwd_tile, and twice `blocks` times mma_rows.
+ * Grid (texts * G over teams, split): the blocks of a piece share its rows of queries; any split
+ * works. Dynamic shared memory: mma_fwd_tile, and for each team twice `blocks` times mma_rows.
  */
 template <int W>
 static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
@@ -198,34 +204,34 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
                                    const __nv_bfloat16 *__restrict__ v, /* (N,G*E) */
                                    __nv_bfloat16 *__restrict__ o,       /* (N,H*E) */
                                    float *__restrict__ lse,             /* (N,H)   */
-                                   int blocks)
+                                   int blocks, int team)
 {
     DYN_SHARED(mma_fwd_tile<W>, front);
-    mma_rows<W> *const keys = reinterpret_cast<mma_rows<W> *>(&front + 1);
+    const team_place p = place_in_team(ATTENTION_WARPS, team);
+    mma_rows<W> *const keys = reinterpret_cast<mma_rows<W> *>(&front + 1) + p.number * 2 * blocks;
     mma_rows<W> *const values = keys + blocks;
-    const attention_piece piece = piece_of_block(a);
+    const attention_piece piece = piece_of_team(a, p);
     const row_list &queries = piece.queries;
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    const int32_t stride = (int32_t)gridDim.y * ATTENTION_WARPS * ATTENTION_MMA_ROWS;
-    const int32_t used = (queries.T + 31) / 32 * 32;
+    const int32_t stride = (int32_t)gridDim.y * team * ATTENTION_MMA_ROWS;
+    const int32_t used = (queries.T + 15) / 16 * 16;
     const float scale = a.scale * ATTENTION_LOG2E;
-    int32_t r = ((int32_t)blockIdx.y * ATTENTION_WARPS + warp) * ATTENTION_MMA_ROWS;
+    int32_t r = ((int32_t)blockIdx.y * team + p.warp) * ATTENTION_MMA_ROWS;
 
     if (queries.T > blocks * ATTENTION_MMA_ROWS) {
         cu::trap(); /* longer than csp_attention.longest says: there is no room for its keys */
     }
-    if (queries.T == 0) {
-        return;
+    if (queries.T > 0) {
+        start_rotated(piece.keys, 0, used, k, p.thread, p.threads, keys);
+        if (r < queries.rows) {
+            start_rotated(queries, r, ATTENTION_MMA_ROWS, q, lane, 32, &front.q[warp]);
+        }
+        start_rows(piece.values, 0, used, v, p.thread, p.threads, values);
+        cu::cp_commit();
+        cu::cp_wait<0>();
+        rotate_rows(a, piece.keys, 0, used, p.thread, p.threads, keys);
     }
-    start_rotated(piece.keys, 0, used, k, (int)threadIdx.x, ATTENTION_THREADS, keys);
-    if (r < queries.rows) {
-        start_rotated(queries, r, ATTENTION_MMA_ROWS, q, lane, 32, &front.q[warp]);
-    }
-    start_rows(piece.keys, 0, used, v, (int)threadIdx.x, ATTENTION_THREADS, values);
-    cu::cp_commit();
-    cu::cp_wait<0>();
-    rotate_rows(a, piece.keys, 0, used, (int)threadIdx.x, ATTENTION_THREADS, keys);
-    __syncthreads();
+    team_barrier(team);
     while (r < queries.rows) {
         query_part<W> x;
 
@@ -241,7 +247,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
         for (int32_t key = 0; key < x.most; key += 32 * MMA_STEPS(W)) {
             attend<W, MMA_STEPS(W)>(&keys[key / 16], &values[key / 16], key, scale, lane, x);
         }
-        store_rows(queries, r, lane, x, o, lse);
+        store_rows(a, piece.outputs, r, lane, x, o, lse);
         r += stride;
     }
 }
@@ -276,7 +282,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
         query_part<W> x;
 
         start_rotated(queries, own, ATTENTION_MMA_ROWS, q, lane, 32, &shared.front.q[warp]);
-        start_keys(piece.keys, 0, k, v, shared.key[0]);
+        start_keys(piece, 0, k, v, shared.key[0]);
         cu::cp_wait<0>();
         rotate_rows(a, queries, own, ATTENTION_MMA_ROWS, lane, 32, &shared.front.q[warp]);
         rotate_keys(a, piece.keys, 0, shared.key[0]);
@@ -287,7 +293,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
             mma_key_tile<W> &next = shared.key[(key / step + 1) % 2];
 
             if (key + step < most) {
-                start_keys(piece.keys, key + step, k, v, next);
+                start_keys(piece, key + step, k, v, next);
             }
             if (own < queries.rows && key < x.most) {
                 attend<W, MMA_STEPS(W)>(now.k, now.v, key, scale, lane, x);
@@ -299,7 +305,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
             __syncthreads();
         }
         if (own < queries.rows) {
-            store_rows(queries, own, lane, x, o, lse);
+            store_rows(a, piece.outputs, own, lane, x, o, lse);
         }
     }
 }
@@ -311,7 +317,7 @@ struct mma_fwd_launch {
     const __nv_bfloat16 *q, *k, *v;
     __nv_bfloat16 *o;
     float *lse;
-    int64_t texts, longest;
+    int64_t longest;
 };
 
 template <int W> static csp_status launch_fwd(const mma_fwd_launch &l)
@@ -319,19 +325,22 @@ template <int W> static csp_status launch_fwd(const mma_fwd_launch &l)
     const attention_batch &a = l.batch;
     const cuda_state *state = cuda_state_of(l.be);
     cudaStream_t stream = cuda_stream(l.be, "attention_fwd");
-    const int64_t pieces = l.texts * a.G;
+    const int64_t pieces = a.texts * a.G;
     const int64_t tiles = ceil_div(l.longest * (a.H / a.G), ATTENTION_WARPS * ATTENTION_MMA_ROWS);
     const int blocks = pick_attention_mma_blocks(W, l.longest, state->shared_limit);
 
     static_assert(sizeof(mma_rows<W>) == ATTENTION_MMA_BYTES(W), "attention_pick.h says the same");
     if (blocks > 0) {
-        const size_t bytes = (ATTENTION_WARPS + 2 * (size_t)blocks) * sizeof(mma_rows<W>);
-        const int split = pick_attention_split(pieces, tiles, state->processors);
+        const int team = pick_attention_fwd_team(W, blocks, l.longest, pieces, state->processors,
+                                                 state->shared_limit);
+        const size_t bytes = attention_mma_fwd_bytes(W, blocks, team);
+        const int64_t groups = ceil_div(pieces, ATTENTION_WARPS / team);
+        const int split = pick_attention_split(groups, tiles, state->processors);
 
         CUDA_TRY(cu::allow_shared(attention_mma_fwd_short_kernel<W>, bytes));
         CUDA_TRY(cu::launch(attention_mma_fwd_short_kernel<W>,
-                            dim3((unsigned)pieces, (unsigned)split), ATTENTION_THREADS, bytes,
-                            stream, a, l.q, l.k, l.v, l.o, l.lse, blocks));
+                            dim3((unsigned)groups, (unsigned)split), ATTENTION_THREADS, bytes,
+                            stream, a, l.q, l.k, l.v, l.o, l.lse, blocks, team));
         return CSP_OK;
     }
     const dim3 grid((unsigned)pieces, (unsigned)(tiles < CUDA_GRID_YZ ? tiles : CUDA_GRID_YZ));
@@ -346,7 +355,8 @@ template <int W> static csp_status launch_fwd(const mma_fwd_launch &l)
 bool attention_mma_takes(const csp_attention *a, const csp_tensor *const *rows, int count)
 {
     bool taken = attention_mma_width(a->E) && (uintptr_t)a->cos.data % 16 == 0 &&
-                 (uintptr_t)a->sin.data % 16 == 0;
+                 (uintptr_t)a->sin.data % 16 == 0 && csp_attention_stride_q(a) % 8 == 0 &&
+                 csp_attention_stride_k(a) % 8 == 0 && csp_attention_stride_v(a) % 8 == 0;
 
     for (int i = 0; i < count; i++) {
         taken = taken && rows[i]->dtype == CSP_BF16 && (uintptr_t)rows[i]->data % 16 == 0;
@@ -365,7 +375,6 @@ csp_status attention_mma_fwd(csp_backend *be, const csp_attention *a, const csp_
                                (const __nv_bfloat16 *)v->data,
                                (__nv_bfloat16 *)o->data,
                                (float *)lse->data,
-                               a->seq_start.dim[0] - 1,
                                a->longest };
 
     switch (a->E) {

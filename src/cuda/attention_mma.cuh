@@ -7,6 +7,18 @@
  * Rows come by asynchronous copies of 16 bytes. Who copied a piece of the lower half of a row and
  * the one it is rotated with rotates both where they lie, so that only one barrier is needed.
  *
+ * Texts of up to 64 rows would leave most of a block without work, so in the short kernels a block
+ * has several pieces, mostly the heads of one text or of a few neighbours: its warps work in teams,
+ * and a team of as many warps as its piece has blocks of 16 keys shares nothing with the others but
+ * the block's barriers; a team of one warp needs none. The other way, rows of several texts in one
+ * tile with a mask between them, reads as many bytes, but multiplies what the mask then drops, and
+ * the order in which keys and queries of a text are added would depend on where its neighbours let
+ * it begin in the tile; here a text's sums are the same in every team, block and batch.
+ *
+ * Blocks are not persistent: a device hands them out in the order of the grid, the longest texts
+ * first where csp_attention.order says so, each to the first place that is free. Blocks that stride
+ * over pieces would fix beforehand who takes what.
+ *
  * In a warp g = lane / 4, t = lane % 4. Of a result of 16 x 8 a lane has (g, 2t), (g, 2t+1),
  * (g+8, 2t), (g+8, 2t+1); two neighbouring results are, rounded, the left operand of the next
  * product (cu::mma_bf16), so scores never pass through shared memory on their way to P V.
@@ -23,6 +35,39 @@
 template <int W> struct mma_rows {
     alignas(16) __nv_bfloat16 at[ATTENTION_MMA_ROWS][W + ATTENTION_MMA_PAD];
 };
+
+/* A thread's place in its team: the team's number in the block; the warp's and the thread's in the
+ * team, which has threads. */
+struct team_place {
+    int number, count; /* of teams of the block */
+    int warp, thread, threads;
+};
+
+static __device__ __forceinline__ team_place place_in_team(int warps, int team)
+{
+    /* A block that is one team by its type needs no division. */
+    const int warp = (int)threadIdx.x / 32, number = warps == team ? 0 : warp / team;
+
+    return { number, warps / team, warp - number * team, (int)threadIdx.x - number * team * 32,
+             team * 32 };
+}
+
+/* Its piece: grid x goes by the teams of a block. */
+static __device__ __forceinline__ attention_piece piece_of_team(const attention_batch &a,
+                                                                const team_place &p)
+{
+    return piece_of(a, (int64_t)blockIdx.x * p.count + p.number);
+}
+
+/* All warps of the block wait for one another, but those that are teams of their own. */
+static __device__ __forceinline__ void team_barrier(int team)
+{
+    if (team == 1) {
+        __syncwarp();
+    } else {
+        __syncthreads();
+    }
+}
 
 /* Where a row of a list is: in its text, and in which of the list's heads. */
 struct row_place {
@@ -48,7 +93,7 @@ static __device__ __forceinline__ row_place row_behind(const row_list &list, row
 static __device__ __forceinline__ int64_t place_offset(const row_list &list, row_place place,
                                                        int64_t E)
 {
-    return ((list.first + place.t) * list.all + list.head + place.head) * E;
+    return (list.first + place.t) * list.stride + (list.head + place.head) * E;
 }
 
 /* The fewest keys that any of count rows from r on sees. */
@@ -297,12 +342,14 @@ template <int W> struct mma_key_tile {
 
 /* All threads of the block start the copies of a tile of keys from row first on. */
 template <int W>
-static __device__ __forceinline__ void start_keys(const row_list &keys, int32_t first,
+static __device__ __forceinline__ void start_keys(const attention_piece &piece, int32_t first,
                                                   const __nv_bfloat16 *k, const __nv_bfloat16 *v,
                                                   mma_key_tile<W> &tile)
 {
-    start_rotated(keys, first, 32 * MMA_STEPS(W), k, (int)threadIdx.x, ATTENTION_THREADS, tile.k);
-    start_rows(keys, first, 32 * MMA_STEPS(W), v, (int)threadIdx.x, ATTENTION_THREADS, tile.v);
+    start_rotated(piece.keys, first, 32 * MMA_STEPS(W), k, (int)threadIdx.x, ATTENTION_THREADS,
+                  tile.k);
+    start_rows(piece.values, first, 32 * MMA_STEPS(W), v, (int)threadIdx.x, ATTENTION_THREADS,
+               tile.v);
     cu::cp_commit();
 }
 

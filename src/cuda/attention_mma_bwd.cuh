@@ -24,7 +24,14 @@ template <int W> struct mma_query_tile {
 /* Lanes that share a row when delta is summed: a power of 2, each with 8 columns. */
 #define MMA_ROW_LANES(width) ((width) == 96 ? 16 : (width) / 8)
 
-/* What a thread holds of a tile of queries that is on its way. */
+/* Who copies which part of the tile: rows rows from at on, among threads. */
+struct query_share {
+    int thread, threads;
+    int at, rows;
+};
+
+/* What a thread holds of a tile of queries that is on its way; rows and warps in the tile's
+ * proportion. */
 template <int W, int warps> struct query_copy {
     static const int rows = ATTENTION_MMA_QUERIES(W), lanes = MMA_ROW_LANES(W);
     static const int pieces = (rows * lanes + warps * 32 - 1) / (warps * 32);
@@ -34,40 +41,40 @@ template <int W, int warps> struct query_copy {
     int32_t seen;
 };
 
-/* All threads start the copies of the tile of queries at r; finish_queries follows. */
+/* All threads of the share start the copies of the queries from r on; finish_queries follows. */
 template <int W, int warps>
-static __device__ __forceinline__ void start_queries(const attention_batch &a,
-                                                     const bf16_tensors &x, const row_list &queries,
-                                                     int32_t r, mma_query_tile<W> &tile,
-                                                     query_copy<W, warps> &held)
+static __device__ __forceinline__ void start_queries(
+    const attention_batch &a, const bf16_tensors &x, const attention_piece &piece, int32_t r,
+    const query_share &share, mma_query_tile<W> &tile, query_copy<W, warps> &held)
 {
     typedef query_copy<W, warps> copy;
-    const int thread = (int)threadIdx.x;
+    const row_list &queries = piece.queries;
     const row_place first = place_of_row(queries, r);
 
-    start_rotated(queries, r, copy::rows, x.q, thread, warps * 32, tile.q);
+    start_rotated(queries, r, share.rows, x.q, share.thread, share.threads, &tile.q[share.at / 16]);
 #pragma unroll
     for (int n = 0; n < copy::pieces; n++) {
-        const int i = (n * warps * 32 + thread) / copy::lanes;
-        const int e = thread % copy::lanes * 8;
-        const bool is_row = i < copy::rows && e < W && r + i < queries.rows;
+        const int i = (n * share.threads + share.thread) / copy::lanes;
+        const int e = share.thread % copy::lanes * 8;
+        const bool is_row = i < share.rows && e < W && r + i < queries.rows;
         const int64_t from =
-            is_row ? place_offset(queries, row_behind(queries, first, i), W) + e : 0;
+            is_row ? place_offset(piece.outputs, row_behind(queries, first, i), W) + e : 0;
 
         held.o[n] = {};
         if (is_row) {
             held.o[n] = *reinterpret_cast<const vec_of<__nv_bfloat16, 8> *>(x.o + from);
         }
-        if (i < copy::rows && e < W) {
-            cu::cp_async16(&tile.d_o[i / 16].at[i % 16][e], x.d_o + from, is_row ? 16 : 0);
+        if (i < share.rows && e < W) {
+            cu::cp_async16(&tile.d_o[(share.at + i) / 16].at[i % 16][e], x.d_o + from,
+                           is_row ? 16 : 0);
         }
     }
     cu::cp_commit();
-    if (thread < copy::rows) {
-        held.seen = keys_seen(a, queries, r + thread);
-        held.lse = r + thread < queries.rows
-                       ? x.lse[row_offset(queries, r + thread, 1)] * ATTENTION_LOG2E
-                       : 0.0f;
+    if (share.thread < share.rows) {
+        const int32_t row = r + share.thread;
+
+        held.seen = keys_seen(a, queries, row);
+        held.lse = row < queries.rows ? x.lse[lse_offset(a, queries, row)] * ATTENTION_LOG2E : 0.0f;
     }
 }
 
@@ -75,46 +82,47 @@ static __device__ __forceinline__ void start_queries(const attention_batch &a,
 template <int W, int warps>
 static __device__ __forceinline__ void finish_queries(const attention_batch &a,
                                                       const row_list &queries, int32_t r,
+                                                      const query_share &share,
                                                       const query_copy<W, warps> &held,
                                                       mma_query_tile<W> &tile)
 {
     typedef query_copy<W, warps> copy;
-    const int thread = (int)threadIdx.x;
 
     cu::cp_wait<0>();
-    rotate_rows(a, queries, r, copy::rows, thread, warps * 32, tile.q);
+    rotate_rows(a, queries, r, share.rows, share.thread, share.threads, &tile.q[share.at / 16]);
 #pragma unroll
     for (int n = 0; n < copy::pieces; n++) {
-        const int i = (n * warps * 32 + thread) / copy::lanes;
-        const int e = thread % copy::lanes * 8;
+        const int i = (n * share.threads + share.thread) / copy::lanes;
+        const int e = share.thread % copy::lanes * 8;
         float d_o[8], delta = 0.0f;
 
-        if (i < copy::rows && e < W) {
-            load_vec(&tile.d_o[i / 16].at[i % 16][e], d_o);
+        if (i < share.rows && e < W) {
+            load_vec(&tile.d_o[(share.at + i) / 16].at[i % 16][e], d_o);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
                 delta += d_o[j] * to_f32(held.o[n].at[j]);
             }
         }
         delta = lanes_sum<copy::lanes>(delta);
-        if (i < copy::rows && e == 0) {
-            tile.delta[i] = delta;
+        if (i < share.rows && e == 0) {
+            tile.delta[share.at + i] = delta;
         }
     }
-    if (thread < copy::rows) {
-        tile.lse[thread] = held.lse;
-        tile.seen[thread] = held.seen;
+    if (share.thread < share.rows) {
+        tile.lse[share.at + share.thread] = held.lse;
+        tile.seen[share.at + share.thread] = held.seen;
     }
 }
 
-/* Loads and rotates keys 0 .. 16 * blocks - 1 behind row first; the caller waits and rotates. */
+/* Starts the copies of 16 * blocks keys and values from row first on; the caller finishes them. */
 template <int W>
-static __device__ __forceinline__ void start_own_keys(const bf16_tensors &x, const row_list &keys,
-                                                      int32_t first, int blocks, int threads,
+static __device__ __forceinline__ void start_own_keys(const bf16_tensors &x,
+                                                      const attention_piece &piece, int32_t first,
+                                                      int blocks, int thread, int threads,
                                                       mma_rows<W> *k, mma_rows<W> *v)
 {
-    start_rotated(keys, first, 16 * blocks, x.k, (int)threadIdx.x, threads, k);
-    start_rows(keys, first, 16 * blocks, x.v, (int)threadIdx.x, threads, v);
+    start_rotated(piece.keys, first, 16 * blocks, x.k, thread, threads, k);
+    start_rows(piece.values, first, 16 * blocks, x.v, thread, threads, v);
 }
 
 /* Gradients of a warp's 16 keys: this lane's share. */
@@ -134,10 +142,10 @@ template <int W> static __device__ __forceinline__ void clear(mma_key_grads<W> &
     }
 }
 
-/* sum += 16 rows of x times 32 rows of y. */
-template <int W>
+/* sum += 16 rows of x times chunk rows of y. */
+template <int W, int chunk>
 static __device__ __forceinline__ void add_dots(const mma_rows<W> &x, const mma_rows<W> *y,
-                                                int lane, float (&sum)[4][4])
+                                                int lane, float (&sum)[chunk / 8][4])
 {
 #pragma unroll
     for (int e = 0; e < W / 16; e++) {
@@ -145,7 +153,7 @@ static __device__ __forceinline__ void add_dots(const mma_rows<W> &x, const mma_
 
         load_left(x, 16 * e, lane, left);
 #pragma unroll
-        for (int n = 0; n < 2; n++) {
+        for (int n = 0; n < chunk / 16; n++) {
             load_right(y[n], 16 * e, lane, right);
             add_pair(left, right, sum[2 * n], sum[2 * n + 1]);
         }
@@ -154,21 +162,21 @@ static __device__ __forceinline__ void add_dots(const mma_rows<W> &x, const mma_
 
 /*
  * P^T = exp(S^T - lse) and dS^T = P^T ⊙ (dP^T - δ) of 16 keys, the first of which is number key,
- * and the 32 queries from column i of the tile on; as left operands, rounded.
+ * and chunk queries from column i of the tile on; as left operands, rounded.
  */
-template <int W>
+template <int W, int chunk>
 static __device__ __forceinline__ void score_grads(const mma_rows<W> &k, const mma_rows<W> &v,
                                                    int32_t key, const mma_query_tile<W> &x, int i,
                                                    float scale, int lane,
-                                                   uint32_t (&probability)[2][4],
-                                                   uint32_t (&ds)[2][4])
+                                                   uint32_t (&probability)[chunk / 16][4],
+                                                   uint32_t (&ds)[chunk / 16][4])
 {
-    float s[4][4] = {}, dp[4][4] = {};
+    float s[chunk / 8][4] = {}, dp[chunk / 8][4] = {};
 
-    add_dots(k, &x.q[i / 16], lane, s);
-    add_dots(v, &x.d_o[i / 16], lane, dp);
+    add_dots<W, chunk>(k, &x.q[i / 16], lane, s);
+    add_dots<W, chunk>(v, &x.d_o[i / 16], lane, dp);
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < chunk / 8; j++) {
         const int column = i + 8 * j + 2 * (lane % 4);
         float lse[2], delta[2];
 
@@ -184,21 +192,21 @@ static __device__ __forceinline__ void score_grads(const mma_rows<W> &k, const m
         }
     }
 #pragma unroll
-    for (int n = 0; n < 2; n++) {
+    for (int n = 0; n < chunk / 16; n++) {
         pack_left(s[2 * n], s[2 * n + 1], probability[n]);
         pack_left(dp[2 * n], dp[2 * n + 1], ds[n]);
     }
 }
 
-/* dv += P^T do, dk += dS^T q over the 32 queries from column i of the tile on. */
-template <int W>
-static __device__ __forceinline__ void add_key_grads(const uint32_t (&probability)[2][4],
-                                                     const uint32_t (&ds)[2][4],
+/* dv += P^T do, dk += dS^T q over chunk queries from column i of the tile on. */
+template <int W, int chunk>
+static __device__ __forceinline__ void add_key_grads(const uint32_t (&probability)[chunk / 16][4],
+                                                     const uint32_t (&ds)[chunk / 16][4],
                                                      const mma_query_tile<W> &x, int i, int lane,
                                                      mma_key_grads<W> &grads)
 {
 #pragma unroll
-    for (int n = 0; n < 2; n++) {
+    for (int n = 0; n < chunk / 16; n++) {
 #pragma unroll
         for (int e = 0; e < W / 16; e++) {
             uint32_t right[4];
@@ -214,12 +222,13 @@ static __device__ __forceinline__ void add_key_grads(const uint32_t (&probabilit
 /* dk and dv of a warp's keys from row first on. */
 template <int W>
 static __device__ __forceinline__ void store_key_grads(const attention_batch &a,
-                                                       const row_list &keys, int32_t first,
-                                                       int lane, mma_key_grads<W> &grads,
-                                                       __nv_bfloat16 *dk, __nv_bfloat16 *dv)
+                                                       const row_list &keys, const row_list &values,
+                                                       int32_t first, int lane,
+                                                       mma_key_grads<W> &grads, __nv_bfloat16 *dk,
+                                                       __nv_bfloat16 *dv)
 {
     const out_rows to_dk = rows_to_store(keys, first, W, lane, dk);
-    const out_rows to_dv = rows_to_store(keys, first, W, lane, dv);
+    const out_rows to_dv = rows_to_store(values, first, W, lane, dv);
 
     store_rotated_back<W>(a, to_dk, a.scale, lane, grads.dk);
 #pragma unroll
@@ -227,6 +236,10 @@ static __device__ __forceinline__ void store_key_grads(const attention_batch &a,
         store_pair(grads.dv[2 * j], grads.dv[2 * j + 1], to_dv, 16 * j, lane);
     }
 }
+
+/* Backward for heads of 64, and of 96 and 128. */
+csp_status attention_mma_bwd_64(const bwd_launch<__nv_bfloat16> &l);
+csp_status attention_mma_bwd_wide(const bwd_launch<__nv_bfloat16> &l);
 
 /* Texts of more keys than a block has warps for; attention_mma_bwd_long.cu. */
 csp_status attention_mma_bwd_long(const bwd_launch<__nv_bfloat16> &l);

@@ -30,9 +30,11 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
     DYN_SHARED(mma_bwd_keys_tile<W>, shared);
     const attention_piece piece = piece_of_block(a);
     const row_list &queries = piece.queries;
-    const row_list out = key_grad_rows(a, piece.keys, capacity);
+    const row_list dk_rows = key_grad_rows(a, piece.keys, capacity);
+    const row_list dv_rows = key_grad_rows(a, piece.values, capacity);
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     const int32_t step = ATTENTION_WARPS * ATTENTION_MMA_ROWS;
+    const query_share share = { (int)threadIdx.x, ATTENTION_THREADS, 0, tile::rows };
     const float scale = a.scale * ATTENTION_LOG2E;
 
     for (int32_t first = (int32_t)blockIdx.y * step; first < piece.keys.rows;
@@ -41,8 +43,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
         mma_key_grads<W> grads;
 
         clear(grads);
-        start_own_keys(x, piece.keys, first, ATTENTION_WARPS, ATTENTION_THREADS, shared.k,
-                       shared.v);
+        start_own_keys(x, piece, first, ATTENTION_WARPS, (int)threadIdx.x, ATTENTION_THREADS,
+                       shared.k, shared.v);
         cu::cp_commit();
         cu::cp_wait<0>();
         rotate_rows(a, piece.keys, first, step, (int)threadIdx.x, ATTENTION_THREADS, shared.k);
@@ -52,21 +54,21 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
             if (first >= most_keys_seen(a, queries, r, tile::rows)) {
                 continue;
             }
-            start_queries(a, x, queries, r, shared.query, held);
-            finish_queries(a, queries, r, held, shared.query);
+            start_queries(a, x, piece, r, share, shared.query, held);
+            finish_queries(a, queries, r, share, held, shared.query);
             __syncthreads();
             for (int i = 0; i < tile::rows && r + i < queries.rows; i += 32) {
                 if (own < most_keys_seen(a, queries, r + i, 32)) {
                     uint32_t probability[2][4], ds[2][4];
 
-                    score_grads(shared.k[warp], shared.v[warp], own, shared.query, i, scale, lane,
-                                probability, ds);
-                    add_key_grads(probability, ds, shared.query, i, lane, grads);
+                    score_grads<W, 32>(shared.k[warp], shared.v[warp], own, shared.query, i, scale,
+                                       lane, probability, ds);
+                    add_key_grads<W, 32>(probability, ds, shared.query, i, lane, grads);
                 }
             }
             __syncthreads();
         }
-        store_key_grads(a, out, own, lane, grads, x.dk, x.dv);
+        store_key_grads(a, dk_rows, dv_rows, own, lane, grads, x.dk, x.dv);
     }
 }
 
@@ -81,10 +83,11 @@ template <int W> struct query_grads {
 /* Loads a warp's rows from r on; delta by way of shared memory. */
 template <int W>
 static __device__ __forceinline__ void load_queries(const attention_batch &a, const bf16_tensors &x,
-                                                    const row_list &queries, int32_t r, int lane,
-                                                    mma_rows<W> &rows, float (&delta)[16],
+                                                    const attention_piece &piece, int32_t r,
+                                                    int lane, mma_rows<W> &rows, float (&delta)[16],
                                                     query_grads<W> &own)
 {
+    const row_list &queries = piece.queries;
     const int lanes = MMA_ROW_LANES(W), e = lane % lanes * 8;
 
     start_rotated(queries, r, 16, x.q, lane, 32, &rows);
@@ -95,7 +98,7 @@ static __device__ __forceinline__ void load_queries(const attention_batch &a, co
         float d_o[8], o[8], sum = 0.0f;
 
         if (e < W && r + i < queries.rows) {
-            const int64_t at = row_offset(queries, r + i, W) + e;
+            const int64_t at = row_offset(piece.outputs, r + i, W) + e;
 
             load_vec(x.d_o + at, d_o);
             load_vec(x.o + at, o);
@@ -117,7 +120,7 @@ static __device__ __forceinline__ void load_queries(const attention_batch &a, co
         load_left(rows, 16 * j, lane, own.q[j]);
     }
     __syncwarp();
-    start_rows(queries, r, 16, x.d_o, lane, 32, &rows);
+    start_rows(piece.outputs, r, 16, x.d_o, lane, 32, &rows);
     cu::cp_commit();
     cu::cp_wait<0>();
     __syncwarp();
@@ -131,7 +134,7 @@ static __device__ __forceinline__ void load_queries(const attention_batch &a, co
 
         own.delta[h] = delta[lane / 4 + 8 * h];
         own.lse[h] =
-            row < queries.rows ? x.lse[row_offset(queries, row, 1)] * ATTENTION_LOG2E : 0.0f;
+            row < queries.rows ? x.lse[lse_offset(a, queries, row)] * ATTENTION_LOG2E : 0.0f;
         own.seen[h] = keys_seen(a, queries, row);
     }
     __syncwarp();
@@ -201,8 +204,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
             first < queries.rows ? most_keys_seen(a, queries, first, ATTENTION_MMA_ROWS) : 0;
         query_grads<W> own = {};
 
-        start_keys(piece.keys, 0, x.k, x.v, shared.key[0]);
-        load_queries(a, x, queries, first, lane, shared.rows[warp], shared.delta[warp], own);
+        start_keys(piece, 0, x.k, x.v, shared.key[0]);
+        load_queries(a, x, piece, first, lane, shared.rows[warp], shared.delta[warp], own);
         rotate_keys(a, piece.keys, 0, shared.key[0]);
         __syncthreads();
         for (int32_t key = 0; key < most; key += step) {
@@ -210,7 +213,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
             mma_key_tile<W> &next = shared.key[(key / step + 1) % 2];
 
             if (key + step < most) {
-                start_keys(piece.keys, key + step, x.k, x.v, next);
+                start_keys(piece, key + step, x.k, x.v, next);
             }
 #pragma unroll
             for (int n = 0; n < MMA_STEPS(W); n++) {
@@ -238,10 +241,10 @@ template <int W> static csp_status launch_long(const bwd_launch<__nv_bfloat16> &
 
     CUDA_TRY(cu::allow_shared(attention_mma_bwd_keys_kernel<W>, keys_bytes));
     CUDA_TRY(cu::allow_shared(attention_mma_bwd_queries_kernel<W>, queries_bytes));
-    CUDA_TRY(cu::launch(attention_mma_bwd_keys_kernel<W>, tile_grid(l.texts, a.G, l.longest, tile),
+    CUDA_TRY(cu::launch(attention_mma_bwd_keys_kernel<W>, tile_grid(a.texts, a.G, l.longest, tile),
                         ATTENTION_THREADS, keys_bytes, l.stream, a, l.tensors, l.capacity));
     CUDA_TRY(cu::launch(attention_mma_bwd_queries_kernel<W>,
-                        tile_grid(l.texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
+                        tile_grid(a.texts, a.G, l.longest * (a.H / a.G), tile), ATTENTION_THREADS,
                         queries_bytes, l.stream, a, l.tensors));
     return CSP_OK;
 }

@@ -60,19 +60,55 @@ static inline bool attention_mma_width(int64_t E)
 }
 
 /*
- * Blocks of 16 keys (an even number) that the short tensor core kernel of forward holds for texts
- * of up to longest rows, beside 16 rows of queries of each warp, or 0: the batch is for the long
- * one.
+ * Blocks of 16 keys that the short tensor core kernel of forward holds for texts of up to longest
+ * rows, beside 16 rows of queries of each warp, or 0: the batch is for the long one.
  */
 static inline int pick_attention_mma_blocks(int width, int64_t longest, size_t shared_limit)
 {
     const size_t bytes = ATTENTION_MMA_BYTES(width), fit = shared_limit / bytes;
-    const int64_t blocks = (longest + 31) / 32 * 2;
+    const int64_t blocks = (longest + ATTENTION_MMA_ROWS - 1) / ATTENTION_MMA_ROWS;
 
     return fit < ATTENTION_WARPS || 2 * blocks > (int64_t)(fit - ATTENTION_WARPS) ? 0 : (int)blocks;
 }
 
-/* Queries of a tile of the tensor core kernels of backward that go by the keys. */
+/* Its shared memory where teams of warps have blocks of keys each. */
+static inline size_t attention_mma_fwd_bytes(int width, int blocks, int team)
+{
+    return (size_t)(ATTENTION_WARPS + 2 * blocks * (ATTENTION_WARPS / team)) *
+           ATTENTION_MMA_BYTES(width);
+}
+
+/*
+ * Warps in a team, which has a text and a key-value head to itself: from least to all warps of a
+ * block, doubling. A warp for each 16 keys; more where there are so few pieces that blocks would
+ * not fill the device.
+ */
+static inline int pick_attention_team(int least, int warps, int64_t longest, int64_t pieces,
+                                      int processors)
+{
+    const int64_t wanted = 2 * (int64_t)processors;
+    int team = least;
+
+    while (team < warps &&
+           (longest > (int64_t)team * ATTENTION_MMA_ROWS || pieces * team < wanted * warps)) {
+        team *= 2;
+    }
+    return team;
+}
+
+/* The same in forward, whose keys must fit: blocks as pick_attention_mma_blocks. */
+static inline int pick_attention_fwd_team(int width, int blocks, int64_t longest, int64_t pieces,
+                                          int processors, size_t shared_limit)
+{
+    int team = pick_attention_team(1, ATTENTION_WARPS, longest, pieces, processors);
+
+    while (team < ATTENTION_WARPS && attention_mma_fwd_bytes(width, blocks, team) > shared_limit) {
+        team *= 2;
+    }
+    return team;
+}
+
+/* Queries of a tile of the tensor core kernels of backward that go by the keys of a block. */
 #define ATTENTION_MMA_QUERIES(width) ((width) <= 64 ? 64 : 32)
 
 /* Shared memory of their block of warps: queries and do, lse, delta and what they see; of each warp
@@ -86,20 +122,30 @@ static inline int pick_attention_mma_blocks(int width, int64_t longest, size_t s
 /*
  * Warps of the short tensor core kernel of backward, each of which has 16 keys, for texts of up to
  * longest rows, or 0: the batch is for the long ones. Gradients of wide heads fill the registers of
- * 8 warps; the narrow heads of small models get 16 always.
+ * 8 warps; narrow heads have no kernel of 8.
  */
 static inline int pick_attention_mma_warps(int width, int64_t longest, size_t shared_limit)
 {
     const int most = width <= 64 ? 16 : 8;
-    int warps = width <= 32 ? 16 : 4;
+    int warps = 4;
 
     while (warps < most && longest > (int64_t)warps * ATTENTION_MMA_ROWS) {
-        warps *= 2;
+        warps *= width <= 32 ? 4 : 2;
     }
     return longest > (int64_t)warps * ATTENTION_MMA_ROWS ||
                    ATTENTION_MMA_BWD_BYTES(width, warps) > shared_limit
                ? 0
                : warps;
+}
+
+/* In its blocks of 4 warps the smallest team's share of the tile of queries is 16 rows; larger
+ * blocks are one team. */
+#define ATTENTION_MMA_LEAST_TEAM(width) (64 / ATTENTION_MMA_QUERIES(width))
+
+static inline int pick_attention_bwd_team(int width, int64_t longest, int64_t pieces,
+                                          int processors)
+{
+    return pick_attention_team(ATTENTION_MMA_LEAST_TEAM(width), 4, longest, pieces, processors);
 }
 
 /*

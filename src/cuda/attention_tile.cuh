@@ -55,10 +55,13 @@ template <int W> struct row_part {
 
 /* What every attention kernel is told of its batch. */
 struct attention_batch {
-    const int32_t *seq_start; /* (B+1), from the first text of this launch on */
-    const float *cos, *sin;   /* (P,E/2)                                      */
+    const int32_t *seq_start; /* (texts+1), from the first text of this launch on */
+    const int32_t *order;     /* (texts) the text of each place, or null          */
+    const float *cos, *sin;   /* (P,E/2)                                          */
+    int64_t texts;            /* of this launch                                   */
     int64_t H, G, E;
-    float scale; /* 1/sqrt(E) */
+    int64_t stride_q, stride_k, stride_v; /* elements from a row to the next */
+    float scale;                          /* 1/sqrt(E)                       */
     bool causal;
 };
 
@@ -67,29 +70,49 @@ struct attention_batch {
  * Launchers check that a list has at most ATTENTION_MOST_ROWS rows.
  */
 struct row_list {
-    int64_t first;     /* the text's first row in the batch                 */
-    int32_t T, rows;   /* rows of the text; T times heads                   */
-    int64_t head, all; /* the list's first head; heads of a row in memory   */
+    int32_t first;   /* the text's first row in the batch            */
+    int32_t T, rows; /* rows of the text; T times heads              */
+    int32_t head;    /* the list's first head                        */
+    int64_t stride;  /* elements from a row of the batch to the next */
 };
 
+/* The same rows of queries in q and dq, and in o and do; of keys in k and dk, and in v and dv. */
 struct attention_piece {
-    row_list queries, keys;
+    row_list queries, outputs, keys, values;
 };
+
+/* Piece number index of texts * G; one without rows beyond them. */
+static __device__ __forceinline__ attention_piece piece_of(const attention_batch &a, int64_t index)
+{
+    const bool is_piece = index < a.texts * a.G;
+    const int64_t place = is_piece ? index / a.G : 0,
+                  b = a.order != nullptr ? a.order[place] : place;
+    const int32_t first = a.seq_start[b], T = is_piece ? a.seq_start[b + 1] - first : 0;
+    const int32_t group = (int32_t)(a.H / a.G), g = (int32_t)(index % a.G);
+
+    return { { first, T, group * T, g * group, a.stride_q },
+             { first, T, group * T, g * group, a.H * a.E },
+             { first, T, T, g, a.stride_k },
+             { first, T, T, g, a.stride_v } };
+}
 
 /* The piece of block x of a grid of texts * G. */
 static __device__ __forceinline__ attention_piece piece_of_block(const attention_batch &a)
 {
-    const int64_t b = blockIdx.x / a.G, g = blockIdx.x % a.G;
-    const int32_t first = a.seq_start[b], T = a.seq_start[b + 1] - first;
-    const int32_t group = (int32_t)(a.H / a.G);
-
-    return { { first, T, group * T, g * group, a.H }, { first, T, T, g, a.G } };
+    return piece_of(a, blockIdx.x);
 }
 
-/* The first element of row r of a list in a tensor of its heads. */
+/* The first element of row r of a list. */
 static __device__ __forceinline__ int64_t row_offset(const row_list &list, int32_t r, int64_t E)
 {
-    return ((list.first + r % list.T) * list.all + list.head + r / list.T) * E;
+    return (list.first + r % list.T) * list.stride + (list.head + r / list.T) * E;
+}
+
+/* Where lse of query row r of the list is. */
+static __device__ __forceinline__ int64_t lse_offset(const attention_batch &a, const row_list &list,
+                                                     int32_t r)
+{
+    return (list.first + r % list.T) * a.H + (list.head + r / list.T);
 }
 
 /* Keys that query row r of the list sees. Rows beyond the list are zero: any number will do. */
@@ -393,11 +416,16 @@ static __device__ __forceinline__ int rows_left(int32_t total, int32_t r, int mo
 static inline attention_batch attention_batch_of(const csp_attention *a)
 {
     return { (const int32_t *)a->seq_start.data,
+             (const int32_t *)a->order.data,
              (const float *)a->cos.data,
              (const float *)a->sin.data,
+             a->seq_start.dim[0] - 1,
              a->H,
              a->G,
              a->E,
+             csp_attention_stride_q(a),
+             csp_attention_stride_k(a),
+             csp_attention_stride_v(a),
              1.0f / sqrtf((float)a->E),
              a->causal };
 }

@@ -12,6 +12,9 @@
 #include "device.h"
 #include "launch.cuh"
 
+/* Of rows that lie apart, uploaded at a time. */
+#define UPLOAD_BYTES ((size_t)16 << 20)
+
 static void cuda_destroy(csp_backend *be)
 {
     cuda_state *state = cuda_state_of(be);
@@ -49,17 +52,78 @@ static csp_status cuda_memory(csp_backend *be, csp_memory *out)
     return CSP_OK;
 }
 
+/* Bytes of a row whose neighbours lie apart, and from one row to the next. */
+static size_t row_bytes(const csp_tensor *t)
+{
+    return (size_t)t->dim[1] * csp_dtype_bytes(t->dtype);
+}
+
+static size_t pitch_of(const csp_tensor *t)
+{
+    return (size_t)t->apart * csp_dtype_bytes(t->dtype);
+}
+
+/* Rows apart pass through scratch, some at a time, where they lie together as on the host. */
+static csp_status upload_rows(csp_backend *be, const void *host, const csp_tensor *dst)
+{
+    const size_t row = row_bytes(dst), pitch = pitch_of(dst);
+    const int64_t fitting = (int64_t)(UPLOAD_BYTES / row), most = fitting < 1 ? 1 : fitting;
+
+    for (int64_t n = 0; n < dst->dim[0]; n += most) {
+        const int64_t left = dst->dim[0] - n;
+        const size_t rows = (size_t)(left < most ? left : most);
+        void *together;
+
+        CSP_TRY(cuda_scratch(be, rows * row, &together));
+        CSP_TRY(cuda_stage(be, (const char *)host + (size_t)n * row, rows * row, together));
+        CUDA_TRY(cudaMemcpy2DAsync((char *)dst->data + (size_t)n * pitch, pitch, together, row, row,
+                                   rows, cudaMemcpyDeviceToDevice, cuda_state_of(be)->stream));
+    }
+    return CSP_OK;
+}
+
 static csp_status cuda_upload(csp_backend *be, const void *host, csp_tensor *dst)
 {
     (void)cuda_stream(be, "upload");
-    return cuda_stage(be, host, csp_tensor_bytes(dst), dst->data);
+    return dst->apart > 0 ? upload_rows(be, host, dst)
+                          : cuda_stage(be, host, csp_tensor_bytes(dst), dst->data);
 }
 
 static csp_status cuda_download(csp_backend *be, const csp_tensor *src, void *host)
 {
-    CUDA_TRY(cudaMemcpyAsync(host, src->data, csp_tensor_bytes(src), cudaMemcpyDeviceToHost,
-                             cuda_state_of(be)->stream));
+    const cudaStream_t stream = cuda_state_of(be)->stream;
+
+    if (src->apart > 0) {
+        CUDA_TRY(cudaMemcpy2DAsync(host, row_bytes(src), src->data, pitch_of(src), row_bytes(src),
+                                   (size_t)src->dim[0], cudaMemcpyDeviceToHost, stream));
+    } else {
+        CUDA_TRY(cudaMemcpyAsync(host, src->data, csp_tensor_bytes(src), cudaMemcpyDeviceToHost,
+                                 stream));
+    }
     return cuda_wait(be);
+}
+
+static csp_status cuda_host_reserve(csp_backend *be, size_t bytes, csp_arena *out)
+{
+    void *at;
+
+    CSP_TRY(cuda_allocate_host(cuda_state_of(be), "numbers", bytes, &at));
+    *out = { (char *)at, bytes, 0, 0 };
+    return CSP_OK;
+}
+
+/* A copy that was enqueued may still write to the arena. */
+static void cuda_host_release(csp_backend *be, csp_arena *arena)
+{
+    (void)cudaStreamSynchronize(cuda_state_of(be)->stream);
+    (void)cudaFreeHost(arena->base);
+}
+
+static csp_status cuda_fetch_later(csp_backend *be, const csp_tensor *src, void *host)
+{
+    CUDA_TRY(cudaMemcpyAsync(host, src->data, csp_tensor_bytes(src), cudaMemcpyDeviceToHost,
+                             cuda_stream(be, "fetch")));
+    return CSP_OK;
 }
 
 static csp_status cuda_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst)
@@ -71,7 +135,14 @@ static csp_status cuda_copy(csp_backend *be, const csp_tensor *src, csp_tensor *
 
 static csp_status cuda_zero(csp_backend *be, csp_tensor *t)
 {
-    CUDA_TRY(cudaMemsetAsync(t->data, 0, csp_tensor_bytes(t), cuda_stream(be, "zero")));
+    const cudaStream_t stream = cuda_stream(be, "zero");
+
+    if (t->apart > 0) {
+        CUDA_TRY(
+            cudaMemset2DAsync(t->data, pitch_of(t), 0, row_bytes(t), (size_t)t->dim[0], stream));
+    } else {
+        CUDA_TRY(cudaMemsetAsync(t->data, 0, csp_tensor_bytes(t), stream));
+    }
     return CSP_OK;
 }
 
@@ -85,6 +156,9 @@ static void fill_table(csp_ops *ops)
     ops->download = cuda_download;
     ops->copy = cuda_copy;
     ops->zero = cuda_zero;
+    ops->host_reserve = cuda_host_reserve;
+    ops->host_release = cuda_host_release;
+    ops->fetch = cuda_fetch_later;
     ops->sync = cuda_wait;
     ops->tuning_get = cuda_tuning_get;
     ops->tuning_set = cuda_tuning_set;
@@ -92,6 +166,7 @@ static void fill_table(csp_ops *ops)
     ops->linear_bwd = cuda_linear_bwd;
     ops->norm_fwd = cuda_norm_fwd;
     ops->norm_bwd = cuda_norm_bwd;
+    ops->norm_bad_row = cuda_norm_bad_row;
     ops->attention_fwd = cuda_attention_fwd;
     ops->attention_bwd = cuda_attention_bwd;
     ops->swiglu_fwd = cuda_swiglu_fwd;
@@ -105,6 +180,7 @@ static void fill_table(csp_ops *ops)
     ops->scores_bwd = cuda_scores_bwd;
     ops->info_nce = cuda_info_nce;
     ops->column_sums = cuda_column_sums;
+    ops->position_counts = cuda_position_counts;
     ops->regularize = cuda_regularize;
     ops->grad_squares = cuda_grad_squares;
     ops->adamw = cuda_adamw;
@@ -156,6 +232,7 @@ csp_status csp_cuda_open(const char *name, int threads, csp_backend **out)
     be->ops = &state->ops;
     be->name = state->name;
     be->bf16 = true;
+    be->apart = true;
     be->threads = threads > 0 ? threads : available_cores();
     CSP_TRY_GOTO(cuda_device_open(state, device));
     *out = be;

@@ -100,12 +100,12 @@ csp_status cuda_allocate(cuda_state *state, const char *what, size_t bytes, void
                     state->name, what, bytes, available, total);
 }
 
-static csp_status allocate_host(cuda_state *state, const char *what, size_t bytes, void **out)
+csp_status cuda_allocate_host(cuda_state *state, const char *what, size_t bytes, void **out)
 {
     cudaError_t error = cudaErrorMemoryAllocation;
 
     if (!csp_fault_here()) {
-        error = cudaMallocHost(out, bytes);
+        error = cudaMallocHost(out, bytes > 0 ? bytes : 1);
     }
     if (error != cudaSuccess) {
         (void)cudaGetLastError();
@@ -129,7 +129,7 @@ csp_status cuda_device_open(cuda_state *state, int device)
     for (int i = 0; i < 2; i++) {
         CUDA_TRY(cudaEventCreateWithFlags(&state->staging.passed[i], cudaEventDisableTiming));
     }
-    CSP_TRY(allocate_host(state, "uploads", 2 * STAGING_HALF, &staging));
+    CSP_TRY(cuda_allocate_host(state, "uploads", 2 * STAGING_HALF, &staging));
     state->staging.at = (char *)staging;
     return cuda_gemm_open(state);
 }
@@ -161,8 +161,9 @@ void cuda_device_close(cuda_state *state)
 /* What a wait returned, as a status that names the last op: kernels fault after their launch. */
 static csp_status waited(csp_backend *be, cudaError_t error)
 {
-    const cuda_state *state = cuda_state_of(be);
+    cuda_state *state = cuda_state_of(be);
 
+    state->waits++;
     if (error == cudaSuccess) {
         return CSP_OK;
     }
@@ -201,7 +202,7 @@ csp_status cuda_host(csp_backend *be, size_t bytes, void **out)
         const size_t wanted = csp_size_round_up(bytes + bytes / 4, 4096);
         void *at;
 
-        CSP_TRY(allocate_host(state, "results", wanted, &at));
+        CSP_TRY(cuda_allocate_host(state, "results", wanted, &at));
         if (state->host.at != NULL) {
             /* Copies under way may still write to the old block. */
             (void)cudaStreamSynchronize(state->stream);

@@ -42,6 +42,7 @@ typedef struct cuda_state {
     int processors;       /* streaming multiprocessors: grids are cut to fill them           */
     size_t shared_limit;  /* dynamic shared memory a block may ask for, bytes                */
     int64_t allocations;  /* blocks got from the driver so far: a test watches it stand      */
+    int64_t waits;        /* times the host waited for the device so far: so does another    */
     const char *op;       /* the last op enqueued: a fault at a synchronisation names it     */
 } cuda_state;
 
@@ -92,21 +93,25 @@ void cuda_device_close(cuda_state *state);
 /* Device memory of its own. Errors: CSP_ERR_MEMORY, what was asked and what is free. */
 CSP_CHECKED csp_status cuda_allocate(cuda_state *state, const char *what, size_t bytes, void **out);
 
+/* Page-locked host memory of its own. Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE. */
+CSP_CHECKED csp_status cuda_allocate_host(cuda_state *state, const char *what, size_t bytes,
+                                          void **out);
+
 /* Copies bytes to the device; host may be overwritten when it returns. Waits only for room. */
 CSP_CHECKED csp_status cuda_stage(csp_backend *be, const void *host, size_t bytes, void *device);
 
 /* The entries of csp_ops, contracts in ops/<op>.h; each in the file of its op. */
-csp_status cuda_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
-                           csp_tensor *y);
-csp_status cuda_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                           const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                           bool accumulate, csp_tensor *dx);
+csp_status cuda_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
+csp_status cuda_linear_bwd(csp_backend *be, const csp_linear_group *group,
+                           csp_linear_group_grad *grad);
 csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                          const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                          csp_tensor *y);
 csp_status cuda_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
                          const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
                          csp_tensor *dx, csp_tensor *dg);
+csp_status cuda_norm_bad_row(csp_backend *be, const csp_tensor *rstd, const csp_tensor *y,
+                             csp_tensor *row);
 csp_status cuda_attention_fwd(csp_backend *be, const csp_attention *a, const csp_tensor *q,
                               const csp_tensor *k, const csp_tensor *v, csp_tensor *o,
                               csp_tensor *lse);
@@ -122,19 +127,21 @@ csp_status cuda_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_te
 csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
                                 const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
 csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
-csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2]);
+csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args);
 csp_status cuda_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                            int64_t P, float scale, csp_tensor *s);
 csp_status cuda_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
                            const csp_sparse *p, float scale, csp_tensor *dq, csp_tensor *dp);
 csp_status cuda_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                         const csp_tensor *mask, csp_tensor *ds, double *row_loss);
+                         const csp_tensor *mask, csp_tensor *ds, csp_tensor *row);
 csp_status cuda_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
                             csp_tensor *count);
+csp_status cuda_position_counts(csp_backend *be, const csp_sparse *w, int64_t rows,
+                                csp_tensor *count);
 csp_status cuda_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
                            const csp_tensor *sum, int64_t M, float lambda, csp_tensor *dw,
-                           double *value);
+                           csp_tensor *value);
 csp_status cuda_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
-                             double *squares);
+                             csp_tensor *squares);
 csp_status cuda_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
                       const csp_adamw_args *args);

@@ -69,8 +69,9 @@ static __device__ __forceinline__ void mask_vec(const T *in, T *out, const float
 template <typename T, bool wide, bool added>
 static __global__ void __launch_bounds__(DROPOUT_THREADS)
     dropout_kernel(mask_source source, const int64_t *__restrict__ row_key, // (rows)
-                   const T *__restrict__ in,                                // (rows,I)
-                   T *__restrict__ out,                                     // (rows,I)
+                   const T *__restrict__ in, // (rows,I), in_row from one to the next
+                   int64_t in_row,
+                   T *__restrict__ out, // (rows,I)
                    int64_t rows, int64_t I)
 {
     const int W = wide ? vec_width<T>::value : 4;
@@ -85,9 +86,9 @@ static __global__ void __launch_bounds__(DROPOUT_THREADS)
             draw(source, row_key[n], (c + j) / 4, m + j);
         }
         if constexpr (wide) {
-            mask_vec<T, W, added>(in + n * I + c, out + n * I + c, m);
+            mask_vec<T, W, added>(in + n * in_row + c, out + n * I + c, m);
         } else {
-            mask_some<T, added>(in + n * I + c, out + n * I + c, I - c, m);
+            mask_some<T, added>(in + n * in_row + c, out + n * I + c, I - c, m);
         }
     }
 }
@@ -103,30 +104,31 @@ static mask_source source_of(const csp_dropout *d)
 
 template <typename T, bool added>
 static csp_status launch(csp_backend *be, const csp_dropout *d, int64_t first, int64_t rows,
-                         int64_t I, const T *in, T *out)
+                         int64_t I, const T *in, int64_t in_row, T *out)
 {
     const int64_t *row_key = (const int64_t *)d->row_key.data + first;
-    const bool wide = is_vec_row(in, I) && is_vec_row(out, I);
+    const bool wide = is_vec_row(in, I) && is_vec_row(in, in_row) && is_vec_row(out, I);
     const dim3 grid =
         stride_grid(rows * ceil_div(I, wide ? vec_width<T>::value : 4), DROPOUT_THREADS,
                     (int64_t)cuda_state_of(be)->processors * DROPOUT_BLOCKS);
 
     CUDA_TRY(cu::launch(wide ? dropout_kernel<T, true, added> : dropout_kernel<T, false, added>,
                         grid, DROPOUT_THREADS, 0, cuda_state_of(be)->stream, source_of(d), row_key,
-                        in, out, rows, I));
+                        in, in_row, out, rows, I));
     return CSP_OK;
 }
 
 csp_status cuda_dropout(csp_backend *be, const csp_dropout *d, int64_t first, int64_t rows,
-                        int64_t I, bool add, const float *in, float *out)
+                        int64_t I, bool add, const float *in, int64_t in_row, float *out)
 {
-    return add ? launch<float, true>(be, d, first, rows, I, in, out)
-               : launch<float, false>(be, d, first, rows, I, in, out);
+    return add ? launch<float, true>(be, d, first, rows, I, in, in_row, out)
+               : launch<float, false>(be, d, first, rows, I, in, in_row, out);
 }
 
 csp_status cuda_dropout(csp_backend *be, const csp_dropout *d, int64_t first, int64_t rows,
-                        int64_t I, bool add, const __nv_bfloat16 *in, __nv_bfloat16 *out)
+                        int64_t I, bool add, const __nv_bfloat16 *in, int64_t in_row,
+                        __nv_bfloat16 *out)
 {
-    return add ? launch<__nv_bfloat16, true>(be, d, first, rows, I, in, out)
-               : launch<__nv_bfloat16, false>(be, d, first, rows, I, in, out);
+    return add ? launch<__nv_bfloat16, true>(be, d, first, rows, I, in, in_row, out)
+               : launch<__nv_bfloat16, false>(be, d, first, rows, I, in, in_row, out);
 }

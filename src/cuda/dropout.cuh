@@ -11,10 +11,11 @@
  *
  *     out = m ⊙ in,   or out += m ⊙ in where add is set
  *
- *   in, out   (rows,I)   beginning at row `first`
+ *   in, out   (rows,I)   beginning at row `first`; those of in are in_row elements apart
  */
 CSP_CHECKED csp_status cuda_dropout(csp_backend *be, const csp_dropout *d, int64_t first,
-                                    int64_t rows, int64_t I, bool add, const float *in, float *out);
+                                    int64_t rows, int64_t I, bool add, const float *in,
+                                    int64_t in_row, float *out);
 CSP_CHECKED csp_status cuda_dropout(csp_backend *be, const csp_dropout *d, int64_t first,
                                     int64_t rows, int64_t I, bool add, const __nv_bfloat16 *in,
-                                    __nv_bfloat16 *out);
+                                    int64_t in_row, __nv_bfloat16 *out);

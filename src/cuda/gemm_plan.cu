@@ -241,7 +241,8 @@ cublasStatus_t cuda_gemm_run(csp_backend *be, const cuda_product *p, cuda_gemm_p
 static csp_status time_one(csp_backend *be, const cuda_product *p, cuda_gemm_plan *plan, void *d,
                            const cudaEvent_t event[2], float *milliseconds)
 {
-    const cudaStream_t stream = cuda_state_of(be)->stream;
+    cuda_state *state = cuda_state_of(be);
+    const cudaStream_t stream = state->stream;
 
     *milliseconds = INFINITY;
     if (cuda_gemm_run(be, p, plan, d) != CUBLAS_STATUS_SUCCESS) {
@@ -254,6 +255,7 @@ static csp_status time_one(csp_backend *be, const cuda_product *p, cuda_gemm_pla
         }
     }
     CUDA_TRY(cudaEventRecord(event[1], stream));
+    state->waits++;
     CUDA_TRY(cudaEventSynchronize(event[1]));
     CUDA_TRY(cudaEventElapsedTime(milliseconds, event[0], event[1]));
     return CSP_OK;

@@ -1,332 +1,474 @@
 /*
- * linear.cu - CUDA side of ops/linear.h: products by cuBLAS, and the rank-R branch around them.
+ * linear.cu - CUDA side of ops/linear.h: products by cuBLASLt, and the rank-R branches around them.
  *
- * The branch comes first and the product with W is added to it: that sum is formed in float32, so
+ * With tails the branch is part of the product: u stands beside x and s B beside W, so that the sum
+ * over the input goes on over the ranks, in float32, and y is written once and never read; so too
+ * [dy | du] [W ; A] in backward. The few columns of s B and rows of A are copied behind W in every
+ * call: B changes with each update, and the copy costs less than keeping track of that.
+ *
+ * Without tails, and in backward under dropout, where the branch has another mask for each part, it
+ * comes first and the product with W is added to it: also then that sum is formed in float32, so
  * that a branch far smaller than the rest, as it is when training begins, survives bf16 storage.
  * Added last it would be rounded away.
  *
- * In f32, with enough rows and no dropout, the branch is added to the weight once, W' = W + s B A:
- * this saves reading the output again. bf16 would round it away there too.
+ * Parts whose operands are neighbours in memory are one product: W below W and y beside y, A below
+ * A, dW below dW.
  *
- * Scratch: W' (O,I); or under dropout du (rows,R) and two masked blocks (rows,I), of as many rows
- * as fit MASKED_BYTES, the mask drawn again in backward; or du (N,R); or partial sums of dbias.
+ * Scratch: under dropout du (rows,R) and two masked blocks (rows,I), of as many rows as fit
+ * MASKED_BYTES, the mask drawn again in backward; or du (N,ranks); or partial sums of dbias.
  */
-#include "device.h"
+#include "linear.cuh"
+
 #include "dropout.cuh"
 #include "gemm.cuh"
 #include "launch.cuh"
-#include "vec.cuh"
 
 /* Of both masked blocks together: some thousand rows of a large model, so products stay large. */
 #define MASKED_BYTES ((int64_t)64 << 20)
-#define BIAS_THREADS 128
-/* Rows that a partial sum of dbias takes at least, and how many partial sums there are at most. */
-#define BIAS_ROWS 32
-#define BIAS_PARTS 256
 
-/* What both directions work with; T is how tensors are stored. */
-template <typename T> struct linear_call {
-    csp_backend *be;
-    const csp_linear *l;
-    int64_t N, I, O, R;
-    const T *w, *a, *b;
+/* Parts first .. end-1 as one product, of O outputs or R ranks altogether. */
+struct linear_run {
+    int end;
+    int64_t O, R;
 };
 
-/* The address of an optional tensor. */
-template <typename T> static T *address(const csp_tensor *t)
+template <typename T>
+static linear_call<T> begin(csp_backend *be, const csp_linear_group *group, int64_t N)
 {
-    return t != NULL && t->ndim > 0 ? (T *)t->data : NULL;
-}
-
-template <typename T> static linear_call<T> begin(csp_backend *be, const csp_linear *l, int64_t N)
-{
-    linear_call<T> c;
+    linear_call<T> c = {};
 
     c.be = be;
-    c.l = l;
+    c.group = group;
+    c.count = group->count;
     c.N = N;
-    c.I = l->w.dim[1];
-    c.O = l->w.dim[0];
-    c.R = l->lora_a.ndim > 0 ? l->lora_a.dim[0] : 0;
-    c.w = address<T>(&l->w);
-    c.a = address<T>(&l->lora_a);
-    c.b = address<T>(&l->lora_b);
+    c.I = group->part[0].w.dim[1];
+    for (int i = 0; i < c.count; i++) {
+        const csp_linear *l = &group->part[i];
+        linear_part<T> *p = &c.part[i];
+
+        p->O = l->w.dim[0];
+        p->w = matrix_of<const T>(&l->w);
+        p->before = c.ranks;
+        if (l->lora_a.ndim > 0) {
+            p->R = l->lora_a.dim[0];
+            p->scale = l->lora_scale;
+            p->a = (const T *)l->lora_a.data;
+            p->b = (const T *)l->lora_b.data;
+            p->dropout = l->dropout.p > 0.0f ? &l->dropout : NULL;
+        }
+        c.ranks += p->R;
+    }
     return c;
 }
 
 template <typename T> static bool has_dropout(const linear_call<T> *c)
 {
-    return c->R > 0 && c->l->dropout.p > 0.0f;
+    bool any = false;
+
+    for (int i = 0; i < c->count; i++) {
+        any = any || c->part[i].dropout != NULL;
+    }
+    return any;
 }
 
-/* Rows that the branch takes at a time: all of them where nothing has to be masked. */
-template <typename T> static int64_t block_rows(const linear_call<T> *c)
+/* Parts from first on with their w below and their y, or dy, beside one another. */
+static linear_run outputs_from(const csp_linear_group *g, const csp_tensor *y, int first)
+{
+    linear_run run = { first + 1, g->part[first].w.dim[0], 0 };
+
+    while (run.end < g->count &&
+           csp_tensor_is_below(&g->part[run.end - 1].w, &g->part[run.end].w) &&
+           csp_tensor_is_beside(&y[run.end - 1], &y[run.end])) {
+        run.O += g->part[run.end++].w.dim[0];
+    }
+    return run;
+}
+
+/* Parts from first on, all with an adapter, whose matrices (R,I) that `of` points out lie below one
+ * another. */
+template <typename T, typename tensor_of>
+static linear_run ranks_from(const linear_call<T> *c, int first, tensor_of of)
+{
+    linear_run run = { first + 1, 0, c->part[first].R };
+
+    while (run.end < c->count && csp_tensor_is_below(of(run.end - 1), of(run.end))) {
+        run.R += c->part[run.end++].R;
+    }
+    return run;
+}
+
+/* Rows of a masked block: as many as fit, at most all. */
+template <typename T> static int64_t masked_rows(const linear_call<T> *c)
 {
     const int64_t fitting = MASKED_BYTES / (2 * c->I * (int64_t)sizeof(T));
     const int64_t most = fitting < 1 ? 1 : fitting;
 
-    return has_dropout(c) && c->N > most ? most : c->N;
+    return c->N < most ? c->N : most;
 }
 
-/*
- * Whether W' is worth making for a product over rows of `length` elements: it moves the matrix a
- * few times, the sum it saves moves as many rows of the product's other side.
- */
-template <typename T> static bool is_merged(const linear_call<T> *c, int64_t length)
+/* u = (m ⊙ x) A^T of one part under dropout, through a block of masked rows in scratch. */
+template <typename T>
+static csp_status masked_branch_fwd(const linear_call<T> *c, const linear_part<T> *p,
+                                    linear_matrix<const T> x, linear_matrix<T> u)
 {
-    return sizeof(T) == sizeof(float) && c->R > 0 && !has_dropout(c) && c->N >= length;
-}
-
-/* W, or W' = W + s B A in scratch. */
-template <typename T> static csp_status weight(const linear_call<T> *c, bool merged, const T **out)
-{
-    const size_t bytes = (size_t)(c->O * c->I) * sizeof(T);
-    void *sum;
-
-    if (!merged) {
-        *out = c->w;
-        return CSP_OK;
-    }
-    CSP_TRY(cuda_scratch(c->be, bytes, &sum));
-    CUDA_TRY(
-        cudaMemcpyAsync(sum, c->w, bytes, cudaMemcpyDeviceToDevice, cuda_state_of(c->be)->stream));
-    CSP_TRY(cuda_gemm(c->be, false, false, c->O, c->I, c->R, c->l->lora_scale, c->b, c->R, c->a,
-                      c->I, 1.0f, (T *)sum, c->I));
-    *out = (const T *)sum;
-    return CSP_OK;
-}
-
-/* u = (m ⊙ x) A^T, through a block of masked rows in scratch where there is dropout. */
-template <typename T> static csp_status branch_fwd(const linear_call<T> *c, const T *x, T *u)
-{
-    const int64_t I = c->I, R = c->R, block = block_rows(c);
+    const int64_t I = c->I, block = masked_rows(c);
     void *scratch;
-    T *masked;
 
-    if (!has_dropout(c)) {
-        return cuda_gemm(c->be, false, true, c->N, R, I, 1.0f, x, I, c->a, I, 0.0f, u, R);
-    }
     CSP_TRY(cuda_scratch(c->be, (size_t)(block * I) * sizeof(T), &scratch));
-    masked = (T *)scratch;
     for (int64_t n = 0; n < c->N; n += block) {
         const int64_t rows = c->N - n < block ? c->N - n : block;
 
-        CSP_TRY(cuda_dropout(c->be, &c->l->dropout, n, rows, I, false, x + n * I, masked));
-        CSP_TRY(cuda_gemm(c->be, false, true, rows, R, I, 1.0f, masked, I, c->a, I, 0.0f, u + n * R,
-                          R));
+        CSP_TRY(cuda_dropout(c->be, p->dropout, n, rows, I, false, x.at + n * x.row, x.row,
+                             (T *)scratch));
+        CSP_TRY(cuda_gemm(c->be, false, true, rows, p->R, I, 1.0f, (const T *)scratch, I, p->a, I,
+                          0.0f, u.at + n * u.row, u.row));
     }
     return CSP_OK;
 }
 
+/* u of all parts: side by side in tail, where there is one, else each in its own tensor. */
 template <typename T>
-static csp_status linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                             csp_tensor *u, csp_tensor *y)
+static csp_status branches_fwd(const linear_call<T> *c, const csp_linear_rows *rows,
+                               linear_matrix<T> tail)
 {
-    const linear_call<T> c = begin<T>(be, l, y->dim[0]);
-    const bool merged = is_merged(&c, c.I), split = c.R > 0 && !merged;
-    const T *in = address<const T>(x), *w;
-    T *out = address<T>(y);
-    cuda_product product;
+    const linear_matrix<const T> x = matrix_of<const T>(&rows->x);
 
-    (void)cuda_stream(be, "linear_fwd");
-    if (c.R > 0) {
-        CSP_TRY(branch_fwd(&c, in, address<T>(u)));
+    for (int i = 0; i < c->count;) {
+        const linear_part<T> *p = &c->part[i];
+        linear_run run = ranks_from(c, i, [c](int part) { return &c->group->part[part].lora_a; });
+        linear_matrix<T> u = { tail.at + p->before, tail.row };
+
+        if (tail.at == NULL || p->dropout != NULL) {
+            run = { i + 1, 0, p->R };
+        }
+        if (tail.at == NULL) {
+            u = matrix_of<T>(&rows->u[i]);
+        }
+        if (p->dropout != NULL) {
+            CSP_TRY(masked_branch_fwd(c, p, x, u));
+        } else if (p->R > 0) {
+            CSP_TRY(cuda_gemm(c->be, false, true, c->N, run.R, c->I, 1.0f, x.at, x.row, p->a, c->I,
+                              0.0f, u.at, u.row));
+        }
+        i = run.end;
     }
-    CSP_TRY(weight(&c, merged, &w));
-    if (split) {
-        CSP_TRY(cuda_gemm(be, false, true, c.N, c.O, c.R, l->lora_scale, address<const T>(u), c.R,
-                          c.b, c.R, 0.0f, out, c.O));
-    }
-    product = cuda_product_of(false, true, c.N, c.O, c.I, 1.0f, in, c.I, w, c.I,
-                              split ? 1.0f : 0.0f, out, c.O);
-    product.bias = address<const T>(&l->bias);
-    return cuda_multiply(be, &product);
+    return CSP_OK;
 }
 
-csp_status cuda_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
-                           csp_tensor *y)
+/* Whether parts first .. end-1 all have biases, one behind the other in memory. */
+template <typename T> static bool has_joined_bias(const csp_linear_group *g, int first, int end)
 {
-    return y->dtype == CSP_BF16 ? linear_fwd<__nv_bfloat16>(be, l, x, u, y)
-                                : linear_fwd<float>(be, l, x, u, y);
+    const void *end_of_last = NULL;
+
+    for (int i = first; i < end; i++) {
+        const csp_tensor *bias = &g->part[i].bias;
+
+        if (bias->ndim == 0 || (i > first && bias->data != end_of_last)) {
+            return false;
+        }
+        end_of_last = (const T *)bias->data + bias->dim[0];
+    }
+    return true;
+}
+
+/* Which parts' biases the product adds: where several parts are one product, joined ones only. */
+template <typename T>
+static void pick_joined(const csp_linear_group *g, const csp_linear_rows *rows, bool *joined)
+{
+    for (int i = 0; i < g->count;) {
+        const linear_run run = outputs_from(g, rows->y, i);
+        const bool all = has_joined_bias<T>(g, i, run.end);
+
+        while (i < run.end) {
+            joined[i++] = all;
+        }
+    }
 }
 
 /*
- * partial[p,o] = sum of dy over the rows of part p. Grid: x over columns, y the parts; each thread
- * one column of one part, neighbours neighbouring columns.
+ * Writes what the product of part i is added to: its branch, or a bias that is not joined. Says
+ * whether it did.
  */
 template <typename T>
-static __global__ void __launch_bounds__(BIAS_THREADS)
-    linear_bias_parts_kernel(const T *__restrict__ dy,    // (N,O)
-                             float *__restrict__ partial, // (parts,O)
-                             int64_t N, int64_t O, int64_t rows)
+static csp_status begin_output(const linear_call<T> *c, int i, bool tails, bool joined,
+                               csp_linear_rows *rows, bool *begun)
 {
-    const int64_t o = grid_thread();
-    const int64_t first = (int64_t)blockIdx.y * rows;
-    const int64_t end = first + rows < N ? first + rows : N;
-    float sum = 0.0f;
+    const linear_part<T> *p = &c->part[i];
+    const csp_tensor *bias = &c->group->part[i].bias;
+    const linear_matrix<T> y = matrix_of<T>(&rows->y[i]);
 
-    if (o < O) {
-        for (int64_t n = first; n < end; n++) {
-            sum += to_f32(dy[n * O + o]);
-        }
-        partial[(int64_t)blockIdx.y * O + o] = sum;
+    *begun = true;
+    if (p->R > 0 && !tails) {
+        return cuda_gemm(c->be, false, true, c->N, p->O, p->R, p->scale, (const T *)rows->u[i].data,
+                         p->R, p->b, p->R, 0.0f, y.at, y.row);
     }
-}
-
-/* dbias += partial sums in their order; a thread for each column. */
-static __global__ void __launch_bounds__(BIAS_THREADS)
-    linear_bias_sum_kernel(const float *__restrict__ partial, // (parts,O)
-                           float *__restrict__ dbias,         // (O)
-                           int64_t parts, int64_t O)
-{
-    const int64_t o = grid_thread();
-    float sum = 0.0f;
-
-    if (o < O) {
-        for (int64_t p = 0; p < parts; p++) {
-            sum += partial[p * O + o];
-        }
-        dbias[o] += sum;
+    if (bias->ndim > 0 && !joined) {
+        return cuda_linear_bias_fwd(c->be, false, (const T *)bias->data, c->N, p->O, y);
     }
-}
-
-/* dbias += sum of rows of dy, in parts that depend on N only. */
-template <typename T> static csp_status bias_bwd(const linear_call<T> *c, const T *dy, float *dbias)
-{
-    const cudaStream_t stream = cuda_state_of(c->be)->stream;
-    const int64_t least = ceil_div(c->N, BIAS_PARTS);
-    const int64_t rows = least < BIAS_ROWS ? BIAS_ROWS : least;
-    const int64_t parts = ceil_div(c->N, rows);
-    const unsigned columns = (unsigned)ceil_div(c->O, BIAS_THREADS);
-    void *partial;
-
-    CSP_TRY(cuda_scratch(c->be, (size_t)(parts * c->O) * sizeof(float), &partial));
-    CUDA_TRY(cu::launch(linear_bias_parts_kernel<T>, dim3(columns, (unsigned)parts), BIAS_THREADS,
-                        0, stream, dy, (float *)partial, c->N, c->O, rows));
-    CUDA_TRY(cu::launch(linear_bias_sum_kernel, dim3(columns), BIAS_THREADS, 0, stream,
-                        (const float *)partial, dbias, parts, c->O));
+    *begun = false;
     return CSP_OK;
 }
 
-/* Where the branch's gradients go: dA is added to; dx is too where accumulate is set. */
+template <typename T>
+static csp_status linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows)
+{
+    const linear_call<T> c = begin<T>(be, group, rows->x.dim[0]);
+    const bool tails = c.ranks > 0 && group->w_tail.ndim > 0 && rows->x_tail.ndim > 0;
+    const int64_t W = tails ? group->w_tail.dim[1] : 0;
+    const linear_matrix<const T> x = matrix_of<const T>(&rows->x);
+    const linear_matrix<T> x_tail =
+        tails ? matrix_of<T>(&rows->x_tail) : linear_matrix<T> { NULL, 0 };
+    bool begun[CSP_LINEAR_PARTS], joined[CSP_LINEAR_PARTS];
+
+    (void)cuda_stream(be, "linear_fwd");
+    CSP_TRY(branches_fwd(&c, rows, x_tail));
+    if (tails) {
+        T *const u[] = { (T *)rows->u[0].data, (T *)rows->u[1].data, (T *)rows->u[2].data };
+
+        CSP_TRY(cuda_linear_close_tail(&c, x_tail, W, u));
+        CSP_TRY(cuda_linear_w_tail(&c, matrix_of<T>(&group->w_tail), W));
+    }
+    pick_joined<T>(group, rows, joined);
+    for (int i = 0; i < c.count; i++) {
+        CSP_TRY(begin_output(&c, i, tails, joined[i], rows, &begun[i]));
+    }
+    for (int i = 0; i < c.count;) {
+        const linear_run run = outputs_from(group, rows->y, i);
+        const linear_part<T> *p = &c.part[i];
+        const linear_matrix<T> y = matrix_of<T>(&rows->y[i]);
+        bool same = true;
+
+        for (int j = i + 1; j < run.end; j++) {
+            same = same && begun[j] == begun[i];
+        }
+        const int end = same ? run.end : i + 1;
+
+        cuda_product product =
+            cuda_product_of(false, true, c.N, same ? run.O : p->O, c.I + W, 1.0f, x.at, x.row,
+                            p->w.at, p->w.row, begun[i] ? 1.0f : 0.0f, y.at, y.row);
+
+        product.bias = joined[i] ? group->part[i].bias.data : NULL;
+        CSP_TRY(cuda_multiply(be, &product));
+        i = end;
+    }
+    for (int i = 0; i < c.count; i++) {
+        const csp_tensor *bias = &group->part[i].bias;
+
+        if (c.part[i].R > 0 && !tails && bias->ndim > 0 && !joined[i]) {
+            CSP_TRY(cuda_linear_bias_fwd(be, true, (const T *)bias->data, c.N, c.part[i].O,
+                                         matrix_of<T>(&rows->y[i])));
+        }
+    }
+    return CSP_OK;
+}
+
+csp_status cuda_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows)
+{
+    return rows->x.dtype == CSP_BF16 ? linear_fwd<__nv_bfloat16>(be, group, rows)
+                                     : linear_fwd<float>(be, group, rows);
+}
+
+/* dW, dbias and dB, which need nothing but dy and what forward kept. */
+template <typename T>
+static csp_status parameters_bwd(const linear_call<T> *c, const csp_linear_group_grad *g)
+{
+    const linear_matrix<const T> x = matrix_of<const T>(&g->x);
+
+    for (int i = 0; i < c->count;) {
+        const csp_linear_grad *part = &g->part[i];
+        linear_run run = outputs_from(c->group, g->dy, i);
+        const linear_matrix<const T> dy = matrix_of<const T>(&g->dy[i]);
+        int end = i + 1;
+        int64_t O = c->part[i].O;
+
+        while (end < run.end && csp_tensor_is_below(&g->part[end - 1].dw, &g->part[end].dw)) {
+            O += c->part[end++].O;
+        }
+        if (part->dw.ndim > 0) {
+            CSP_TRY(cuda_gemm(c->be, true, false, O, c->I, c->N, 1.0f, dy.at, dy.row, x.at, x.row,
+                              1.0f, (float *)part->dw.data, c->I));
+        }
+        i = part->dw.ndim > 0 ? end : i + 1;
+    }
+    for (int i = 0; i < c->count; i++) {
+        const linear_part<T> *p = &c->part[i];
+        const linear_matrix<const T> dy = matrix_of<const T>(&g->dy[i]);
+        float *dbias = (float *)g->part[i].dbias.data, *db = (float *)g->part[i].dlora_b.data;
+
+        if (g->part[i].dbias.ndim > 0) {
+            CSP_TRY(cuda_linear_bias_bwd(c->be, c->N, p->O, dy, dbias));
+        }
+        if (g->part[i].dlora_b.ndim > 0) {
+            CSP_TRY(cuda_gemm(c->be, true, false, p->O, p->R, c->N, p->scale, dy.at, dy.row,
+                              (const T *)g->u[i].data, p->R, 1.0f, db, p->R));
+        }
+    }
+    return CSP_OK;
+}
+
+/* Where the branches' gradients go. */
 template <typename T> struct branch_grad {
-    float *da; /* or NULL: not wanted */
-    T *dx;     /* or NULL             */
-    bool accumulate;
+    T *dx;      /* (N,I), or NULL                               */
+    bool begun; /* dx holds numbers already, which are added to */
 };
 
 /*
- * dA += du^T (m ⊙ x) and dx (+)= m ⊙ (du A), where wanted, for one block of rows.
+ * One block of rows of a part under dropout: du = s dy B, dA += du^T (m ⊙ x) and
+ * dx (+)= m ⊙ (du A), where wanted.
  *
- *   masked, branch   scratch of (rows,I) each
+ *   du, masked, branch   scratch of (rows,R), (rows,I), (rows,I)
  */
 template <typename T>
-static csp_status masked_block_bwd(const linear_call<T> *c, int64_t first, int64_t rows,
-                                   const T *du, const T *x, const branch_grad<T> *g, T *masked,
-                                   T *branch)
+static csp_status masked_block_bwd(const linear_call<T> *c, const csp_linear_group_grad *g, int i,
+                                   int64_t first, int64_t rows, const branch_grad<T> *to,
+                                   T *scratch)
 {
-    const csp_dropout *dropout = &c->l->dropout;
-    const int64_t I = c->I, R = c->R;
+    const linear_part<T> *p = &c->part[i];
+    const linear_matrix<const T> x = matrix_of<const T>(&g->x), dy = matrix_of<const T>(&g->dy[i]);
+    const int64_t I = c->I, R = p->R;
+    T *masked = scratch, *branch = masked + rows * I, *du = branch + rows * I;
 
-    if (g->da != NULL) {
-        CSP_TRY(cuda_dropout(c->be, dropout, first, rows, I, false, x + first * I, masked));
-        CSP_TRY(cuda_gemm(c->be, true, false, R, I, rows, 1.0f, du, R, (const T *)masked, I, 1.0f,
-                          g->da, I));
+    CSP_TRY(cuda_gemm(c->be, false, false, rows, R, p->O, p->scale, dy.at + first * dy.row, dy.row,
+                      p->b, R, 0.0f, du, R));
+    if (g->part[i].dlora_a.ndim > 0) {
+        CSP_TRY(cuda_dropout(c->be, p->dropout, first, rows, I, false, x.at + first * x.row, x.row,
+                             masked));
+        CSP_TRY(cuda_gemm(c->be, true, false, R, I, rows, 1.0f, (const T *)du, R, (const T *)masked,
+                          I, 1.0f, (float *)g->part[i].dlora_a.data, I));
     }
-    if (g->dx != NULL) {
-        CSP_TRY(cuda_gemm(c->be, false, false, rows, I, R, 1.0f, du, R, c->a, I, 0.0f, branch, I));
-        CSP_TRY(
-            cuda_dropout(c->be, dropout, first, rows, I, g->accumulate, branch, g->dx + first * I));
+    if (to->dx != NULL) {
+        CSP_TRY(cuda_gemm(c->be, false, false, rows, I, R, 1.0f, (const T *)du, R, p->a, I, 0.0f,
+                          branch, I));
+        CSP_TRY(cuda_dropout(c->be, p->dropout, first, rows, I, to->begun, branch, I,
+                             to->dx + first * I));
     }
     return CSP_OK;
 }
 
-/* Everything of the branch but dB: du = s dy B, then dA and the branch's part of dx. */
+/* All rows of a part under dropout. */
 template <typename T>
-static csp_status branch_bwd(const linear_call<T> *c, const T *x, const T *dy,
-                             const branch_grad<T> *g)
+static csp_status masked_branch_bwd(const linear_call<T> *c, const csp_linear_group_grad *g, int i,
+                                    const branch_grad<T> *to)
 {
-    const int64_t I = c->I, R = c->R, O = c->O, block = block_rows(c);
-    const int64_t columns = R + (has_dropout(c) ? 2 * I : 0);
+    const int64_t block = masked_rows(c);
     void *scratch;
-    T *du, *masked;
 
-    CSP_TRY(cuda_scratch(c->be, (size_t)(block * columns) * sizeof(T), &scratch));
-    masked = (T *)scratch;
-    du = masked + block * (columns - R);
+    CSP_TRY(cuda_scratch(c->be, (size_t)(block * (c->part[i].R + 2 * c->I)) * sizeof(T), &scratch));
     for (int64_t n = 0; n < c->N; n += block) {
-        const int64_t rows = c->N - n < block ? c->N - n : block;
+        CSP_TRY(
+            masked_block_bwd(c, g, i, n, c->N - n < block ? c->N - n : block, to, (T *)scratch));
+    }
+    return CSP_OK;
+}
 
-        CSP_TRY(cuda_gemm(c->be, false, false, rows, R, O, c->l->lora_scale, dy + n * O, O, c->b, R,
-                          0.0f, du, R));
-        if (has_dropout(c)) {
-            CSP_TRY(masked_block_bwd(c, n, rows, (const T *)du, x, g, masked, masked + block * I));
-            continue;
+/* Without dropout: du = s dy B of all parts side by side, dA and, into to, their part of dx. */
+template <typename T>
+static csp_status branches_bwd(const linear_call<T> *c, const csp_linear_group_grad *g,
+                               linear_matrix<T> du, branch_grad<T> *to)
+{
+    const linear_matrix<const T> x = matrix_of<const T>(&g->x);
+    const int64_t I = c->I;
+
+    for (int i = 0; i < c->count; i++) {
+        const linear_part<T> *p = &c->part[i];
+        const linear_matrix<const T> dy = matrix_of<const T>(&g->dy[i]);
+
+        if (p->R > 0) {
+            CSP_TRY(cuda_gemm(c->be, false, false, c->N, p->R, p->O, p->scale, dy.at, dy.row, p->b,
+                              p->R, 0.0f, du.at + p->before, du.row));
         }
-        if (g->da != NULL) {
-            CSP_TRY(cuda_gemm(c->be, true, false, R, I, rows, 1.0f, (const T *)du, R, x, I, 1.0f,
-                              g->da, I));
+    }
+    for (int i = 0; i < c->count;) {
+        const linear_run run = ranks_from(c, i, [g](int part) { return &g->part[part].dlora_a; });
+
+        if (g->part[i].dlora_a.ndim > 0) {
+            CSP_TRY(cuda_gemm(c->be, true, false, run.R, I, c->N, 1.0f,
+                              (const T *)du.at + c->part[i].before, du.row, x.at, x.row, 1.0f,
+                              (float *)g->part[i].dlora_a.data, I));
         }
-        if (g->dx != NULL) {
-            CSP_TRY(cuda_gemm(c->be, false, false, rows, I, R, 1.0f, (const T *)du, R, c->a, I,
-                              g->accumulate ? 1.0f : 0.0f, g->dx, I));
+        i = run.end;
+    }
+    for (int i = 0; i < c->count && to->dx != NULL;) {
+        const linear_run run =
+            ranks_from(c, i, [c](int part) { return &c->group->part[part].lora_a; });
+        const linear_part<T> *p = &c->part[i];
+
+        if (p->R > 0) {
+            CSP_TRY(cuda_gemm(c->be, false, false, c->N, I, run.R, 1.0f,
+                              (const T *)du.at + p->before, du.row, p->a, I,
+                              to->begun ? 1.0f : 0.0f, to->dx, I));
+            to->begun = true;
+        }
+        i = run.end;
+    }
+    return CSP_OK;
+}
+
+/* All of the branches but dB; with tail (N,W) du goes there, and dx is left to the product. */
+template <typename T>
+static csp_status adapters_bwd(const linear_call<T> *c, const csp_linear_group_grad *g,
+                               linear_matrix<T> tail, int64_t W, branch_grad<T> *to)
+{
+    T *const no_copies[CSP_LINEAR_PARTS] = { NULL, NULL, NULL };
+    void *scratch;
+
+    if (tail.at != NULL) {
+        branch_grad<T> nowhere = { NULL, false };
+
+        CSP_TRY(branches_bwd(c, g, tail, &nowhere));
+        if (W > c->ranks) {
+            CSP_TRY(cuda_linear_close_tail(c, tail, W, no_copies));
+        }
+        return cuda_linear_a_tail(c, matrix_of<T>(&c->group->a_tail), W);
+    }
+    if (!has_dropout(c)) {
+        CSP_TRY(cuda_scratch(c->be, (size_t)(c->N * c->ranks) * sizeof(T), &scratch));
+        return branches_bwd(c, g, linear_matrix<T> { (T *)scratch, c->ranks }, to);
+    }
+    for (int i = 0; i < c->count; i++) {
+        if (c->part[i].R > 0) {
+            CSP_TRY(masked_branch_bwd(c, g, i, to));
+            to->begun = true;
         }
     }
     return CSP_OK;
 }
 
-/* dw, dbias and dB, which need nothing but dy and what forward kept. */
 template <typename T>
-static csp_status parameters_bwd(const linear_call<T> *c, const T *x, const T *u, const T *dy,
-                                 const csp_linear_grad *grad)
+static csp_status linear_bwd(csp_backend *be, const csp_linear_group *group,
+                             csp_linear_group_grad *g)
 {
-    float *dw = address<float>(&grad->dw), *dbias = address<float>(&grad->dbias);
-    float *db = address<float>(&grad->dlora_b);
-
-    if (dw != NULL) {
-        CSP_TRY(cuda_gemm(c->be, true, false, c->O, c->I, c->N, 1.0f, dy, c->O, x, c->I, 1.0f, dw,
-                          c->I));
-    }
-    if (dbias != NULL) {
-        CSP_TRY(bias_bwd(c, dy, dbias));
-    }
-    if (db != NULL) {
-        CSP_TRY(cuda_gemm(c->be, true, false, c->O, c->R, c->N, c->l->lora_scale, dy, c->O, u, c->R,
-                          1.0f, db, c->R));
-    }
-    return CSP_OK;
-}
-
-template <typename T>
-static csp_status linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                             const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                             bool accumulate, csp_tensor *dx)
-{
-    const linear_call<T> c = begin<T>(be, l, dy->dim[0]);
-    const bool merged = is_merged(&c, c.O);
-    const T *in = address<const T>(x), *d_out = address<const T>(dy), *w;
-    T *d_in = address<T>(dx);
-    const branch_grad<T> g = { address<float>(&grad->dlora_a), merged ? NULL : d_in, accumulate };
+    const linear_call<T> c = begin<T>(be, group, g->dy[0].dim[0]);
+    const bool tails = c.ranks > 0 && g->dx.ndim > 0 && group->a_tail.ndim > 0 &&
+                       g->dy_tail.ndim > 0 && !has_dropout(&c);
+    const int64_t W = tails ? group->a_tail.dim[0] : 0;
+    const linear_matrix<T> tail = tails ? matrix_of<T>(&g->dy_tail) : linear_matrix<T> { NULL, 0 };
+    branch_grad<T> to = { g->dx.ndim > 0 ? (T *)g->dx.data : NULL, false };
+    bool wanted = to.dx != NULL;
 
     (void)cuda_stream(be, "linear_bwd");
-    CSP_TRY(parameters_bwd(&c, in, address<const T>(u), d_out, grad));
-    if (c.R > 0 && (g.da != NULL || g.dx != NULL)) {
-        CSP_TRY(branch_bwd(&c, in, d_out, &g));
+    CSP_TRY(parameters_bwd(&c, g));
+    for (int i = 0; i < c.count; i++) {
+        wanted = wanted || g->part[i].dlora_a.ndim > 0;
     }
-    if (d_in != NULL) {
-        const bool begun = accumulate || (c.R > 0 && !merged);
+    if (c.ranks > 0 && wanted) {
+        CSP_TRY(adapters_bwd(&c, g, tail, W, &to));
+    }
+    for (int i = 0; i < c.count && to.dx != NULL;) {
+        const linear_run run = outputs_from(group, g->dy, i);
+        const linear_matrix<const T> dy = matrix_of<const T>(&g->dy[i]), w = c.part[i].w;
 
-        CSP_TRY(weight(&c, merged, &w));
-        CSP_TRY(cuda_gemm(be, false, false, c.N, c.I, c.O, 1.0f, d_out, c.O, w, c.I,
-                          begun ? 1.0f : 0.0f, d_in, c.I));
+        CSP_TRY(cuda_gemm(be, false, false, c.N, c.I, run.O + (run.end == c.count ? W : 0), 1.0f,
+                          dy.at, dy.row, w.at, w.row, to.begun ? 1.0f : 0.0f, to.dx, c.I));
+        to.begun = true;
+        i = run.end;
     }
     return CSP_OK;
 }
 
-csp_status cuda_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                           const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                           bool accumulate, csp_tensor *dx)
+csp_status cuda_linear_bwd(csp_backend *be, const csp_linear_group *group,
+                           csp_linear_group_grad *grad)
 {
-    return dy->dtype == CSP_BF16 ? linear_bwd<__nv_bfloat16>(be, l, x, u, dy, grad, accumulate, dx)
-                                 : linear_bwd<float>(be, l, x, u, dy, grad, accumulate, dx);
+    return grad->dy[0].dtype == CSP_BF16 ? linear_bwd<__nv_bfloat16>(be, group, grad)
+                                         : linear_bwd<float>(be, group, grad);
 }

@@ -4,10 +4,8 @@
  * All are small beside the head and read their input once or twice. Rows, terms and entries have
  * one owner each and every sum has a fixed order, so there are no atomics and the bits repeat.
  *
- * Scratch: Q doubles (InfoNCE), REG_BLOCKS doubles (sparsity terms).
+ * Scratch: REG_BLOCKS doubles (sparsity terms).
  */
-#include <string.h>
-
 #include "device.h"
 #include "launch.cuh"
 #include "reduce.cuh"
@@ -28,22 +26,23 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
                     const int32_t *__restrict__ positive, // (Q)
                     const uint8_t *__restrict__ mask,     // (Q,P) or NULL
                     int64_t Q, int64_t P,
-                    float *ds,                     // (Q,P)
-                    double *__restrict__ row_loss) // (Q)
+                    float *ds,                // (Q,P)
+                    double *__restrict__ out) // (Q,3)
 {
     for (int64_t q = blockIdx.x; q < Q; q += gridDim.x) {
         const float *row = s + q * P;
         const int64_t own = positive[q];
         const double own_score = (double)row[own];
-        float highest = -INFINITY;
+        float best = -INFINITY;
         double sum = 0.0, top;
 
         for (int64_t p = threadIdx.x; p < P; p += LOSS_THREADS) {
-            if (mask == NULL || mask[q * P + p] == 0) {
-                highest = fmaxf(highest, row[p]);
+            if (p != own && (mask == NULL || mask[q * P + p] == 0)) {
+                best = fmaxf(best, row[p]);
             }
         }
-        top = (double)block_max(highest);
+        best = block_max(best);
+        top = fmax((double)best, own_score);
         for (int64_t p = threadIdx.x; p < P; p += LOSS_THREADS) {
             if (mask == NULL || mask[q * P + p] == 0) {
                 sum += exp((double)row[p] - top);
@@ -51,7 +50,9 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
         }
         sum = block_sum(sum);
         if (threadIdx.x == 0) {
-            row_loss[q] = log(sum) + (top - own_score);
+            out[q * 3] = log(sum) + (top - own_score);
+            out[q * 3 + 1] = own_score;
+            out[q * 3 + 2] = (double)best;
         }
         for (int64_t p = threadIdx.x; p < P; p += LOSS_THREADS) {
             const bool left_out = mask != NULL && mask[q * P + p] != 0;
@@ -63,20 +64,15 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
 }
 
 csp_status cuda_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                         const csp_tensor *mask, csp_tensor *ds, double *row_loss)
+                         const csp_tensor *mask, csp_tensor *ds, csp_tensor *row)
 {
     const int64_t Q = s->dim[0], P = s->dim[1];
-    const size_t bytes = (size_t)Q * sizeof(double);
     const uint8_t *left_out = mask != NULL && mask->ndim > 0 ? (const uint8_t *)mask->data : NULL;
     const dim3 grid = stride_grid(Q, 1, (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH);
-    void *losses, *fetched;
 
-    CSP_TRY(cuda_scratch(be, bytes, &losses));
     CUDA_TRY(cu::launch(info_nce_kernel, grid, LOSS_THREADS, 0, cuda_stream(be, "info_nce"),
                         (const float *)s->data, (const int32_t *)positive->data, left_out, Q, P,
-                        (float *)ds->data, (double *)losses));
-    CSP_TRY(cuda_fetch(be, losses, bytes, &fetched));
-    memcpy(row_loss, fetched, bytes);
+                        (float *)ds->data, (double *)row->data));
     return CSP_OK;
 }
 
@@ -146,6 +142,59 @@ csp_status cuda_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, 
     return CSP_OK;
 }
 
+/*
+ * Each block counts in shared memory and adds its counts to count: whole numbers, in any order the
+ * same. Most maxima may fall on one position, so that all lanes would wait for one another: those
+ * that have the same position as the first count themselves at once.
+ */
+static __global__ void __launch_bounds__(LOSS_THREADS)
+    position_counts_kernel(const sparse_rows w, const int32_t *__restrict__ argmax,
+                           int n,                                  // positions
+                           unsigned long long *__restrict__ count) // (n)
+{
+    SHARED(table, int[CSP_POSITIONS]);
+    const int64_t entries = w.row_ptr[w.rows];
+    const int lane = (int)(threadIdx.x % 32);
+
+    for (int t = (int)threadIdx.x; t < n; t += LOSS_THREADS) {
+        table[t] = 0;
+    }
+    __syncthreads();
+    for (int64_t first = grid_thread() / 32 * 32; first < entries; first += grid_threads()) {
+        const int position = first + lane < entries ? argmax[first + lane] : -1;
+        const bool counts = position >= 0 && position < n;
+        const uint32_t all = __ballot_sync(FULL_WARP, counts);
+        const int leader = all != 0 ? __ffs((int)all) - 1 : 0;
+        const int common = __shfl_sync(FULL_WARP, position, leader);
+        const uint32_t alike = __ballot_sync(FULL_WARP, counts && position == common);
+
+        if (counts && position != common) {
+            atomicAdd(&table[position], 1);
+        } else if (counts && lane == leader) {
+            atomicAdd(&table[position], __popc(alike));
+        }
+    }
+    __syncthreads();
+    for (int t = (int)threadIdx.x; t < n; t += LOSS_THREADS) {
+        if (table[t] != 0) {
+            atomicAdd(&count[t], (unsigned long long)table[t]);
+        }
+    }
+}
+
+csp_status cuda_position_counts(csp_backend *be, const csp_sparse *w, int64_t rows,
+                                csp_tensor *count)
+{
+    const dim3 grid = stride_grid(w->term.dim[0], LOSS_THREADS,
+                                  (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH);
+
+    CUDA_TRY(cu::launch(position_counts_kernel, grid, LOSS_THREADS, 0,
+                        cuda_stream(be, "position_counts"), sparse_rows_of(w, 0, rows),
+                        (const int32_t *)w->argmax.data, (int)count->dim[0],
+                        (unsigned long long *)count->data));
+    return CSP_OK;
+}
+
 /* partial[block] = sum over this block's terms of sum[v]^2 (FLOPS) or sum[v] (L1). */
 template <csp_reg_kind kind>
 static __global__ void __launch_bounds__(LOSS_THREADS)
@@ -161,6 +210,21 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
     total = block_sum(total);
     if (threadIdx.x == 0) {
         partial[blockIdx.x] = total;
+    }
+}
+
+/* value = (partial[0] + partial[1] + ...) / divisor, in that order. One warp. */
+static __global__ void regularize_total_kernel(const double *__restrict__ partial, // (REG_BLOCKS)
+                                               double divisor,
+                                               double *__restrict__ value) // (1)
+{
+    if (threadIdx.x == 0) {
+        double total = 0.0;
+
+        for (int i = 0; i < REG_BLOCKS; i++) {
+            total += partial[i];
+        }
+        *value = total / divisor;
     }
 }
 
@@ -196,12 +260,11 @@ static csp_status enqueue_regularize(csp_backend *be, const csp_sparse *w, int64
 
 csp_status cuda_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
                            const csp_tensor *sum, int64_t M, float lambda, csp_tensor *dw,
-                           double *value)
+                           csp_tensor *value)
 {
     const double m = (double)M, weight = (double)lambda;
     const double *total = (const double *)sum->data;
-    void *partial, *fetched;
-    double term_value = 0.0;
+    void *partial;
 
     CSP_TRY(cuda_scratch(be, REG_BLOCKS * sizeof(double), &partial));
     if (kind == CSP_REG_FLOPS) {
@@ -211,10 +274,8 @@ csp_status cuda_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse 
         CSP_TRY(enqueue_regularize<CSP_REG_L1>(be, w, rows, total, weight / m, (float *)dw->data,
                                                (double *)partial));
     }
-    CSP_TRY(cuda_fetch(be, partial, REG_BLOCKS * sizeof(double), &fetched));
-    for (int i = 0; i < REG_BLOCKS; i++) {
-        term_value += ((const double *)fetched)[i];
-    }
-    *value = term_value / (kind == CSP_REG_FLOPS ? m * m : m);
+    CUDA_TRY(cu::launch(regularize_total_kernel, 1, 32, 0, cuda_stream(be, "regularize"),
+                        (const double *)partial, kind == CSP_REG_FLOPS ? m * m : m,
+                        (double *)value->data));
     return CSP_OK;
 }

@@ -14,9 +14,9 @@
  * sum; then the gradient, written in place. Memory bound: three times a logit's
  * bytes beside 4 D or 6 D operations.
  *
- * The host waits twice: for the number of rows that predict (a bad target is
- * refused before anything is written), and at the end for the losses, which it
- * adds up in order of rows.
+ * Nothing is waited for: the caller knows how many rows predict, and what is
+ * wrong with a target or with logits is written beside the losses, which one
+ * block adds up in a fixed order.
  *
  * Scratch: the logits of a chunk, or of 16 rows; D numbers for each row of a
  * chunk, 20 bytes for each row of h.
@@ -50,8 +50,7 @@ typedef struct token_pass {
     int64_t N, V, D;
     int64_t chunk;          /* most rows of a tile                             */
     int64_t stride;         /* distance of its rows: V rounded up to 8         */
-    token_targets targets;  /* on the host                                     */
-    token_targets *counted; /* the same on the device                          */
+    token_targets *targets; /* on the device                                   */
     int32_t *row;           /* (N) the rows with a target                      */
     double *losses;         /* (N,2) of those rows; a NaN: not finite          */
     csp_dtype S;            /* of what follows                                 */
@@ -65,9 +64,9 @@ typedef struct token_args {
     const int32_t *row;     // (n) rows of the tile
     const int32_t *target;  // (N)
     const uint8_t *exclude; // (V), NULL: none
-    double *losses;         // (n,2)
+    const token_targets *targets;
+    double *losses; // (n,2)
     int64_t n, V, stride;
-    double terms; // V'
     double coefficient, lambda;
     bool gradient;
 } token_args;
@@ -219,6 +218,7 @@ template <typename S>
 static __global__ void __launch_bounds__(TOKEN_THREADS) token_loss_kernel(token_args a)
 {
     const int width = vec_width<S>::value;
+    const double terms = (double)(a.V - a.targets->excluded); // V'
     SHARED(of_warp, row_sums[TOKEN_THREADS / 32]);
 
     for (int64_t i = blockIdx.x; i < a.n; i += gridDim.x) {
@@ -240,7 +240,7 @@ static __global__ void __launch_bounds__(TOKEN_THREADS) token_loss_kernel(token_
             const double plain = log(r.sum) + (double)r.highest - (double)label;
 
             a.losses[2 * i] = r.finite ? plain : (double)NAN;
-            a.losses[2 * i + 1] = log(a.terms + r.relu) - log1p(active);
+            a.losses[2 * i + 1] = log(terms + r.relu) - log1p(active);
         }
         __syncthreads(); /* all have read the label and of_warp */
         if (!a.gradient) {
@@ -248,7 +248,7 @@ static __global__ void __launch_bounds__(TOKEN_THREADS) token_loss_kernel(token_
         }
         const double c = a.coefficient;
         const float plain = (float)(c / r.sum);
-        const float saturated = (float)(c * a.lambda / (a.terms + r.relu));
+        const float saturated = (float)(c * a.lambda / (terms + r.relu));
         const float own = (float)(c * (1.0 + (label > 0.0f ? a.lambda / (1.0 + active) : 0.0)));
 
         for (int64_t v = threadIdx.x * width; v < a.V; v += TOKEN_THREADS * width) {
@@ -266,30 +266,44 @@ static __global__ void __launch_bounds__(TOKEN_THREADS) token_loss_kernel(token_
     }
 }
 
+/* One block: loss = sums of losses, each thread's own first; bad: what csp_token_loss says. */
+static __global__ void __launch_bounds__(TOKEN_THREADS)
+    token_total_kernel(const token_targets *__restrict__ targets,
+                       const int32_t *__restrict__ row,   // (count) ascending
+                       const double *__restrict__ losses, // (count,2)
+                       int64_t count, int64_t N,
+                       double *__restrict__ loss, // (2)
+                       int64_t *__restrict__ bad) // (2)
+{
+    SHARED(first, unsigned long long);
+    double plain = 0.0, saturated = 0.0;
+
+    if (threadIdx.x == 0) {
+        first = (unsigned long long)count;
+    }
+    __syncthreads();
+    for (int64_t i = threadIdx.x; i < count; i += TOKEN_THREADS) {
+        plain += losses[2 * i];
+        saturated += losses[2 * i + 1];
+        if (!isfinite(losses[2 * i])) {
+            atomicMin(&first, (unsigned long long)i);
+        }
+    }
+    plain = block_sum(plain);
+    saturated = block_sum(saturated);
+    if (threadIdx.x == 0) {
+        loss[0] = plain;
+        loss[1] = saturated;
+        bad[0] = targets->bad_row < N ? targets->bad_row : -1;
+        bad[1] = (int64_t)first < count ? (int64_t)row[first] : -1;
+    }
+}
+
 static const uint8_t *exclude_of(const token_pass *p)
 {
     const csp_tensor *exclude = &p->args->head.exclude;
 
     return exclude->ndim > 0 ? (const uint8_t *)exclude->data : NULL;
-}
-
-/* Lists the rows with a target, on the device; waits for their number. */
-static csp_status list_rows(csp_backend *be, token_pass *p)
-{
-    const int32_t *target = (const int32_t *)p->args->target.data;
-    void *fetched;
-
-    CUDA_TRY(cu::launch(token_rows_kernel, 1, LIST_THREADS, 0, cuda_stream(be, "token_loss"),
-                        target, exclude_of(p), p->N, p->V, p->row, p->counted));
-    CSP_TRY(cuda_fetch(be, p->counted, sizeof(p->targets), &fetched));
-    p->targets = *(const token_targets *)fetched;
-    if (p->targets.bad_row < p->N) {
-        CSP_TRY(cuda_fetch(be, target + p->targets.bad_row, sizeof(*target), &fetched));
-        return CSP_FAIL(CSP_ERR_ARGUMENT,
-                        "token_loss: the target %d of row %lld is an excluded term",
-                        (int)*(const int32_t *)fetched, (long long)p->targets.bad_row);
-    }
-    return CSP_OK;
 }
 
 /* Rows first .. first+n-1 of the list: hidden states, logits, losses, gradients
@@ -308,11 +322,11 @@ static csp_status form_chunk(csp_backend *be, const token_pass *p, int64_t first
     a.row = p->row + first;
     a.target = (const int32_t *)p->args->target.data;
     a.exclude = exclude_of(p);
+    a.targets = p->targets;
     a.losses = p->losses + 2 * first;
     a.n = n;
     a.V = p->V;
     a.stride = p->stride;
-    a.terms = (double)(p->V - p->targets.excluded);
     a.coefficient = (double)p->args->coefficient;
     a.lambda = (double)p->args->lambda_relu;
     a.gradient = p->args->dh.ndim > 0 || p->args->de.ndim > 0;
@@ -342,29 +356,6 @@ static csp_status back_chunk(csp_backend *be, const token_pass *p, int64_t first
     return CSP_OK;
 }
 
-/* Adds up the losses of all rows in their order; waits. */
-static csp_status add_losses(csp_backend *be, const token_pass *p, double loss[2])
-{
-    double sums[2] = { 0.0, 0.0 };
-    const double *losses;
-    void *fetched;
-
-    CSP_TRY(cuda_fetch(be, p->losses, (size_t)p->targets.count * 2 * sizeof(double), &fetched));
-    losses = (const double *)fetched;
-    for (int64_t i = 0; i < p->targets.count; i++) {
-        if (!isfinite(losses[2 * i])) {
-            CSP_TRY(cuda_fetch(be, p->row + i, sizeof(*p->row), &fetched));
-            return CSP_FAIL(CSP_ERR_NUMERIC, "token_loss: the logits of row %d are not finite",
-                            (int)*(const int32_t *)fetched);
-        }
-        sums[0] += losses[2 * i];
-        sums[1] += losses[2 * i + 1];
-    }
-    loss[0] = sums[0];
-    loss[1] = sums[1];
-    return CSP_OK;
-}
-
 /* Places the scratch of a call: once to measure, once with memory. */
 static csp_status token_place(csp_arena *arena, token_pass *p)
 {
@@ -376,7 +367,7 @@ static csp_status token_place(csp_arena *arena, token_pass *p)
     CSP_TRY(csp_arena_take(arena, (size_t)p->N * 2 * sizeof(double), &at[2]));
     CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->D) * bytes, &at[3]));
     CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->stride) * bytes, &at[4]));
-    p->counted = (token_targets *)at[0];
+    p->targets = (token_targets *)at[0];
     p->row = (int32_t *)at[1];
     p->losses = (double *)at[2];
     p->h = at[3];
@@ -395,7 +386,27 @@ static int64_t pick_token_rows(int64_t N, int64_t stride, csp_dtype S)
     return N < fit ? N : fit;
 }
 
-csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2])
+/* Logits, losses and gradients of all rows of the list. */
+static csp_status add_chunks(csp_backend *be, const token_pass *p)
+{
+    const csp_token_loss_args *a = p->args;
+
+    if (a->dh.ndim > 0) {
+        CUDA_TRY(cudaMemsetAsync(a->dh.data, 0, csp_tensor_bytes(&a->dh),
+                                 cuda_stream(be, "token_loss")));
+    }
+    for (int64_t first = 0; first < a->predicted; first += p->chunk) {
+        const int64_t left = a->predicted - first, n = left < p->chunk ? left : p->chunk;
+
+        CSP_TRY(form_chunk(be, p, first, n));
+        if (a->dh.ndim > 0 || a->de.ndim > 0) {
+            CSP_TRY(back_chunk(be, p, first, n));
+        }
+    }
+    return CSP_OK;
+}
+
+csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args)
 {
     token_pass p = {};
     csp_arena scratch = {};
@@ -412,18 +423,13 @@ csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args, double lo
     CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
     scratch = { (char *)memory, scratch.peak, 0, 0 };
     CSP_TRY(token_place(&scratch, &p));
-    CSP_TRY(list_rows(be, &p));
-    if (args->dh.ndim > 0) {
-        CUDA_TRY(cudaMemsetAsync(args->dh.data, 0, csp_tensor_bytes(&args->dh),
-                                 cuda_stream(be, "token_loss")));
-    }
-    for (int64_t first = 0; first < p.targets.count; first += p.chunk) {
-        const int64_t left = p.targets.count - first, n = left < p.chunk ? left : p.chunk;
-
-        CSP_TRY(form_chunk(be, &p, first, n));
-        if (args->dh.ndim > 0 || args->de.ndim > 0) {
-            CSP_TRY(back_chunk(be, &p, first, n));
-        }
-    }
-    return add_losses(be, &p, loss);
+    CUDA_TRY(cu::launch(token_rows_kernel, 1, LIST_THREADS, 0, cuda_stream(be, "token_loss"),
+                        (const int32_t *)args->target.data, exclude_of(&p), p.N, p.V, p.row,
+                        p.targets));
+    CSP_TRY(add_chunks(be, &p));
+    CUDA_TRY(cu::launch(token_total_kernel, 1, TOKEN_THREADS, 0, cuda_stream(be, "token_loss"),
+                        (const token_targets *)p.targets, (const int32_t *)p.row,
+                        (const double *)p.losses, args->predicted, p.N, (double *)args->loss.data,
+                        (int64_t *)args->bad.data));
+    return CSP_OK;
 }

@@ -143,13 +143,13 @@ static __device__ __forceinline__ void scale_row(
 
 /* Arguments of the forward kernels. sum is x where delta is none: then it is only read. */
 template <typename T> struct norm_fwd_args {
-    const T *x;     /* (N,D) may be sum             */
-    const T *delta; /* (N,D) or none; may be sum, y */
-    const T *g;     /* (D)                          */
-    T *sum;         /* (N,D)                        */
-    float *rstd;    /* (N)                          */
-    T *y;           /* (N,D)                        */
-    int64_t N, D;
+    const T *x;                     /* (N,D) may be sum             */
+    const T *delta;                 /* (N,D) or none; may be sum, y */
+    const T *g;                     /* (D)                          */
+    T *sum;                         /* (N,D)                        */
+    float *rstd;                    /* (N)                          */
+    T *y;                           /* (N,D)                        */
+    int64_t N, D, delta_row, y_row; /* _row: elements from one row to the next; 0 of none */
     float eps;
 };
 
@@ -157,9 +157,12 @@ template <typename T>
 static __device__ __forceinline__ norm_fwd_row<T> fwd_row(const norm_fwd_args<T> &a, int64_t n,
                                                           int vec)
 {
-    return { a.x + n * a.D, a.delta != nullptr ? a.delta + n * a.D : nullptr,
-             a.g,           a.sum + n * a.D,
-             a.y + n * a.D, a.D / vec };
+    return { a.x + n * a.D,
+             a.delta != nullptr ? a.delta + n * a.delta_row : nullptr,
+             a.g,
+             a.sum + n * a.D,
+             a.y + n * a.y_row,
+             a.D / vec };
 }
 
 /* Any grid of WARP_KERNEL threads works: warps stride over rows. */
@@ -245,9 +248,11 @@ static csp_status norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tenso
                                  (T *)y->data,
                                  x->dim[0],
                                  x->dim[1],
+                                 added ? csp_tensor_row(delta) : 0,
+                                 csp_tensor_row(y),
                                  eps };
-    const bool wide = is_vec_row(a.x, a.D) && (!added || is_vec_row(a.delta, a.D)) &&
-                      is_vec_row(a.g, a.D) && is_vec_row(a.sum, a.D) && is_vec_row(a.y, a.D);
+    const bool wide = is_vec_row(a.x, a.D) && is_vec_row(a.delta, a.delta_row) &&
+                      is_vec_row(a.g, a.D) && is_vec_row(a.sum, a.D) && is_vec_row(a.y, a.y_row);
     const norm_plan plan = pick_norm(a.D, wide);
     void (*const kernel)(norm_fwd_args<T>) =
         plan.by_warp ? (plan.wide ? norm_fwd_warp_kernel<W, T> : norm_fwd_warp_kernel<1, T>)
@@ -268,14 +273,14 @@ csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor 
 
 /* Arguments of the backward kernels. */
 template <typename T> struct norm_bwd_args {
-    const T *x;        /* (N,D)                               */
-    const T *g;        /* (D)                                 */
-    const float *rstd; /* (N)                                 */
-    const T *dy;       /* (N,D) may be dx                     */
-    const T *dsum;     /* (N,D) or none; may be dx            */
-    T *dx;             /* (N,D)                               */
-    float *partial;    /* (parts,D), written; none without dg */
-    int64_t N, D;
+    const T *x;                     /* (N,D)                               */
+    const T *g;                     /* (D)                                 */
+    const float *rstd;              /* (N)                                 */
+    const T *dy;                    /* (N,D) may be dx                     */
+    const T *dsum;                  /* (N,D) or none; may be dx            */
+    T *dx;                          /* (N,D)                               */
+    float *partial;                 /* (parts,D), written; none without dg */
+    int64_t N, D, dsum_row, dx_row; /* _row: elements from one row to the next; 0 of none */
 };
 
 /* One row of the backward pass. */
@@ -292,10 +297,14 @@ template <typename T>
 static __device__ __forceinline__ norm_bwd_row<T> bwd_row(const norm_bwd_args<T> &a, int64_t n,
                                                           int64_t part, int vec)
 {
-    return { a.x + n * a.D,  a.g,
-             a.dy + n * a.D, a.dsum != nullptr ? a.dsum + n * a.D : nullptr,
-             a.dx + n * a.D, a.partial != nullptr ? a.partial + part * a.D : nullptr,
-             a.D / vec,      a.rstd[n],
+    return { a.x + n * a.D,
+             a.g,
+             a.dy + n * a.D,
+             a.dsum != nullptr ? a.dsum + n * a.dsum_row : nullptr,
+             a.dx + n * a.dx_row,
+             a.partial != nullptr ? a.partial + part * a.D : nullptr,
+             a.D / vec,
+             a.rstd[n],
              n == part };
 }
 
@@ -501,9 +510,11 @@ static csp_status norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tenso
                            (T *)dx->data,
                            nullptr,
                            x->dim[0],
-                           x->dim[1] };
+                           x->dim[1],
+                           is_given(dsum) ? csp_tensor_row(dsum) : 0,
+                           csp_tensor_row(dx) };
     const bool wide = is_vec_row(a.x, a.D) && is_vec_row(a.g, a.D) && is_vec_row(a.dy, a.D) &&
-                      (a.dsum == nullptr || is_vec_row(a.dsum, a.D)) && is_vec_row(a.dx, a.D);
+                      is_vec_row(a.dsum, a.dsum_row) && is_vec_row(a.dx, a.dx_row);
     const norm_plan plan = pick_norm(a.D, wide);
     const dim3 grid = norm_grid(be, plan, a.N, THREADS_OF_SM);
     const int64_t room = (int64_t)grid.x * plan.rows, parts = room < a.N ? room : a.N;

@@ -6,10 +6,12 @@
  * items of all of them, and a table in device memory tells a block whose item it has. The order of
  * sums depends on items alone, not on the device or on how memory is aligned.
  *
- * Scratch: the table (72 bytes a tensor); for the norm also a double for each item and tensor.
+ * How gradients are clipped, and whether an update is made at all, is decided on the device by one
+ * block, so that the host need not wait for their norm.
+ *
+ * Scratch: the table (72 bytes a tensor); for the norm also a double for each item.
  */
 #include <math.h>
-#include <string.h>
 
 #include "core/rng.h"
 #include "core/size.h"
@@ -35,10 +37,16 @@ typedef struct optim_row {
 
 /* The scalars of one update, computed in double and rounded once. */
 typedef struct adamw_factors {
-    float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
+    float beta1, one_minus_beta1, beta2, one_minus_beta2;
     float step, rsqrt_correction, eps; /* η/(1-β1^t), 1/sqrt(1-β2^t)              */
     csp_rng rounding;                  /* without masters; its key is still to be set */
 } adamw_factors;
+
+/* What the device decides before an update. */
+typedef struct adamw_gate {
+    float grad_scale; /* κ                                          */
+    int32_t made;     /* 0: the gradients are cleared, and no more  */
+} adamw_gate;
 
 static inline __host__ __device__ int64_t items_of(int64_t n)
 {
@@ -141,6 +149,48 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
     }
 }
 
+/* One block. The sum has the order of the contract: one thread adds what all have fetched. */
+static __global__ void __launch_bounds__(OPTIM_THREADS)
+    adamw_gate_kernel(const double *__restrict__ squares, // (count)
+                      int64_t count,
+                      const int64_t *__restrict__ faults, // (checks)
+                      int64_t checks, double max_norm, adamw_gate *__restrict__ gate)
+{
+    SHARED(part, double[OPTIM_THREADS]);
+    SHARED(bad, int);
+    double total = 0.0;
+    int mine = 0;
+
+    if (threadIdx.x == 0) {
+        bad = 0;
+    }
+    for (int64_t first = 0; first < count; first += OPTIM_THREADS) {
+        const int64_t n = count - first < OPTIM_THREADS ? count - first : OPTIM_THREADS;
+
+        if (threadIdx.x < n) {
+            part[threadIdx.x] = squares[first + threadIdx.x];
+            mine += !isfinite(part[threadIdx.x]);
+        }
+        __syncthreads();
+        for (int64_t i = 0; threadIdx.x == 0 && i < n; i++) {
+            total += part[i];
+        }
+        __syncthreads();
+    }
+    for (int64_t i = threadIdx.x; i < checks; i += OPTIM_THREADS) {
+        mine += faults[i] != -1;
+    }
+    __syncthreads();
+    if (mine > 0) {
+        atomicAdd(&bad, mine);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        gate->grad_scale = (float)csp_clip_factor(total, max_norm);
+        gate->made = bad == 0;
+    }
+}
+
 /* Elements i .. i+3 of the item of a row that begins at start, as they are before an update. */
 static __device__ __forceinline__ void load_values(const optim_row *row, int64_t start, int64_t i,
                                                    int64_t n, float (&value)[4])
@@ -176,8 +226,12 @@ static __device__ __forceinline__ void store_values(const optim_row *row, const 
 /* A block takes an item, a thread four elements of each array at a time. */
 static __global__ void __launch_bounds__(OPTIM_THREADS)
     adamw_kernel(const optim_row *__restrict__ table, // (count)
-                 int64_t count, int64_t items, const adamw_factors f)
+                 int64_t count, int64_t items, const adamw_gate *__restrict__ gate,
+                 const adamw_factors f)
 {
+    const float grad_scale = gate->grad_scale;
+    const bool made = gate->made != 0;
+
     for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
         const optim_row *row = row_of_item(table, count, item);
         const int64_t start = (item - row->first) * ITEM;
@@ -190,13 +244,17 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
             const float zeros[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
             float value[4], grad[4], m[4], v[4];
 
+            if (!made) {
+                store_four(row->grad + start, i, n, zeros);
+                continue;
+            }
             load_values(row, start, i, n, value);
             load_four(row->grad + start, i, n, grad);
             load_four(row->m + start, i, n, m);
             load_four(row->v + start, i, n, v);
 #pragma unroll
             for (int k = 0; k < 4; k++) {
-                const float g = f.grad_scale * grad[k];
+                const float g = grad_scale * grad[k];
 
                 m[k] = f.beta1 * m[k] + f.one_minus_beta1 * g;
                 v[k] = f.beta2 * v[k] + f.one_minus_beta2 * (g * g);
@@ -250,29 +308,29 @@ static int64_t count_items(const csp_optim_tensor *tensors, int64_t count)
 }
 
 csp_status cuda_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
-                             double *squares)
+                             csp_tensor *squares)
 {
     const int64_t items = count_items(tensors, count);
     const int64_t most = (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH;
-    const size_t bytes = (size_t)count * sizeof(double);
     const size_t table_bytes = csp_size_round_up((size_t)count * sizeof(optim_row), 256);
     cudaStream_t stream = cuda_stream(be, "grad_squares");
     optim_row *table;
-    double *partial, *totals;
-    void *fetched;
+    double *partial;
 
-    CSP_TRY(
-        cuda_scratch(be, table_bytes + (size_t)items * sizeof(double) + bytes, (void **)&table));
+    CSP_TRY(cuda_scratch(be, table_bytes + (size_t)items * sizeof(double), (void **)&table));
     partial = (double *)((char *)table + table_bytes);
-    totals = partial + items;
     CSP_TRY(upload_table(be, tensors, count, 1.0f, table));
     CUDA_TRY(cu::launch(grad_squares_kernel, stride_grid(items, 1, most), OPTIM_THREADS, 0, stream,
                         table, count, items, partial));
     CUDA_TRY(cu::launch(grad_squares_total_kernel, stride_grid(count, 1, most), OPTIM_THREADS, 0,
-                        stream, table, count, (const double *)partial, totals));
-    CSP_TRY(cuda_fetch(be, totals, bytes, &fetched));
-    memcpy(squares, fetched, bytes);
+                        stream, table, count, (const double *)partial, (double *)squares->data));
     return CSP_OK;
+}
+
+/* The number of elements of an optional tensor, 0 without one. */
+static int64_t given(const csp_tensor *t)
+{
+    return t->ndim > 0 ? t->dim[0] : 0;
 }
 
 csp_status cuda_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
@@ -281,10 +339,12 @@ csp_status cuda_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
     const double t = (double)a->t;
     const int64_t items = count_items(tensors, count);
     const int64_t most = (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH;
+    const size_t table_bytes = csp_size_round_up((size_t)count * sizeof(optim_row), 256);
+    cudaStream_t stream = cuda_stream(be, "adamw");
     adamw_factors f;
-    void *table;
+    optim_row *table;
+    adamw_gate *gate;
 
-    f.grad_scale = (float)a->grad_scale;
     f.beta1 = (float)a->beta1;
     f.one_minus_beta1 = (float)(1.0 - a->beta1);
     f.beta2 = (float)a->beta2;
@@ -296,10 +356,13 @@ csp_status cuda_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
     if (items == 0) {
         return CSP_OK;
     }
-    CSP_TRY(cuda_scratch(be, (size_t)count * sizeof(optim_row), &table));
-    CSP_TRY(upload_table(be, tensors, count, (float)(1.0 - a->lr * a->weight_decay),
-                         (optim_row *)table));
-    CUDA_TRY(cu::launch(adamw_kernel, stride_grid(items, 1, most), OPTIM_THREADS, 0,
-                        cuda_stream(be, "adamw"), (const optim_row *)table, count, items, f));
+    CSP_TRY(cuda_scratch(be, table_bytes + sizeof(*gate), (void **)&table));
+    gate = (adamw_gate *)((char *)table + table_bytes);
+    CSP_TRY(upload_table(be, tensors, count, (float)(1.0 - a->lr * a->weight_decay), table));
+    CUDA_TRY(cu::launch(adamw_gate_kernel, 1, OPTIM_THREADS, 0, stream,
+                        (const double *)a->squares.data, given(&a->squares),
+                        (const int64_t *)a->faults.data, given(&a->faults), a->max_norm, gate));
+    CUDA_TRY(cu::launch(adamw_kernel, stride_grid(items, 1, most), OPTIM_THREADS, 0, stream,
+                        (const optim_row *)table, count, items, (const adamw_gate *)gate, f));
     return CSP_OK;
 }

@@ -1,7 +1,7 @@
 /*
  * scores.cu - CUDA side of csp_scores_fwd and _bwd: products of sparse rows with sparse rows.
  *
- * Two ways, picked by the numbers of entries (scores_pick.h):
+ * Two ways, picked by the numbers of entries that are expected (scores_pick.h):
  *
  *   gathered   few entries. One side lies dense and transposed, a row for each term; each entry of
  *              the other side fetches the row of its term, neighbouring threads its neighbours.
@@ -10,7 +10,7 @@
  *              cuBLAS; the backward pass reads its products at the entries only.
  *
  * No sum is shared between blocks and nothing is added atomically: the same bits on every run. How
- * many entries there are is read from the device, unless as many as fit would be gathered anyway.
+ * many entries there really are stays on the device: nothing is waited for.
  *
  * Scratch: pieces of 32 MiB (at least 32 rows of the vocabulary, or 64 terms of all rows): one
  * gathered, one or two in sum dense; the gathered backward pass also holds ds transposed.
@@ -323,35 +323,21 @@ static csp_status dense_bwd(csp_backend *be, const score_sides *x, const float *
     return CSP_OK;
 }
 
-static csp_status is_gathered(csp_backend *be, const csp_sparse *q, const csp_sparse *p,
-                              const score_sides *x, bool *out)
+static bool is_gathered(const csp_sparse *q, const csp_sparse *p, const score_sides *x)
 {
     const int64_t Q = x->q.rows, P = x->p.rows;
-    int64_t *entries;
 
-    if (Q == 0 || P == 0 || pick_scores_gathered(Q, P, x->V, q->term.dim[0], p->term.dim[0])) {
-        *out = true;
-        return CSP_OK;
-    }
-    CSP_TRY(cuda_host(be, 2 * sizeof(int64_t), (void **)&entries));
-    CUDA_TRY(cudaMemcpyAsync(&entries[0], x->q.row_ptr + Q, sizeof(int64_t), cudaMemcpyDeviceToHost,
-                             cuda_state_of(be)->stream));
-    CUDA_TRY(cudaMemcpyAsync(&entries[1], x->p.row_ptr + P, sizeof(int64_t), cudaMemcpyDeviceToHost,
-                             cuda_state_of(be)->stream));
-    CSP_TRY(cuda_wait(be));
-    *out = pick_scores_gathered(Q, P, x->V, entries[0], entries[1]);
-    return CSP_OK;
+    return Q == 0 || P == 0 ||
+           pick_scores_gathered(Q, P, x->V, q->active * (double)Q, p->active * (double)P);
 }
 
 csp_status cuda_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                            int64_t P, float scale, csp_tensor *s)
 {
     const score_sides x = { sparse_rows_of(q, 0, Q), sparse_rows_of(p, 0, P), q->vocab };
-    bool gathered;
 
-    CSP_TRY(is_gathered(be, q, p, &x, &gathered));
-    return gathered ? gather_fwd(be, q, &x, scale, (float *)s->data)
-                    : dense_fwd(be, &x, scale, (float *)s->data);
+    return is_gathered(q, p, &x) ? gather_fwd(be, q, &x, scale, (float *)s->data)
+                                 : dense_fwd(be, &x, scale, (float *)s->data);
 }
 
 csp_status cuda_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
@@ -359,11 +345,9 @@ csp_status cuda_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_spar
 {
     const score_sides x = { sparse_rows_of(q, 0, ds->dim[0]), sparse_rows_of(p, 0, ds->dim[1]),
                             q->vocab };
-    bool gathered;
 
-    CSP_TRY(is_gathered(be, q, p, &x, &gathered));
-    return gathered ? gather_bwd(be, &x, (const float *)ds->data, scale, (float *)dq->data,
-                                 (float *)dp->data)
-                    : dense_bwd(be, &x, (const float *)ds->data, scale, (float *)dq->data,
-                                (float *)dp->data);
+    return is_gathered(q, p, &x) ? gather_bwd(be, &x, (const float *)ds->data, scale,
+                                              (float *)dq->data, (float *)dp->data)
+                                 : dense_bwd(be, &x, (const float *)ds->data, scale,
+                                             (float *)dq->data, (float *)dp->data);
 }

@@ -24,13 +24,13 @@ static inline int64_t scores_padded(int64_t rows)
 /*
  * Gathered (few entries) or densified? Fewer entries never turn a yes into a no.
  *
- *   q_entries, p_entries   stored entries of the Q and of the P rows over V terms
+ *   q_entries, p_entries   in all of the Q and of the P rows over V terms, about
  */
-static inline bool pick_scores_gathered(int64_t Q, int64_t P, int64_t V, int64_t q_entries,
-                                        int64_t p_entries)
+static inline bool pick_scores_gathered(int64_t Q, int64_t P, int64_t V, double q_entries,
+                                        double p_entries)
 {
-    const double gathered = SCORES_GATHER_COST * ((double)p_entries * (double)scores_padded(Q) +
-                                                  (double)q_entries * (double)scores_padded(P));
+    const double gathered = SCORES_GATHER_COST * (p_entries * (double)scores_padded(Q) +
+                                                  q_entries * (double)scores_padded(P));
     const double dense =
         2.0 * ((double)Q * (double)P + SCORES_SPREAD_COST * (double)(Q + P)) * (double)V;
 

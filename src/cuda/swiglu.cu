@@ -2,7 +2,7 @@
  * swiglu.cu - CUDA side of ops/swiglu.h.
  *
  * Bound by memory: every element is read and written once, 16 bytes at a time where all addresses
- * and the number of elements allow. Outputs may be inputs: a thread reads what it needs of an
+ * and the length of rows allow. Outputs may be inputs: a thread reads what it needs of an
  * element before it writes it, and nobody else touches that element.
  */
 #include "device.h"
@@ -17,43 +17,54 @@ static __device__ __forceinline__ float sigmoid(float x)
     return 1.0f / (1.0f + expf(-x));
 }
 
-/* Any grid works: threads stride over pieces of W elements, 16 bytes or one. */
+/* A matrix, and how many elements lie from one of its rows to the next. */
+template <typename T> struct swiglu_rows {
+    T *at;
+    int64_t row;
+};
+
+/*
+ * Any grid works: threads stride over pieces of W elements, 16 bytes or one, `pieces` of them in
+ * each of N rows. Matrices whose rows do not lie apart are one long row.
+ */
 template <typename T, int W>
 static __global__ void __launch_bounds__(SWIGLU_THREADS)
-    swiglu_fwd_kernel(const T *gate, /* (N,F) may be m */
-                      const T *up,   /* (N,F) may be m */
-                      T *m,          /* (N,F)          */
-                      int64_t pieces)
+    swiglu_fwd_kernel(swiglu_rows<const T> gate, /* (N,F) may be m */
+                      swiglu_rows<const T> up,   /* (N,F) may be m */
+                      swiglu_rows<T> m,          /* (N,F)          */
+                      int64_t N, int64_t pieces)
 {
-    for (int64_t i = grid_thread(); i < pieces; i += grid_threads()) {
+    for (int64_t i = grid_thread(); i < N * pieces; i += grid_threads()) {
+        const int64_t n = N > 1 ? i / pieces : 0, f = (i - n * pieces) * W;
         float g[W], u[W];
 
-        load_vec(gate + i * W, g);
-        load_vec(up + i * W, u);
+        load_vec(gate.at + n * gate.row + f, g);
+        load_vec(up.at + n * up.row + f, u);
 #pragma unroll
         for (int c = 0; c < W; c++) {
             u[c] = g[c] * sigmoid(g[c]) * u[c];
         }
-        store_vec(m + i * W, u);
+        store_vec(m.at + n * m.row + f, u);
     }
 }
 
-/* Any grid works: threads stride over pieces of W elements, 16 bytes or one. */
+/* Any grid works, as above. */
 template <typename T, int W>
 static __global__ void __launch_bounds__(SWIGLU_THREADS)
-    swiglu_bwd_kernel(const T *gate, /* (N,F) may be dgate        */
-                      const T *up,   /* (N,F) may be dup          */
-                      const T *dm,   /* (N,F) may be dgate or dup */
-                      T *dgate,      /* (N,F)                     */
-                      T *dup,        /* (N,F)                     */
-                      int64_t pieces)
+    swiglu_bwd_kernel(swiglu_rows<const T> gate, /* (N,F) may be dgate        */
+                      swiglu_rows<const T> up,   /* (N,F) may be dup          */
+                      swiglu_rows<const T> dm,   /* (N,F) may be dgate or dup */
+                      swiglu_rows<T> dgate,      /* (N,F)                     */
+                      swiglu_rows<T> dup,        /* (N,F)                     */
+                      int64_t N, int64_t pieces)
 {
-    for (int64_t i = grid_thread(); i < pieces; i += grid_threads()) {
+    for (int64_t i = grid_thread(); i < N * pieces; i += grid_threads()) {
+        const int64_t n = N > 1 ? i / pieces : 0, f = (i - n * pieces) * W;
         float g[W], u[W], d[W];
 
-        load_vec(gate + i * W, g);
-        load_vec(up + i * W, u);
-        load_vec(dm + i * W, d);
+        load_vec(gate.at + n * gate.row + f, g);
+        load_vec(up.at + n * up.row + f, u);
+        load_vec(dm.at + n * dm.row + f, d);
 #pragma unroll
         for (int c = 0; c < W; c++) {
             const float x = g[c], s = sigmoid(x);
@@ -61,8 +72,8 @@ static __global__ void __launch_bounds__(SWIGLU_THREADS)
             g[c] = d[c] * u[c] * s * (1.0f + x * (1.0f - s));
             u[c] = d[c] * (x * s);
         }
-        store_vec(dgate + i * W, g);
-        store_vec(dup + i * W, u);
+        store_vec(dgate.at + n * dgate.row + f, g);
+        store_vec(dup.at + n * dup.row + f, u);
     }
 }
 
@@ -72,56 +83,76 @@ static dim3 swiglu_grid(csp_backend *be, int64_t pieces)
                        (int64_t)cuda_state_of(be)->processors * BLOCKS_OF_SM);
 }
 
+template <typename T> static swiglu_rows<T> rows_of(const csp_tensor *t)
+{
+    return { (T *)t->data, csp_tensor_row(t) };
+}
+
+/* How count matrices of one shape are walked over. */
+struct swiglu_walk {
+    int64_t N, F; /* rows and elements in each: one row where all are contiguous */
+    bool wide;    /* by 16 bytes */
+};
+
+template <typename T> static swiglu_walk walk_over(const csp_tensor *const *t, int count)
+{
+    swiglu_walk walk = { 1, csp_tensor_count(t[0]), true };
+
+    for (int i = 0; i < count; i++) {
+        if (t[i]->apart > 0) {
+            walk.N = t[0]->dim[0];
+            walk.F = t[0]->dim[1];
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        walk.wide = walk.wide && is_vec_row((const T *)t[i]->data, walk.F) &&
+                    (walk.N == 1 || is_vec_row((const T *)t[i]->data, csp_tensor_row(t[i])));
+    }
+    return walk;
+}
+
 template <typename T>
-static csp_status swiglu_fwd(csp_backend *be, int64_t n, const T *gate, const T *up, T *m)
+static csp_status swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                             csp_tensor *m)
 {
     const int W = vec_width<T>::value;
-    const bool wide = is_vec_row(gate, n) && is_vec_row(up, n) && is_vec_row(m, n);
-    const int64_t pieces = wide ? n / W : n;
+    const csp_tensor *const all[] = { gate, up, m };
+    const swiglu_walk walk = walk_over<T>(all, 3);
+    const int64_t pieces = walk.wide ? walk.F / W : walk.F;
 
-    CUDA_TRY(cu::launch(wide ? swiglu_fwd_kernel<T, W> : swiglu_fwd_kernel<T, 1>,
-                        swiglu_grid(be, pieces), SWIGLU_THREADS, 0, cuda_stream(be, "swiglu_fwd"),
-                        gate, up, m, pieces));
+    CUDA_TRY(cu::launch(walk.wide ? swiglu_fwd_kernel<T, W> : swiglu_fwd_kernel<T, 1>,
+                        swiglu_grid(be, walk.N * pieces), SWIGLU_THREADS, 0,
+                        cuda_stream(be, "swiglu_fwd"), rows_of<const T>(gate), rows_of<const T>(up),
+                        rows_of<T>(m), walk.N, pieces));
     return CSP_OK;
 }
 
 csp_status cuda_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
                            csp_tensor *m)
 {
-    const int64_t n = csp_tensor_count(gate);
-
-    if (gate->dtype == CSP_BF16) {
-        return swiglu_fwd(be, n, (const __nv_bfloat16 *)gate->data, (const __nv_bfloat16 *)up->data,
-                          (__nv_bfloat16 *)m->data);
-    }
-    return swiglu_fwd(be, n, (const float *)gate->data, (const float *)up->data, (float *)m->data);
+    return gate->dtype == CSP_BF16 ? swiglu_fwd<__nv_bfloat16>(be, gate, up, m)
+                                   : swiglu_fwd<float>(be, gate, up, m);
 }
 
 template <typename T>
-static csp_status swiglu_bwd(csp_backend *be, int64_t n, const T *gate, const T *up, const T *dm,
-                             T *dgate, T *dup)
+static csp_status swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                             const csp_tensor *dm, csp_tensor *dgate, csp_tensor *dup)
 {
     const int W = vec_width<T>::value;
-    const bool wide = is_vec_row(gate, n) && is_vec_row(up, n) && is_vec_row(dm, n) &&
-                      is_vec_row(dgate, n) && is_vec_row(dup, n);
-    const int64_t pieces = wide ? n / W : n;
+    const csp_tensor *const all[] = { gate, up, dm, dgate, dup };
+    const swiglu_walk walk = walk_over<T>(all, 5);
+    const int64_t pieces = walk.wide ? walk.F / W : walk.F;
 
-    CUDA_TRY(cu::launch(wide ? swiglu_bwd_kernel<T, W> : swiglu_bwd_kernel<T, 1>,
-                        swiglu_grid(be, pieces), SWIGLU_THREADS, 0, cuda_stream(be, "swiglu_bwd"),
-                        gate, up, dm, dgate, dup, pieces));
+    CUDA_TRY(cu::launch(walk.wide ? swiglu_bwd_kernel<T, W> : swiglu_bwd_kernel<T, 1>,
+                        swiglu_grid(be, walk.N * pieces), SWIGLU_THREADS, 0,
+                        cuda_stream(be, "swiglu_bwd"), rows_of<const T>(gate), rows_of<const T>(up),
+                        rows_of<const T>(dm), rows_of<T>(dgate), rows_of<T>(dup), walk.N, pieces));
     return CSP_OK;
 }
 
 csp_status cuda_swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
                            const csp_tensor *dm, csp_tensor *dgate, csp_tensor *dup)
 {
-    const int64_t n = csp_tensor_count(gate);
-
-    if (gate->dtype == CSP_BF16) {
-        return swiglu_bwd(be, n, (const __nv_bfloat16 *)gate->data, (const __nv_bfloat16 *)up->data,
-                          (const __nv_bfloat16 *)dm->data, (__nv_bfloat16 *)dgate->data,
-                          (__nv_bfloat16 *)dup->data);
-    }
-    return swiglu_bwd(be, n, (const float *)gate->data, (const float *)up->data,
-                      (const float *)dm->data, (float *)dgate->data, (float *)dup->data);
+    return gate->dtype == CSP_BF16 ? swiglu_bwd<__nv_bfloat16>(be, gate, up, dm, dgate, dup)
+                                   : swiglu_bwd<float>(be, gate, up, dm, dgate, dup);
 }

@@ -52,6 +52,7 @@ static csp_sparse make_rows(rig *r, int64_t rows, int64_t V, bool rare, int64_t 
     w.weight = rig_input(r, CSP_F32, 1, &n, weight);
     w.argmax = csp_tensor_none();
     w.vocab = V;
+    w.active = (double)n / (double)rows;
     *entries = n;
     return w;
 }

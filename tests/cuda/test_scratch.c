@@ -15,19 +15,40 @@
 #include "emulator/control.h"
 #endif
 #include "ops/loss.h"
+#include "ops/norm.h"
 #include "ops/optim.h"
 #include "support/rig.h"
 #include "support/sparse.h"
 
-/* InfoNCE of Q queries on be, not the rig's backend: 8 bytes of scratch and host memory each. */
-static csp_status take_scratch(rig *r, csp_backend *be, int64_t Q)
+/* Scratch of n floats on be, not the rig's backend: the partial sums of a gain's gradient. */
+static csp_status take_scratch(rig *r, csp_backend *be, int64_t n)
 {
-    const csp_tensor s = rig_normal(r, CSP_F32, 2, (int64_t[]) { Q, 1 });
-    const csp_tensor positive = rig_indices(r, 1, Q), none = csp_tensor_none();
-    csp_tensor ds = rig_output(r, CSP_F32, 2, s.dim);
+    const csp_tensor x = rig_normal(r, CSP_F32, 2, (int64_t[]) { 1, n });
+    const csp_tensor g = rig_normal(r, CSP_F32, 1, &n), rstd = rig_uniform(r, 1.0, 2.0, 1, x.dim);
+    csp_tensor dx = rig_output(r, CSP_F32, 2, x.dim), dg = rig_accumulated(r, 1, &n);
 
     assert_int_equal(csp_backend_sync(r->be), CSP_OK);
-    return csp_info_nce(be, &s, &positive, &none, &ds, rig_doubles(r, Q));
+    return csp_norm_bwd(be, &x, &g, &rstd, &x, NULL, &dx, &dg);
+}
+
+/* Host memory for the starts of B texts, which the head fetches where entries may not fit. */
+static csp_status take_host(rig *r, csp_backend *be, int64_t B)
+{
+    csp_sparse out = rig_sparse_output(r, B, 1, 1);
+    const csp_head head = { rig_uniform(r, 1.0, 2.0, 2, (int64_t[]) { 1, 1 }), csp_tensor_none(),
+                            1.0f, CSP_POOL_MAX };
+    const csp_tensor h = rig_uniform(r, -2.0, -1.0, 2, (int64_t[]) { B, 1 }); /* no entry at all */
+    int64_t *length = (int64_t *)(void *)rig_doubles(r, B);
+    uint8_t *keep = (uint8_t *)rig_ints(r, B);
+
+    for (int64_t b = 0; b < B; b++) {
+        length[b] = keep[b] = 1;
+    }
+    const csp_pool_texts texts = { rig_lengths(r, B, length), rig_input(r, CSP_U8, 1, &B, keep), B,
+                                   1 };
+
+    assert_int_equal(csp_backend_sync(r->be), CSP_OK);
+    return csp_sparse_pool_fwd(be, &head, &h, &texts, 0, &out);
 }
 
 static void scratch_grows_beyond_what_is_asked_and_never_shrinks(void **state)
@@ -41,18 +62,27 @@ static void scratch_grows_beyond_what_is_asked_and_never_shrinks(void **state)
     assert_int_equal(csp_backend_create(r->be->name, 1, &fresh), CSP_OK);
     const cuda_state *device = cuda_state_of(fresh);
 
-    assert_int_equal(take_scratch(r, fresh, 300), CSP_OK);
+    assert_int_equal(take_scratch(r, fresh, 600), CSP_OK);
     before = device->scratch;
     allocations = device->allocations;
-    assert_true(before.bytes >= 300 * 8 * 5 / 4);
+    assert_true(before.bytes >= 2400 * 5 / 4);
     assert_int_equal((uintptr_t)before.at % 256, 0);
     assert_int_equal(take_scratch(r, fresh, 1), CSP_OK);
-    assert_int_equal(take_scratch(r, fresh, 375), CSP_OK);
+    assert_int_equal(take_scratch(r, fresh, 750), CSP_OK);
     assert_ptr_equal(device->scratch.at, before.at);
     assert_int_equal(device->allocations, allocations);
-    assert_int_equal(take_scratch(r, fresh, 600), CSP_OK);
-    assert_true(device->scratch.bytes >= 600 * 8 && device->host.bytes >= 600 * 8);
-    assert_int_equal(device->allocations, allocations + 2);
+    assert_int_equal(take_scratch(r, fresh, 1200), CSP_OK);
+    assert_true(device->scratch.bytes >= 4800);
+    assert_int_equal(device->allocations, allocations + 1);
+    assert_int_equal(take_host(r, fresh, 300), CSP_OK);
+    before = device->host;
+    allocations = device->allocations;
+    assert_true(before.bytes >= 1204 * 5 / 4);
+    assert_int_equal(take_host(r, fresh, 10), CSP_OK);
+    assert_ptr_equal(device->host.at, before.at);
+    assert_int_equal(device->allocations, allocations);
+    assert_int_equal(take_host(r, fresh, 2000), CSP_OK);
+    assert_true(device->host.bytes >= 8004);
     csp_backend_destroy(fresh);
 }
 
@@ -67,10 +97,10 @@ static void refused_memory_is_named_and_the_backend_goes_on(void **state)
 
         assert_int_equal(csp_backend_create(r->be->name, 1, &fresh), CSP_OK);
         csp_fault_arm(n);
-        assert_int_equal(take_scratch(r, fresh, 10), CSP_ERR_MEMORY);
+        assert_int_equal(take_host(r, fresh, 10), CSP_ERR_MEMORY);
         csp_fault_arm(0);
         assert_non_null(strstr(csp_error_text(), named[n - 1]));
-        assert_int_equal(take_scratch(r, fresh, 10), CSP_OK);
+        assert_int_equal(take_host(r, fresh, 10), CSP_OK);
         csp_backend_destroy(fresh);
     }
 }
@@ -80,8 +110,10 @@ static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
 {
     enum { V = 300 };
     const int64_t vocab = V;
-    const csp_adamw_args args = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0, false, 0 };
-    double *loss = rig_doubles(r, Q), value, squares[2];
+    csp_adamw_args args = { .t = 1, .beta1 = 0.9, .beta2 = 0.999, .max_norm = 1.0 };
+    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { Q, 3 });
+    csp_tensor value = rig_output(r, CSP_F64, 1, (int64_t[]) { 1 });
+    csp_tensor squares = rig_output(r, CSP_F64, 1, (int64_t[]) { 2 });
     csp_optim_tensor tensors[2];
 
     const csp_sparse q = rig_sparse_random(r, Q, V, density, 0);
@@ -93,7 +125,7 @@ static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
     csp_tensor sum = rig_input(r, CSP_F64, 1, &vocab, rig_doubles(r, V));
 
     assert_int_equal(csp_scores_fwd(r->be, &q, Q, &p, P, 1.0f, &s), CSP_OK);
-    assert_int_equal(csp_info_nce(r->be, &s, &positive, &none, &s, loss), CSP_OK);
+    assert_int_equal(csp_info_nce(r->be, &s, &positive, &none, &s, &row), CSP_OK);
     assert_int_equal(csp_scores_bwd(r->be, &s, &q, &p, 1.0f, &dq, &dp), CSP_OK);
     assert_int_equal(csp_column_sums(r->be, &p, P, &sum, &no_count), CSP_OK);
     assert_int_equal(csp_regularize(r->be, CSP_REG_FLOPS, &p, P, &sum, P, 0.1f, &dp, &value),
@@ -106,7 +138,8 @@ static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
                                           csp_tensor_none(),
                                           true };
     }
-    assert_int_equal(csp_grad_squares(r->be, tensors, 2, squares), CSP_OK);
+    assert_int_equal(csp_grad_squares(r->be, tensors, 2, &squares), CSP_OK);
+    args.squares = squares;
     assert_int_equal(csp_adamw(r->be, tensors, 2, &args), CSP_OK);
 }
 

@@ -8,7 +8,6 @@
 #ifdef CSPLADE_EMULATED
 #include "emulator/control.h"
 #endif
-#include "train/adapt.h"
 #include "train/checkpoint.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -73,17 +72,22 @@ static void contrastive_losses(tiny *t, int64_t first, int64_t last, double *los
                                                       .seed = 11,
                                                       .step = (uint64_t)k } };
         csp_step_metrics m;
+        csp_tensor faults;
 
         csp_step_metrics_clear(&m, "contrastive", k, last);
-        assert_ok(csp_contrastive_run(c, &texts, &step, &m));
-        assert_ok(csp_optimizer_step(o, &settings, k, last, &m));
+        assert_ok(csp_contrastive_run(c, &texts, &step));
+        faults = csp_contrastive_faults(c);
+        assert_ok(csp_optimizer_step(o, &settings, k, last, &faults));
+        assert_ok(csp_backend_sync(t->be));
+        assert_ok(csp_contrastive_read(c, &m));
+        csp_optimizer_read(o, &m);
         loss[k - first] = m.loss;
     }
     csp_optimizer_destroy(o);
     csp_contrastive_destroy(c);
 }
 
-static void adapt_losses(tiny *t, int64_t first, int64_t last, double *loss)
+static void adapt(tiny *t, bool dropout, int64_t first, int64_t last, double *loss)
 {
     const csp_adapt_options options = {
         .max_rows = ROWS, .max_len = 12, .texts = TINY_PASSAGES, .lambda_relu = 0.7
@@ -97,16 +101,33 @@ static void adapt_losses(tiny *t, int64_t first, int64_t last, double *loss)
         assert_ok(csp_optimizer_reset(o));
     }
     for (int64_t k = first; k <= last; k++) {
-        const csp_pass pass = { .causal = true, .dropout = true, .seed = 11, .step = (uint64_t)k };
+        const csp_pass pass = {
+            .causal = true, .dropout = dropout, .seed = 11, .step = (uint64_t)k
+        };
         csp_step_metrics m;
+        csp_tensor faults;
 
         csp_step_metrics_clear(&m, "adapt", k, last);
-        assert_ok(csp_adapt_run(a, &t->passages, &pass, true, &m));
-        assert_ok(csp_optimizer_step(o, &settings, k, last, &m));
+        assert_ok(csp_adapt_run(a, &t->passages, &pass, true));
+        faults = csp_adapt_faults(a);
+        assert_ok(csp_optimizer_step(o, &settings, k, last, &faults));
+        assert_ok(csp_backend_sync(t->be));
+        assert_ok(csp_adapt_read(a, &m));
+        csp_optimizer_read(o, &m);
         loss[k - first] = m.loss;
     }
     csp_optimizer_destroy(o);
     csp_adapt_destroy(a);
+}
+
+static void adapt_losses(tiny *t, int64_t first, int64_t last, double *loss)
+{
+    adapt(t, true, first, last, loss);
+}
+
+static void adapt_losses_without_dropout(tiny *t, int64_t first, int64_t last, double *loss)
+{
+    adapt(t, false, first, last, loss);
 }
 
 typedef void (*losses_of)(tiny *t, int64_t first, int64_t last, double *loss);
@@ -169,6 +190,7 @@ static void adaptation_steps_follow_the_cpu(void **state)
     (void)state;
     follow("adapt, full", CSP_VARIANT_CAUSAL, false, adapt_losses);
     follow("adapt, lora", CSP_VARIANT_CAUSAL, true, adapt_losses);
+    follow("adapt, lora, no dropout", CSP_VARIANT_CAUSAL, true, adapt_losses_without_dropout);
 }
 
 static void bf16_steps_of_all_weights_follow_the_cpu(void **state)
@@ -187,6 +209,8 @@ static void bf16_steps_of_adapters_follow_the_cpu(void **state)
               contrastive_losses);
     follow_in("adapt, bf16, lora", CSP_VARIANT_CAUSAL, true, bf16, STEPS_BF16 / 2 + 1,
               adapt_losses);
+    follow_in("adapt, bf16, lora, no dropout", CSP_VARIANT_CAUSAL, true, bf16, STEPS_BF16 / 2 + 1,
+              adapt_losses_without_dropout);
 }
 
 /* Writes a checkpoint of t. The caller frees its path. */

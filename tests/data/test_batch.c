@@ -40,6 +40,7 @@ static void causal_and_bi_keep_every_token(void **state)
         assert_int_equal(batch.predicted, 0);
         assert_ints(batch.tokens, 5, (int32_t[]) { 1, 5, 6, 1, 7 });
         assert_ints(batch.seq_start, 4, (int32_t[]) { 0, 3, 5, 5 });
+        assert_ints(batch.order, 3, (int32_t[]) { 0, 1, 2 });
         assert_ints(batch.target, 5, (int32_t[]) { -1, -1, -1, -1, -1 });
         assert_memory_equal(batch.keep, "\1\1\1\1\1", 5);
         assert_int_equal(batch.kept, 5);
@@ -197,6 +198,27 @@ static void refuses_texts_and_ranges_beyond_limits(void **state)
     csp_token_lists_clear(&lists);
 }
 
+static void the_longest_texts_come_first_in_order(void **state)
+{
+    const csp_contract contract = { .variant = CSP_VARIANT_CAUSAL };
+    const int64_t length[] = { 2, 5, 0, 3, 5, 1, 3 };
+    csp_token_lists lists = { 0 };
+    csp_batch batch = { 0 };
+
+    (void)state;
+    for (int i = 0; i < 7; i++) {
+        add(&lists, length[i], (int32_t[]) { 4, 5, 6, 7, 8 });
+    }
+    assert_int_equal(csp_batch_pack(&contract, &lists, 0, 7, 0, &batch), CSP_OK);
+    assert_ints(batch.order, 7, (int32_t[]) { 1, 4, 3, 6, 0, 5, 2 });
+    assert_int_equal(csp_batch_pack_adapt(&contract, &lists, 2, 6, 0, &batch), CSP_OK);
+    assert_ints(batch.order, 4, (int32_t[]) { 2, 1, 3, 0 });
+    assert_int_equal(csp_batch_pack(&contract, &lists, 2, 3, 0, &batch), CSP_OK);
+    assert_ints(batch.order, 1, (int32_t[]) { 0 });
+    csp_batch_clear(&batch);
+    csp_token_lists_clear(&lists);
+}
+
 static void a_reserved_batch_allocates_nothing(void **state)
 {
     const csp_contract contract = { .variant = CSP_VARIANT_ECHO, .add_bos = true, .bos_id = 1 };
@@ -297,6 +319,7 @@ int main(void)
         cmocka_unit_test(a_split_gives_the_same_rows_as_one_batch),
         cmocka_unit_test(a_split_fills_micro_batches_in_order),
         cmocka_unit_test(refuses_texts_and_ranges_beyond_limits),
+        cmocka_unit_test(the_longest_texts_come_first_in_order),
         cmocka_unit_test(a_reserved_batch_allocates_nothing),
         cmocka_unit_test(the_cache_gives_back_what_was_put),
         cmocka_unit_test(a_full_cache_keeps_what_it_has),

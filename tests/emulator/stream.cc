@@ -543,21 +543,29 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
     return cudaMemcpy2DAsync(dst, bytes, src, bytes, bytes, bytes == 0 ? 0 : 1, kind, stream);
 }
 
-cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
+cudaError_t cudaMemset2DAsync(void *dst, size_t pitch, int value, size_t width, size_t height,
+                              cudaStream_t stream)
 {
     if (planned_failure()) {
         return remember(cudaErrorUnknown);
     }
-    if (bytes > 0 && !is_device(dst)) {
+    if (width > 0 && height > 0 && (!is_device(dst) || width > pitch)) {
         return remember(cudaErrorInvalidValue);
     }
     return enqueue(
         stream,
         [=]() {
-            check_write(dst, bytes, "cudaMemsetAsync");
-            memset(dst, value, bytes);
+            for (size_t row = 0; row < height; row++) {
+                check_write((char *)dst + row * pitch, width, "cudaMemsetAsync");
+                memset((char *)dst + row * pitch, value, width);
+            }
         },
         "cudaMemsetAsync");
+}
+
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
+{
+    return cudaMemset2DAsync(dst, bytes, value, bytes, bytes == 0 ? 0 : 1, stream);
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *data)

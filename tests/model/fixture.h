@@ -139,6 +139,7 @@ static inline void place_side(fixture *f, const char *variant, int64_t first, in
     }
     side->pack.token = on_device(f, &token);
     side->pack.seq_start = on_device(f, &own_start);
+    side->pack.order = csp_tensor_none();
     side->pack.row_key = csp_tensor_none();
     side->texts.seq_start = side->pack.seq_start;
     side->texts.keep = on_device(f, &kept);
@@ -194,15 +195,17 @@ static inline void fixture_forward(fixture *f)
 /* Adds lambda FLOPS of one side to its gradient; returns the term. */
 static inline double fixture_flops(fixture *f, fixture_side *side, double lambda)
 {
-    const csp_tensor none = csp_tensor_none();
-    csp_tensor sum, count = none;
+    const int64_t one = 1;
+    csp_tensor sum, count = csp_tensor_none(), term;
     double value;
 
+    assert_ok(csp_arena_tensor(&f->arena, CSP_F64, 1, &one, &term));
     assert_ok(csp_arena_tensor(&f->arena, CSP_F64, 1, &side->rows.vocab, &sum));
     assert_ok(csp_backend_zero(f->be, &sum));
     assert_ok(csp_column_sums(f->be, &side->rows, side->B, &sum, &count));
     assert_ok(csp_regularize(f->be, CSP_REG_FLOPS, &side->rows, side->B, &sum, side->B,
-                             (float)lambda, &side->dw, &value));
+                             (float)lambda, &side->dw, &term));
+    assert_ok(csp_backend_download(f->be, &term, &value));
     return value;
 }
 
@@ -214,14 +217,16 @@ static inline void fixture_loss(fixture *f, double loss[4])
     const csp_tensor positive = on_device(f, recorded(f, "", "positive"));
     const csp_tensor mask = on_device(f, recorded(f, "", "mask"));
     fixture_side *q = &f->side[0], *p = &f->side[1];
-    double row_loss[QUERIES];
-    csp_tensor scores;
+    double row[QUERIES][3];
+    csp_tensor scores, rows;
 
     assert_ok(csp_arena_tensor(&f->arena, CSP_F32, 2, shape, &scores));
     assert_ok(csp_scores_fwd(f->be, &q->rows, QUERIES, &p->rows, PASSAGES, scale, &scores));
-    assert_ok(csp_info_nce(f->be, &scores, &positive, &mask, &scores, row_loss));
+    assert_ok(csp_arena_tensor(&f->arena, CSP_F64, 2, (int64_t[]) { QUERIES, 3 }, &rows));
+    assert_ok(csp_info_nce(f->be, &scores, &positive, &mask, &scores, &rows));
+    assert_ok(csp_backend_download(f->be, &rows, row));
     assert_ok(csp_scores_bwd(f->be, &scores, &q->rows, &p->rows, scale, &q->dw, &p->dw));
-    loss[1] = (row_loss[0] + row_loss[1] + row_loss[2]) / QUERIES;
+    loss[1] = (row[0][0] + row[1][0] + row[2][0]) / QUERIES;
     loss[2] = fixture_flops(f, q, f->settings.lambda_q);
     loss[3] = fixture_flops(f, p, f->settings.lambda_d);
     loss[0] = loss[1] + f->settings.lambda_q * loss[2] + f->settings.lambda_d * loss[3];

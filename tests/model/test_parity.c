@@ -103,8 +103,10 @@ static void contrastive_gradients_of_every_family_and_variant(void **state)
     }
 }
 
-static void set_targets(fixture *f, fixture_side *side, csp_tensor *target, int64_t *predicted)
+/* How many rows have one. */
+static int64_t set_targets(fixture *f, fixture_side *side, csp_tensor *target)
 {
+    int64_t predicted = 0;
     int32_t *host = malloc((size_t)side->N * sizeof(int32_t));
     const int32_t *token = side->pack.token.data, *start = side->pack.seq_start.data;
 
@@ -112,12 +114,13 @@ static void set_targets(fixture *f, fixture_side *side, csp_tensor *target, int6
     for (int64_t b = 0; b < side->B; b++) {
         for (int32_t n = start[b]; n < start[b + 1]; n++) {
             host[n] = n + 1 < start[b + 1] ? token[n + 1] : -1;
-            *predicted += host[n] >= 0;
+            predicted += host[n] >= 0;
         }
     }
     assert_ok(csp_arena_tensor(&f->arena, CSP_I32, 1, &side->N, target));
     assert_ok(csp_backend_upload(f->be, host, target));
     free(host);
+    return predicted;
 }
 
 static void adaptation_losses_and_gradients(void **state)
@@ -127,28 +130,34 @@ static void adaptation_losses_and_gradients(void **state)
     (void)state;
     for (int m = 0; m < MODELS; m++) {
         csp_tensor target[SIDES];
-        int64_t predicted = 0;
+        int64_t predicted[SIDES], all = 0;
         double loss[2] = { 0.0, 0.0 };
         fixture f;
 
         fixture_open(&f, models[m], NULL, NULL, CSP_TRAIN_FULL);
         fixture_place(&f, "causal", CSP_KEEP_ALL);
         for (int s = 0; s < SIDES; s++) {
-            set_targets(&f, &f.side[s], &target[s], &predicted);
+            predicted[s] = set_targets(&f, &f.side[s], &target[s]);
+            all += predicted[s];
         }
         for (int s = 0; s < SIDES; s++) {
             csp_run *run = f.side[s].run;
             csp_token_loss_args args = { .head = fixture_head(&f),
                                          .target = target[s],
                                          .lambda_relu = (float)f.settings.lambda_relu,
-                                         .coefficient = 1.0f / (float)predicted,
+                                         .predicted = predicted[s],
+                                         .coefficient = 1.0f / (float)all,
                                          .de = csp_model_head_grad(f.model) };
+            const int64_t two = 2;
             double part[2];
 
+            assert_ok(csp_arena_tensor(&f.arena, CSP_F64, 1, &two, &args.loss));
+            assert_ok(csp_arena_tensor(&f.arena, CSP_I64, 1, &two, &args.bad));
             assert_ok(csp_model_fwd(f.model, &f.side[s].pack, &pass, run));
             args.h = run->h;
             args.dh = run->dh;
-            assert_ok(csp_token_loss(f.be, &args, part));
+            assert_ok(csp_token_loss(f.be, &args));
+            assert_ok(csp_backend_download(f.be, &args.loss, part));
             assert_ok(csp_model_bwd(f.model, &f.side[s].pack, &pass, run));
             loss[0] += part[0];
             loss[1] += part[1];
@@ -346,6 +355,7 @@ static void one_update(fixture *f, int k, double *norm)
     const fixture_settings *s = &f->settings;
     csp_optim_tensor *tensors = malloc((size_t)params->trained * sizeof(*tensors));
     double *squares = malloc((size_t)params->trained * sizeof(double)), sum = 0.0;
+    csp_tensor on_be;
     csp_adamw_args args = { .t = k + 1,
                             .lr = rate(s, k),
                             .beta1 = s->beta1,
@@ -356,12 +366,15 @@ static void one_update(fixture *f, int k, double *norm)
     assert_non_null(tensors);
     assert_non_null(squares);
     csp_params_optim(params, tensors);
-    assert_ok(csp_grad_squares(f->be, tensors, params->trained, squares));
+    assert_ok(csp_arena_tensor(&f->arena, CSP_F64, 1, &params->trained, &on_be));
+    assert_ok(csp_grad_squares(f->be, tensors, params->trained, &on_be));
+    assert_ok(csp_backend_download(f->be, &on_be, squares));
     for (int64_t i = 0; i < params->trained; i++) {
         sum += squares[i];
     }
     *norm = sqrt(sum);
-    args.grad_scale = fmin(1.0, s->max_grad_norm / (*norm + 1e-6));
+    args.max_norm = s->max_grad_norm;
+    args.squares = on_be;
     assert_ok(csp_adamw(f->be, tensors, params->trained, &args));
     free(tensors);
     free(squares);

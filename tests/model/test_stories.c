@@ -56,6 +56,7 @@ static void place_text(csp_model *model, csp_arena *arena, json_t *ids, text *ou
     out->T = T;
     out->pack.token = put(model->be, arena, CSP_I32, T, token);
     out->pack.seq_start = put(model->be, arena, CSP_I32, 2, start);
+    out->pack.order = csp_tensor_none();
     out->pack.row_key = csp_tensor_none();
     out->pack.longest = T;
     out->all = (csp_pool_texts) { .seq_start = out->pack.seq_start, .kept = T, .longest = T };
@@ -156,6 +157,7 @@ static void check_text(csp_model *model, csp_arena *arena, json_t *item)
     const csp_tensor none = csp_tensor_none();
     const csp_head head = csp_model_head(model, 1.0f, CSP_POOL_MAX, &none);
     csp_token_loss_args args = { .head = head, .coefficient = 1.0f };
+    const int64_t two = 2;
     double loss[2], relative;
     text t;
 
@@ -170,7 +172,11 @@ static void check_text(csp_model *model, csp_arena *arena, json_t *item)
     args.target = t.target;
     args.dh = none;
     args.de = none;
-    assert_ok(csp_token_loss(model->be, &args, loss));
+    args.predicted = t.T - 1;
+    assert_ok(csp_arena_tensor(arena, CSP_F64, 1, &two, &args.loss));
+    assert_ok(csp_arena_tensor(arena, CSP_I64, 1, &two, &args.bad));
+    assert_ok(csp_token_loss(model->be, &args));
+    assert_ok(csp_backend_download(model->be, &args.loss, loss));
     assert_near(loss[0] / (double)(t.T - 1), number(item, "mean_nll"), relative);
     csp_run_destroy(t.run);
 }

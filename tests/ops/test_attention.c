@@ -9,52 +9,14 @@
 #include <cmocka.h>
 
 #include "ops/attention.h"
+#include "ops/attention_cases.h"
 #include "ops/rope.h"
 #include "ref/attention.h"
 #include "support/compare.h"
 #include "support/gradcheck.h"
 #include "support/rig.h"
 
-typedef struct shape {
-    int64_t H, G, E, B;
-    int64_t length[5];
-    bool causal;
-    int64_t claim; /* the longest text the call speaks of, where that is more than there is */
-} shape;
-
-/* Edges on purpose: one row, empty texts, the narrowest head, groups of 1 and more, one less and
- * one more than a block of queries (32), the shapes of Qwen3 (head wider than D/H). From FIRST_LONG
- * on texts are longer than CUDA devices hold at once, for each of the widths (32, 64, 128, 256)
- * that heads are rounded up to there. From FIRST_BF16 on heads are of the widths that tensor core
- * kernels take as bf16: with texts of as many keys as 4, 8 and 16 warps have, in one piece and,
- * where longer ones are claimed, in tiles. */
-static const shape cases[] = {
-    { 1, 1, 2, 1, { 1 }, true, 0 },
-    { 2, 1, 4, 3, { 0, 3, 0 }, true, 0 },
-    { 4, 2, 6, 4, { 31, 32, 33, 1 }, true, 0 },
-    { 4, 2, 6, 4, { 31, 32, 33, 1 }, false, 0 },
-    { 3, 3, 32, 2, { 65, 24 }, true, 0 },
-    { 6, 1, 18, 2, { 40, 7 }, false, 0 },
-    { 4, 2, 128, 3, { 50, 16, 96 }, true, 0 },
-    { 8, 2, 64, 1, { 100 }, false, 0 },
-    { 2, 2, 160, 2, { 20, 32 }, true, 0 },
-    { 2, 1, 8, 1, { 301 }, true, 0 },
-    { 1, 1, 64, 2, { 258, 1 }, true, 0 },
-    { 4, 2, 72, 2, { 40, 131 }, true, 0 },
-    { 2, 1, 130, 2, { 40, 33 }, false, 0 },
-    { 4, 2, 16, 4, { 15, 16, 17, 1 }, true, 0 },
-    { 4, 2, 16, 3, { 3, 0, 45 }, false, 1300 },
-    { 2, 1, 32, 2, { 64, 33 }, false, 0 },
-    { 3, 1, 32, 2, { 140, 7 }, true, 800 },
-    { 4, 1, 64, 3, { 1, 81, 128 }, true, 0 },
-    { 2, 1, 64, 2, { 177, 30 }, true, 0 },
-    { 2, 1, 64, 2, { 150, 49 }, false, 700 },
-    { 2, 1, 96, 2, { 5, 67 }, true, 0 },
-    { 2, 1, 96, 2, { 70, 131 }, true, 600 },
-    { 2, 1, 128, 2, { 100, 2 }, false, 0 },
-    { 4, 1, 128, 2, { 61, 131 }, true, 500 },
-};
-enum { CASES = sizeof(cases) / sizeof(cases[0]), FIRST_LONG = 9, FIRST_BF16 = 13 };
+typedef attention_case shape;
 
 typedef struct setup {
     csp_attention a;
@@ -110,19 +72,18 @@ static setup make(rig *r, csp_dtype S, const shape *like, double scale)
     return s;
 }
 
-/*
- * An emulated device gets one key-value head where heads are wide. Scores of bf16 rows are kept so
- * small that their own rounding stays below the limit of the norm.
- */
+/* Scores of bf16 rows stay so small that their own rounding is below the limit of the norm. */
 static setup make_case(rig *r, csp_dtype S, int64_t i)
 {
-    shape like = cases[i];
+    return make(r, S, &attention_cases[i], i % 2 == 0 ? 1.5 : S == CSP_BF16 ? 2.0 : 4.0);
+}
 
-    if (r->emulated && like.E >= 64) {
-        like.H /= like.G;
-        like.G = 1;
-    }
-    return make(r, S, &like, i % 2 == 0 ? 1.5 : S == CSP_BF16 ? 2.0 : 4.0);
+/* What other cases do is time, where a device is emulated. */
+static bool is_for(const rig *r, csp_dtype S, int64_t i)
+{
+    const int as = S == CSP_BF16 ? AS_BF16 : AS_F32;
+
+    return !r->emulated || (attention_cases[i].emulated & as) != 0;
 }
 
 static csp_tensor output(rig *r, const setup *s, int64_t heads, int64_t width)
@@ -151,7 +112,8 @@ static void check_result(rig *r, const setup *s, const char *name, const csp_ten
     }
 }
 
-static void check_forward(rig *r, const setup *s)
+/* The op is given q, k and v of s; dense has them as the reference reads them. */
+static void check_forward_of(rig *r, const setup *s, const setup *dense)
 {
     const int64_t H = s->a.H, E = s->a.E, n = s->N * H * E;
     csp_tensor o = output(r, s, H, E), lse = lse_output(r, s);
@@ -164,27 +126,28 @@ static void check_forward(rig *r, const setup *s)
     const double bound =
         (double)(E + s->longest + 20) * UNIT_F32 + (s->S == CSP_BF16 ? 2.0 * UNIT_BF16 : 0.0);
 
-    ref_attention_fwd(&s->ref, rig_as_doubles(r, &s->q), rig_as_doubles(r, &s->k),
-                      rig_as_doubles(r, &s->v), want, mag, want_lse, lse_mag);
+    ref_attention_fwd(&s->ref, rig_as_doubles(r, &dense->q), rig_as_doubles(r, &dense->k),
+                      rig_as_doubles(r, &dense->v), want, mag, want_lse, lse_mag);
     assert_int_equal(csp_attention_fwd(r->be, &s->a, &s->q, &s->k, &s->v, &o, &lse), CSP_OK);
     check_result(r, s, "o", &o, want, mag, bound);
     check_result(r, s, "lse", &lse, want_lse, lse_mag, bound);
     rig_check_guards(r);
 }
 
-/* What the tensor core kernels' cases add for f32 is time, where a device is emulated. */
-static int64_t case_count(const rig *r, csp_dtype S)
+static void check_forward(rig *r, const setup *s)
 {
-    return r->emulated && S == CSP_F32 ? FIRST_BF16 : CASES;
+    check_forward_of(r, s, s);
 }
 
 static void run_forward_cases(rig *r, csp_dtype S)
 {
-    for (int64_t i = 0; i < case_count(r, S); i++) {
-        rig_begin(r, (uint64_t)i);
-        const setup s = make_case(r, S, i);
+    for (int64_t i = 0; i < ATTENTION_CASES; i++) {
+        if (is_for(r, S, i)) {
+            rig_begin(r, (uint64_t)i);
+            const setup s = make_case(r, S, i);
 
-        check_forward(r, &s);
+            check_forward(r, &s);
+        }
     }
 }
 
@@ -196,7 +159,7 @@ static void forward_matches_the_reference(void **state)
 /* One element behind where memory was given: rows that cannot be copied 16 bytes at a time. */
 static void run_shifted(rig *r, csp_dtype S)
 {
-    const shape like = { 2, 1, 64, 2, { 33, 5 }, true, 0 };
+    const shape like = { 2, 1, 64, 2, { 33, 5 }, true, 0, AS_BOTH };
 
     rig_begin(r, 90);
     setup s = make(r, S, &like, 1.5);
@@ -261,14 +224,16 @@ static void check_grads(rig *r, const setup *s, const grads *g)
 
 static void run_backward_cases(rig *r, csp_dtype S)
 {
-    for (int64_t i = 0; i < case_count(r, S); i++) {
-        rig_begin(r, (uint64_t)(50 + i));
-        const setup s = make_case(r, S, i);
-        grads g = make_grads(r, &s);
+    for (int64_t i = 0; i < ATTENTION_CASES; i++) {
+        if (is_for(r, S, i)) {
+            rig_begin(r, (uint64_t)(50 + i));
+            const setup s = make_case(r, S, i);
+            grads g = make_grads(r, &s);
 
-        assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
-        check_grads(r, &s, &g);
-        rig_check_guards(r);
+            assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
+            check_grads(r, &s, &g);
+            rig_check_guards(r);
+        }
     }
 }
 
@@ -309,7 +274,7 @@ static void gradients_may_overwrite_q_k_and_v(void **state)
 /* So many rows that CUDA devices take one text at a time: dk and dv of a text wait in scratch. */
 static void run_claimed_rows(rig *r, csp_dtype S)
 {
-    const shape like = { 2, 2, 256, 3, { 33, 0, 50 }, true, S == CSP_BF16 ? 16400 : 8200 };
+    const shape like = { 2, 2, 256, 3, { 33, 0, 50 }, true, S == CSP_BF16 ? 16400 : 8200, AS_BOTH };
 
     rig_begin(r, 76);
     const setup s = make(r, S, &like, 1.0);
@@ -322,6 +287,110 @@ static void gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_o
     rig_each_storage(*state, run_claimed_rows);
 }
 
+/* Columns from .. from+width-1 of t as a tensor of their own. */
+static csp_tensor columns(rig *r, const csp_tensor *t, int64_t from, int64_t width)
+{
+    const int64_t rows = t->dim[0], bytes = t->dtype == CSP_BF16 ? 2 : 4;
+    const char *all = rig_host(r, t);
+    char *some = rig_host(r, t); /* its first part is written over */
+
+    for (int64_t n = 0; n < rows; n++) {
+        memcpy(some + n * width * bytes, all + (n * t->dim[1] + from) * bytes,
+               (size_t)(width * bytes));
+    }
+    return rig_input(r, t->dtype, 2, (int64_t[]) { rows, width }, some);
+}
+
+/* The columns of q, k, v and then some more, side by side. */
+static csp_tensor side_by_side(rig *r, const setup *s, const csp_tensor *more)
+{
+    const csp_tensor part[] = { s->q, s->k, s->v, *more };
+    const int64_t wide = (s->a.H + 2 * s->a.G) * s->a.E + more->dim[1];
+    const int64_t bytes = s->S == CSP_BF16 ? 2 : 4;
+    char *all = (char *)rig_doubles(r, s->N * wide);
+    int64_t from = 0;
+
+    for (int i = 0; i < 4; i++) {
+        const char *host = rig_host(r, &part[i]);
+        const int64_t width = part[i].dim[1] * bytes;
+
+        for (int64_t n = 0; n < s->N; n++) {
+            memcpy(all + n * wide * bytes + from, host + n * width, (size_t)width);
+        }
+        from += width;
+    }
+    return rig_input(r, s->S, 2, (int64_t[]) { s->N, wide }, all);
+}
+
+static csp_tensor view_of(const csp_tensor *wide, int64_t from, int64_t width)
+{
+    return csp_tensor_view((char *)wide->data + from * (wide->dtype == CSP_BF16 ? 2 : 4),
+                           wide->dtype, 2, (int64_t[]) { wide->dim[0], width });
+}
+
+/*
+ * q, k, v as columns of one tensor that has more columns, and their gradients over them; but for
+ * the one whose number is apart, which is a tensor of its own.
+ */
+static void check_columns(rig *r, csp_dtype S, int64_t which, int64_t more, int apart)
+{
+    const setup dense = make_case(r, S, which);
+    setup s = dense;
+    const int64_t E = s.a.E, width[] = { s.a.H * E, s.a.G * E, s.a.G * E };
+    const int64_t from[] = { 0, width[0], width[0] + width[1], width[0] + 2 * width[1] };
+    const csp_tensor rest = uniform(r, S, 1.0, s.N, more), wide = side_by_side(r, &s, &rest);
+    grads g = make_grads(r, &dense);
+    csp_tensor *const x[] = { &s.q, &s.k, &s.v }, *const to[] = { &g.g.q, &g.g.k, &g.g.v };
+    csp_tensor *const grad[] = { &g.g.dq, &g.g.dk, &g.g.dv };
+    int64_t *const stride[] = { &s.a.stride_q, &s.a.stride_k, &s.a.stride_v };
+    csp_tensor over = rig_copy(r, &wide);
+
+    for (int i = 0; i < 3; i++) {
+        *grad[i] = i == apart ? rig_copy(r, x[i]) : view_of(&over, from[i], width[i]);
+        *to[i] = *grad[i];
+        *x[i] = i == apart ? *x[i] : view_of(&wide, from[i], width[i]);
+        *stride[i] = i == apart ? 0 : wide.dim[1];
+    }
+    check_forward_of(r, &s, &dense);
+    assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
+    for (int i = 0; i < 3; i++) {
+        *grad[i] = i == apart ? *grad[i] : columns(r, &over, from[i], width[i]);
+    }
+    check_grads(r, &s, &g);
+    over = columns(r, &over, from[3], more);
+    rig_check_same(r, &over, &rest);
+    rig_check_guards(r);
+}
+
+static void run_columns(rig *r, csp_dtype S)
+{
+    const int64_t some[] = { 2, FIRST_LONG, FIRST_BF16, FIRST_BF16 + 1 };
+
+    for (int i = 0; i < 4; i++) {
+        rig_begin(r, (uint64_t)(60 + i));
+        check_columns(r, S, some[i], 8, i);
+    }
+    rig_begin(r, 64);
+    check_columns(r, S, FIRST_BF16, 3, 1); /* rows that cannot be copied 16 bytes at a time */
+    rig_begin(r, 65);
+    check_columns(r, S, FIRST_LONG, 8, 2);
+}
+
+static void q_k_and_v_may_be_columns_of_one_tensor(void **state)
+{
+    rig_each_storage(*state, run_columns);
+}
+
+/* Two calls of backward gave the same bits; so did their forward. */
+static void check_same_results(rig *r, const grads *a, const grads *b)
+{
+    rig_check_same(r, &a->g.o, &b->g.o);
+    rig_check_same(r, &a->g.lse, &b->g.lse);
+    rig_check_same(r, &a->g.dq, &b->g.dq);
+    rig_check_same(r, &a->g.dk, &b->g.dk);
+    rig_check_same(r, &a->g.dv, &b->g.dv);
+}
+
 static void check_same_bits(rig *r, csp_dtype S, int64_t which)
 {
     rig_begin(r, 80 + (uint64_t)which);
@@ -331,15 +400,12 @@ static void check_same_bits(rig *r, csp_dtype S, int64_t which)
     b.g.dq = output(r, &s, s.a.H, s.a.E);
     b.g.dk = output(r, &s, s.a.G, s.a.E);
     b.g.dv = output(r, &s, s.a.G, s.a.E);
-    csp_tensor o = output(r, &s, s.a.H, s.a.E), lse = lse_output(r, &s);
-    assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &lse), CSP_OK);
-    rig_check_same(r, &o, &a.g.o);
-    rig_check_same(r, &lse, &a.g.lse);
+    b.g.o = output(r, &s, s.a.H, s.a.E);
+    b.g.lse = lse_output(r, &s);
+    assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &b.g.o, &b.g.lse), CSP_OK);
     assert_int_equal(csp_attention_bwd(r->be, &s.a, &a.g), CSP_OK);
     assert_int_equal(csp_attention_bwd(r->be, &s.a, &b.g), CSP_OK);
-    rig_check_same(r, &a.g.dq, &b.g.dq);
-    rig_check_same(r, &a.g.dk, &b.g.dk);
-    rig_check_same(r, &a.g.dv, &b.g.dv);
+    check_same_results(r, &a, &b);
 }
 
 static void run_same_bits(rig *r, csp_dtype S)
@@ -355,23 +421,123 @@ static void the_same_call_gives_the_same_bits(void **state)
     rig_each_storage(*state, run_same_bits);
 }
 
+/* The batch in two orders, one of them with gradients over q, k and v. */
+static void check_orders(rig *r, csp_dtype S, int64_t which)
+{
+    setup s = make_case(r, S, which);
+    const int64_t B = s.a.seq_start.dim[0] - 1;
+    int32_t *order = rig_ints(r, B);
+    grads as_they_lie = make_grads(r, &s), g;
+
+    assert_int_equal(csp_attention_bwd(r->be, &s.a, &as_they_lie.g), CSP_OK);
+    for (int i = 1; i < 3; i++) {
+        for (int64_t b = 0; b < B; b++) { /* turned, and backwards */
+            order[b] = (int32_t)(i == 1 ? (b + 1) % B : B - 1 - b);
+        }
+        s.a.order = rig_input(r, CSP_I32, 1, &B, order);
+        g = make_grads(r, &s);
+        g.g.d_o = as_they_lie.g.d_o;
+        if (i == 1) {
+            g.g.q = g.g.dq = rig_copy(r, &s.q);
+            g.g.k = g.g.dk = rig_copy(r, &s.k);
+            g.g.v = g.g.dv = rig_copy(r, &s.v);
+        }
+        assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
+        check_same_results(r, &as_they_lie, &g);
+        rig_check_guards(r);
+    }
+}
+
+static void run_orders(rig *r, csp_dtype S)
+{
+    const int64_t some[] = { 2, FIRST_LONG + 2, FIRST_BF16, FIRST_BF16 + 4 };
+
+    for (int i = 0; i < 4; i++) {
+        rig_begin(r, (uint64_t)(100 + i));
+        check_orders(r, S, some[i]);
+    }
+}
+
+static void results_do_not_depend_on_the_order_of_work(void **state)
+{
+    rig_each_storage(*state, run_orders);
+}
+
+/* Text b of a batch as a batch of its own, of what the batch's calls were given. */
+static setup text_alone(const setup *s, const attention_case *like, int64_t b, setup own)
+{
+    int64_t first = 0;
+
+    for (int64_t i = 0; i < b; i++) {
+        first += like->length[i];
+    }
+    own.q = csp_tensor_rows(&s->q, first, like->length[b]);
+    own.k = csp_tensor_rows(&s->k, first, like->length[b]);
+    own.v = csp_tensor_rows(&s->v, first, like->length[b]);
+    return own;
+}
+
+/* Both directions, do being o. */
+static grads run_both(rig *r, const setup *s)
+{
+    grads g;
+
+    memset(&g, 0, sizeof(g));
+    g.g.q = s->q;
+    g.g.k = s->k;
+    g.g.v = s->v;
+    g.g.o = output(r, s, s->a.H, s->a.E);
+    g.g.lse = lse_output(r, s);
+    g.g.dq = output(r, s, s->a.H, s->a.E);
+    g.g.dk = output(r, s, s->a.G, s->a.E);
+    g.g.dv = output(r, s, s->a.G, s->a.E);
+    assert_int_equal(csp_attention_fwd(r->be, &s->a, &s->q, &s->k, &s->v, &g.g.o, &g.g.lse),
+                     CSP_OK);
+    g.g.d_o = g.g.o;
+    assert_int_equal(csp_attention_bwd(r->be, &s->a, &g.g), CSP_OK);
+    return g;
+}
+
+/* Text b has the bits it has alone; alone, blocks are cut for it and not for the longest text. */
+static void check_neighbours(rig *r, csp_dtype S, const attention_case *both, int64_t b)
+{
+    attention_case alone = *both;
+    int64_t first = 0;
+
+    alone.B = 1;
+    alone.length[0] = both->length[b];
+    const setup s = make(r, S, both, 2.0), own = make(r, S, &alone, 2.0);
+    const setup one = text_alone(&s, both, b, own);
+    const grads all = run_both(r, &s), g = run_both(r, &one);
+    const csp_tensor *const of_all[] = { &all.g.o, &all.g.lse, &all.g.dq, &all.g.dk, &all.g.dv };
+    const csp_tensor *const of_one[] = { &g.g.o, &g.g.lse, &g.g.dq, &g.g.dk, &g.g.dv };
+
+    for (int64_t i = 0; i < b; i++) {
+        first += both->length[i];
+    }
+    for (int i = 0; i < 5; i++) {
+        const csp_tensor part = csp_tensor_rows(of_all[i], first, both->length[b]);
+
+        rig_check_same(r, &part, of_one[i]);
+    }
+}
+
+/* On CUDA devices the neighbours decide how many warps a text gets. */
 static void run_neighbours(rig *r, csp_dtype S)
 {
-    const shape both = { 4, 2, 16, 2, { 20, 45 }, true, 0 },
-                alone = { 4, 2, 16, 1, { 45 }, true, 0 };
+    static const attention_case mixed[] = {
+        { 12, 12, 16, 4, { 12, 16, 3, 9 }, true, 0, AS_BOTH },
+        { 12, 12, 16, 2, { 27, 12 }, true, 0, AS_BOTH },
+        { 4, 2, 16, 2, { 20, 45 }, true, 0, AS_BOTH },
+        { 6, 3, 16, 2, { 100, 12 }, false, 0, AS_BOTH },
+        { 2, 1, 32, 3, { 12, 36, 200 }, true, 0, AS_BOTH },
+        { 12, 12, 64, 3, { 14, 2, 10 }, true, 0, AS_BOTH },
+    };
 
-    rig_begin(r, 72);
-    setup s = make(r, S, &both, 2.0), one = make(r, S, &alone, 2.0);
-    csp_tensor o = output(r, &s, 4, 16), lse = lse_output(r, &s);
-    csp_tensor o1 = output(r, &one, 4, 16), lse1 = lse_output(r, &one);
-
-    one.q = csp_tensor_rows(&s.q, 20, 45);
-    one.k = csp_tensor_rows(&s.k, 20, 45);
-    one.v = csp_tensor_rows(&s.v, 20, 45);
-    assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &lse), CSP_OK);
-    assert_int_equal(csp_attention_fwd(r->be, &one.a, &one.q, &one.k, &one.v, &o1, &lse1), CSP_OK);
-    o = csp_tensor_rows(&o, 20, 45);
-    rig_check_same(r, &o, &o1);
+    for (size_t i = 0; i < sizeof(mixed) / sizeof(mixed[0]); i++) {
+        rig_begin(r, 110 + i);
+        check_neighbours(r, S, &mixed[i], 1);
+    }
 }
 
 static void a_text_does_not_see_its_neighbours(void **state)
@@ -382,7 +548,7 @@ static void a_text_does_not_see_its_neighbours(void **state)
 static void a_text_of_thousands_of_rows_works(void **state)
 {
     rig *r = *state;
-    const shape like = { 1, 1, 4, 1, { r->emulated ? 1100 : 4100 }, true, 0 };
+    const shape like = { 1, 1, 4, 1, { r->emulated ? 1100 : 4100 }, true, 0, AS_BOTH };
 
     rig_begin(r, 73);
     const setup s = make(r, CSP_F32, &like, 1.0);
@@ -418,6 +584,14 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     bad.longest = s.longest + 3;
     assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "the longest text has 36 rows, the rotary table 35"));
+    bad = s.a;
+    bad.order = s.a.seq_start; /* one more than there are texts */
+    assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "attention: order must be i32 (4)"));
+    bad = s.a;
+    bad.stride_k = 11;
+    assert_int_equal(csp_attention_fwd(r->be, &bad, &s.q, &s.k, &s.v, &o, &lse), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "lie 0, 11, 0 elements apart, shorter than the rows"));
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.q, &s.v, &o, &lse), CSP_ERR_SHAPE);
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &absent, &o, &lse), CSP_ERR_SHAPE);
     assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &o, &o), CSP_ERR_SHAPE);
@@ -458,7 +632,7 @@ static void a_call_has_one_storage_type(void **state)
 static void cuda_devices_name_the_widest_head(void **state)
 {
     rig *r = *state;
-    const shape like = { 1, 1, 258, 1, { 3 }, true, 0 };
+    const shape like = { 1, 1, 258, 1, { 3 }, true, 0, AS_BOTH };
 
     if (strncmp(r->be->name, "cuda", 4) != 0) {
         skip();
@@ -500,7 +674,7 @@ static void the_reference_is_its_own_derivative(void **state)
     rig *r = *state;
 
     for (int causal = 0; causal < 2; causal++) {
-        const shape like = { 4, 2, 4, 3, { 3, 0, 5 }, causal == 1, 0 };
+        const shape like = { 4, 2, 4, 3, { 3, 0, 5 }, causal == 1, 0, AS_BOTH };
 
         rig_begin(r, 75);
         const setup s = make(r, CSP_F32, &like, 1.0);
@@ -539,9 +713,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(gradients_may_overwrite_q_k_and_v),
         cmocka_unit_test(
             gradients_may_overwrite_q_k_and_v_of_a_batch_that_claims_thousands_of_rows),
+        cmocka_unit_test(q_k_and_v_may_be_columns_of_one_tensor),
         cmocka_unit_test(a_call_has_one_storage_type),
         cmocka_unit_test(cuda_devices_name_the_widest_head),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
+        cmocka_unit_test(results_do_not_depend_on_the_order_of_work),
         cmocka_unit_test(a_text_does_not_see_its_neighbours),
         cmocka_unit_test(a_text_of_thousands_of_rows_works),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),

@@ -202,6 +202,105 @@ static void memory_is_lent_copied_and_cleared(void **state)
     csp_backend_release(r->be, &arena);
 }
 
+static void fetched_numbers_are_there_after_a_wait(void **state)
+{
+    rig *r = *state;
+    const int64_t n = 1000;
+    csp_arena device = { 0 }, host = { 0 };
+    csp_tensor a, none = csp_tensor_none();
+    double values[1000], *got;
+
+    for (int i = 0; i < 1000; i++) {
+        values[i] = (double)i;
+    }
+    csp_fault_arm(1);
+    assert_int_equal(csp_backend_host_reserve(r->be, 8000, &host), CSP_ERR_MEMORY);
+    csp_fault_arm(0);
+    assert_null(host.base);
+    assert_int_equal(csp_backend_reserve(r->be, 8000, &device), CSP_OK);
+    assert_int_equal(csp_backend_host_reserve(r->be, 8000, &host), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&device, CSP_F64, 1, &n, &a), CSP_OK);
+    got = (double *)(void *)host.base;
+    for (int round = 0; round < 2; round++) {
+        values[7] = 3.0 + round;
+        assert_int_equal(csp_backend_upload(r->be, values, &a), CSP_OK);
+        assert_int_equal(csp_backend_fetch(r->be, &a, got), CSP_OK);
+        assert_int_equal(csp_backend_fetch(r->be, &none, NULL), CSP_OK);
+        assert_int_equal(csp_backend_sync(r->be), CSP_OK);
+        assert_memory_equal(got, values, sizeof(values));
+    }
+    assert_int_equal(csp_backend_fetch(r->be, &a, got), CSP_OK);
+    csp_backend_host_release(r->be, &host);
+    assert_null(host.base);
+    csp_backend_host_release(r->be, &host);
+    csp_backend_release(r->be, &device);
+}
+
+/* Columns of a wider matrix go up, come back and are cleared, and what is beside them stays. */
+static void rows_apart_are_moved_alone(void **state)
+{
+    rig *r = *state;
+    enum { ROWS = 7, COLUMNS = 5, FIRST = 2, WIDTH = 11 };
+    float host[ROWS * COLUMNS], back[ROWS * COLUMNS], all[ROWS * WIDTH];
+    const csp_status status = r->be->apart ? CSP_OK : CSP_ERR_UNSUPPORTED;
+    csp_tensor part;
+
+    rig_begin(r, 8);
+    csp_tensor whole = rig_accumulated(r, 2, (int64_t[]) { ROWS, WIDTH });
+    part = csp_tensor_columns(&whole, FIRST, COLUMNS);
+    for (int i = 0; i < ROWS * COLUMNS; i++) {
+        host[i] = (float)i;
+    }
+    assert_int_equal(csp_backend_download(r->be, &whole, all), CSP_OK);
+    assert_int_equal(csp_backend_copy(r->be, &part, &part), CSP_ERR_UNSUPPORTED);
+    assert_int_equal(csp_backend_upload(r->be, host, &part), status);
+    assert_int_equal(csp_backend_download(r->be, &part, back), status);
+    if (!r->be->apart) {
+        assert_int_equal(csp_backend_zero(r->be, &part), status);
+        rig_check_untouched(r, &whole);
+        return;
+    }
+    assert_memory_equal(host, back, sizeof(host));
+    part = csp_tensor_rows(&part, 1, 3);
+    assert_int_equal(csp_backend_zero(r->be, &part), CSP_OK);
+    for (int n = 0; n < ROWS; n++) {
+        for (int c = 0; c < COLUMNS; c++) {
+            all[n * WIDTH + FIRST + c] = n >= 1 && n < 4 ? 0.0f : host[n * COLUMNS + c];
+        }
+    }
+    assert_memory_equal(all, rig_host(r, &whole), sizeof(all));
+    rig_check_guards(r);
+}
+
+static void neighbours_and_overlaps_are_told_apart(void **state)
+{
+    float memory[60];
+    const csp_tensor m = csp_tensor_view(memory, CSP_F32, 2, (int64_t[]) { 6, 10 });
+    const csp_tensor left = csp_tensor_columns(&m, 0, 4), right = csp_tensor_columns(&m, 4, 6);
+    const csp_tensor both = csp_tensor_columns(&m, 3, 2), none = csp_tensor_none();
+    const csp_tensor top = csp_tensor_rows(&left, 0, 2), rest = csp_tensor_rows(&left, 2, 4);
+    const csp_tensor dense_top = csp_tensor_rows(&m, 0, 2), dense = csp_tensor_rows(&m, 2, 4);
+
+    (void)state;
+    assert_true(csp_tensor_is_beside(&left, &right));
+    assert_false(csp_tensor_is_beside(&right, &left));
+    assert_false(csp_tensor_is_beside(&left, &both));
+    assert_false(csp_tensor_is_beside(&none, &left) || csp_tensor_is_below(&none, &none));
+    assert_true(csp_tensor_is_below(&top, &rest));
+    assert_false(csp_tensor_is_below(&rest, &top));
+    assert_true(csp_tensor_is_below(&dense_top, &dense));
+    assert_false(csp_tensor_is_beside(&dense_top, &dense));
+    assert_true(csp_check_apart(&left, &right));
+    assert_true(csp_check_apart(&right, &left));
+    assert_true(csp_check_apart(&top, &rest));
+    assert_true(csp_check_apart(&rest, &right));
+    assert_false(csp_check_apart(&left, &both));
+    assert_false(csp_check_apart(&both, &right));
+    assert_false(csp_check_apart(&m, &rest));
+    assert_int_equal(csp_tensor_bytes(&left), 6 * 4 * 4);
+    assert_int_equal(csp_tensor_columns(&m, 0, 10).apart, 0);
+}
+
 /* One small decoder block with an adapter under dropout, forward, backward and update. */
 enum { N = 700, D = 64, F = 96, R = 4, V = 50 };
 
@@ -212,6 +311,7 @@ typedef struct block {
     csp_tensor token, table, x, u, y, rstd, gain, gate, m;
     csp_linear_grad lg;
     csp_optim_tensor optim;
+    csp_tensor squares;
 } block;
 
 static csp_tensor rows(rig *r, int64_t width)
@@ -261,13 +361,15 @@ static void make_block(rig *r, block *b)
                                     rig_output(r, CSP_F32, 2, (int64_t[]) { V, D }),
                                     csp_tensor_none(),
                                     true };
+    b->squares = rig_output(r, CSP_F64, 1, (int64_t[]) { 1 });
 }
 
 static void run_block(rig *r, block *b)
 {
-    const csp_adamw_args args = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.0, 1.0, false, 0 };
+    const csp_adamw_args args = {
+        .t = 1, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .squares = b->squares
+    };
     csp_backend *be = r->be;
-    double squares;
 
     assert_int_equal(csp_embed_fwd(be, &b->table, &b->token, &b->x), CSP_OK);
     assert_int_equal(csp_linear_fwd(be, &b->l, &b->x, &b->u, &b->y), CSP_OK);
@@ -281,7 +383,7 @@ static void run_block(rig *r, block *b)
     assert_int_equal(
         csp_norm_bwd(be, &b->x, &b->gain, &b->rstd, &b->ag.dq, NULL, &b->ag.dq, &b->gain), CSP_OK);
     assert_int_equal(csp_embed_bwd(be, &b->token, &b->x, &b->optim.grad), CSP_OK);
-    assert_int_equal(csp_grad_squares(be, &b->optim, 1, &squares), CSP_OK);
+    assert_int_equal(csp_grad_squares(be, &b->optim, 1, &b->squares), CSP_OK);
     assert_int_equal(csp_adamw(be, &b->optim, 1, &args), CSP_OK);
 }
 
@@ -331,6 +433,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(opening_fails_cleanly_without_memory),
         cmocka_unit_test(every_op_waits_where_that_is_asked_for),
         cmocka_unit_test(memory_is_lent_copied_and_cleared),
+        cmocka_unit_test(fetched_numbers_are_there_after_a_wait),
+        cmocka_unit_test(rows_apart_are_moved_alone),
+        cmocka_unit_test(neighbours_and_overlaps_are_told_apart),
         cmocka_unit_test(a_second_step_allocates_nothing),
         cmocka_unit_test(a_step_without_memory_fails_with_words),
     };

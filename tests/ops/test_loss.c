@@ -39,31 +39,42 @@ static void info_nce_matches_the_reference(void **state)
 
     for (int64_t i = 0; i < CASES; i++) {
         const int64_t Q = cases[i].Q, P = cases[i].P;
-        double *loss, *want_loss, *want, *mag, *size;
+        double *loss, *want_row, *want_loss, *want, *mag, *size;
+        const double *got;
 
         rig_begin(r, (uint64_t)i);
         const csp_tensor s = rig_uniform(r, -30.0, 30.0, 2, (int64_t[]) { Q, P });
         const csp_tensor positive = rig_indices(r, P, Q);
         const csp_tensor mask = some_passages(r, Q, P, rig_host(r, &positive), cases[i].mask);
         csp_tensor ds = rig_output(r, CSP_F32, 2, s.dim), in_place = rig_copy(r, &s);
+        csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { Q, 3 });
+        csp_tensor again = rig_output(r, CSP_F64, 2, row.dim);
 
         loss = rig_doubles(r, Q);
+        want_row = rig_doubles(r, Q * 3);
         want_loss = rig_doubles(r, Q);
         size = rig_doubles(r, Q);
         want = rig_doubles(r, Q * P);
         mag = rig_doubles(r, Q * P);
         ref_info_nce(rig_as_doubles(r, &s), rig_host(r, &positive),
-                     cases[i].mask ? rig_host(r, &mask) : NULL, Q, P, want_loss, want, mag);
-        assert_int_equal(csp_info_nce(r->be, &s, &positive, &mask, &ds, loss), CSP_OK);
+                     cases[i].mask ? rig_host(r, &mask) : NULL, Q, P, want_row, want, mag);
+        assert_int_equal(csp_info_nce(r->be, &s, &positive, &mask, &ds, &row), CSP_OK);
+        got = rig_host(r, &row);
         /* One rounding to f32, the rest is double. */
         assert_true(worst_ratio("ds", rig_host(r, &ds), want, mag, Q * P, 1.001 * UNIT_F32) <= 1.0);
         for (int64_t q = 0; q < Q; q++) {
             size[q] = 64.0; /* scores up to 30, their difference, log of the sum */
+            loss[q] = got[3 * q];
+            want_loss[q] = want_row[3 * q];
+            assert_true(got[3 * q + 1] == want_row[3 * q + 1]);
+            assert_true(got[3 * q + 2] == want_row[3 * q + 2]);
         }
         assert_true(worst_ratio_f64("loss", loss, want_loss, size, Q, (double)(P + 8) * UNIT_F64) <=
                     1.0);
-        assert_int_equal(csp_info_nce(r->be, &in_place, &positive, &mask, &in_place, loss), CSP_OK);
+        assert_int_equal(csp_info_nce(r->be, &in_place, &positive, &mask, &in_place, &again),
+                         CSP_OK);
         rig_check_same(r, &in_place, &ds);
+        rig_check_same(r, &again, &row);
         rig_check_guards(r);
     }
 }
@@ -74,18 +85,20 @@ static void a_positive_without_competition_is_no_loss(void **state)
     const float s[] = { 1e4f, -3e38f, 5.0f };
     const uint8_t mask[] = { 1, 0, 1 };
     const int32_t own = 1;
-    double loss = -1.0;
 
     rig_begin(r, 0);
     const csp_tensor score = rig_input(r, CSP_F32, 2, (int64_t[]) { 1, 3 }, s);
     const csp_tensor positive = rig_input(r, CSP_I32, 1, (int64_t[]) { 1 }, &own);
     const csp_tensor left_out = rig_input(r, CSP_U8, 2, (int64_t[]) { 1, 3 }, mask);
     csp_tensor ds = rig_output(r, CSP_F32, 2, score.dim);
+    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { 1, 3 });
+    const double *of_query;
     const float *got;
 
-    assert_int_equal(csp_info_nce(r->be, &score, &positive, &left_out, &ds, &loss), CSP_OK);
+    assert_int_equal(csp_info_nce(r->be, &score, &positive, &left_out, &ds, &row), CSP_OK);
     got = rig_host(r, &ds);
-    assert_true(loss == 0.0);
+    of_query = rig_host(r, &row);
+    assert_true(of_query[0] == 0.0 && of_query[1] == -(double)3e38f && of_query[2] == -INFINITY);
     assert_true(got[0] == 0.0f && got[1] == 0.0f && got[2] == 0.0f);
 }
 
@@ -95,17 +108,19 @@ static void huge_scores_stay_finite(void **state)
     const float s[] = { 1e30f, -1e30f };
     const int32_t own = 1;
     const csp_tensor none = csp_tensor_none();
-    double loss = -1.0;
 
     rig_begin(r, 0);
     const csp_tensor score = rig_input(r, CSP_F32, 2, (int64_t[]) { 1, 2 }, s);
     const csp_tensor positive = rig_input(r, CSP_I32, 1, (int64_t[]) { 1 }, &own);
     csp_tensor ds = rig_output(r, CSP_F32, 2, score.dim);
+    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { 1, 3 });
+    const double *of_query;
     const float *got;
 
-    assert_int_equal(csp_info_nce(r->be, &score, &positive, &none, &ds, &loss), CSP_OK);
+    assert_int_equal(csp_info_nce(r->be, &score, &positive, &none, &ds, &row), CSP_OK);
     got = rig_host(r, &ds);
-    assert_true(fabs(loss - 2e30) <= 1e24);
+    of_query = rig_host(r, &row);
+    assert_true(fabs(of_query[0] - 2e30) <= 1e24);
     assert_true(got[0] == 1.0f && got[1] == -1.0f);
 }
 
@@ -147,6 +162,43 @@ static void column_sums_are_exact(void **state)
     }
 }
 
+/* Argmaxes below T; where most is set, four of five are 3. */
+static void positions_are_counted(void **state)
+{
+    rig *r = *state;
+    static const struct {
+        int64_t rows, V, T, n;
+        bool most;
+    } shapes[] = { { 1, 1, 1, 1, false },
+                   { 3, 70, 9, 5, false }, /* some are not counted */
+                   { 40, 800, 5000, CSP_POSITIONS, false },
+                   { 33, 1000, 60, 64, true } };
+
+    for (size_t i = 0; i < 4; i++) {
+        const int64_t rows = shapes[i].rows, V = shapes[i].V, n = shapes[i].n;
+
+        rig_begin(r, 40 + i);
+        csp_sparse w = rig_sparse_random(r, rows, V, 0.6, shapes[i].T);
+        int64_t *want = (int64_t *)(void *)rig_doubles(r, n);
+        int32_t *argmax = rig_host(r, &w.argmax);
+
+        for (int64_t j = 0; shapes[i].most && j < w.argmax.dim[0]; j++) {
+            argmax[j] = j % 5 == 0 ? argmax[j] : 3;
+        }
+        w.argmax = rig_input(r, CSP_I32, 1, w.argmax.dim, argmax);
+        for (int64_t t = 0; t < n; t++) {
+            want[t] = 10 * t + ((int64_t)1 << 33);
+        }
+        csp_tensor count = rig_input(r, CSP_I64, 1, &n, want);
+
+        count = rig_copy(r, &count);
+        ref_position_counts(rig_sparse_argmax(r, &w, rows), rows, V, n, want);
+        assert_int_equal(csp_position_counts(r->be, &w, rows, &count), CSP_OK);
+        assert_memory_equal(rig_host(r, &count), want, sizeof(*want) * (size_t)n);
+        rig_check_guards(r);
+    }
+}
+
 /* The rows of one rank, the sums of all rows: the gathered batch is larger than what is held. */
 static void sparsity_terms_match_the_reference(void **state)
 {
@@ -159,7 +211,8 @@ static void sparsity_terms_match_the_reference(void **state)
         const double *dense = rig_sparse_dense(r, &w, ROWS, NULL);
         double *want = rig_doubles(r, ROWS * TERMS), *mag = rig_doubles(r, ROWS * TERMS);
         float *got = (float *)(void *)rig_ints(r, ROWS * TERMS);
-        double *zeros = rig_doubles(r, TERMS), value = -1.0, want_value;
+        double *zeros = rig_doubles(r, TERMS), want_value;
+        csp_tensor value = rig_output(r, CSP_F64, 1, (int64_t[]) { 1 });
         csp_tensor sum = rig_input(r, CSP_F64, 1, (int64_t[]) { TERMS }, zeros);
         csp_tensor none = csp_tensor_none();
         csp_tensor dw = rig_accumulated(r, 1, w.term.dim);
@@ -172,7 +225,7 @@ static void sparsity_terms_match_the_reference(void **state)
         assert_int_equal(
             csp_regularize(r->be, (csp_reg_kind)kind, &w, HELD, &sum, ROWS, 0.7f, &dw, &value),
             CSP_OK);
-        assert_true(worst_ratio_f64("value", &value, &want_value, &want_value, 1,
+        assert_true(worst_ratio_f64("value", rig_host(r, &value), &want_value, &want_value, 1,
                                     (TERMS + ROWS + 8) * UNIT_F64) <= 1.0);
         now = rig_sparse_dense(r, &w, ROWS, &dw);
         for (int64_t i = 0; i < ROWS * TERMS; i++) {
@@ -210,17 +263,17 @@ typedef struct nce_context {
 static double nce_of(const double *s, const void *context)
 {
     const nce_context *c = context;
-    double loss[3], ds[12], mag[12];
+    double row[9], ds[12], mag[12];
 
-    ref_info_nce(s, c->positive, c->mask, 3, 4, loss, ds, mag);
-    return (loss[0] + loss[1] + loss[2]) / 3.0;
+    ref_info_nce(s, c->positive, c->mask, 3, 4, row, ds, mag);
+    return (row[0] + row[3] + row[6]) / 3.0;
 }
 
 static void the_references_are_their_own_derivatives(void **state)
 {
     rig *r = *state;
     static const nce_context c = { { 1, 3, 0 }, { 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0 } };
-    double dw[24], loss[3], ds[12], mag[12];
+    double dw[24], row[9], ds[12], mag[12];
 
     rig_begin(r, 0);
     const csp_tensor tw = rig_uniform(r, 0.5, 2.0, 1, (int64_t[]) { 24 });
@@ -231,7 +284,7 @@ static void the_references_are_their_own_derivatives(void **state)
     assert_true(gradient_distance(flops_of, NULL, w, dw, 24) <= GRADIENT_LIMIT);
     ref_l1(w, 4, 6, 4.0, 0.7, dw);
     assert_true(gradient_distance(l1_of, NULL, w, dw, 24) <= GRADIENT_LIMIT);
-    ref_info_nce(s, c.positive, c.mask, 3, 4, loss, ds, mag);
+    ref_info_nce(s, c.positive, c.mask, 3, 4, row, ds, mag);
     assert_true(gradient_distance(nce_of, &c, s, ds, 12) <= GRADIENT_LIMIT);
 }
 
@@ -247,12 +300,17 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     const csp_sparse w = rig_sparse_random(r, 2, 10, 1.0, 0);
     csp_tensor sum = rig_output(r, CSP_F64, 1, (int64_t[]) { 11 });
     csp_tensor dw = rig_output(r, CSP_F32, 1, w.term.dim);
-    double loss[3] = { 7.0, 7.0, 7.0 }, value = 7.0;
+    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { 3, 3 });
+    csp_tensor value = rig_output(r, CSP_F64, 1, (int64_t[]) { 1 });
+    csp_tensor many = rig_output(r, CSP_I64, 1, (int64_t[]) { CSP_POSITIONS + 1 });
 
-    assert_int_equal(csp_info_nce(r->be, &s, &few, &none, &ds, loss), CSP_ERR_SHAPE);
+    assert_int_equal(csp_info_nce(r->be, &s, &few, &none, &ds, &row), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "positive must be i32 (3), not i32 (2)"));
-    assert_int_equal(csp_info_nce(r->be, &s, &positive, &mask, &ds, loss), CSP_ERR_SHAPE);
+    assert_int_equal(csp_info_nce(r->be, &s, &positive, &mask, &ds, &row), CSP_ERR_SHAPE);
+    assert_int_equal(csp_info_nce(r->be, &s, &positive, &none, &ds, &value), CSP_ERR_SHAPE);
     assert_int_equal(csp_column_sums(r->be, &w, 2, &sum, &sum), CSP_ERR_SHAPE);
+    assert_int_equal(csp_position_counts(r->be, &w, 2, &many), CSP_ERR_SHAPE);
+    assert_int_equal(csp_position_counts(r->be, &w, 2, &sum), CSP_ERR_SHAPE);
     assert_int_equal(csp_regularize(r->be, CSP_REG_FLOPS, &w, 2, &sum, 2, 1.0f, &dw, &value),
                      CSP_ERR_SHAPE);
     sum.dim[0] = 10;
@@ -262,7 +320,11 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
                      CSP_ERR_ARGUMENT);
     assert_int_equal(csp_regularize(r->be, CSP_REG_L1, &w, 2, &sum, 2, NAN, &dw, &value),
                      CSP_ERR_ARGUMENT);
-    assert_true(loss[0] == 7.0 && value == 7.0);
+    assert_int_equal(csp_regularize(r->be, CSP_REG_L1, &w, 2, &sum, 2, 1.0f, &dw, &row),
+                     CSP_ERR_SHAPE);
+    rig_check_untouched(r, &row);
+    rig_check_untouched(r, &value);
+    rig_check_untouched(r, &many);
     rig_check_untouched(r, &ds);
     rig_check_untouched(r, &dw);
     rig_check_untouched(r, &sum);
@@ -276,6 +338,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_positive_without_competition_is_no_loss),
         cmocka_unit_test(huge_scores_stay_finite),
         cmocka_unit_test(column_sums_are_exact),
+        cmocka_unit_test(positions_are_counted),
         cmocka_unit_test(sparsity_terms_match_the_reference),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),
     };

@@ -148,6 +148,57 @@ static void outputs_may_be_the_inputs_the_contract_names(void **state)
     rig_each_storage(*state, outputs_may_be_inputs);
 }
 
+/* Rows of whole vectors and of single elements, a warp's and a block's. */
+static void rows_lie_apart(rig *r, csp_dtype S)
+{
+    static const struct {
+        int64_t dims[2], first, width;
+    } cases[] = { { { 9, 40 }, 8, 56 }, { { 5, 1024 }, 0, 1032 }, { { 7, 33 }, 2, 36 } };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const int64_t *dims = cases[i].dims, first = cases[i].first, width = cases[i].width;
+
+        rig_begin(r, 90 + i);
+        csp_tensor x = rig_normal(r, S, 2, dims), delta = rig_normal(r, S, 2, dims);
+        csp_tensor g = rig_normal(r, S, 1, &dims[1]), dy = rig_normal(r, S, 2, dims);
+        csp_tensor sum = rig_output(r, S, 2, dims), y = rig_output(r, S, 2, dims);
+        csp_tensor rstd = rig_output(r, CSP_F32, 1, &dims[0]), dx = rig_output(r, S, 2, dims);
+        csp_tensor sum2 = rig_output(r, S, 2, dims), dg = rig_accumulated(r, 1, &dims[1]);
+        csp_tensor dg2 = rig_copy(r, &dg);
+        csp_tensor branch = rig_apart(r, &delta, first, width), stream = branch;
+
+        assert_int_equal(csp_norm_fwd(r->be, &x, &delta, &g, eps, &sum, &rstd, &y), CSP_OK);
+        assert_int_equal(csp_norm_fwd(r->be, &x, &branch, &g, eps, &sum2, &rstd, &branch), CSP_OK);
+        rig_check_same(r, &y, &branch);
+        rig_check_same(r, &sum, &sum2);
+        rig_check_between(r, &branch, first);
+        stream = rig_apart(r, &delta, first, width);
+        assert_int_equal(csp_norm_bwd(r->be, &sum, &g, &rstd, &dy, &delta, &dx, &dg), CSP_OK);
+        assert_int_equal(csp_norm_bwd(r->be, &sum, &g, &rstd, &dy, &stream, &stream, &dg2), CSP_OK);
+        rig_check_same(r, &dx, &stream);
+        rig_check_same(r, &dg, &dg2);
+        rig_check_between(r, &stream, first);
+        rig_check_guards(r);
+    }
+}
+
+static void rows_may_lie_apart_where_the_backend_has_that(void **state)
+{
+    rig *r = *state;
+    const int64_t dims[] = { 3, 4 };
+
+    if (r->be->apart) {
+        rig_each_storage(r, rows_lie_apart);
+        return;
+    }
+    rig_begin(r, 95);
+    csp_tensor x = rig_normal(r, CSP_F32, 2, dims), g = rig_normal(r, CSP_F32, 1, &dims[1]);
+    csp_tensor wide = rig_output(r, CSP_F32, 2, (int64_t[]) { 3, 9 });
+    csp_tensor rstd = rig_output(r, CSP_F32, 1, &dims[0]), y = csp_tensor_columns(&wide, 0, 4);
+    assert_int_equal(csp_norm_fwd(r->be, &x, NULL, &g, eps, NULL, &rstd, &y), CSP_ERR_UNSUPPORTED);
+    rig_check_untouched(r, &wide);
+}
+
 static void gives_the_same_bits(rig *r, csp_dtype S)
 {
     const int64_t dims[] = { rows_of(r, 601), 70 };
@@ -204,6 +255,41 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     rig_check_untouched(r, &dg);
 }
 
+/* Two numbers of rstd or of the first row are spoilt, the later one at the end; 1: not at all. */
+static void bad_rows_are_found_in(rig *r, csp_dtype S)
+{
+    static const int64_t sizes[][2] = { { 0, 3 }, { 1, 1 }, { 3001, 5 }, { 2, 1027 } };
+    static const float values[] = { NAN, INFINITY, -INFINITY, 0.0f, -1.0f, 1.0f };
+
+    for (uint64_t i = 0; i < 48; i++) {
+        const int64_t N = sizes[i / 12][0], D = sizes[i / 12][1];
+        const bool in_y = i % 2 == 1;
+
+        rig_begin(r, 90 + i);
+        csp_tensor rstd = rig_uniform(r, 0.5, 2.0, 1, &N);
+        csp_tensor y = rig_normal(r, CSP_F32, 2, (int64_t[]) { N, D });
+        csp_tensor row = rig_output(r, CSP_I64, 1, (int64_t[]) { 1 });
+        csp_tensor *spoilt = in_y ? &y : &rstd;
+        float *at = rig_host(r, spoilt);
+
+        if (N > 0) {
+            at[in_y ? D - 1 : N - 1] = values[i / 2 % 6];
+            at[in_y ? D / 2 : N / 3] = values[i / 2 % 6];
+            *spoilt = rig_input(r, CSP_F32, spoilt->ndim, spoilt->dim, at);
+        }
+        y = rig_stored(r, S, &y);
+        assert_int_equal(csp_norm_bad_row(r->be, &rstd, &y, &row), CSP_OK);
+        assert_int_equal(*(const int64_t *)rig_host(r, &row),
+                         ref_norm_bad_row(rig_as_doubles(r, &rstd), rig_as_doubles(r, &y), N, D));
+        rig_check_guards(r);
+    }
+}
+
+static void bad_rows_are_found(void **state)
+{
+    rig_each_storage(*state, bad_rows_are_found_in);
+}
+
 /* loss = sum of y ⊙ dy + sum ⊙ dsum, as a function of x or g. */
 typedef struct loss_context {
     const double *x, *g, *dy, *dsum;
@@ -256,7 +342,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_reference_is_its_own_derivative),
         cmocka_unit_test(forward_matches_the_reference),
         cmocka_unit_test(backward_matches_the_reference),
+        cmocka_unit_test(bad_rows_are_found),
         cmocka_unit_test(outputs_may_be_the_inputs_the_contract_names),
+        cmocka_unit_test(rows_may_lie_apart_where_the_backend_has_that),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),
     };

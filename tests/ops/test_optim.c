@@ -71,18 +71,25 @@ static void check_cleared(rig *r, const csp_tensor *grad)
 
 static void an_update_matches(rig *r, csp_dtype S)
 {
-    const csp_adamw_args args[] = {
-        { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0, false, 0 },
-        { 1000, 3e-4, 0.9, 0.95, 1e-2, 0.1, 0.37, false, 0 },
-        { 2, 0.0, 0.0, 0.0, 1e-8, 0.5, 1.0, false, 0 },
+    /* Norms of 3 and less, clipped to 1.11, to more than there is, and not at all. */
+    static const double squares[TENSORS] = { 1.0, 0.5, 0.0, 3.25, 0.25, 4.0 };
+    const csp_adamw_args all[] = {
+        { .t = 1, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01 },
+        { 1000, 3e-4, 0.9, 0.95, 1e-2, 0.1, .max_norm = 1.11 },
+        { 2, 0.0, 0.0, 0.0, 1e-8, 0.5, .max_norm = 3.5 },
     };
 
     for (int c = 0; c < 3; c++) {
+        const double scale = ref_clip(squares, TENSORS, all[c].max_norm);
+        csp_adamw_args args = all[c];
         csp_optim_tensor t[TENSORS];
         double *value[TENSORS], *m[TENSORS], *v[TENSORS], *mag[TENSORS][3];
 
         rig_begin(r, (uint64_t)c);
         make(r, S, t);
+        if (args.max_norm > 0.0) {
+            args.squares = rig_input(r, CSP_F64, 1, (int64_t[]) { TENSORS }, squares);
+        }
         for (int i = 0; i < TENSORS; i++) {
             for (int k = 0; k < 3; k++) {
                 mag[i][k] = rig_doubles(r, sizes[i]);
@@ -91,9 +98,9 @@ static void an_update_matches(rig *r, csp_dtype S)
             m[i] = rig_as_doubles(r, &t[i].m);
             v[i] = rig_as_doubles(r, &t[i].v);
             ref_adamw(value[i], rig_as_doubles(r, &t[i].grad), m[i], v[i], sizes[i], t[i].decay,
-                      &args[c], mag[i][0], mag[i][1], mag[i][2]);
+                      &args, scale, mag[i][0], mag[i][1], mag[i][2]);
         }
-        assert_int_equal(csp_adamw(r->be, t, TENSORS, &args[c]), CSP_OK);
+        assert_int_equal(csp_adamw(r->be, t, TENSORS, &args), CSP_OK);
         for (int i = 0; i < TENSORS; i++) {
             /* m: κ, 1-β1, β1 rounded once each, three products, one sum; v has g twice. The step:
              * m, half of v, root, two scalars, product, sum, division, product, difference. */
@@ -161,7 +168,7 @@ static void step_run(rig *r, run *c, const csp_adamw_args *args)
     }
     assert_int_equal(csp_backend_upload(r->be, c->grad, &c->t.grad), CSP_OK);
     assert_int_equal(csp_adamw(r->be, &c->t, 1, args), CSP_OK);
-    ref_adamw(c->value, c->wide, c->m, c->v, N, true, args, c->mag[0], c->mag[1], c->mag[2]);
+    ref_adamw(c->value, c->wide, c->m, c->v, N, true, args, 1.0, c->mag[0], c->mag[1], c->mag[2]);
     for (int i = 0; i < N; i++) {
         const double step = args->lr * (c->m_sum[i] / c1) / (sqrt(c->v[i] / c2) + args->eps);
 
@@ -174,7 +181,7 @@ static void step_run(rig *r, run *c, const csp_adamw_args *args)
 
 static csp_adamw_args run_args(int step)
 {
-    return (csp_adamw_args) { step + 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0, false, 0 };
+    return (csp_adamw_args) { step + 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, .max_norm = 0.0 };
 }
 
 static void fifty_updates_match(rig *r, csp_dtype S)
@@ -259,7 +266,7 @@ static void random_rounding_is_that_of_the_contract(void **state)
 {
     rig *r = *state;
     const int64_t n = 37;
-    csp_adamw_args args = { 7, 0.25, 0.0, 0.0, 0.0, 0.0, 1.0, true, 5 };
+    csp_adamw_args args = { .t = 7, .lr = 0.25, .stochastic = true, .seed = 5 };
     csp_optim_tensor t[4];
     const uint16_t *half[4];
 
@@ -297,28 +304,111 @@ static void random_rounding_is_that_of_the_contract(void **state)
     rig_check_guards(r);
 }
 
+/* csp_grad_squares of t on the host. */
+static const double *squares_of(rig *r, const csp_optim_tensor *t)
+{
+    csp_tensor squares = rig_output(r, CSP_F64, 1, (int64_t[]) { TENSORS });
+
+    assert_int_equal(csp_grad_squares(r->be, t, TENSORS, &squares), CSP_OK);
+    return rig_host(r, &squares);
+}
+
 static void squares_match_the_reference_and_show_a_nan(void **state)
 {
     rig *r = *state;
     csp_optim_tensor t[TENSORS];
-    double got[TENSORS], again[TENSORS], want;
+    const double *got, *again;
     const float bad[3] = { 1.0f, NAN, 2.0f };
 
     rig_begin(r, 10);
     make(r, CSP_F32, t);
-    assert_int_equal(csp_grad_squares(r->be, t, TENSORS, got), CSP_OK);
+    got = squares_of(r, t);
     for (int i = 0; i < TENSORS; i++) {
-        want = ref_grad_squares(rig_as_doubles(r, &t[i].grad), sizes[i]);
+        const double want = ref_grad_squares(rig_as_doubles(r, &t[i].grad), sizes[i]);
+
         assert_true(worst_ratio_f64("squares", &got[i], &want, &want, 1,
                                     (double)(sizes[i] + 1) * 0x1p-53) <= 1.0);
     }
-    assert_int_equal(csp_grad_squares(r->be, t, TENSORS, again), CSP_OK);
-    assert_memory_equal(got, again, sizeof(got));
+    assert_memory_equal(got, squares_of(r, t), TENSORS * sizeof(*got));
     t[1].grad = rig_input(r, CSP_F32, 1, (int64_t[]) { 3 }, bad);
-    assert_int_equal(csp_grad_squares(r->be, t, TENSORS, again), CSP_OK);
+    again = squares_of(r, t);
     assert_true(isnan(again[1]));
     assert_true(again[3] == got[3]);
     rig_check_guards(r);
+}
+
+/* κ has the bits of the formula, whatever the number of tensors that it is added up from. */
+static void clipping_is_that_of_the_formula(void **state)
+{
+    rig *r = *state;
+    enum { MANY = 600 };
+    csp_optim_tensor t[MANY];
+    double squares[MANY], total = 0.0;
+    const int64_t one = 1;
+    float scale;
+
+    rig_begin(r, 13);
+    const csp_tensor drawn = rig_uniform(r, 0.0, 1.0, 1, (int64_t[]) { MANY });
+    const float *value = rig_floats(r, &drawn);
+
+    memset(t, 0, sizeof(t));
+    for (int i = 0; i < MANY; i++) {
+        t[i].value = rig_accumulated(r, 1, &one);
+        t[i].grad = rig_accumulated(r, 1, &one);
+        t[i].m = rig_accumulated(r, 1, &one);
+        t[i].v = second_moment(r, 1);
+        squares[i] = (double)value[i] * exp((double)value[MANY - 1 - i]);
+        total += squares[i];
+    }
+    const csp_adamw_args args = {
+        .t = 1, .max_norm = 0.3, .squares = rig_input(r, CSP_F64, 1, (int64_t[]) { MANY }, squares)
+    };
+    const float g = *rig_floats(r, &t[7].grad);
+
+    assert_int_equal(csp_adamw(r->be, t, MANY, &args), CSP_OK);
+    scale = (float)(0.3 / (sqrt(total) + 1e-6));
+    /* With β1 = 0 the first moment is κ g. */
+    assert_true(*rig_floats(r, &t[7].m) == scale * g);
+    rig_check_guards(r);
+}
+
+static void what_is_not_finite_makes_no_update(void **state)
+{
+    rig *r = *state;
+    static const double bad[] = { NAN, INFINITY, 1.0, 1.0, 1.0, 1.0 };
+    static const int64_t fault[] = { -1, -1, 0, 4, INT64_MIN, -1 };
+
+    for (int i = 0; i < 6; i++) {
+        csp_adamw_args args = run_args(0);
+        csp_optim_tensor t[TENSORS];
+        double squares[TENSORS] = { 1.0, 1.0, 1.0, 1.0, 1.0, bad[i] };
+        int64_t faults[300];
+        csp_tensor before[3];
+
+        rig_begin(r, 14);
+        make(r, CSP_F32, t);
+        for (int k = 0; k < 300; k++) {
+            faults[k] = k == 290 ? fault[i] : -1;
+        }
+        args.squares = rig_input(r, CSP_F64, 1, (int64_t[]) { TENSORS }, squares);
+        args.faults = rig_input(r, CSP_I64, 1, (int64_t[]) { 300 }, faults);
+        before[0] = rig_copy(r, &t[4].value);
+        before[1] = rig_copy(r, &t[4].m);
+        before[2] = rig_copy(r, &t[4].v);
+        assert_int_equal(csp_adamw(r->be, t, TENSORS, &args), CSP_OK);
+        if (i < 5) {
+            rig_check_same(r, &t[4].value, &before[0]);
+            rig_check_same(r, &t[4].m, &before[1]);
+            rig_check_same(r, &t[4].v, &before[2]);
+        } else {
+            assert_memory_not_equal(rig_host(r, &t[4].m), rig_host(r, &before[1]),
+                                    csp_tensor_bytes(&before[1]));
+        }
+        for (int k = 0; k < TENSORS; k++) {
+            check_cleared(r, &t[k].grad);
+        }
+        rig_check_guards(r);
+    }
 }
 
 static void masters_are_there_just_where_they_are_needed(void **state)
@@ -350,13 +440,14 @@ static void masters_are_there_just_where_they_are_needed(void **state)
 static void wrong_arguments_are_refused_and_tensors_left_alone(void **state)
 {
     rig *r = *state;
-    const csp_adamw_args good = { 1, 1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0, false, 0 };
+    const csp_adamw_args good = run_args(0);
     csp_optim_tensor t[TENSORS];
     csp_adamw_args bad = good;
-    double squares[TENSORS];
 
     rig_begin(r, 11);
     make(r, CSP_F32, t);
+    csp_tensor squares = rig_output(r, CSP_F64, 1, (int64_t[]) { TENSORS });
+
     bad.t = 0;
     assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_ARGUMENT);
     assert_non_null(strstr(csp_error_text(), "the first update is 1"));
@@ -364,12 +455,18 @@ static void wrong_arguments_are_refused_and_tensors_left_alone(void **state)
     bad.beta2 = 1.0;
     assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_ARGUMENT);
     bad = good;
-    bad.grad_scale = NAN;
+    bad.max_norm = NAN;
     assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_ARGUMENT);
+    bad.max_norm = 1.0; /* which needs squares */
+    assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_SHAPE);
+    bad = good;
+    bad.faults = squares;
+    assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_SHAPE);
     t[3].m = t[1].m;
     assert_int_equal(csp_adamw(r->be, t, TENSORS, &good), CSP_ERR_SHAPE);
     t[4].grad.data = NULL;
-    assert_int_equal(csp_grad_squares(r->be, t, TENSORS, squares), CSP_ERR_SHAPE);
+    assert_int_equal(csp_grad_squares(r->be, t, TENSORS, &squares), CSP_ERR_SHAPE);
+    rig_check_untouched(r, &squares);
     for (int i = 0; i < TENSORS; i++) {
         rig_check_untouched(r, &t[i].value);
         rig_check_untouched(r, &t[i].v);
@@ -385,6 +482,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(random_rounding_is_that_of_the_contract),
         cmocka_unit_test(masters_are_there_just_where_they_are_needed),
         cmocka_unit_test(squares_match_the_reference_and_show_a_nan),
+        cmocka_unit_test(clipping_is_that_of_the_formula),
+        cmocka_unit_test(what_is_not_finite_makes_no_update),
         cmocka_unit_test(wrong_arguments_are_refused_and_tensors_left_alone),
     };
 

@@ -107,6 +107,51 @@ static void outputs_may_be_the_inputs_the_contract_names(void **state)
     rig_each_storage(*state, outputs_may_be_inputs);
 }
 
+/* gate and up side by side, as the product of both leaves them, and gradients in their places. */
+static void rows_lie_apart(rig *r, csp_dtype S)
+{
+    static const int64_t cases[][4] = { { 5, 16, 8, 32 }, { 3, 7, 1, 9 } }; /* N F first width */
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const int64_t *dims = cases[i], first = dims[2], width = dims[3];
+
+        rig_begin(r, 60 + i);
+        csp_tensor gate = rig_normal(r, S, 2, dims), up = rig_normal(r, S, 2, dims);
+        csp_tensor dm = rig_normal(r, S, 2, dims), m = rig_output(r, S, 2, dims);
+        csp_tensor dgate = rig_output(r, S, 2, dims), dup = rig_output(r, S, 2, dims);
+        csp_tensor g2 = rig_apart(r, &gate, first, width), u2 = rig_apart(r, &up, 0, width);
+        csp_tensor m2 = rig_apart(r, &dm, first, width);
+
+        assert_int_equal(csp_swiglu_fwd(r->be, &gate, &up, &m), CSP_OK);
+        assert_int_equal(csp_swiglu_fwd(r->be, &g2, &u2, &m2), CSP_OK);
+        rig_check_same(r, &m, &m2);
+        assert_int_equal(csp_swiglu_bwd(r->be, &gate, &up, &dm, &dgate, &dup), CSP_OK);
+        assert_int_equal(csp_swiglu_bwd(r->be, &g2, &u2, &dm, &g2, &u2), CSP_OK);
+        rig_check_same(r, &dgate, &g2);
+        rig_check_same(r, &dup, &u2);
+        rig_check_between(r, &g2, first);
+        rig_check_between(r, &u2, 0);
+        rig_check_between(r, &m2, first);
+        rig_check_guards(r);
+    }
+}
+
+static void rows_may_lie_apart_where_the_backend_has_that(void **state)
+{
+    rig *r = *state;
+    const int64_t dims[] = { 3, 4 };
+
+    if (r->be->apart) {
+        rig_each_storage(r, rows_lie_apart);
+        return;
+    }
+    rig_begin(r, 65);
+    csp_tensor wide = rig_output(r, CSP_F32, 2, (int64_t[]) { 3, 9 });
+    csp_tensor x = rig_normal(r, CSP_F32, 2, dims), y = csp_tensor_columns(&wide, 0, 4);
+    assert_int_equal(csp_swiglu_fwd(r->be, &x, &x, &y), CSP_ERR_UNSUPPORTED);
+    rig_check_untouched(r, &wide);
+}
+
 static void a_nan_is_passed_on(void **state)
 {
     rig *r = *state;
@@ -192,6 +237,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_reference_is_its_own_derivative),
         cmocka_unit_test(both_directions_match_the_reference),
         cmocka_unit_test(outputs_may_be_the_inputs_the_contract_names),
+        cmocka_unit_test(rows_may_lie_apart_where_the_backend_has_that),
         cmocka_unit_test(a_nan_is_passed_on),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),
     };

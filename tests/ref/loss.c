@@ -130,7 +130,7 @@ void ref_scores_bwd(const double *ds, const double *q, const double *p, double s
 }
 
 void ref_info_nce(const double *s, const int32_t *positive, const uint8_t *mask, int64_t Q,
-                  int64_t P, double *loss, double *ds, double *ds_mag)
+                  int64_t P, double *row, double *ds, double *ds_mag)
 {
     for (int64_t i = 0; i < Q; i++) {
         double highest = -INFINITY, sum = 0.0;
@@ -145,7 +145,14 @@ void ref_info_nce(const double *s, const int32_t *positive, const uint8_t *mask,
                 sum += exp(s[i * P + j] - highest);
             }
         }
-        loss[i] = highest + log(sum) - s[i * P + positive[i]];
+        row[3 * i] = highest + log(sum) - s[i * P + positive[i]];
+        row[3 * i + 1] = s[i * P + positive[i]];
+        row[3 * i + 2] = -INFINITY;
+        for (int64_t j = 0; j < P; j++) {
+            if (j != positive[i] && (mask == NULL || mask[i * P + j] == 0)) {
+                row[3 * i + 2] = fmax(row[3 * i + 2], s[i * P + j]);
+            }
+        }
         for (int64_t j = 0; j < P; j++) {
             const int in = mask == NULL || mask[i * P + j] == 0;
             const double share = in ? exp(s[i * P + j] - highest) / sum : 0.0;
@@ -153,6 +160,15 @@ void ref_info_nce(const double *s, const int32_t *positive, const uint8_t *mask,
 
             ds[i * P + j] = (share - own) / (double)Q;
             ds_mag[i * P + j] = (share + own) / (double)Q;
+        }
+    }
+}
+
+void ref_position_counts(const int32_t *argmax, int64_t rows, int64_t V, int64_t n, int64_t *count)
+{
+    for (int64_t t = 0; t < n; t++) {
+        for (int64_t i = 0; i < rows * V; i++) {
+            count[t] += argmax[i] == t;
         }
     }
 }

@@ -33,10 +33,15 @@ void ref_scores_fwd(const double *q, const double *p, double scale, int64_t Q, i
 void ref_scores_bwd(const double *ds, const double *q, const double *p, double scale, int64_t Q,
                     int64_t P, int64_t V, double *dq, double *dq_mag, double *dp, double *dp_mag);
 
-/* loss[q] = logsumexp over unmasked s[q,.] - s[q,positive[q]];  ds = (softmax - 1[p=positive]) / Q
+/*
+ * row[q] = logsumexp over unmasked s[q,.] - s[q,positive[q]]; s[q,positive[q]]; the largest of the
+ * other unmasked s[q,.].  ds = (softmax - 1[p=positive]) / Q
  */
 void ref_info_nce(const double *s, const int32_t *positive, const uint8_t *mask, int64_t Q,
-                  int64_t P, double *loss, double *ds, double *ds_mag);
+                  int64_t P, double *row, double *ds, double *ds_mag);
+
+/* count[t] += entries with argmax t, of rows in dense form: -1 where nothing is stored. */
+void ref_position_counts(const int32_t *argmax, int64_t rows, int64_t V, int64_t n, int64_t *count);
 
 /* FLOPS = sum_v (sum_n w / M)^2, dw = lambda 2/M sum/M;  L1 = 1/M sum w, dw = lambda / M; w > 0 */
 double ref_flops(const double *w, int64_t rows, int64_t V, double M, double lambda, double *dw);

@@ -46,3 +46,18 @@ void ref_norm_bwd(const double *x, const double *g, const double *rstd, const do
         }
     }
 }
+
+int64_t ref_norm_bad_row(const double *rstd, const double *y, int64_t N, int64_t D)
+{
+    for (int64_t n = 0; n < N; n++) {
+        if (!isfinite(rstd[n]) || rstd[n] <= 0.0) {
+            return n;
+        }
+    }
+    for (int64_t d = 0; N > 0 && d < D; d++) {
+        if (!isfinite(y[d])) {
+            return 0;
+        }
+    }
+    return -1;
+}

@@ -13,13 +13,24 @@ double ref_grad_squares(const double *g, int64_t n)
     return sum;
 }
 
+double ref_clip(const double *squares, int64_t count, double max_norm)
+{
+    double sum = 0.0;
+
+    for (int64_t i = 0; i < count; i++) {
+        sum += squares[i];
+    }
+    return max_norm > 0.0 ? fmin(1.0, max_norm / (sqrt(sum) + 1e-6)) : 1.0;
+}
+
 void ref_adamw(double *value, const double *g, double *m, double *v, int64_t n, bool decay,
-               const csp_adamw_args *a, double *value_mag, double *m_mag, double *v_mag)
+               const csp_adamw_args *a, double scale, double *value_mag, double *m_mag,
+               double *v_mag)
 {
     const double c1 = 1.0 - pow(a->beta1, (double)a->t), c2 = 1.0 - pow(a->beta2, (double)a->t);
 
     for (int64_t i = 0; i < n; i++) {
-        const double gi = a->grad_scale * g[i];
+        const double gi = scale * g[i];
         double below;
 
         value[i] *= decay ? 1.0 - a->lr * a->weight_decay : 1.0;

@@ -237,6 +237,29 @@ csp_tensor rig_copy(rig *r, const csp_tensor *t)
     return place(r, t->dtype, t->ndim, t->dim, rig_host(r, t), false);
 }
 
+csp_tensor rig_apart(rig *r, const csp_tensor *t, int64_t first, int64_t width)
+{
+    const csp_tensor whole = rig_output(r, t->dtype, 2, (int64_t[]) { t->dim[0], width });
+    csp_tensor columns = csp_tensor_columns(&whole, first, t->dim[1]);
+
+    must(csp_backend_upload(r->be, rig_host(r, t), &columns));
+    return columns;
+}
+
+void rig_check_between(rig *r, const csp_tensor *t, int64_t first)
+{
+    const size_t size = csp_dtype_bytes(t->dtype);
+    const csp_tensor whole = csp_tensor_view((char *)t->data - (size_t)first * size, t->dtype, 2,
+                                             (int64_t[]) { t->dim[0], csp_tensor_row(t) });
+    const unsigned char *bytes = rig_host(r, &whole);
+    const size_t row = (size_t)csp_tensor_row(t) * size, begin = (size_t)first * size;
+    const size_t end = begin + (size_t)t->dim[1] * size;
+
+    for (size_t i = 0; i < csp_tensor_bytes(&whole); i++) {
+        assert_true((i % row >= begin && i % row < end) || bytes[i] == FILL_BYTE);
+    }
+}
+
 double *rig_doubles(rig *r, int64_t n)
 {
     return keep_block(r, (size_t)n * sizeof(double));

@@ -48,6 +48,11 @@ csp_tensor rig_accumulated(rig *r, int ndim, const int64_t *dims);
 /* An in,out copy of t, of its own and without the check that it stays: for aliasing tests. */
 csp_tensor rig_copy(rig *r, const csp_tensor *t);
 
+/* A copy of a matrix as columns first .. of a wider one, whose other bytes are 0xFF: rows apart. */
+csp_tensor rig_apart(rig *r, const csp_tensor *t, int64_t first, int64_t width);
+/* What lies between the rows of a rig_apart is still what it was. */
+void rig_check_between(rig *r, const csp_tensor *t, int64_t first);
+
 /*
  * Host memory until the next rig_begin. rig_host waits for the backend and downloads; the values of
  * f32 or bf16 tensors as floats, as doubles.

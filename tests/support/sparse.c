@@ -18,6 +18,7 @@ csp_sparse rig_sparse_output(rig *r, int64_t rows, int64_t capacity, int64_t V)
     w.weight = rig_output(r, CSP_F32, 1, &capacity);
     w.argmax = rig_output(r, CSP_I32, 1, &capacity);
     w.vocab = V;
+    w.active = 0.0;
     return w;
 }
 
@@ -50,6 +51,7 @@ csp_sparse rig_sparse_random(rig *r, int64_t rows, int64_t V, double density, in
     w.weight = rig_input(r, CSP_F32, 1, (int64_t[]) { n + 3 }, weight);
     w.argmax = rig_input(r, CSP_I32, 1, (int64_t[]) { n + 3 }, argmax);
     w.vocab = V;
+    w.active = rows > 0 ? (double)n / (double)rows : 0.0;
     return w;
 }
 

@@ -4,8 +4,6 @@
  */
 #include "train/tiny.h"
 
-#include "train/adapt.h"
-
 typedef struct how {
     int64_t max_rows;
     bool recompute;
@@ -24,7 +22,7 @@ static double adapt_loss(tiny *t, const how *h, const csp_token_lists *texts, bo
 
     csp_step_metrics_clear(&m, "adapt", 1, 10);
     assert_ok(csp_adapt_create(t->be, t->model, &t->contract, &options, &a));
-    assert_ok(csp_adapt_run(a, texts, &pass, backward, &m));
+    assert_ok(tiny_adapt(t, a, texts, &pass, backward, &m));
     csp_adapt_destroy(a);
     assert_true(fabs(m.loss - (m.clm + 0.7 * m.relu)) <= 1e-12);
     return m.loss;
@@ -168,7 +166,7 @@ static void excluded_terms_are_read_and_not_predicted(void **state)
     csp_step_metrics_clear(&m, "adapt", 1, 10);
     assert_ok(csp_token_lists_add(&alone, out, 2));
     assert_ok(csp_adapt_create(t.be, t.model, &t.contract, &options, &a));
-    assert_int_equal(csp_adapt_run(a, &alone, &pass, true, &m), CSP_ERR_DATA);
+    assert_int_equal(tiny_adapt(&t, a, &alone, &pass, true, &m), CSP_ERR_DATA);
     assert_error_has("not among model.exclude_ids");
     csp_adapt_destroy(a);
     csp_token_lists_clear(&alone);
@@ -191,12 +189,12 @@ static void nothing_to_predict_and_nan_are_errors(void **state)
     csp_step_metrics_clear(&m, "adapt", 8, 10);
     assert_ok(csp_adapt_create(t.be, t.model, &t.contract, &options, &a));
     assert_ok(csp_token_lists_add(&single, &id, 1));
-    assert_int_equal(csp_adapt_run(a, &single, &pass, true, &m), CSP_ERR_DATA);
+    assert_int_equal(tiny_adapt(&t, a, &single, &pass, true, &m), CSP_ERR_DATA);
     assert_error_has("none of its 1 texts has two tokens");
     values = tiny_download(&t, &t.model->params->final_norm->value);
     values[7] = INFINITY;
     assert_ok(csp_backend_upload(t.be, values, &t.model->params->final_norm->value));
-    assert_int_equal(csp_adapt_run(a, &t.passages, &pass, true, &m), CSP_ERR_NUMERIC);
+    assert_int_equal(tiny_adapt(&t, a, &t.passages, &pass, true, &m), CSP_ERR_NUMERIC);
     assert_error_has("adapt step 8: hidden states are not finite, first at token 0 of text 0");
     assert_error_has("model.norm.weight");
     free(values);

@@ -48,7 +48,7 @@ static void run_with(tiny *t, const csp_contrastive_options *options, csp_step_m
 
     csp_step_metrics_clear(m, "contrastive", 1, 10);
     assert_ok(csp_contrastive_create(t->be, t->model, &t->contract, options, &c));
-    assert_ok(csp_contrastive_run(c, &texts, &step, m));
+    assert_ok(tiny_contrastive(t, c, &texts, &step, m));
     csp_contrastive_destroy(c);
 }
 
@@ -237,12 +237,12 @@ static void a_masked_candidate_is_not_there(void **state)
     assert_ok(csp_token_lists_add(&documents, ids, 3));
     assert_ok(csp_contrastive_create(t.be, t.model, &t.contract, &o, &c));
     csp_step_metrics_clear(&m, "contrastive", 1, 1);
-    assert_ok(csp_contrastive_run(c, &texts, &step, &m));
+    assert_ok(tiny_contrastive(&t, c, &texts, &step, &m));
     /* Other rows of a product may be rounded in another order: scores below 100, thus 1e-4. */
     assert_true(fabs(m.nce - log(2.0)) <= 1e-4 && m.masked == 0.0);
     free(tiny_gradients(&t));
     texts.mask = mask;
-    assert_ok(csp_contrastive_run(c, &texts, &step, &m));
+    assert_ok(tiny_contrastive(&t, c, &texts, &step, &m));
     assert_true(m.nce == 0.0 && m.masked == 1.0 && m.accuracy == 1.0);
     g = tiny_gradients(&t);
     for (int64_t i = 0; i < t.count; i++) {
@@ -303,10 +303,10 @@ static void a_step_like_the_last_allocates_nothing(void **state)
     step = step_of(&t);
     assert_ok(csp_contrastive_create(t.be, t.model, &t.contract, &o, &c));
     csp_step_metrics_clear(&m, "contrastive", 1, 10);
-    assert_ok(csp_contrastive_run(c, &texts, &step, &m));
+    assert_ok(tiny_contrastive(&t, c, &texts, &step, &m));
     blocks = ((const cpu_state *)t.be->state)->allocations;
     csp_fault_arm(0);
-    assert_ok(csp_contrastive_run(c, &texts, &step, &m));
+    assert_ok(tiny_contrastive(&t, c, &texts, &step, &m));
     assert_int_equal(csp_fault_asked(), 0);
     assert_int_equal(((const cpu_state *)t.be->state)->allocations, blocks);
     csp_contrastive_destroy(c);
@@ -326,7 +326,7 @@ static csp_status first_step(void *context)
 
     csp_step_metrics_clear(&m, "contrastive", 1, 10);
     CSP_TRY(csp_contrastive_create(t->be, t->model, &t->contract, &o, &c));
-    status = csp_contrastive_run(c, &texts, &step, &m);
+    status = tiny_contrastive(t, c, &texts, &step, &m);
     csp_contrastive_destroy(c);
     return status;
 }
@@ -371,7 +371,7 @@ static void what_is_not_finite_is_named(void **state)
     values = tiny_download(&t, &row->value);
     values[(TINY_V - 1) * 24 + 5] = NAN;
     assert_ok(csp_backend_upload(t.be, values, &row->value));
-    assert_int_equal(csp_contrastive_run(c, &texts, &step, &m), CSP_ERR_NUMERIC);
+    assert_int_equal(tiny_contrastive(&t, c, &texts, &step, &m), CSP_ERR_NUMERIC);
     assert_error_has(
         "contrastive step 17: hidden states are not finite, first at token 0 of text 3");
     assert_error_has("model.embed_tokens.weight");
@@ -395,7 +395,7 @@ static void more_texts_than_planned_are_refused(void **state)
     step = step_of(&t);
     o.passages = TINY_PASSAGES - 1;
     assert_ok(csp_contrastive_create(t.be, t.model, &t.contract, &o, &c));
-    assert_int_equal(csp_contrastive_run(c, &texts, &step, &m), CSP_ERR_ARGUMENT);
+    assert_int_equal(tiny_contrastive(&t, c, &texts, &step, &m), CSP_ERR_ARGUMENT);
     assert_error_has("11 documents");
     csp_contrastive_destroy(c);
     tiny_close(&t);

@@ -8,14 +8,17 @@ enum { VOCAB = 6 };
 
 /* Three queries {0,1}, {}, {1}; four documents {1,2,3}, {1}, {}, {1}. */
 static const int64_t q_ptr[] = { 0, 2, 2, 3 }, d_ptr[] = { 0, 3, 4, 4, 5 };
-static const int32_t q_term[] = { 0, 1, 1 }, d_term[] = { 1, 2, 3, 1, 1 };
-static const int32_t d_argmax[] = { 0, 2, 0, 0, 1 };
+static const int32_t q_count[VOCAB] = { 1, 2 }, d_count[VOCAB] = { 0, 3, 1, 1 };
+/* Positions 0, 2, 0, 0, 1 won in documents. */
+static const int64_t d_positions[CSP_POSITIONS] = { 3, 1, 1 };
 
 static void look(csp_health *h, int64_t step, bool empty, csp_step_metrics *m)
 {
-    static const int64_t none[5] = { 0 };
-    const csp_health_side q = { 3, empty ? none : q_ptr, q_term, NULL };
-    const csp_health_side d = { 4, empty ? none : d_ptr, d_term, d_argmax };
+    static const int64_t none[CSP_POSITIONS] = { 0 };
+    static const int32_t no_count[VOCAB] = { 0 };
+    const csp_health_side q = { 3, empty ? none : q_ptr, empty ? no_count : q_count, NULL };
+    const csp_health_side d = { 4, empty ? none : d_ptr, empty ? no_count : d_count,
+                                empty ? none : d_positions };
 
     csp_step_metrics_clear(m, "contrastive", step, 1000);
     csp_health_observe(h, step, &q, &d, m);
@@ -37,6 +40,8 @@ static void counts_are_those_by_hand(void **state)
     assert_true(fabs(m.index_flops - 2.0 * 3.0 / 12.0) <= 1e-15);
     assert_true(m.top_position == 3.0 / 5.0);
     assert_true(isnan(m.dead_terms));
+    assert_true(csp_health_remembers(h)->active[0] == 1.0);
+    assert_true(csp_health_remembers(h)->active[1] == 1.25);
     for (int64_t step = 2; step <= 101; step++) {
         look(h, step, step > 40, &m);
     }
@@ -145,8 +150,11 @@ static void a_panel_that_recalls_says_what_the_first_would_have(void **state)
     assert_int_equal(csp_health_memory_read(file, none, &memory), CSP_ERR_SHAPE);
     assert_ok(csp_health_memory_read(file, VOCAB, &memory));
     csp_hdf5_close(file);
+    assert_true(memory.active[0] == 0.0 && memory.active[1] == 0.0); /* step 60 is empty */
     assert_ok(csp_health_create(VOCAB, &limits, &second));
+    assert_true(csp_health_remembers(second)->active[0] == -1.0);
     csp_health_recall(second, &memory);
+    assert_true(csp_health_remembers(second)->active[1] == 0.0);
     csp_health_memory_clear(&memory);
     assert_string_equal(dead_after(second, 61, 101, &m), "0.333333333"); /* 4 and 5 never */
     assert_string_equal(dead_after(second, 102, 140, &m), "1");
@@ -180,6 +188,7 @@ static void a_file_without_a_panel_gives_no_memory_and_odd_steps_are_cut(void **
     assert_ok(csp_hdf5_write(file, "/health/last_active", &steps));
     assert_ok(csp_hdf5_set_i64(file, "/health", "first_step", INT64_MIN));
     assert_ok(csp_hdf5_set_i64s(file, "/health", "warned", warned, CSP_HEALTH_WARNINGS));
+    assert_ok(csp_hdf5_set_f64(file, "/health", "active_d", NAN));
     assert_ok(csp_hdf5_commit(file));
     assert_ok(csp_hdf5_open(scratch_path("n.h5"), &file));
     assert_ok(csp_health_memory_read(file, VOCAB, &memory));
@@ -188,6 +197,8 @@ static void a_file_without_a_panel_gives_no_memory_and_odd_steps_are_cut(void **
     assert_int_equal(memory.last_active[3], 7);
     assert_int_equal(memory.first_step, -1);
     assert_int_equal(memory.warned[0], -CSP_HEALTH_QUIET_STEPS);
+    assert_true(memory.active[0] == -1.0); /* not in older files */
+    assert_true(memory.active[1] == -1.0); /* no count */
     csp_health_memory_clear(&memory);
 }
 

@@ -4,7 +4,6 @@
  */
 #include "train/tiny.h"
 
-#include "train/adapt.h"
 #include "train/step_flop.h"
 
 /* Texts of so many tokens each, in place of those of tiny_open. */
@@ -27,7 +26,7 @@ static double adapt_flop(tiny *t, const csp_adapt_options *options, bool backwar
 
     csp_step_metrics_clear(&m, "adapt", 1, 1);
     assert_ok(csp_adapt_create(t->be, t->model, &t->contract, options, &a));
-    assert_ok(csp_adapt_run(a, &t->passages, &pass, backward, &m));
+    assert_ok(tiny_adapt(t, a, &t->passages, &pass, backward, &m));
     flop = csp_adapt_flop(a);
     csp_adapt_destroy(a);
     return flop;
@@ -81,7 +80,7 @@ static double contrastive_flop(tiny *t, int64_t max_rows, bool recompute, double
 
     csp_step_metrics_clear(&m, "contrastive", 1, 1);
     assert_ok(csp_contrastive_create(t->be, t->model, &t->contract, &options, &c));
-    assert_ok(csp_contrastive_run(c, &texts, &step, &m));
+    assert_ok(tiny_contrastive(t, c, &texts, &step, &m));
     flop = csp_contrastive_flop(c);
     csp_contrastive_destroy(c);
     *terms = m.active_q + m.active_d; /* one row each: means are counts */

@@ -11,6 +11,7 @@
 #include "core/rng.h"
 #include "cpu/cpu.h"
 #include "model/param_values.h"
+#include "train/adapt.h"
 #include "train/contrastive.h"
 
 enum { TINY_V = 61, TINY_QUERIES = 5, TINY_PASSAGES = 11, TINY_LONGEST = 26 };
@@ -31,6 +32,25 @@ typedef struct tiny {
     uint8_t mask[TINY_QUERIES * TINY_PASSAGES];
     int64_t count; /* elements of all trained tensors */
 } tiny;
+
+/* A contrastive step and what came out of it. */
+static inline csp_status tiny_contrastive(const tiny *t, csp_contrastive *c,
+                                          const csp_contrastive_texts *texts,
+                                          const csp_contrastive_step *step, csp_step_metrics *m)
+{
+    CSP_TRY(csp_contrastive_run(c, texts, step));
+    CSP_TRY(csp_backend_sync(t->be));
+    return csp_contrastive_read(c, m);
+}
+
+/* An adaptation step and what came out of it. */
+static inline csp_status tiny_adapt(const tiny *t, csp_adapt *a, const csp_token_lists *texts,
+                                    const csp_pass *pass, bool backward, csp_step_metrics *m)
+{
+    CSP_TRY(csp_adapt_run(a, texts, pass, backward));
+    CSP_TRY(csp_backend_sync(t->be));
+    return csp_adapt_read(a, m);
+}
 
 /* An element of a tensor's host copy. */
 static inline float *tiny_download(const tiny *t, const csp_tensor *tensor)

@@ -18,7 +18,8 @@ typedef struct head_bench {
     int64_t B, T, N, D, V, block;
     csp_head head;
     csp_tensor h, dh, target, logits, dw;
-    csp_tensor de; /* (V,D) f32, or none: the head is frozen */
+    csp_tensor loss, bad; /* of csp_token_loss */
+    csp_tensor de;        /* (V,D) f32, or none: the head is frozen */
     csp_pool_texts texts;
     csp_sparse rows;
     csp_linear product;
@@ -38,7 +39,7 @@ static head_bench head_shape(const csp_bench *b)
 
 static csp_status place_head(const csp_bench *b, csp_arena *arena, head_bench *c)
 {
-    const int64_t cap = c->B * c->V, starts = c->B + 1;
+    const int64_t cap = c->B * c->V, starts = c->B + 1, two = 2;
 
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, (int64_t[]) { c->N, c->D }, &c->h));
     CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, (int64_t[]) { c->N, c->D }, &c->dh));
@@ -51,6 +52,8 @@ static csp_status place_head(const csp_bench *b, csp_arena *arena, head_bench *c
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &cap, &c->rows.term));
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, &cap, &c->rows.weight));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &cap, &c->rows.argmax));
+    CSP_TRY(csp_arena_tensor(arena, CSP_F64, 1, &two, &c->loss));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, &two, &c->bad));
     return csp_arena_tensor(arena, CSP_F32, 1, &cap, &c->dw);
 }
 
@@ -342,13 +345,15 @@ static csp_status run_losses(csp_bench *b, void *context)
     csp_token_loss_args args = { .head = c->head,
                                  .h = c->h,
                                  .target = c->target,
+                                 .predicted = c->N,
                                  .lambda_relu = 1.0f,
                                  .coefficient = 1.0f / (float)c->N,
                                  .dh = c->dh,
-                                 .de = csp_tensor_none() };
-    double loss[2];
+                                 .de = csp_tensor_none(),
+                                 .loss = c->loss,
+                                 .bad = c->bad };
 
-    return csp_token_loss(b->be, &args, loss);
+    return csp_token_loss(b->be, &args);
 }
 
 static csp_status run_two_products(csp_bench *b, void *context)

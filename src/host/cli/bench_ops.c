@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/bench.h"
+#include "model/params.h"
 #include "ops/attention.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
@@ -202,13 +203,9 @@ static csp_status run_swiglu_back(csp_bench *b, void *context)
 static csp_status run_adamw(csp_bench *b, void *context)
 {
     elementwise_bench *c = context;
-    const csp_adamw_args args = { .t = ++c->step,
-                                  .lr = 1e-6,
-                                  .beta1 = 0.9,
-                                  .beta2 = 0.999,
-                                  .eps = 1e-8,
-                                  .weight_decay = 0.01,
-                                  .grad_scale = 1.0 };
+    const csp_adamw_args args = {
+        .t = ++c->step, .lr = 1e-6, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01
+    };
 
     return csp_adamw(b->be, &c->tensor, 1, &args);
 }
@@ -269,88 +266,159 @@ fail:
     return status;
 }
 
-/* The seven matrices of a block, with adapters or without. */
-enum { MATRICES = 7, RANK = 16 };
+/* The seven matrices of a block, with adapters or without, placed as in a model of one block. */
+enum { RANK = 16 };
 typedef struct lora_bench {
-    int64_t N, D, F, KV;
+    int64_t N;
+    csp_params *params;
+    csp_arena keep, step;
     bool adapters;
-    csp_linear l[MATRICES];
-    csp_linear_grad grad[MATRICES];
-    csp_tensor x, y, dx, u;
+    csp_tensor x, y, dx; /* as wide as the widest group, with its tail: operands are columns */
+    csp_tensor u[CSP_LINEAR_PARTS];
 } lora_bench;
 
-static csp_status place_lora(const csp_bench *b, csp_arena *arena, lora_bench *c)
+static csp_status create_lora(const csp_bench *b, lora_bench *c)
 {
-    const int64_t in[] = { c->D, c->D, c->D, c->D, c->D, c->D, c->F };
-    const int64_t out[] = { c->D, c->KV, c->KV, c->D, c->F, c->F, c->D };
-    const int64_t wide[] = { c->N, c->F };
+    csp_model_config config = csp_model_config_standard(CSP_FAMILY_LLAMA);
+    const csp_storage storage = { .dtype = b->dtype, .apart = b->be->apart };
+    csp_lora lora = { .R = RANK, .alpha = 2 * RANK };
 
-    CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, wide, &c->x));
-    CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, wide, &c->y));
-    CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, wide, &c->dx));
-    CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, (int64_t[]) { c->N, RANK }, &c->u));
-    for (int i = 0; i < MATRICES; i++) {
-        const int64_t w[] = { out[i], in[i] }, a[] = { RANK, in[i] }, rank[] = { out[i], RANK };
+    config.V = 1;
+    config.L = 1;
+    config.D = b->tiny ? 32 : 2048;
+    config.F = b->tiny ? 64 : 8192;
+    config.H = b->tiny ? 4 : 32;
+    config.G = b->tiny ? 2 : 8;
+    config.E = b->tiny ? 8 : 64;
+    config.tied = true;
+    CSP_TRY(csp_lora_target(&lora, "all-linear"));
+    return csp_params_create(&config, &lora, CSP_TRAIN_LORA, storage, &c->params);
+}
 
-        c->l[i].lora_scale = 2.0f;
-        CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, w, &c->l[i].w));
-        CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, a, &c->l[i].lora_a));
-        CSP_TRY(csp_arena_tensor(arena, b->dtype, 2, rank, &c->l[i].lora_b));
-        CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, a, &c->grad[i].dlora_a));
-        CSP_TRY(csp_arena_tensor(arena, CSP_F32, 2, rank, &c->grad[i].dlora_b));
+/* (N,columns) with room for a tail T wide, where there are tails. */
+static csp_status place_rows(const csp_bench *b, csp_arena *arena, int64_t N, int64_t columns,
+                             int64_t T, csp_tensor *out)
+{
+    return csp_arena_tensor(arena, b->dtype, 2, (int64_t[]) { N, columns + T }, out);
+}
+
+static csp_status place_lora(const csp_bench *b, lora_bench *c)
+{
+    const int64_t F = c->params->config.F, N = c->N;
+
+    CSP_TRY(csp_params_place(c->params, &c->keep));
+    CSP_TRY(place_rows(b, &c->step, N, F, csp_params_tail(c->params, CSP_GROUP_QKV), &c->x));
+    CSP_TRY(
+        place_rows(b, &c->step, N, 2 * F, csp_params_tail(c->params, CSP_GROUP_GATE_UP), &c->y));
+    CSP_TRY(place_rows(b, &c->step, N, F, 0, &c->dx));
+    for (int i = 0; i < CSP_LINEAR_PARTS; i++) {
+        CSP_TRY(place_rows(b, &c->step, N, RANK, 0, &c->u[i]));
     }
     return CSP_OK;
 }
 
-/* The first columns' worth of a tensor of (N,F), as (N,columns). */
-static csp_tensor as_columns(const lora_bench *c, const csp_tensor *t, int64_t columns)
+/* The memory of wide as a matrix of (N,columns) of its own, from an element on; moves it on. */
+static csp_tensor take_columns(const csp_tensor *wide, int64_t columns, int64_t *at)
 {
-    return csp_tensor_view(t->data, t->dtype, 2, (int64_t[]) { c->N, columns });
+    char *data = (char *)wide->data + (size_t)*at * csp_dtype_bytes(wide->dtype);
+
+    *at += wide->dim[0] * columns;
+    return csp_tensor_view(data, wide->dtype, 2, (int64_t[]) { wide->dim[0], columns });
+}
+
+/* Columns from `first` on as a tail of the group; none where it has none. */
+static csp_tensor tail_at(const lora_bench *c, csp_matrix_group group, const csp_tensor *wide,
+                          int64_t first)
+{
+    const int64_t T = c->adapters ? csp_params_tail(c->params, group) : 0;
+
+    return T > 0 ? csp_tensor_columns(wide, first, T) : csp_tensor_none();
+}
+
+/* As a block has it: x of o has no room for a tail. */
+static void lay_out(const lora_bench *c, csp_matrix_group group, const csp_linear_group *g,
+                    csp_linear_rows *rows, csp_linear_group_grad *grad)
+{
+    const bool alone = !c->params->storage.apart;
+    const int64_t I = g->part[0].w.dim[1];
+    int64_t at = 0, columns = 0, whole = 0;
+
+    rows->x = !c->params->storage.apart || group == CSP_GROUP_O ? take_columns(&c->x, I, &whole)
+                                                                : csp_tensor_columns(&c->x, 0, I);
+    rows->x_tail = group == CSP_GROUP_O ? csp_tensor_none() : tail_at(c, group, &c->x, I);
+    for (int i = 0; i < g->count; i++) {
+        const int64_t O = g->part[i].w.dim[0];
+
+        rows->y[i] = alone ? take_columns(&c->y, O, &at) : csp_tensor_columns(&c->y, columns, O);
+        columns += O;
+        grad->dy[i] = rows->y[i];
+        if (c->adapters) {
+            rows->u[i] = grad->u[i] = c->u[i];
+        }
+    }
+    grad->dy_tail = alone ? csp_tensor_none() : tail_at(c, group, &c->y, columns);
+    grad->x = c->adapters ? rows->x : csp_tensor_none();
+    whole = 0;
+    grad->dx = take_columns(&c->dx, I, &whole);
 }
 
 /* Forward, and backward to inputs and adapters, of all seven. */
 static csp_status run_linears(csp_bench *b, void *context)
 {
     lora_bench *c = context;
-    csp_tensor none = csp_tensor_none();
-    const csp_linear_grad unwanted = { none, none, none, none };
+    const csp_layer *layer = &c->params->layers[0];
 
-    for (int i = 0; i < MATRICES; i++) {
-        csp_linear l = c->l[i];
-        const csp_tensor x = as_columns(c, &c->x, l.w.dim[1]);
-        csp_tensor y = as_columns(c, &c->y, l.w.dim[0]), dx = as_columns(c, &c->dx, l.w.dim[1]);
+    for (int group = 0; group < CSP_GROUP_COUNT; group++) {
+        const int first = (int)csp_group_first((csp_matrix_group)group);
+        csp_linear_group g = { .count = csp_group_size((csp_matrix_group)group),
+                               .w_tail = layer->w_tail[group],
+                               .a_tail = layer->a_tail[group] };
+        csp_linear_rows rows = { 0 };
+        csp_linear_group_grad grad = { 0 };
 
-        if (!c->adapters) {
-            l.lora_a = l.lora_b = none;
+        for (int i = 0; i < g.count; i++) {
+            g.part[i].w = layer->weight[first + i]->value;
+            if (c->adapters) {
+                g.part[i].lora_a = layer->lora_a[first + i]->value;
+                g.part[i].lora_b = layer->lora_b[first + i]->value;
+                g.part[i].lora_scale = csp_lora_scale(&c->params->lora);
+                grad.part[i].dlora_a = layer->lora_a[first + i]->grad;
+                grad.part[i].dlora_b = layer->lora_b[first + i]->grad;
+            }
         }
-        CSP_TRY(csp_linear_fwd(b->be, &l, &x, c->adapters ? &c->u : &none, &y));
-        CSP_TRY(csp_linear_bwd(b->be, &l, c->adapters ? &x : &none, c->adapters ? &c->u : &none, &y,
-                               c->adapters ? &c->grad[i] : &unwanted, &dx));
+        lay_out(c, (csp_matrix_group)group, &g, &rows, &grad);
+        CSP_TRY(csp_linear_group_fwd(b->be, &g, &rows));
+        CSP_TRY(csp_linear_group_bwd(b->be, &g, &grad));
+    }
+    return CSP_OK;
+}
+
+static csp_status fill_lora(csp_bench *b, lora_bench *c)
+{
+    CSP_TRY(csp_bench_fill(b, &c->x, 1, 1.0f));
+    for (int64_t i = 0; i < c->params->count; i++) {
+        csp_param *row = &c->params->rows[i];
+
+        CSP_TRY(csp_bench_fill(b, &row->value, 2 + (uint32_t)i, 0.02f));
+        if (row->trained) {
+            CSP_TRY(csp_backend_zero(b->be, &row->grad));
+        }
     }
     return CSP_OK;
 }
 
 static csp_status case_k11(csp_bench *b)
 {
-    lora_bench c = { .N = b->tiny ? 9 : 32768,
-                     .D = b->tiny ? 32 : 2048,
-                     .F = b->tiny ? 64 : 8192,
-                     .KV = b->tiny ? 16 : 512 };
-    csp_arena arena = { 0 };
+    lora_bench c = { .N = b->tiny ? 9 : 32768 };
     csp_bench_time frozen, adapted;
     csp_status status;
 
-    CSP_TRY_GOTO(place_lora(b, &arena, &c));
-    CSP_TRY_GOTO(csp_backend_reserve(b->be, arena.peak, &arena));
-    CSP_TRY_GOTO(place_lora(b, &arena, &c));
-    CSP_TRY_GOTO(csp_bench_fill(b, &c.x, 1, 1.0f));
-    for (int i = 0; i < MATRICES; i++) {
-        CSP_TRY_GOTO(csp_bench_fill(b, &c.l[i].w, 2 + (uint32_t)i, 0.02f));
-        CSP_TRY_GOTO(csp_bench_fill(b, &c.l[i].lora_a, 9 + (uint32_t)i, 0.02f));
-        CSP_TRY_GOTO(csp_bench_fill(b, &c.l[i].lora_b, 16 + (uint32_t)i, 0.02f));
-        CSP_TRY_GOTO(csp_backend_zero(b->be, &c.grad[i].dlora_a));
-        CSP_TRY_GOTO(csp_backend_zero(b->be, &c.grad[i].dlora_b));
-    }
+    CSP_TRY(create_lora(b, &c));
+    CSP_TRY_GOTO(place_lora(b, &c));
+    CSP_TRY_GOTO(csp_backend_reserve(b->be, c.keep.peak, &c.keep));
+    CSP_TRY_GOTO(csp_backend_reserve(b->be, c.step.peak, &c.step));
+    CSP_TRY_GOTO(place_lora(b, &c));
+    CSP_TRY_GOTO(fill_lora(b, &c));
     CSP_TRY_GOTO(csp_bench_measure(b, run_linears, &c, &frozen));
     c.adapters = true;
     CSP_TRY_GOTO(csp_bench_measure(b, run_linears, &c, &adapted));
@@ -362,7 +430,9 @@ static csp_status case_k11(csp_bench *b)
                         { NULL, 0.0 } });
 
 fail:
-    csp_backend_release(b->be, &arena);
+    csp_backend_release(b->be, &c.step);
+    csp_backend_release(b->be, &c.keep);
+    csp_params_destroy(c.params);
     return status;
 }
 

@@ -202,11 +202,16 @@ static csp_status run_step(csp_bench *b, void *context)
     const csp_contrastive_step step = {
         .step = ++s->step, .lambda_q = 1e-3, .lambda_d = 1e-3, .pass = { .causal = true }
     };
+    csp_tensor faults;
 
-    (void)b;
     csp_step_metrics_clear(&s->m, "bench", s->step, 1 << 20);
-    CSP_TRY(csp_contrastive_run(s->contrastive, &texts, &step, &s->m));
-    return csp_optimizer_step(s->optimizer, &optim, s->step, 1 << 20, &s->m);
+    CSP_TRY(csp_contrastive_run(s->contrastive, &texts, &step));
+    faults = csp_contrastive_faults(s->contrastive);
+    CSP_TRY(csp_optimizer_step(s->optimizer, &optim, s->step, 1 << 20, &faults));
+    CSP_TRY(csp_backend_sync(b->be));
+    CSP_TRY(csp_contrastive_read(s->contrastive, &s->m));
+    csp_optimizer_read(s->optimizer, &s->m);
+    return CSP_OK;
 }
 
 /*
@@ -434,6 +439,7 @@ static csp_status case_s7(csp_bench *b)
     CSP_TRY_GOTO(csp_backend_reserve(b->be, e.arena.peak, &e.arena));
     CSP_TRY_GOTO(place_encode(&shape, &e.arena, &e));
     CSP_TRY_GOTO(fill_encode(b, &shape, &e));
+    e.pack.order = none; /* all are equally long */
     e.pack.row_key = none;
     e.pack.longest = e.T;
     e.rows.vocab = shape.V;

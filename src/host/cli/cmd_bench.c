@@ -255,11 +255,16 @@ static csp_status run_training(bench *b, void *context)
     csp_contrastive_step step = {
         .step = ++t->step, .lambda_q = 1e-3, .lambda_d = 1e-3, .pass = { .causal = true }
     };
+    csp_tensor faults;
 
-    (void)b;
     csp_step_metrics_clear(&t->m, "bench", t->step, 1 << 20);
-    CSP_TRY(csp_contrastive_run(t->contrastive, &t->texts, &step, &t->m));
-    return csp_optimizer_step(t->optimizer, &optim, t->step, 1 << 20, &t->m);
+    CSP_TRY(csp_contrastive_run(t->contrastive, &t->texts, &step));
+    faults = csp_contrastive_faults(t->contrastive);
+    CSP_TRY(csp_optimizer_step(t->optimizer, &optim, t->step, 1 << 20, &faults));
+    CSP_TRY(csp_backend_sync(b->be));
+    CSP_TRY(csp_contrastive_read(t->contrastive, &t->m));
+    csp_optimizer_read(t->optimizer, &t->m);
+    return CSP_OK;
 }
 
 static csp_status open_training(bench *b, training *t, int32_t *positive)
@@ -320,6 +325,7 @@ fail:
 typedef struct head_case {
     csp_head head;
     csp_tensor h, target, dh, dw;
+    csp_tensor loss, bad; /* of csp_token_loss */
     csp_pool_texts texts;
     csp_sparse rows;
     int64_t N, B;
@@ -348,18 +354,20 @@ static csp_status run_loss(bench *b, void *context)
     csp_token_loss_args args = { .head = c->head,
                                  .h = c->h,
                                  .target = c->target,
+                                 .predicted = c->N,
                                  .lambda_relu = 1.0f,
                                  .coefficient = 1.0f / (float)c->N,
                                  .dh = c->dh,
-                                 .de = csp_model_head_grad(b->model) };
-    double loss[2];
+                                 .de = csp_model_head_grad(b->model),
+                                 .loss = c->loss,
+                                 .bad = c->bad };
 
-    return csp_token_loss(b->be, &args, loss);
+    return csp_token_loss(b->be, &args);
 }
 
 static csp_status place_head(csp_arena *arena, csp_dtype dtype, int64_t D, int64_t V, head_case *c)
 {
-    const int64_t cap[] = { c->B * V }, starts[] = { c->B + 1 };
+    const int64_t cap[] = { c->B * V }, starts[] = { c->B + 1 }, two = 2;
 
     c->texts.kept = c->N;
     c->texts.longest = c->N / c->B;
@@ -373,6 +381,8 @@ static csp_status place_head(csp_arena *arena, csp_dtype dtype, int64_t D, int64
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, cap, &c->rows.weight));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, cap, &c->rows.argmax));
     c->rows.vocab = V;
+    CSP_TRY(csp_arena_tensor(arena, CSP_F64, 1, &two, &c->loss));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, &two, &c->bad));
     return csp_arena_tensor(arena, CSP_F32, 1, cap, &c->dw);
 }
 

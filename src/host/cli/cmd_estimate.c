@@ -89,7 +89,7 @@ static csp_status parse_size(const char *text, int64_t *out)
 /* The device that is planned for: its memory, and the precision it would compute in. */
 static csp_status ask_device(const csp_arguments *args, const csp_config *config, estimate *e)
 {
-    csp_backend named = { .name = "a GPU", .bf16 = true }, *be = NULL;
+    csp_backend named = { .name = "a GPU", .bf16 = true, .apart = true }, *be = NULL;
     csp_status status;
 
     if (csp_args_given(args, "memory")) {
@@ -98,10 +98,12 @@ static csp_status ask_device(const csp_arguments *args, const csp_config *config
         }
         CSP_TRY(parse_size(csp_args_text(args, "memory"), &e->memory.free));
         e->memory.total = e->memory.free;
+        e->storage.apart = named.apart;
         return csp_precision_choose(&named, (csp_precision)config->device.precision,
                                     &e->storage.dtype);
     }
     CSP_TRY(csp_backend_create(config->device.name, 1, &be));
+    e->storage.apart = be->apart;
     CSP_TRY_GOTO(csp_backend_memory(be, &e->memory));
     status = csp_precision_choose(be, (csp_precision)config->device.precision, &e->storage.dtype);
 

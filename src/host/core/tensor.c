@@ -54,20 +54,59 @@ size_t csp_tensor_bytes(const csp_tensor *t)
     return (size_t)csp_tensor_count(t) * csp_dtype_bytes(t->dtype);
 }
 
-csp_tensor csp_tensor_rows(const csp_tensor *t, int64_t first, int64_t count)
+int64_t csp_tensor_row(const csp_tensor *t)
 {
-    csp_tensor rows = *t;
     int64_t row = 1;
 
-    CSP_ASSERT(t->ndim >= 1 && first >= 0 && count >= 0 && first + count <= t->dim[0]);
     for (int i = 1; i < t->ndim; i++) {
         row *= t->dim[i];
     }
+    return t->apart > 0 ? t->apart : row;
+}
+
+/* The address of an element; NULL where there is no memory. */
+static void *element(const csp_tensor *t, int64_t at)
+{
+    return t->data != NULL ? (char *)t->data + (size_t)at * csp_dtype_bytes(t->dtype) : NULL;
+}
+
+csp_tensor csp_tensor_rows(const csp_tensor *t, int64_t first, int64_t count)
+{
+    csp_tensor rows = *t;
+
+    CSP_ASSERT(t->ndim >= 1 && first >= 0 && count >= 0 && first + count <= t->dim[0]);
     rows.dim[0] = count;
-    if (t->data != NULL) {
-        rows.data = (char *)t->data + (size_t)(first * row) * csp_dtype_bytes(t->dtype);
-    }
+    rows.data = element(t, first * csp_tensor_row(t));
     return rows;
+}
+
+csp_tensor csp_tensor_columns(const csp_tensor *t, int64_t first, int64_t count)
+{
+    csp_tensor columns = *t;
+
+    CSP_ASSERT(t->ndim == 2 && first >= 0 && count >= 0 && first + count <= t->dim[1]);
+    columns.dim[1] = count;
+    columns.apart = csp_tensor_row(t) == count ? 0 : csp_tensor_row(t);
+    columns.data = element(t, first);
+    return columns;
+}
+
+/* Whether two matrices are there, of one type, their rows as far from one another. */
+static bool is_alike(const csp_tensor *a, const csp_tensor *b)
+{
+    return a->ndim == 2 && b->ndim == 2 && a->data != NULL && a->dtype == b->dtype &&
+           csp_tensor_row(a) == csp_tensor_row(b);
+}
+
+bool csp_tensor_is_beside(const csp_tensor *a, const csp_tensor *b)
+{
+    return is_alike(a, b) && a->dim[1] + b->dim[1] <= csp_tensor_row(a) &&
+           b->data == element(a, a->dim[1]);
+}
+
+bool csp_tensor_is_below(const csp_tensor *a, const csp_tensor *b)
+{
+    return is_alike(a, b) && b->data == element(a, a->dim[0] * csp_tensor_row(a));
 }
 
 bool csp_tensor_is(const csp_tensor *t, csp_dtype dtype, int ndim, const int64_t *dims)
@@ -89,7 +128,8 @@ const char *csp_tensor_describe(const csp_tensor *t, char *text, size_t bytes)
                          (long long)t->dim[i]);
     }
     if (used >= 0 && (size_t)used < bytes) {
-        snprintf(text + used, bytes - (size_t)used, ")");
+        snprintf(text + used, bytes - (size_t)used, t->apart > 0 ? ") in rows %lld apart" : ")",
+                 (long long)t->apart);
     }
     return text;
 }

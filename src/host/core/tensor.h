@@ -1,5 +1,6 @@
 /*
- * tensor.h - a typed, shaped view of memory. Row-major, contiguous, never owns what it points to.
+ * tensor.h - a typed, shaped view of memory. Row-major, never owns what it points to. Contiguous,
+ * but for matrices that are columns of a wider one: their rows lie apart.
  */
 #pragma once
 
@@ -31,12 +32,13 @@ typedef struct csp_tensor {
     csp_dtype dtype;
     int32_t ndim;              /* 0: no tensor */
     int64_t dim[CSP_MAX_DIMS]; /* dim[i] = 1 for i >= ndim */
+    int64_t apart; /* 0: contiguous; else, of a matrix, elements from one row to the next */
 } csp_tensor;
 
 /* A tensor that is not there: what optional arguments are set to. */
 static inline csp_tensor csp_tensor_none(void)
 {
-    csp_tensor t = { NULL, CSP_F32, 0, { 1, 1, 1, 1 } };
+    csp_tensor t = { NULL, CSP_F32, 0, { 1, 1, 1, 1 }, 0 };
     return t;
 }
 
@@ -52,11 +54,24 @@ csp_tensor csp_tensor_view(void *data, csp_dtype dtype, int ndim, const int64_t 
 /* Number of elements, 0 for csp_tensor_none(). */
 int64_t csp_tensor_count(const csp_tensor *t);
 
-/* Number of bytes. */
+/* Bytes of the elements; what lies between rows apart is not counted. */
 size_t csp_tensor_bytes(const csp_tensor *t);
 
 /* Rows first .. first+count-1 of the leading dimension, as a view. Asserts the range. */
 csp_tensor csp_tensor_rows(const csp_tensor *t, int64_t first, int64_t count);
+
+/* Elements from one row of the leading dimension to the next. */
+int64_t csp_tensor_row(const csp_tensor *t);
+
+/* Columns first .. first+count-1 of a matrix, as a view. Asserts the range. */
+csp_tensor csp_tensor_columns(const csp_tensor *t, int64_t first, int64_t count);
+
+/*
+ * Whether the columns of b come right behind those of a, in the same rows of one wider matrix; and
+ * whether the rows of b come right below those of a, at the same distance. Not if either is none.
+ */
+bool csp_tensor_is_beside(const csp_tensor *a, const csp_tensor *b);
+bool csp_tensor_is_below(const csp_tensor *a, const csp_tensor *b);
 
 /* Whether t has just this dtype and these dimensions. */
 bool csp_tensor_is(const csp_tensor *t, csp_dtype dtype, int ndim, const int64_t *dims);

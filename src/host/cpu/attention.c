@@ -4,7 +4,8 @@
  * One piece of work is a text and a key-value head with all its query heads: its keys are rotated
  * once into scratch, then queries go by in blocks of QUERY_BLOCK rows, whose scores stay in cache.
  * Under the causal mask a block sees only the keys up to its last row. Pieces write disjoint
- * outputs and add in an order of their own, so it does not matter which thread takes which piece.
+ * outputs and add in an order of their own, so it does not matter which thread takes which piece;
+ * threads take them in the order of csp_attention.order.
  */
 #include <math.h>
 #include <omp.h>
@@ -124,7 +125,7 @@ static int64_t keys_of(const piece *w, int64_t t)
 /* p = rotated scaled queries t .. t+rows-1 of head h against the keys they may see. */
 static void score_block(piece *w, const float *q, int64_t h, int64_t t, int64_t rows, int64_t keys)
 {
-    const int64_t E = w->a->E, stride = w->a->H * E;
+    const int64_t E = w->a->E, stride = csp_attention_stride_q(w->a);
 
     rotate_rows(w->a, t, rows, q + (w->first + t) * stride + h * E, stride, 1.0f,
                 1.0f / sqrtf((float)E), w->q, E);
@@ -133,14 +134,14 @@ static void score_block(piece *w, const float *q, int64_t h, int64_t t, int64_t 
 
 static void rotate_keys(piece *w, const float *k)
 {
-    const int64_t E = w->a->E, stride = w->a->G * E;
+    const int64_t E = w->a->E, stride = csp_attention_stride_k(w->a);
 
     rotate_rows(w->a, 0, w->T, k + w->first * stride + w->g * E, stride, 1.0f, 1.0f, w->k, E);
 }
 
 static void forward_head(piece *w, int64_t h, const float *q, const float *v, float *o, float *lse)
 {
-    const int64_t E = w->a->E, H = w->a->H, T = w->T, v_stride = w->a->G * E;
+    const int64_t E = w->a->E, H = w->a->H, T = w->T, v_stride = csp_attention_stride_v(w->a);
 
     for (int64_t t = 0; t < T; t += QUERY_BLOCK) {
         const int64_t rows = T - t < QUERY_BLOCK ? T - t : QUERY_BLOCK;
@@ -172,7 +173,8 @@ typedef struct backward_args {
 
 static void backward_block(piece *w, int64_t h, int64_t t, int64_t rows, const backward_args *x)
 {
-    const int64_t E = w->a->E, H = w->a->H, T = w->T, stride = H * E, v_stride = w->a->G * E;
+    const int64_t E = w->a->E, H = w->a->H, T = w->T, stride = H * E;
+    const int64_t q_stride = csp_attention_stride_q(w->a), v_stride = csp_attention_stride_v(w->a);
     const int64_t keys = keys_of(w, t + rows - 1), at = (w->first + t) * stride + h * E;
 
     score_block(w, x->q, h, t, rows, keys);
@@ -187,13 +189,16 @@ static void backward_block(piece *w, int64_t h, int64_t t, int64_t rows, const b
     cpu_gemm_serial(true, false, keys, E, rows, 1.0f, w->p, T, x->d_o + at, stride, 1.0f, w->dv, E);
     cpu_gemm_serial(true, false, keys, E, rows, 1.0f, w->dp, T, w->q, E, 1.0f, w->dk, E);
     cpu_gemm_serial(false, false, rows, E, keys, 1.0f, w->dp, T, w->k, E, 0.0f, w->dq, E);
-    rotate_rows(w->a, t, rows, w->dq, E, -1.0f, 1.0f / sqrtf((float)E), x->dq + at, stride);
+    rotate_rows(w->a, t, rows, w->dq, E, -1.0f, 1.0f / sqrtf((float)E),
+                x->dq + (w->first + t) * q_stride + h * E, q_stride);
 }
 
 static void backward_piece(piece *w, const backward_args *x)
 {
-    const int64_t E = w->a->E, T = w->T, group = w->a->H / w->a->G, stride = w->a->G * E;
-    const int64_t at = w->first * stride + w->g * E;
+    const int64_t E = w->a->E, T = w->T, group = w->a->H / w->a->G;
+    const int64_t k_stride = csp_attention_stride_k(w->a), v_stride = csp_attention_stride_v(w->a);
+    float *dk = x->dk + w->first * k_stride + w->g * E,
+          *dv = x->dv + w->first * v_stride + w->g * E;
 
     rotate_keys(w, x->k);
     memset(w->dk, 0, (size_t)(T * E) * sizeof(float));
@@ -203,9 +208,9 @@ static void backward_piece(piece *w, const backward_args *x)
             backward_block(w, h, t, T - t < QUERY_BLOCK ? T - t : QUERY_BLOCK, x);
         }
     }
-    rotate_rows(w->a, 0, T, w->dk, E, -1.0f, 1.0f, x->dk + at, stride);
+    rotate_rows(w->a, 0, T, w->dk, E, -1.0f, 1.0f, dk, k_stride);
     for (int64_t t = 0; t < T; t++) {
-        memcpy(x->dv + at + t * stride, w->dv + t * E, (size_t)E * sizeof(float));
+        memcpy(dv + t * v_stride, w->dv + t * E, (size_t)E * sizeof(float));
     }
 }
 
@@ -245,8 +250,8 @@ static int64_t place_piece(piece *w, int64_t T, int64_t E, bool backward, float 
 static piece open_piece(csp_backend *be, const csp_attention *a, int64_t index, int64_t longest,
                         bool backward)
 {
-    const int32_t *start = a->seq_start.data;
-    const int64_t b = index / a->G;
+    const int32_t *start = a->seq_start.data, *order = a->order.data;
+    const int64_t b = order != NULL ? order[index / a->G] : index / a->G;
     piece w = { .a = a, .first = start[b], .T = start[b + 1] - start[b], .g = index % a->G };
 
     place_piece(&w, longest, a->E, backward, cpu_scratch_of(be, omp_get_thread_num()));

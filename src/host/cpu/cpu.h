@@ -78,17 +78,17 @@ static inline int cpu_parts(const csp_backend *be, int64_t work)
 }
 
 /* The entries of csp_ops, contracts in ops/<op>.h. */
-csp_status cpu_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
-                          csp_tensor *y);
-csp_status cpu_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                          const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                          bool accumulate, csp_tensor *dx);
+csp_status cpu_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
+csp_status cpu_linear_bwd(csp_backend *be, const csp_linear_group *group,
+                          csp_linear_group_grad *grad);
 csp_status cpu_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                         const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                         csp_tensor *y);
 csp_status cpu_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
                         const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
                         csp_tensor *dx, csp_tensor *dg);
+csp_status cpu_norm_bad_row(csp_backend *be, const csp_tensor *rstd, const csp_tensor *y,
+                            csp_tensor *row);
 csp_status cpu_attention_fwd(csp_backend *be, const csp_attention *a, const csp_tensor *q,
                              const csp_tensor *k, const csp_tensor *v, csp_tensor *o,
                              csp_tensor *lse);
@@ -104,19 +104,21 @@ csp_status cpu_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_ten
 csp_status cpu_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
                                const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
 csp_status cpu_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
-csp_status cpu_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2]);
+csp_status cpu_token_loss(csp_backend *be, csp_token_loss_args *args);
 csp_status cpu_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                           int64_t P, float scale, csp_tensor *s);
 csp_status cpu_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
                           const csp_sparse *p, float scale, csp_tensor *dq, csp_tensor *dp);
 csp_status cpu_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                        const csp_tensor *mask, csp_tensor *ds, double *row_loss);
+                        const csp_tensor *mask, csp_tensor *ds, csp_tensor *row);
 csp_status cpu_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
                            csp_tensor *count);
+csp_status cpu_position_counts(csp_backend *be, const csp_sparse *w, int64_t rows,
+                               csp_tensor *count);
 csp_status cpu_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
                           const csp_tensor *sum, int64_t M, float lambda, csp_tensor *dw,
-                          double *value);
+                          csp_tensor *value);
 csp_status cpu_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
-                            double *squares);
+                            csp_tensor *squares);
 csp_status cpu_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
                      const csp_adamw_args *args);

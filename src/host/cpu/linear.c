@@ -1,6 +1,6 @@
 /*
  * linear.c - CPU side of ops/linear.h: rows through W by packed panels (cpu/panel_product.h),
- * gradients of matrices by cpu_gemm.
+ * gradients of matrices by cpu_gemm. The maps of a group one after the other: tails are not needed.
  *
  * Without dropout the adapter is part of the same sum: y = [x | s u] [W | B]^T, where u = x A^T is
  * formed from the rows while they are packed, and dx = [dy | du] [W ; A]. It costs R further steps
@@ -66,8 +66,8 @@ static csp_status masked_branch_fwd(const linear_call *c, const float *x, float 
                     1.0f, y, c->O);
 }
 
-csp_status cpu_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
-                          csp_tensor *y)
+static csp_status part_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
+                           const csp_tensor *u, const csp_tensor *y)
 {
     const linear_call c = begin(be, l, y->dim[0]);
     const cpu_map map = { .N = c.N,
@@ -87,6 +87,14 @@ csp_status cpu_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor
 
     CSP_TRY(run_map(be, &map));
     return has_dropout(&c) ? masked_branch_fwd(&c, x->data, u->data, y->data) : CSP_OK;
+}
+
+csp_status cpu_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows)
+{
+    for (int i = 0; i < group->count; i++) {
+        CSP_TRY(part_fwd(be, &group->part[i], &rows->x, &rows->u[i], &rows->y[i]));
+    }
+    return CSP_OK;
 }
 
 CPU_CLONES static void add_columns(const float *dy, int64_t N, int64_t O, int64_t first,
@@ -191,9 +199,9 @@ static csp_status input_bwd(const linear_call *c, bool accumulate, const float *
                           du, c->R, x, c->I, 1.0f, da, c->I);
 }
 
-csp_status cpu_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                          const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                          bool accumulate, csp_tensor *dx)
+static csp_status part_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
+                           const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
+                           bool accumulate, const csp_tensor *dx)
 {
     linear_call c = begin(be, l, dy->dim[0]);
     const bool masked = has_dropout(&c);
@@ -223,4 +231,13 @@ csp_status cpu_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor
         return da != NULL || d_in != NULL ? masked_branch_bwd(&c, in, d_out, da, d_in) : CSP_OK;
     }
     return da != NULL || d_in != NULL ? input_bwd(&c, accumulate, in, d_out, da, d_in) : CSP_OK;
+}
+
+csp_status cpu_linear_bwd(csp_backend *be, const csp_linear_group *group, csp_linear_group_grad *g)
+{
+    for (int i = 0; i < group->count; i++) {
+        CSP_TRY(
+            part_bwd(be, &group->part[i], &g->x, &g->u[i], &g->dy[i], &g->part[i], i > 0, &g->dx));
+    }
+    return CSP_OK;
 }

@@ -10,46 +10,49 @@
 #include "cpu/cpu.h"
 #include "cpu/sparse_pool.h"
 
-/* One query: its loss, and ds of its row. ds may be s. */
-static double query_loss(const float *s, const uint8_t *mask, int64_t P, int32_t positive,
-                         int64_t Q, float *ds)
+/* One query: its loss and scores, and ds of its row. ds may be s. */
+static void query_loss(const float *s, const uint8_t *mask, int64_t P, int32_t positive, int64_t Q,
+                       float *ds, double row[3])
 {
     const double own = (double)s[positive];
-    double highest = own, sum = 0.0, loss;
+    double best = -INFINITY, highest, sum = 0.0;
 
     for (int64_t p = 0; p < P; p++) {
-        if ((mask == NULL || mask[p] == 0) && (double)s[p] > highest) {
-            highest = (double)s[p];
+        if (p != positive && (mask == NULL || mask[p] == 0) && (double)s[p] > best) {
+            best = (double)s[p];
         }
     }
+    highest = best > own ? best : own;
     for (int64_t p = 0; p < P; p++) {
         if (mask == NULL || mask[p] == 0) {
             sum += exp((double)s[p] - highest);
         }
     }
-    loss = log(sum) + (highest - own);
+    row[0] = log(sum) + (highest - own);
+    row[1] = own;
+    row[2] = best;
     for (int64_t p = 0; p < P; p++) {
         const bool left_out = mask != NULL && mask[p] != 0;
         const double share = left_out ? 0.0 : exp((double)s[p] - highest) / sum;
 
         ds[p] = (float)((share - (p == positive ? 1.0 : 0.0)) / (double)Q);
     }
-    return loss;
 }
 
 csp_status cpu_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                        const csp_tensor *mask, csp_tensor *ds, double *row_loss)
+                        const csp_tensor *mask, csp_tensor *ds, csp_tensor *row)
 {
     const int64_t Q = s->dim[0], P = s->dim[1];
     const uint8_t *left_out = mask != NULL && mask->ndim > 0 ? mask->data : NULL;
     const int32_t *own = positive->data;
     const float *score = s->data;
     float *gradient = ds->data;
+    double *of_query = row->data;
 
 #pragma omp parallel for num_threads(cpu_parts(be, 64 * Q * P)) schedule(static)
     for (int64_t q = 0; q < Q; q++) {
-        row_loss[q] = query_loss(score + q * P, left_out != NULL ? left_out + q * P : NULL, P,
-                                 own[q], Q, gradient + q * P);
+        query_loss(score + q * P, left_out != NULL ? left_out + q * P : NULL, P, own[q], Q,
+                   gradient + q * P, of_query + q * 3);
     }
     return CSP_OK;
 }
@@ -82,9 +85,25 @@ csp_status cpu_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, c
     return CSP_OK;
 }
 
+csp_status cpu_position_counts(csp_backend *be, const csp_sparse *w, int64_t rows,
+                               csp_tensor *count)
+{
+    const int64_t entries = ((const int64_t *)w->row_ptr.data)[rows], n = count->dim[0];
+    const int32_t *argmax = w->argmax.data;
+    int64_t *counts = count->data;
+
+    (void)be;
+    for (int64_t i = 0; i < entries; i++) {
+        if (argmax[i] >= 0 && argmax[i] < n) {
+            counts[argmax[i]]++;
+        }
+    }
+    return CSP_OK;
+}
+
 csp_status cpu_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
                           const csp_tensor *sum, int64_t M, float lambda, csp_tensor *dw,
-                          double *value)
+                          csp_tensor *value)
 {
     const bool is_flops = kind == CSP_REG_FLOPS;
     const int64_t entries = ((const int64_t *)w->row_ptr.data)[rows];
@@ -104,6 +123,6 @@ csp_status cpu_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *
     for (int64_t i = 0; i < entries; i++) {
         gradient[i] += (float)(is_flops ? factor * total[term[i]] : factor);
     }
-    *value = term_value;
+    *(double *)value->data = term_value;
     return CSP_OK;
 }

@@ -157,8 +157,8 @@ static void token_row(const token_pass *p, int32_t target, float *z, double loss
     }
 }
 
-/* Lists the rows with a target; a target must not be excluded. */
-static csp_status list_rows(token_pass *p)
+/* Lists the rows with a target; true, and *bad: that row's target is an excluded term. */
+static bool list_rows(token_pass *p, int64_t *bad)
 {
     const uint8_t *exclude = p->args->head.exclude.ndim > 0 ? p->args->head.exclude.data : NULL;
     const int32_t *target = p->args->target.data;
@@ -168,19 +168,21 @@ static csp_status list_rows(token_pass *p)
     for (int64_t n = 0; n < N; n++) {
         if (target[n] >= 0) {
             if (exclude != NULL && exclude[target[n]] != 0) {
-                return CSP_FAIL(CSP_ERR_ARGUMENT,
-                                "token_loss: the target %d of row %lld is an excluded term",
-                                (int)target[n], (long long)n);
+                *bad = n;
+                return true;
             }
             p->row[p->count++] = (int32_t)n;
         }
     }
-    return CSP_OK;
+    return false;
 }
 
-/* Rows first .. first+n-1 of the list: hidden states, logits, losses, gradients of logits. */
+/*
+ * Rows first .. first+n-1 of the list: hidden states, logits, losses, gradients of logits. *bad is
+ * the first row whose logits are not finite, where there is one.
+ */
 static csp_status form_chunk(csp_backend *be, token_pass *p, int64_t first, int64_t n,
-                             double loss[2])
+                             double loss[2], int64_t *bad)
 {
     const float *h = p->args->h.data;
     const int32_t *target = p->args->target.data, *row = p->row + first;
@@ -196,8 +198,8 @@ static csp_status form_chunk(csp_backend *be, token_pass *p, int64_t first, int6
     }
     for (int64_t i = 0; i < n; i++) {
         if (!isfinite(p->losses[2 * i])) {
-            return CSP_FAIL(CSP_ERR_NUMERIC, "token_loss: the logits of row %d are not finite",
-                            (int)row[i]);
+            *bad = row[i];
+            return CSP_OK;
         }
         loss[0] += p->losses[2 * i];
         loss[1] += p->losses[2 * i + 1];
@@ -244,17 +246,41 @@ static csp_status token_begin(csp_backend *be, token_pass *p)
     CSP_TRY(
         cpu_shared(be, list + (size_t)(p->chunk * (p->D + p->V)) * sizeof(float), (void **)&block));
     p->losses = (double *)block;
-    p->losses = (double *)block;
     p->row = (int32_t *)(p->losses + 2 * p->chunk);
     p->h = (float *)(block + list);
     p->tile = p->h + p->chunk * p->D;
     return CSP_OK;
 }
 
-csp_status cpu_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2])
+/* All rows of the list. Nothing is said of dh and de where *bad names a row. */
+static csp_status add_chunks(csp_backend *be, token_pass *p, double loss[2], int64_t *bad)
+{
+    csp_tensor *dh = &p->args->dh;
+
+    if (p->count != p->args->predicted) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT,
+                        "token_loss: %lld rows have a target, %lld are said to have one",
+                        (long long)p->count, (long long)p->args->predicted);
+    }
+    if (dh->ndim > 0) {
+        memset(dh->data, 0, csp_tensor_bytes(dh));
+    }
+    for (int64_t first = 0; first < p->count && *bad < 0; first += p->chunk) {
+        const int64_t n = p->count - first < p->chunk ? p->count - first : p->chunk;
+
+        CSP_TRY(form_chunk(be, p, first, n, loss, bad));
+        if (p->gradient) {
+            CSP_TRY(back_chunk(be, p, first, n));
+        }
+    }
+    return CSP_OK;
+}
+
+csp_status cpu_token_loss(csp_backend *be, csp_token_loss_args *args)
 {
     token_pass p = { .args = args, .V = args->head.e.dim[0], .D = args->head.e.dim[1] };
-    double sums[2] = { 0.0, 0.0 };
+    double loss[2] = { 0.0, 0.0 };
+    int64_t bad[2] = { -1, -1 };
 
     p.gradient = args->dh.ndim > 0 || args->de.ndim > 0;
     p.terms = p.V;
@@ -265,20 +291,13 @@ csp_status cpu_token_loss(csp_backend *be, csp_token_loss_args *args, double los
             p.terms -= exclude[v] != 0;
         }
     }
-    CSP_TRY(token_begin(be, &p));
-    CSP_TRY(list_rows(&p));
-    if (args->dh.ndim > 0) {
-        memset(args->dh.data, 0, csp_tensor_bytes(&args->dh));
+    if (args->h.dim[0] > 0) {
+        CSP_TRY(token_begin(be, &p));
     }
-    for (int64_t first = 0; first < p.count; first += p.chunk) {
-        const int64_t n = p.count - first < p.chunk ? p.count - first : p.chunk;
-
-        CSP_TRY(form_chunk(be, &p, first, n, sums));
-        if (p.gradient) {
-            CSP_TRY(back_chunk(be, &p, first, n));
-        }
+    if (!list_rows(&p, &bad[0])) {
+        CSP_TRY(add_chunks(be, &p, loss, &bad[1]));
     }
-    loss[0] = sums[0];
-    loss[1] = sums[1];
+    memcpy(args->loss.data, loss, sizeof(loss));
+    memcpy(args->bad.data, bad, sizeof(bad));
     return CSP_OK;
 }

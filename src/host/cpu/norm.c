@@ -142,3 +142,33 @@ csp_status cpu_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *
     }
     return CSP_OK;
 }
+
+/* Whether all of x is finite: a NaN or an infinity times 0 is no 0. */
+CPU_CLONES static bool is_finite_row(const float *x, int64_t D)
+{
+    float nothing = 0.0f;
+
+#pragma omp simd reduction(+ : nothing)
+    for (int64_t d = 0; d < D; d++) {
+        nothing += x[d] * 0.0f;
+    }
+    return nothing == 0.0f;
+}
+
+csp_status cpu_norm_bad_row(csp_backend *be, const csp_tensor *rstd, const csp_tensor *y,
+                            csp_tensor *row)
+{
+    const int64_t N = y->dim[0], D = y->dim[1];
+    const float *r = rstd->data;
+    int64_t first = 0;
+
+    (void)be;
+    while (first < N && isfinite(r[first]) && r[first] > 0.0f) {
+        first++;
+    }
+    if (first == N) {
+        first = N > 0 && !is_finite_row(y->data, D) ? 0 : -1;
+    }
+    *(int64_t *)row->data = first;
+    return CSP_OK;
+}

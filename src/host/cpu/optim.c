@@ -7,6 +7,7 @@
  * number of threads.
  */
 #include <math.h>
+#include <string.h>
 
 #include "cpu/cpu.h"
 
@@ -51,8 +52,9 @@ static void square_share(const csp_optim_tensor *tensors, int64_t count, int64_t
 }
 
 csp_status cpu_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
-                            double *squares)
+                            csp_tensor *squares)
 {
+    double *total = squares->data;
     int64_t blocks = 0, at = 0;
     double *partial;
     int parts;
@@ -70,9 +72,9 @@ csp_status cpu_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, in
     for (int64_t i = 0; i < count; i++) {
         const int64_t end = at + blocks_of(&tensors[i].grad);
 
-        squares[i] = 0.0;
+        total[i] = 0.0;
         for (; at < end; at++) {
-            squares[i] += partial[at];
+            total[i] += partial[at];
         }
     }
     return CSP_OK;
@@ -125,12 +127,36 @@ static void update_share(const adamw_factors *f, csp_optim_tensor *tensors, int6
     }
 }
 
+/* Whether an update is to be made, and its κ. */
+static bool find_scale(const csp_adamw_args *a, double *scale)
+{
+    const double *squares = a->squares.data;
+    const int64_t *faults = a->faults.data;
+    double total = 0.0;
+
+    for (int64_t i = 0; a->squares.ndim > 0 && i < a->squares.dim[0]; i++) {
+        if (!isfinite(squares[i])) {
+            return false;
+        }
+        total += squares[i];
+    }
+    for (int64_t i = 0; a->faults.ndim > 0 && i < a->faults.dim[0]; i++) {
+        if (faults[i] != -1) {
+            return false;
+        }
+    }
+    *scale = csp_clip_factor(total, a->max_norm);
+    return true;
+}
+
 csp_status cpu_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
                      const csp_adamw_args *a)
 {
     const double t = (double)a->t;
+    double scale = 1.0;
+    const bool made = find_scale(a, &scale);
     const adamw_factors f = {
-        .grad_scale = (float)a->grad_scale,
+        .grad_scale = (float)scale,
         .beta1 = (float)a->beta1,
         .one_minus_beta1 = (float)(1.0 - a->beta1),
         .beta2 = (float)a->beta2,
@@ -145,6 +171,12 @@ csp_status cpu_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
 
     for (int64_t i = 0; i < count; i++) {
         total += csp_tensor_count(&tensors[i].value);
+        if (!made) {
+            memset(tensors[i].grad.data, 0, csp_tensor_bytes(&tensors[i].grad));
+        }
+    }
+    if (!made) {
+        return CSP_OK;
     }
     parts = cpu_parts(be, total);
 #pragma omp parallel for num_threads(parts) schedule(static, 1)

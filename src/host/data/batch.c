@@ -10,6 +10,8 @@ void csp_batch_clear(csp_batch *batch)
 {
     free(batch->tokens);
     free(batch->seq_start);
+    free(batch->order);
+    free(batch->of_length);
     free(batch->keep);
     free(batch->row_key);
     free(batch->target);
@@ -20,6 +22,7 @@ csp_status csp_batch_reserve(csp_batch *batch, int64_t B, int64_t N)
 {
     if (B + 1 > batch->text_room) {
         CSP_TRY(csp_realloc("batch", B + 1, sizeof(*batch->seq_start), &batch->seq_start));
+        CSP_TRY(csp_realloc("batch", B + 1, sizeof(*batch->order), &batch->order));
         batch->text_room = B + 1;
     }
     if (N > batch->row_room || batch->tokens == NULL) {
@@ -29,6 +32,7 @@ csp_status csp_batch_reserve(csp_batch *batch, int64_t B, int64_t N)
         CSP_TRY(csp_realloc("batch", room, sizeof(*batch->keep), &batch->keep));
         CSP_TRY(csp_realloc("batch", room, sizeof(*batch->row_key), &batch->row_key));
         CSP_TRY(csp_realloc("batch", room, sizeof(*batch->target), &batch->target));
+        CSP_TRY(csp_realloc("batch", room + 1, sizeof(*batch->of_length), &batch->of_length));
         batch->row_room = room;
     }
     return CSP_OK;
@@ -71,6 +75,27 @@ static csp_status begin(const csp_contract *contract, const csp_token_lists *lis
     return CSP_OK;
 }
 
+/* Sorts the texts by their lengths, counting how many there are of each. */
+static void find_order(csp_batch *batch)
+{
+    const int32_t *start = batch->seq_start;
+    int32_t place = 0, *at = batch->of_length;
+
+    memset(at, 0, (size_t)(batch->max_len + 1) * sizeof(*at));
+    for (int64_t b = 0; b < batch->B; b++) {
+        at[start[b + 1] - start[b]]++;
+    }
+    for (int64_t T = batch->max_len; T >= 0; T--) {
+        const int32_t count = at[T];
+
+        at[T] = place;
+        place += count;
+    }
+    for (int64_t b = 0; b < batch->B; b++) {
+        batch->order[at[start[b + 1] - start[b]]++] = (int32_t)b;
+    }
+}
+
 /* Copies count ids to rows n.., as positions t.. of a text. */
 static void put(csp_batch *batch, int64_t n, const int32_t *ids, int64_t count, uint8_t keep,
                 int64_t key)
@@ -109,6 +134,7 @@ csp_status csp_batch_pack(const csp_contract *contract, const csp_token_lists *l
         }
     }
     batch->seq_start[batch->B] = (int32_t)n;
+    find_order(batch);
     return CSP_OK;
 }
 
@@ -145,6 +171,7 @@ csp_status csp_batch_pack_adapt(const csp_contract *contract, const csp_token_li
         n += count;
     }
     batch->seq_start[batch->B] = (int32_t)n;
+    find_order(batch);
     return CSP_OK;
 }
 

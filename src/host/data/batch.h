@@ -25,9 +25,11 @@ typedef struct csp_batch {
     int64_t predicted;  /* rows with a target: adaptation's share of n_tok                 */
     int32_t *tokens;    /* (N)                                                             */
     int32_t *seq_start; /* (B+1)                                                           */
+    int32_t *order;     /* (B)   texts, longest first; equally long ones as they lie       */
     uint8_t *keep;      /* (N)   1 = pooled position                                       */
     int64_t *row_key;   /* (N)   for dropout: the same in every split of the same batch    */
     int32_t *target;    /* (N)   next token of the same text, or -1; -1 outside adaptation */
+    int32_t *of_length; /* (max_len+1) for finding order: where texts of a length begin    */
     int64_t text_room, row_room;
 } csp_batch;
 

@@ -55,11 +55,12 @@ static csp_status place_rows(csp_encoder *e, int64_t V, csp_arena *arena)
 static csp_status place_step(csp_encoder *e, int64_t B, int64_t N, csp_arena *arena, csp_pack *pack,
                              csp_tensor *keep)
 {
-    const int64_t starts[] = { B + 1 };
+    const int64_t starts[] = { B + 1 }, texts[] = { B };
 
     pack->row_key = csp_tensor_none();
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &N, &pack->token));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &pack->seq_start));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, texts, &pack->order));
     CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &N, keep));
     return csp_run_place(e->run, N, arena);
 }
@@ -189,6 +190,7 @@ static csp_status compute(csp_encoder *e)
     CSP_TRY(place_step(e, e->batch.B, e->batch.N, &e->step, &pack, &texts.keep));
     CSP_TRY(csp_backend_upload(e->be, e->batch.tokens, &pack.token));
     CSP_TRY(csp_backend_upload(e->be, e->batch.seq_start, &pack.seq_start));
+    CSP_TRY(csp_backend_upload(e->be, e->batch.order, &pack.order));
     CSP_TRY(csp_backend_upload(e->be, e->batch.keep, &texts.keep));
     pack.longest = e->batch.max_len;
     texts.seq_start = pack.seq_start;

@@ -23,6 +23,62 @@ static csp_status place_column(csp_arena *step, int64_t rows, csp_tensor *out)
     return csp_arena_tensor(step, CSP_F32, 1, &rows, out);
 }
 
+/* (rows,columns), with a tail beside it unless T is 0. */
+static csp_status place_with_tail(const csp_params *params, csp_arena *step, int64_t rows,
+                                  int64_t columns, int64_t T, csp_tensor *out, csp_tensor *tail)
+{
+    csp_tensor both;
+
+    CSP_TRY(place(params, step, rows, columns + T, &both));
+    *out = csp_tensor_columns(&both, 0, columns);
+    *tail = T > 0 ? csp_tensor_columns(&both, columns, T) : csp_tensor_none();
+    return CSP_OK;
+}
+
+/* gate and up: with up's tail in one matrix where rows may lie apart. */
+static csp_status place_wide(const csp_params *params, csp_arena *step, int64_t N,
+                             csp_block_saved *s)
+{
+    const int64_t F = params->config.F;
+    csp_tensor both;
+
+    if (!params->storage.apart) {
+        s->up_tail = csp_tensor_none();
+        CSP_TRY(place(params, step, N, F, &s->gate));
+        return place(params, step, N, F, &s->up);
+    }
+    CSP_TRY(place_with_tail(params, step, N, 2 * F, csp_params_tail(params, CSP_GROUP_GATE_UP),
+                            &both, &s->up_tail));
+    s->gate = csp_tensor_columns(&both, 0, F);
+    s->up = csp_tensor_columns(&both, F, F);
+    return CSP_OK;
+}
+
+/*
+ * q, k and v: with v's tail in one matrix where rows may lie apart. The norms of q and k take heads
+ * for rows, which then must follow one another.
+ */
+static csp_status place_heads(const csp_params *params, csp_arena *step, int64_t N,
+                              csp_block_saved *s)
+{
+    const csp_model_config *c = &params->config;
+    const int64_t wide = c->H * c->E, narrow = c->G * c->E;
+    csp_tensor all;
+
+    if (!params->storage.apart || c->qk_norm) {
+        s->v_tail = csp_tensor_none();
+        CSP_TRY(place(params, step, N, wide, &s->q));
+        CSP_TRY(place(params, step, N, narrow, &s->k));
+        return place(params, step, N, narrow, &s->v);
+    }
+    CSP_TRY(place_with_tail(params, step, N, wide + 2 * narrow,
+                            csp_params_tail(params, CSP_GROUP_QKV), &all, &s->v_tail));
+    s->q = csp_tensor_columns(&all, 0, wide);
+    s->k = csp_tensor_columns(&all, wide, narrow);
+    s->v = csp_tensor_columns(&all, wide + narrow, narrow);
+    return CSP_OK;
+}
+
 csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide, csp_arena *step,
                                  csp_block_saved *out)
 {
@@ -30,9 +86,7 @@ csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide,
     csp_block_saved s = *out;
 
     CSP_TRY(place_column(step, N, &s.rstd1));
-    CSP_TRY(place(params, step, N, c->H * c->E, &s.q));
-    CSP_TRY(place(params, step, N, c->G * c->E, &s.k));
-    CSP_TRY(place(params, step, N, c->G * c->E, &s.v));
+    CSP_TRY(place_heads(params, step, N, &s));
     s.rq = csp_tensor_none();
     s.rk = csp_tensor_none();
     if (c->qk_norm) {
@@ -44,8 +98,7 @@ csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide,
     CSP_TRY(place(params, step, N, c->D, &s.y));
     CSP_TRY(place_column(step, N, &s.rstd2));
     if (wide) {
-        CSP_TRY(place(params, step, N, c->F, &s.gate));
-        CSP_TRY(place(params, step, N, c->F, &s.up));
+        CSP_TRY(place_wide(params, step, N, &s));
     }
     for (int m = 0; m < CSP_MATRIX_COUNT; m++) {
         s.u[m] = csp_tensor_none();
@@ -57,26 +110,41 @@ csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide,
     return CSP_OK;
 }
 
+/* The wider of the tails of two groups. */
+static int64_t tail_of(const csp_params *params, csp_matrix_group a, csp_matrix_group b)
+{
+    const int64_t of_a = csp_params_tail(params, a), of_b = csp_params_tail(params, b);
+
+    return of_a > of_b ? of_a : of_b;
+}
+
 csp_status csp_block_work_place(const csp_params *params, int64_t N, bool backward, csp_arena *step,
                                 csp_block_work *out)
 {
     const csp_model_config *c = &params->config;
+    const int64_t t_tail = tail_of(params, CSP_GROUP_QKV, CSP_GROUP_GATE_UP);
+    const int64_t dx_tail = tail_of(params, CSP_GROUP_O, CSP_GROUP_DOWN);
     csp_block_work w;
 
-    CSP_TRY(place(params, step, N, c->D, &w.t));
+    CSP_TRY(place_with_tail(params, step, N, c->D, t_tail, &w.t, &w.t_tail));
     w.qn = csp_tensor_none();
     w.kn = csp_tensor_none();
     if (c->qk_norm) {
         CSP_TRY(place(params, step, N, c->H * c->E, &w.qn));
         CSP_TRY(place(params, step, N, c->G * c->E, &w.kn));
     }
-    w.m = csp_tensor_none();
+    w.m = w.m_tail = csp_tensor_none();
     w.dm = csp_tensor_none();
     w.d_o = csp_tensor_none();
     w.dt = csp_tensor_none();
+    w.dx = w.dx_tail = csp_tensor_none();
     w.r = csp_tensor_none();
     if (backward) {
-        CSP_TRY(place(params, step, N, c->F, &w.m));
+        CSP_TRY(place_with_tail(params, step, N, c->F, csp_params_tail(params, CSP_GROUP_DOWN),
+                                &w.m, &w.m_tail));
+        if (dx_tail > 0) {
+            CSP_TRY(place_with_tail(params, step, N, c->D, dx_tail, &w.dx, &w.dx_tail));
+        }
         CSP_TRY(place(params, step, N, c->F, &w.dm));
         CSP_TRY(place(params, step, N, c->H * c->E, &w.d_o));
         CSP_TRY(place_column(step, N * c->H, &w.r));
@@ -108,53 +176,98 @@ static csp_linear linear_of(const csp_block_pass *pass, int64_t layer, csp_matri
     return l;
 }
 
+/* A group of matrices, to be applied together. */
+static csp_linear_group group_of(const csp_block_pass *pass, int64_t layer, csp_matrix_group group)
+{
+    const csp_layer *rows = &pass->params->layers[layer];
+    const int first = (int)csp_group_first(group);
+    csp_linear_group g = { .count = csp_group_size(group),
+                           .w_tail = rows->w_tail[group],
+                           .a_tail = rows->a_tail[group] };
+
+    for (int i = 0; i < g.count; i++) {
+        g.part[i] = linear_of(pass, layer, (csp_matrix)(first + i));
+    }
+    return g;
+}
+
+/* The part of a tail that a group fills; none where there is none, or it is narrower. */
+static csp_tensor tail_for(const csp_block_pass *pass, csp_matrix_group group,
+                           const csp_tensor *tail)
+{
+    const int64_t T = csp_params_tail(pass->params, group);
+
+    return T > 0 && tail->ndim > 0 && tail->dim[1] >= T ? csp_tensor_columns(tail, 0, T)
+                                                        : csp_tensor_none();
+}
+
+/* Where the results of a group go, or their gradients come from: each of its size, then none. */
+typedef struct outputs {
+    csp_tensor of[CSP_LINEAR_PARTS];
+} outputs;
+
+/* Applies the matrices of a group to x; tail: memory beside x, or none. */
+static csp_status project(const csp_block_pass *pass, int64_t layer, csp_matrix_group group,
+                          const csp_tensor *x, const csp_tensor *tail, csp_block_saved *s,
+                          const outputs *y)
+{
+    const csp_linear_group g = group_of(pass, layer, group);
+    csp_linear_rows rows = { .x = *x, .x_tail = tail_for(pass, group, tail) };
+
+    for (int i = 0; i < g.count; i++) {
+        rows.u[i] = s->u[(int)csp_group_first(group) + i];
+        rows.y[i] = y->of[i];
+    }
+    return csp_linear_group_fwd(pass->be, &g, &rows);
+}
+
 static csp_tensor grad_of(const csp_param *row)
 {
     return row != NULL ? row->grad : csp_tensor_none();
 }
 
-static csp_status project(const csp_block_pass *pass, int64_t layer, csp_matrix matrix,
-                          const csp_tensor *x, csp_block_saved *s, csp_tensor *y)
-{
-    const csp_linear l = linear_of(pass, layer, matrix);
-
-    return csp_linear_fwd(pass->be, &l, x, &s->u[matrix], y);
-}
-
-typedef enum sink { SINK_NONE, SINK_WRITE, SINK_ADD } sink;
-
-/* Whether the gradients of a matrix need its input. */
-static bool needs_input(const csp_block_pass *pass, int64_t layer, csp_matrix matrix)
+/* Whether the gradients of a group's matrices need its input. */
+static bool needs_input(const csp_block_pass *pass, int64_t layer, csp_matrix_group group)
 {
     const csp_layer *rows = &pass->params->layers[layer];
+    const int first = (int)csp_group_first(group), end = first + csp_group_size(group);
+    bool needs = false;
 
-    return grad_of(rows->weight[matrix]).ndim > 0 || grad_of(rows->lora_a[matrix]).ndim > 0;
+    for (int m = first; m < end; m++) {
+        needs = needs || grad_of(rows->weight[m]).ndim > 0 || grad_of(rows->lora_a[m]).ndim > 0;
+    }
+    return needs;
 }
 
-/* Gradients of project: parameters are added to; dx is written, added to, or not wanted. */
-static csp_status project_back(const csp_block_pass *pass, int64_t layer, csp_matrix matrix,
-                               const csp_tensor *x, csp_block_saved *s, const csp_tensor *dy,
-                               sink how, csp_tensor *dx)
+/*
+ * Gradients of project: parameters are added to, dx is written where it is not NULL; tail: memory
+ * beside the last dy, or none.
+ */
+static csp_status project_back(const csp_block_pass *pass, int64_t layer, csp_matrix_group group,
+                               const csp_tensor *x, csp_block_saved *s, const outputs *dy,
+                               const csp_tensor *tail, csp_tensor *dx)
 {
     const csp_layer *rows = &pass->params->layers[layer];
-    const csp_linear l = linear_of(pass, layer, matrix);
-    const csp_linear_grad grad = { .dw = grad_of(rows->weight[matrix]),
-                                   .dbias = grad_of(rows->bias[matrix]),
-                                   .dlora_a = grad_of(rows->lora_a[matrix]),
-                                   .dlora_b = grad_of(rows->lora_b[matrix]) };
-    csp_tensor none = csp_tensor_none();
+    const csp_linear_group g = group_of(pass, layer, group);
+    const bool needed = needs_input(pass, layer, group);
+    csp_linear_group_grad grad = { .x = needed ? *x : csp_tensor_none(),
+                                   .dy_tail = tail_for(pass, group, tail),
+                                   .dx = dx != NULL ? *dx : csp_tensor_none() };
 
-    if (!needs_input(pass, layer, matrix)) {
-        if (how == SINK_NONE) {
-            return CSP_OK;
-        }
-        x = &none;
+    if (!needed && dx == NULL) {
+        return CSP_OK;
     }
-    if (how == SINK_ADD) {
-        return csp_linear_bwd_acc(pass->be, &l, x, &s->u[matrix], dy, &grad, dx);
+    for (int i = 0; i < g.count; i++) {
+        const int m = (int)csp_group_first(group) + i;
+
+        grad.u[i] = s->u[m];
+        grad.dy[i] = dy->of[i];
+        grad.part[i] = (csp_linear_grad) { .dw = grad_of(rows->weight[m]),
+                                           .dbias = grad_of(rows->bias[m]),
+                                           .dlora_a = grad_of(rows->lora_a[m]),
+                                           .dlora_b = grad_of(rows->lora_b[m]) };
     }
-    return csp_linear_bwd(pass->be, &l, x, &s->u[matrix], dy, &grad,
-                          how == SINK_WRITE ? dx : &none);
+    return csp_linear_group_bwd(pass->be, &g, &grad);
 }
 
 /* t (N,heads*E) seen as rows of one head. */
@@ -186,42 +299,70 @@ static csp_status head_norm_back(const csp_block_pass *pass, const csp_param *g,
 }
 
 /*
- * The normalised input x of matrices first..last once more, from what was kept, in w->t, unless
- * none of their gradients needs it.
+ * The normalised input x of a group once more, from what was kept, in w->t, unless none of its
+ * gradients needs it.
  */
-static csp_status norm_again(const csp_block_pass *pass, int64_t layer, csp_matrix first,
-                             csp_matrix last, const csp_param *g, const csp_tensor *x,
-                             csp_block_work *w)
+static csp_status norm_again(const csp_block_pass *pass, int64_t layer, csp_matrix_group group,
+                             const csp_param *g, const csp_tensor *x, csp_block_work *w)
 {
-    bool needed = false;
     const csp_tensor none = csp_tensor_none();
     csp_tensor sum = csp_tensor_none(), rstd = csp_tensor_rows(&w->r, 0, x->dim[0]);
 
-    for (int m = (int)first; m <= (int)last; m++) {
-        needed = needed || needs_input(pass, layer, (csp_matrix)m);
-    }
-    if (!needed) {
+    if (!needs_input(pass, layer, group)) {
         return CSP_OK;
     }
     return csp_norm_fwd(pass->be, x, &none, &g->value, (float)pass->eps, &sum, &rstd, &w->t);
+}
+
+/* Attention over q, k and v that lie where they do. */
+static csp_attention attention_of(const csp_block_pass *pass, const csp_tensor *q,
+                                  const csp_tensor *k, const csp_tensor *v)
+{
+    csp_attention a = pass->attention;
+
+    a.stride_q = csp_tensor_row(q);
+    a.stride_k = csp_tensor_row(k);
+    a.stride_v = csp_tensor_row(v);
+    return a;
+}
+
+/* A matrix as attention takes it, to which the distance of its rows is told apart from it. */
+static csp_tensor for_attention(const csp_tensor *t)
+{
+    csp_tensor dense = *t;
+
+    dense.apart = 0;
+    return dense;
 }
 
 static csp_status attention_forward(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,
                                     csp_block_work *w)
 {
     const csp_layer *rows = &pass->params->layers[layer];
+    const outputs qkv = { { s->q, s->k, s->v } }, branch = { { w->t } };
+    const csp_tensor none = csp_tensor_none();
     const bool normed = rows->q_norm != NULL;
+    const csp_tensor *q = normed ? &w->qn : &s->q, *k = normed ? &w->kn : &s->k;
+    const csp_attention a = attention_of(pass, q, k, &s->v);
+    const csp_tensor dense_q = for_attention(q), dense_k = for_attention(k);
+    const csp_tensor dense_v = for_attention(&s->v);
 
-    CSP_TRY(project(pass, layer, CSP_MATRIX_Q, &w->t, s, &s->q));
-    CSP_TRY(project(pass, layer, CSP_MATRIX_K, &w->t, s, &s->k));
-    CSP_TRY(project(pass, layer, CSP_MATRIX_V, &w->t, s, &s->v));
+    CSP_TRY(project(pass, layer, CSP_GROUP_QKV, &w->t, &w->t_tail, s, &qkv));
     if (normed) {
         CSP_TRY(head_norm(pass, rows->q_norm, &s->q, &s->rq, &w->qn));
         CSP_TRY(head_norm(pass, rows->k_norm, &s->k, &s->rk, &w->kn));
     }
-    CSP_TRY(csp_attention_fwd(pass->be, &pass->attention, normed ? &w->qn : &s->q,
-                              normed ? &w->kn : &s->k, &s->v, &s->o, &s->lse));
-    return project(pass, layer, CSP_MATRIX_O, &s->o, s, &w->t);
+    CSP_TRY(csp_attention_fwd(pass->be, &a, &dense_q, &dense_k, &dense_v, &s->o, &s->lse));
+    return project(pass, layer, CSP_GROUP_O, &s->o, &none, s, &branch);
+}
+
+/* s->gate and s->up of the normalised input in w->t. */
+static csp_status project_wide(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,
+                               csp_block_work *w)
+{
+    const outputs wide = { { s->gate, s->up } };
+
+    return project(pass, layer, CSP_GROUP_GATE_UP, &w->t, &w->t_tail, s, &wide);
 }
 
 csp_status csp_block_fwd(const csp_block_pass *pass, int64_t layer, bool finish,
@@ -230,8 +371,11 @@ csp_status csp_block_fwd(const csp_block_pass *pass, int64_t layer, bool finish,
     const csp_layer *rows = &pass->params->layers[layer];
     const float eps = (float)pass->eps;
     const csp_tensor none = csp_tensor_none();
+    const outputs branch = { { w->t } };
     csp_tensor no_sum = csp_tensor_none();
     csp_tensor *m = w->m.ndim > 0 ? &w->m : &s->gate;
+    /* Beside gate lies up, which the product of both has used up. */
+    const csp_tensor *m_tail = w->m.ndim > 0 || !pass->params->storage.apart ? &w->m_tail : &s->up;
 
     if (before->ndim > 0) {
         CSP_TRY(csp_norm_fwd(pass->be, before, &w->t, &rows->attn_norm->value, eps, &s->x,
@@ -243,13 +387,12 @@ csp_status csp_block_fwd(const csp_block_pass *pass, int64_t layer, bool finish,
     CSP_TRY(attention_forward(pass, layer, s, w));
     CSP_TRY(
         csp_norm_fwd(pass->be, &s->x, &w->t, &rows->mlp_norm->value, eps, &s->y, &s->rstd2, &w->t));
-    CSP_TRY(project(pass, layer, CSP_MATRIX_GATE, &w->t, s, &s->gate));
-    CSP_TRY(project(pass, layer, CSP_MATRIX_UP, &w->t, s, &s->up));
+    CSP_TRY(project_wide(pass, layer, s, w));
     if (!finish) {
         return CSP_OK;
     }
     CSP_TRY(csp_swiglu_fwd(pass->be, &s->gate, &s->up, m));
-    return project(pass, layer, CSP_MATRIX_DOWN, m, s, &w->t);
+    return project(pass, layer, CSP_GROUP_DOWN, m, m_tail, s, &branch);
 }
 
 csp_status csp_block_wide_again(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,
@@ -261,25 +404,25 @@ csp_status csp_block_wide_again(const csp_block_pass *pass, int64_t layer, csp_b
 
     CSP_TRY(
         csp_norm_fwd(pass->be, &s->y, &none, &g->value, (float)pass->eps, &no_sum, &rstd, &w->t));
-    CSP_TRY(project(pass, layer, CSP_MATRIX_GATE, &w->t, s, &s->gate));
-    return project(pass, layer, CSP_MATRIX_UP, &w->t, s, &s->up);
+    return project_wide(pass, layer, s, w);
 }
 
 static csp_status mlp_backward(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,
-                               csp_block_work *w, csp_tensor *dx)
+                               csp_block_work *w)
 {
     const csp_layer *rows = &pass->params->layers[layer];
+    const outputs branch = { { w->dx } }, wide = { { s->gate, s->up } };
     csp_tensor dg = rows->mlp_norm->grad;
 
-    if (needs_input(pass, layer, CSP_MATRIX_DOWN)) {
+    if (needs_input(pass, layer, CSP_GROUP_DOWN)) {
         CSP_TRY(csp_swiglu_fwd(pass->be, &s->gate, &s->up, &w->m));
     }
-    CSP_TRY(project_back(pass, layer, CSP_MATRIX_DOWN, &w->m, s, dx, SINK_WRITE, &w->dm));
+    CSP_TRY(project_back(pass, layer, CSP_GROUP_DOWN, &w->m, s, &branch, &w->dx_tail, &w->dm));
     CSP_TRY(csp_swiglu_bwd(pass->be, &s->gate, &s->up, &w->dm, &s->gate, &s->up));
-    CSP_TRY(norm_again(pass, layer, CSP_MATRIX_GATE, CSP_MATRIX_UP, rows->mlp_norm, &s->y, w));
-    CSP_TRY(project_back(pass, layer, CSP_MATRIX_GATE, &w->t, s, &s->gate, SINK_WRITE, &w->dt));
-    CSP_TRY(project_back(pass, layer, CSP_MATRIX_UP, &w->t, s, &s->up, SINK_ADD, &w->dt));
-    return csp_norm_bwd(pass->be, &s->y, &rows->mlp_norm->value, &s->rstd2, &w->dt, dx, dx, &dg);
+    CSP_TRY(norm_again(pass, layer, CSP_GROUP_GATE_UP, rows->mlp_norm, &s->y, w));
+    CSP_TRY(project_back(pass, layer, CSP_GROUP_GATE_UP, &w->t, s, &wide, &s->up_tail, &w->dt));
+    return csp_norm_bwd(pass->be, &s->y, &rows->mlp_norm->value, &s->rstd2, &w->dt, &w->dx, &w->dx,
+                        &dg);
 }
 
 /* From the gradient of attention's output to those of q, k, v before their norms, over s. */
@@ -289,15 +432,16 @@ static csp_status attention_backward(const csp_block_pass *pass, int64_t layer, 
     const csp_layer *rows = &pass->params->layers[layer];
     const bool normed = rows->q_norm != NULL;
     csp_tensor *q = normed ? &w->qn : &s->q, *k = normed ? &w->kn : &s->k;
-    csp_attention_grad g = { .q = *q,
-                             .k = *k,
-                             .v = s->v,
+    const csp_attention a = attention_of(pass, q, k, &s->v);
+    csp_attention_grad g = { .q = for_attention(q),
+                             .k = for_attention(k),
+                             .v = for_attention(&s->v),
                              .o = s->o,
                              .lse = s->lse,
                              .d_o = w->d_o,
-                             .dq = *q,
-                             .dk = *k,
-                             .dv = s->v };
+                             .dq = for_attention(q),
+                             .dk = for_attention(k),
+                             .dv = for_attention(&s->v) };
 
     if (normed) {
         csp_tensor rq = csp_tensor_rows(&w->r, 0, s->rq.dim[0]);
@@ -306,7 +450,7 @@ static csp_status attention_backward(const csp_block_pass *pass, int64_t layer, 
         CSP_TRY(head_norm(pass, rows->q_norm, &s->q, &rq, &w->qn));
         CSP_TRY(head_norm(pass, rows->k_norm, &s->k, &rk, &w->kn));
     }
-    CSP_TRY(csp_attention_bwd(pass->be, &pass->attention, &g));
+    CSP_TRY(csp_attention_bwd(pass->be, &a, &g));
     if (normed) {
         CSP_TRY(head_norm_back(pass, rows->q_norm, &s->q, &s->rq, q));
         CSP_TRY(head_norm_back(pass, rows->k_norm, &s->k, &s->rk, k));
@@ -317,23 +461,24 @@ static csp_status attention_backward(const csp_block_pass *pass, int64_t layer, 
 }
 
 csp_status csp_block_bwd(const csp_block_pass *pass, int64_t layer, bool input_wanted,
-                         csp_block_saved *s, csp_block_work *w, csp_tensor *dx)
+                         csp_block_saved *s, csp_block_work *w)
 {
     const csp_layer *rows = &pass->params->layers[layer];
-    const sink write = input_wanted ? SINK_WRITE : SINK_NONE;
-    const sink add = input_wanted ? SINK_ADD : SINK_NONE;
+    const outputs branch = { { w->dx } };
     csp_tensor dg = rows->attn_norm->grad;
     csp_tensor *dq = NULL, *dk = NULL;
+    outputs qkv;
 
-    CSP_TRY(mlp_backward(pass, layer, s, w, dx));
-    CSP_TRY(project_back(pass, layer, CSP_MATRIX_O, &s->o, s, dx, SINK_WRITE, &w->d_o));
+    CSP_TRY(mlp_backward(pass, layer, s, w));
+    CSP_TRY(project_back(pass, layer, CSP_GROUP_O, &s->o, s, &branch, &w->dx_tail, &w->d_o));
     CSP_TRY(attention_backward(pass, layer, s, w, &dq, &dk));
-    CSP_TRY(norm_again(pass, layer, CSP_MATRIX_Q, CSP_MATRIX_V, rows->attn_norm, &s->x, w));
-    CSP_TRY(project_back(pass, layer, CSP_MATRIX_Q, &w->t, s, dq, write, &w->dt));
-    CSP_TRY(project_back(pass, layer, CSP_MATRIX_K, &w->t, s, dk, add, &w->dt));
-    CSP_TRY(project_back(pass, layer, CSP_MATRIX_V, &w->t, s, &s->v, add, &w->dt));
+    CSP_TRY(norm_again(pass, layer, CSP_GROUP_QKV, rows->attn_norm, &s->x, w));
+    qkv = (outputs) { { *dq, *dk, s->v } };
+    CSP_TRY(project_back(pass, layer, CSP_GROUP_QKV, &w->t, s, &qkv, &s->v_tail,
+                         input_wanted ? &w->dt : NULL));
     if (!input_wanted) {
         return CSP_OK;
     }
-    return csp_norm_bwd(pass->be, &s->x, &rows->attn_norm->value, &s->rstd1, &w->dt, dx, dx, &dg);
+    return csp_norm_bwd(pass->be, &s->x, &rows->attn_norm->value, &s->rstd1, &w->dt, &w->dx, &w->dx,
+                        &dg);
 }

@@ -24,25 +24,34 @@ extern "C" {
 typedef struct csp_block_saved {
     csp_tensor x;        /* (N,D)   the block's input                                   */
     csp_tensor rstd1;    /* (N)     of the first norm                                   */
-    csp_tensor q, k, v;  /* (N,H*E) (N,G*E) (N,G*E) before q and k norm and rotation    */
+    csp_tensor q, k, v;  /* (N,H*E) (N,G*E) (N,G*E) before q and k norm and rotation; beside one
+                            another where rows may lie apart and there are no such norms */
+    csp_tensor v_tail;   /* (N,T)   beside v, or none                                   */
     csp_tensor rq, rk;   /* (N*H) (N*G) of the norms of q and k; none without them      */
     csp_tensor o;        /* (N,H*E) of attention                                        */
     csp_tensor lse;      /* (N,H)                                                       */
     csp_tensor y;        /* (N,D)   after attention                                     */
     csp_tensor rstd2;    /* (N)     of the second norm                                  */
-    csp_tensor gate, up; /* (N,F)                                                       */
+    csp_tensor gate, up; /* (N,F)   beside one another where rows may lie apart          */
+    csp_tensor up_tail;  /* (N,T)   beside up, or none                                  */
     csp_tensor u[CSP_MATRIX_COUNT]; /* (N,R) x A^T of each adapter; none without it         */
 } csp_block_saved;
 
-/* Working memory that the blocks of a pass share. */
+/*
+ * Working memory that the blocks of a pass share. Tails (ops/linear.h) lie beside what they are
+ * called after, and are none where no adapter needs them.
+ */
 typedef struct csp_block_work {
-    csp_tensor t;      /* (N,D)   branch to add, or the normalised input                    */
-    csp_tensor qn, kn; /* (N,H*E) (N,G*E) normalised q and k; none without the norms        */
-    csp_tensor m;      /* (N,F)   product of the gate; forward without backward: is gate    */
-    csp_tensor dm;     /* (N,F)   backward only, like the rest                              */
-    csp_tensor d_o;    /* (N,H*E)                                                           */
-    csp_tensor dt;     /* (N,D)   gradient of a normalised input; set by the caller         */
-    csp_tensor r;      /* (N*max(H,1)) rstd computed once more                              */
+    csp_tensor t, t_tail;   /* (N,D) (N,T) branch to add, or the normalised input             */
+    csp_tensor qn, kn;      /* (N,H*E) (N,G*E) normalised q and k; none without the norms        */
+    csp_tensor m;           /* (N,F)   product of the gate; forward without backward: is gate    */
+    csp_tensor m_tail;      /* (N,T)   the same                                                  */
+    csp_tensor dm;          /* (N,F)   backward only, like the rest                              */
+    csp_tensor d_o;         /* (N,H*E)                                                           */
+    csp_tensor dt;          /* (N,D)   gradient of a normalised input; set by the caller         */
+    csp_tensor dx, dx_tail; /* (N,D) (N,T) gradient of the residual stream; without a tail dx is
+                               set by the caller                                            */
+    csp_tensor r;           /* (N*max(H,1)) rstd computed once more                              */
 } csp_block_work;
 
 /* What is the same for all blocks of one pass. */
@@ -56,7 +65,7 @@ typedef struct csp_block_pass {
 
 /*
  * The one description of what a block keeps for its backward pass; x is placed by the caller, and
- * so are gate and up where wide is false.
+ * so are gate, up and up_tail where wide is false.
  */
 CSP_CHECKED csp_status csp_block_saved_place(const csp_params *params, int64_t N, bool wide,
                                              csp_arena *step, csp_block_saved *out);
@@ -92,10 +101,10 @@ CSP_CHECKED csp_status csp_block_wide_again(const csp_block_pass *pass, int64_t 
  *
  *   input_wanted   in       false: dx of the block's input is not needed (nothing below is trained)
  *   s              in,out   of the forward pass; overwritten
- *   dx             in,out   (N,D) gradient of the block's output; then of its input
+ *   w              in,out   w->dx: gradient of the block's output; then of its input
  */
 CSP_CHECKED csp_status csp_block_bwd(const csp_block_pass *pass, int64_t layer, bool input_wanted,
-                                     csp_block_saved *s, csp_block_work *w, csp_tensor *dx);
+                                     csp_block_saved *s, csp_block_work *w);
 
 #ifdef __cplusplus
 }

@@ -13,12 +13,15 @@ extern "C" {
 /*
  * Checks what csp_model_fwd left in run->h.
  *
- *   row   out   the first row that holds a NaN or an infinity, -1 = all are finite
+ *   row   out   (1) i64   the first row that holds a NaN or an infinity, -1 = all are finite
  *
  * Precision:  squares of a row that overflow float32 count as not finite.
- * Stream:     waits for the model's backend.
- * Errors:     CSP_ERR_MEMORY, CSP_ERR_DEVICE.
+ * Stream:     enqueued on the model's backend.
  */
+CSP_CHECKED csp_status csp_run_note_bad_row(const csp_model *model, const csp_run *run,
+                                            csp_tensor *row);
+
+/* The same for the host, which waits for the model's backend. */
 CSP_CHECKED csp_status csp_run_find_bad_row(const csp_model *model, const csp_run *run,
                                             int64_t *row);
 

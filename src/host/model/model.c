@@ -142,9 +142,11 @@ csp_status csp_model_create(csp_backend *be, const csp_model_options *options, c
 {
     csp_model_config config;
     csp_model *model = NULL;
+    csp_storage storage = options->storage;
     size_t bytes = 0;
     csp_status status;
 
+    storage.apart = be->apart;
     CSP_TRY(read_config(options, &config));
     CSP_TRY(check_length(&config, options->max_len));
     if (options->adapter != NULL) {
@@ -153,8 +155,8 @@ csp_status csp_model_create(csp_backend *be, const csp_model_options *options, c
     CSP_TRY_GOTO(csp_alloc_zero("model", 1, sizeof(*model), &model));
     model->be = be;
     model->max_len = options->max_len;
-    CSP_TRY_GOTO(csp_params_create(&config, &options->lora, options->train, options->storage,
-                                   &model->params));
+    CSP_TRY_GOTO(
+        csp_params_create(&config, &options->lora, options->train, storage, &model->params));
     CSP_TRY_GOTO(csp_model_bytes(model->params, options->max_len, &bytes));
     CSP_TRY_GOTO(check_fits(be, model->params, bytes));
     CSP_TRY_GOTO(csp_backend_reserve(be, bytes, &model->keep));

@@ -9,12 +9,38 @@
 
 enum { PIECE = 1 << 20 };
 
-/* Elements first .. first+n-1 of a tensor, as a view. */
+/*
+ * As many elements from first on as one view can hold, at most n: all of them, or of a matrix whose
+ * rows lie apart a part of a row, or whole rows.
+ */
 static csp_tensor part_of(const csp_tensor *t, int64_t first, int64_t n)
 {
-    char *at = (char *)t->data + (size_t)first * csp_dtype_bytes(t->dtype);
+    const int64_t columns = t->dim[1], column = first % columns;
+    const size_t size = csp_dtype_bytes(t->dtype);
+    int64_t at = first;
 
-    return csp_tensor_view(at, t->dtype, 1, &n);
+    if (t->apart > 0 && column == 0 && n >= columns) {
+        return csp_tensor_rows(t, first / columns, n / columns);
+    }
+    if (t->apart > 0) {
+        at = first / columns * t->apart + column;
+        n = n < columns - column ? n : columns - column;
+    }
+    return csp_tensor_view((char *)t->data + (size_t)at * size, t->dtype, 1, &n);
+}
+
+csp_status csp_tensor_upload_stored(csp_backend *be, const csp_tensor *t, int64_t first, int64_t n,
+                                    const void *stored)
+{
+    const size_t size = csp_dtype_bytes(t->dtype);
+
+    for (int64_t done = 0; done < n;) {
+        csp_tensor part = part_of(t, first + done, n - done);
+
+        CSP_TRY(csp_backend_upload(be, (const char *)stored + (size_t)done * size, &part));
+        done += csp_tensor_count(&part);
+    }
+    return CSP_OK;
 }
 
 csp_status csp_tensor_upload(csp_backend *be, const csp_tensor *t, int64_t first, int64_t n,
@@ -24,19 +50,16 @@ csp_status csp_tensor_upload(csp_backend *be, const csp_tensor *t, int64_t first
     csp_status status = CSP_OK;
 
     if (t->dtype == CSP_F32) {
-        csp_tensor part = part_of(t, first, n);
-
-        return csp_backend_upload(be, values, &part);
+        return csp_tensor_upload_stored(be, t, first, n, values);
     }
     CSP_TRY(csp_alloc("weights", n < PIECE ? n : PIECE, sizeof(*rounded), &rounded));
     for (int64_t done = 0; done < n && status == CSP_OK; done += PIECE) {
         const int64_t count = n - done < PIECE ? n - done : PIECE;
-        csp_tensor part = part_of(t, first + done, count);
 
         for (int64_t i = 0; i < count; i++) {
             rounded[i] = csp_f32_to_bf16(values[done + i]);
         }
-        status = csp_backend_upload(be, rounded, &part);
+        status = csp_tensor_upload_stored(be, t, first + done, count, rounded);
     }
     free(rounded);
     return status;

@@ -12,6 +12,10 @@
 extern "C" {
 #endif
 
+/* Writes elements first .. first+n-1 of a tensor, which stored holds as they are. */
+CSP_CHECKED csp_status csp_tensor_upload_stored(csp_backend *be, const csp_tensor *t, int64_t first,
+                                                int64_t n, const void *stored);
+
 /* Writes elements first .. first+n-1 of a tensor in f32 or bf16, rounded to nearest even. */
 CSP_CHECKED csp_status csp_tensor_upload(csp_backend *be, const csp_tensor *t, int64_t first,
                                          int64_t n, const float *values);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "ops/linear.h"
 
 /* Outputs and inputs of a matrix. */
 static void matrix_shape(const csp_model_config *c, csp_matrix matrix, int64_t dim[2])
@@ -36,6 +37,45 @@ static void matrix_shape(const csp_model_config *c, csp_matrix matrix, int64_t d
         dim[1] = c->D;
         break;
     }
+}
+
+static const struct {
+    csp_matrix first;
+    int size;
+} groups[CSP_GROUP_COUNT] = { [CSP_GROUP_QKV] = { CSP_MATRIX_Q, 3 },
+                              [CSP_GROUP_O] = { CSP_MATRIX_O, 1 },
+                              [CSP_GROUP_GATE_UP] = { CSP_MATRIX_GATE, 2 },
+                              [CSP_GROUP_DOWN] = { CSP_MATRIX_DOWN, 1 } };
+
+csp_matrix csp_group_first(csp_matrix_group group)
+{
+    return groups[group].first;
+}
+
+int csp_group_size(csp_matrix_group group)
+{
+    return groups[group].size;
+}
+
+csp_matrix_group csp_matrix_group_of(csp_matrix matrix)
+{
+    int group = 0;
+
+    while ((int)matrix >= (int)groups[group].first + groups[group].size) {
+        group++;
+    }
+    return (csp_matrix_group)group;
+}
+
+int64_t csp_params_tail(const csp_params *params, csp_matrix_group group)
+{
+    const uint32_t all = (1u << groups[group].size) - 1;
+    const uint32_t targets = params->lora.targets >> groups[group].first & all;
+    const int64_t ranks = params->lora.R * __builtin_popcount(targets);
+
+    return !params->storage.apart || params->lora.R == 0
+               ? 0
+               : (ranks + CSP_LINEAR_TAIL - 1) / CSP_LINEAR_TAIL * CSP_LINEAR_TAIL;
 }
 
 static bool has_bias(const csp_model_config *c, csp_matrix matrix)
@@ -178,17 +218,88 @@ void csp_params_destroy(csp_params *params)
     }
 }
 
-/* One of the purposes that rows have memory for, from an arena; nothing where a row has none. */
-static csp_status place_purpose(const csp_params *params, size_t purpose, bool measure,
-                                csp_arena *keep)
+/* The memory of a row for one purpose; nothing where it has none. */
+static csp_status place_row(csp_param *row, size_t purpose, bool measure, csp_arena *keep)
+{
+    csp_tensor *t = (csp_tensor *)(void *)((char *)row + purpose), placed;
+
+    if (t->ndim > 0) {
+        CSP_TRY(csp_arena_tensor(keep, t->dtype, t->ndim, t->dim, &placed));
+        *t = measure ? *t : placed;
+    }
+    return CSP_OK;
+}
+
+/*
+ * The values of a group's weights with their tails, T wide, in one matrix:
+ *
+ *     [ W  s B ]    O rows of all parts
+ *     [ A      ]    T rows
+ */
+static csp_status place_with_tails(csp_params *params, csp_layer *layer, csp_matrix_group group,
+                                   bool measure, csp_arena *keep)
+{
+    csp_param **weight = &layer->weight[groups[group].first];
+    const int64_t T = csp_params_tail(params, group), I = weight[0]->dim[1];
+    int64_t O = 0;
+    csp_tensor all, rows;
+
+    for (int i = 0; i < groups[group].size; i++) {
+        O += weight[i]->dim[0];
+    }
+    CSP_TRY(csp_arena_tensor(keep, params->storage.dtype, 2, (int64_t[]) { O + T, I + T }, &all));
+    if (measure) {
+        return CSP_OK;
+    }
+    for (int64_t i = 0, first = 0; i < groups[group].size; first += weight[i++]->dim[0]) {
+        rows = csp_tensor_rows(&all, first, weight[i]->dim[0]);
+        weight[i]->value = csp_tensor_columns(&rows, 0, I);
+    }
+    rows = csp_tensor_rows(&all, 0, O);
+    layer->w_tail[group] = csp_tensor_columns(&rows, I, T);
+    rows = csp_tensor_rows(&all, O, T);
+    layer->a_tail[group] = csp_tensor_columns(&rows, 0, I);
+    return CSP_OK;
+}
+
+/* The rows of one kind of a group, where row is the first of them. */
+static csp_status place_group(csp_params *params, csp_param *row, size_t purpose, bool measure,
+                              csp_arena *keep)
+{
+    csp_layer *layer = &params->layers[row->layer];
+    csp_param **rows = row->kind == CSP_PARAM_WEIGHT ? layer->weight : layer->lora_a;
+    const csp_matrix_group group = csp_matrix_group_of(row->matrix);
+    const int first = (int)groups[group].first, end = first + groups[group].size;
+    int m = first;
+
+    while (rows[m] == NULL) {
+        m++;
+    }
+    if (row != rows[m]) {
+        return CSP_OK; /* placed with the first one */
+    }
+    if (purpose == offsetof(csp_param, value) && row->kind == CSP_PARAM_WEIGHT &&
+        csp_params_tail(params, group) > 0) {
+        return place_with_tails(params, layer, group, measure, keep);
+    }
+    for (; m < end; m++) {
+        if (rows[m] != NULL) {
+            CSP_TRY(place_row(rows[m], purpose, measure, keep));
+        }
+    }
+    return CSP_OK;
+}
+
+/* One of the purposes that rows have memory for, from an arena. */
+static csp_status place_purpose(csp_params *params, size_t purpose, bool measure, csp_arena *keep)
 {
     for (int64_t i = 0; i < params->count; i++) {
         csp_param *row = &params->rows[i];
-        csp_tensor *t = (csp_tensor *)(void *)((char *)row + purpose), placed;
 
-        if (t->ndim > 0) {
-            CSP_TRY(csp_arena_tensor(keep, t->dtype, t->ndim, t->dim, &placed));
-            *t = measure ? *t : placed;
+        if (row->kind == CSP_PARAM_WEIGHT || row->kind == CSP_PARAM_LORA_A) {
+            CSP_TRY(place_group(params, row, purpose, measure, keep));
+        } else {
+            CSP_TRY(place_row(row, purpose, measure, keep));
         }
     }
     return CSP_OK;
@@ -208,7 +319,8 @@ static csp_status purpose_bytes(const csp_params *params, size_t purpose, size_t
 {
     csp_arena ruler = { 0 };
 
-    CSP_TRY(place_purpose(params, purpose, true, &ruler));
+    /* Measuring changes nothing. */
+    CSP_TRY(place_purpose((csp_params *)(uintptr_t)params, purpose, true, &ruler));
     *bytes = ruler.peak;
     return CSP_OK;
 }

@@ -39,14 +39,30 @@ typedef enum csp_train_mode {
 } csp_train_mode;
 
 /*
- * In which type weights and activations are. Gradients, moments and masters are f32 whatever it is.
- * { 0 } is float32 throughout.
+ * In which type weights and activations are, and how they lie. Gradients, moments and masters are
+ * f32 whatever it is. { 0 } is float32 throughout, nothing apart.
  */
 typedef struct csp_storage {
     csp_dtype dtype; /* CSP_F32 or CSP_BF16                                              */
     bool stochastic; /* trained bf16 values have no f32 master: updates are rounded at random */
     uint64_t seed;   /* of that rounding                                                     */
+    bool apart;      /* rows of matrices may lie apart: the backend has it (csp_backend.apart), and
+                        operands of linear maps have tails for adapters (ops/linear.h)          */
 } csp_storage;
+
+/* The matrices of a block that are applied together: those of one input. */
+typedef enum csp_matrix_group {
+    CSP_GROUP_QKV = 0,
+    CSP_GROUP_O = 1,
+    CSP_GROUP_GATE_UP = 2,
+    CSP_GROUP_DOWN = 3,
+    CSP_GROUP_COUNT = 4
+} csp_matrix_group;
+
+/* The first matrix of a group, how many it has, and the group of a matrix. */
+csp_matrix csp_group_first(csp_matrix_group group);
+int csp_group_size(csp_matrix_group group);
+csp_matrix_group csp_matrix_group_of(csp_matrix matrix);
 
 enum { CSP_PARAM_NAME_BYTES = 128 };
 
@@ -59,7 +75,8 @@ typedef struct csp_param {
     int64_t dim[2]; /* dim[1] = 1 where ndim is 1                            */
     bool trained;
     bool decay;        /* weight decay applies: matrices, not norms and biases  */
-    csp_tensor value;  /* of storage.dtype; without memory until csp_params_place */
+    csp_tensor value;  /* of storage.dtype; without memory until csp_params_place; rows of a
+                          weight lie apart where its group has a tail             */
     csp_tensor master; /* f32, of which value is the rounding; none unless trained in
                           another type, or where updates are stochastic         */
     csp_tensor grad;   /* f32; none unless trained                              */
@@ -71,6 +88,8 @@ typedef struct csp_layer {
     csp_param *attn_norm, *mlp_norm, *q_norm, *k_norm;
     csp_param *weight[CSP_MATRIX_COUNT], *bias[CSP_MATRIX_COUNT];
     csp_param *lora_a[CSP_MATRIX_COUNT], *lora_b[CSP_MATRIX_COUNT];
+    /* Beside and below the weights of a group (ops/linear.h), or none. */
+    csp_tensor w_tail[CSP_GROUP_COUNT], a_tail[CSP_GROUP_COUNT];
 } csp_layer;
 
 typedef struct csp_params {
@@ -99,7 +118,13 @@ CSP_CHECKED csp_status csp_params_create(const csp_model_config *config, const c
                                          csp_params **out);
 void csp_params_destroy(csp_params *params); /* the rows; the arena owns the tensors */
 
-/* Takes values, masters, gradients, then moments from an arena; on a ruler this measures. */
+/* How wide the tails of a group are; 0: it has none. */
+int64_t csp_params_tail(const csp_params *params, csp_matrix_group group);
+
+/*
+ * Takes values, masters, gradients, then moments from an arena; on a ruler this measures. Matrices
+ * of a group, and their A, are neighbours, so that a backend can take them for one.
+ */
 CSP_CHECKED csp_status csp_params_place(csp_params *params, csp_arena *keep);
 
 /* Bytes csp_params_place would take, in its parts. */

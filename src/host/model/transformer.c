@@ -78,17 +78,19 @@ csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step)
 {
     const csp_params *params = run->params;
     const csp_dtype type = params->storage.dtype;
-    const int64_t shape[] = { N, params->config.D };
+    const int64_t shape[] = { N, params->config.D }, one = 1;
 
     run->N = N;
     CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->h));
     CSP_TRY(csp_arena_tensor(step, CSP_F32, 1, &N, &run->rstd_final));
+    CSP_TRY(csp_arena_tensor(step, CSP_I64, 1, &one, &run->bad_row));
     if (run->keep == CSP_KEEP_ALL || run->keep == CSP_KEEP_MOST) {
         for (int64_t l = 0; l < params->config.L; l++) {
             CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->saved[l].x));
             /* With KEEP_MOST all blocks share the gate and up of the first. */
             run->saved[l].gate = run->saved[0].gate;
             run->saved[l].up = run->saved[0].up;
+            run->saved[l].up_tail = run->saved[0].up_tail;
             CSP_TRY(csp_block_saved_place(params, N, run->keep == CSP_KEEP_ALL || l == 0, step,
                                           &run->saved[l]));
         }
@@ -102,6 +104,9 @@ csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step)
         CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->x_final));
         CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->dh));
         run->work.dt = run->h; /* the head is done with h when the blocks go back */
+        if (run->work.dx.ndim == 0) {
+            run->work.dx = run->dh;
+        }
     }
     return CSP_OK;
 }
@@ -143,6 +148,7 @@ static csp_status begin(const csp_model *model, const csp_pack *pack, const csp_
         .be = model->be,
         .params = model->params,
         .attention = { .seq_start = pack->seq_start,
+                       .order = pack->order,
                        .cos = model->cos,
                        .sin = model->sin,
                        .H = c->H,
@@ -188,7 +194,7 @@ csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack, const csp
     CSP_ASSERT(run->keep != CSP_KEEP_NOTHING);
     CSP_TRY(begin(model, pack, pass, run, &blocks));
     CSP_TRY(csp_norm_bwd(model->be, &run->x_final, &params->final_norm->value, &run->rstd_final,
-                         &run->dh, &none, &run->dh, &dg));
+                         &run->dh, &none, &run->work.dx, &dg));
     for (int64_t l = params->config.L - 1; l >= 0; l--) {
         csp_block_saved *s = &run->saved[l];
 
@@ -197,12 +203,12 @@ csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack, const csp
         } else if (run->keep == CSP_KEEP_MOST && l + 1 < params->config.L) {
             CSP_TRY(csp_block_wide_again(&blocks, l, s, &run->work)); /* the last has its own */
         }
-        CSP_TRY(csp_block_bwd(&blocks, l, l > 0 || all, s, &run->work, &run->dh));
+        CSP_TRY(csp_block_bwd(&blocks, l, l > 0 || all, s, &run->work));
     }
     if (params->embed->grad.ndim > 0) {
         csp_tensor de = params->embed->grad;
 
-        CSP_TRY(csp_embed_bwd(model->be, &pack->token, &run->dh, &de));
+        CSP_TRY(csp_embed_bwd(model->be, &pack->token, &run->work.dx, &de));
     }
     return CSP_OK;
 }

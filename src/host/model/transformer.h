@@ -66,6 +66,7 @@ CSP_CHECKED csp_status csp_model_bytes(const csp_params *params, int64_t max_len
 typedef struct csp_pack {
     csp_tensor token; /* (N) i32    0 <= token < V: checked by the host that made it           */
     csp_tensor seq_start; /* (B+1) i32 */
+    csp_tensor order; /* (B) i32    csp_attention.order, or none                                 */
     csp_tensor row_key; /* (N) i64    csp_dropout.row_key; none: a pass without dropout          */
     int64_t longest;    /* rows of the longest text, <= max_len                                  */
 } csp_pack;
@@ -97,6 +98,7 @@ typedef struct csp_run {
     csp_tensor dh;          /* (N,D) the caller writes their gradient; consumed; none if NOTHING */
     csp_tensor x_final;     /* (N,D) before the final norm                                     */
     csp_tensor rstd_final;  /* (N)                                                             */
+    csp_tensor bad_row;     /* (1) i64, for model/finite.h                                     */
     csp_block_saved *saved; /* [L]: aliases of one another where not kept                      */
     csp_block_work work;
 } csp_run;

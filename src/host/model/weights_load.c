@@ -95,12 +95,11 @@ static void to_f32(const csp_tensor *from, int64_t first, int64_t n, float *valu
 
 /* Uploads n elements that stand in the file as they are stored. */
 static csp_status upload_raw(csp_backend *be, const csp_tensor *from, int64_t first, int64_t n,
-                             csp_tensor *to)
+                             const csp_tensor *to)
 {
     const size_t offset = (size_t)first * csp_dtype_bytes(to->dtype);
-    csp_tensor part = csp_tensor_view((char *)to->data + offset, to->dtype, 1, &n);
 
-    return csp_backend_upload(be, (const char *)from->data + offset, &part);
+    return csp_tensor_upload_stored(be, to, first, n, (const char *)from->data + offset);
 }
 
 /* Converts and uploads one tensor by pieces through buffer (CHUNK floats). */

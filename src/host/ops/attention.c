@@ -14,6 +14,16 @@ static csp_status check_heads(const csp_attention *a)
         return CSP_FAIL(CSP_ERR_SHAPE, "attention: head width %lld must be even and at least 2",
                         (long long)a->E);
     }
+    if ((a->stride_q != 0 && a->stride_q < a->H * a->E) ||
+        (a->stride_k != 0 && a->stride_k < a->G * a->E) ||
+        (a->stride_v != 0 && a->stride_v < a->G * a->E)) {
+        return CSP_FAIL(CSP_ERR_SHAPE,
+                        "attention: rows of q, k, v lie %lld, %lld, %lld elements apart, shorter "
+                        "than the rows of %lld, %lld, %lld",
+                        (long long)a->stride_q, (long long)a->stride_k, (long long)a->stride_v,
+                        (long long)(a->H * a->E), (long long)(a->G * a->E),
+                        (long long)(a->G * a->E));
+    }
     CSP_TRY(csp_check_rank("attention", "seq_start", &a->seq_start, CSP_I32, 1));
     CSP_TRY(csp_check_rank("attention", "cos", &a->cos, CSP_F32, 2));
     CSP_TRY(csp_check_tensor("attention", "cos", &a->cos, CSP_F32, 2,
@@ -21,6 +31,10 @@ static csp_status check_heads(const csp_attention *a)
     CSP_TRY(csp_check_tensor("attention", "sin", &a->sin, CSP_F32, 2, a->cos.dim));
     if (a->seq_start.dim[0] < 1) {
         return CSP_FAIL(CSP_ERR_SHAPE, "attention: seq_start must have at least one entry");
+    }
+    if (csp_check_given(&a->order)) {
+        CSP_TRY(csp_check_tensor("attention", "order", &a->order, CSP_I32, 1,
+                                 (int64_t[]) { a->seq_start.dim[0] - 1 }));
     }
     if (a->longest < 0 || a->longest > a->cos.dim[0]) {
         return CSP_FAIL(CSP_ERR_SHAPE,

@@ -12,6 +12,9 @@ extern "C" {
 /* What both directions need beside q, k, v. Query head h uses key-value head h / (H/G). */
 typedef struct csp_attention {
     csp_tensor seq_start; /* (B+1) i32   first row of each text; seq_start[B] is N             */
+    csp_tensor order;     /* (B) i32     every text once, in the order in which work on them   */
+                          /* begins: longest first, so that none is left alone at the end;     */
+                          /* none: as they lie. Results do not depend on it                    */
     csp_tensor cos;       /* (P,E/2) f32 csp_rope_table; P at least the longest text           */
     csp_tensor sin;       /* (P,E/2) f32                                                       */
     int64_t H;            /* query heads, a multiple of G                                      */
@@ -19,7 +22,26 @@ typedef struct csp_attention {
     int64_t E;            /* head width, even; on CUDA devices up to 256                       */
     int64_t longest;      /* rows of the longest text of this batch, or more                   */
     bool causal;          /* key position <= query position; false: all positions of the text  */
+    int64_t stride_q;     /* elements from a row of q, and of dq, to the next; 0: H*E (dense)  */
+    int64_t stride_k;     /* of k and dk; 0: G*E                                               */
+    int64_t stride_v;     /* of v and dv; 0: G*E                                               */
 } csp_attention;
+
+/* The distances of rows, with what 0 stands for. */
+static inline int64_t csp_attention_stride_q(const csp_attention *a)
+{
+    return a->stride_q > 0 ? a->stride_q : a->H * a->E;
+}
+
+static inline int64_t csp_attention_stride_k(const csp_attention *a)
+{
+    return a->stride_k > 0 ? a->stride_k : a->G * a->E;
+}
+
+static inline int64_t csp_attention_stride_v(const csp_attention *a)
+{
+    return a->stride_v > 0 ? a->stride_v : a->G * a->E;
+}
 
 /*
  * Scaled dot-product attention inside each text.
@@ -28,6 +50,9 @@ typedef struct csp_attention {
  *     S = q' k'^T / sqrt(E), masked;   lse = logsumexp over keys of S;   o = exp(S - lse) v
  *
  * Source: docs/method.md 8.2 and 8.3.
+ *
+ * q, k and v may be columns of one wider tensor: each is given as a tensor of the shape below that
+ * begins at its first column, and a row of it follows at its stride.
  *
  *   q    in    (N,H*E)  elem  not rotated; elem is f32 or, on CUDA devices, bf16
  *   k    in    (N,G*E)  elem  not rotated

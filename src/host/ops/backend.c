@@ -102,13 +102,24 @@ csp_status csp_backend_memory(csp_backend *be, csp_memory *out)
     return be->ops->memory(be, out);
 }
 
+/* Rows apart, where the backend has none. */
+static csp_status check_apart(const csp_backend *be, const char *what, const csp_tensor *t)
+{
+    return t->apart > 0 && !be->apart
+               ? CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s: rows that lie apart, which %s has not", what,
+                          be->name)
+               : CSP_OK;
+}
+
 csp_status csp_backend_upload(csp_backend *be, const void *host, csp_tensor *dst)
 {
+    CSP_TRY(check_apart(be, "upload", dst));
     return csp_tensor_bytes(dst) > 0 ? be->ops->upload(be, host, dst) : CSP_OK;
 }
 
 csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *host)
 {
+    CSP_TRY(check_apart(be, "download", src));
     return csp_tensor_bytes(src) > 0 ? be->ops->download(be, src, host) : CSP_OK;
 }
 
@@ -118,12 +129,37 @@ csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *
         return CSP_FAIL(CSP_ERR_SHAPE, "copy: source has %zu bytes, destination %zu",
                         csp_tensor_bytes(src), csp_tensor_bytes(dst));
     }
+    if (src->apart > 0 || dst->apart > 0) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED, "copy: rows that lie apart");
+    }
     return csp_tensor_bytes(src) > 0 ? be->ops->copy(be, src, dst) : CSP_OK;
 }
 
 csp_status csp_backend_zero(csp_backend *be, csp_tensor *t)
 {
+    CSP_TRY(check_apart(be, "zero", t));
     return csp_tensor_bytes(t) > 0 ? be->ops->zero(be, t) : CSP_OK;
+}
+
+csp_status csp_backend_host_reserve(csp_backend *be, size_t bytes, csp_arena *out)
+{
+    return be->ops->host_reserve(be, bytes, out);
+}
+
+void csp_backend_host_release(csp_backend *be, csp_arena *arena)
+{
+    if (arena->base != NULL) {
+        be->ops->host_release(be, arena);
+    }
+    *arena = (csp_arena) { NULL, 0, 0, 0 };
+}
+
+csp_status csp_backend_fetch(csp_backend *be, const csp_tensor *src, void *host)
+{
+    if (src->apart > 0) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED, "fetch: rows that lie apart");
+    }
+    return csp_tensor_bytes(src) > 0 ? be->ops->fetch(be, src, host) : CSP_OK;
 }
 
 csp_status csp_backend_tuning_get(csp_backend *be, char **text)

@@ -22,6 +22,7 @@ typedef struct csp_backend {
     int threads;        /* of a CPU backend; part of what a resumed run must keep the same */
     bool sync_every_op; /* every op waits until it is done: the first bad one is named        */
     bool bf16;          /* its ops take bf16 where their contract says so; else they refuse it */
+    bool apart;         /* the same of matrices whose rows lie apart (csp_tensor.apart)        */
     bool tune_products; /* a GPU times the algorithms of each kind of matrix product          */
 } csp_backend;
 
@@ -57,12 +58,27 @@ CSP_CHECKED csp_status csp_backend_memory(csp_backend *be, csp_memory *out);
 
 /*
  * Host to device (host is free for other use at once), device to host (waits for be), device to
- * device; sizes in bytes must agree.
+ * device; sizes in bytes must agree. Rows of a tensor on the device may lie apart where be has
+ * that; on the host, in csp_backend_copy and csp_backend_fetch they do not.
  */
 CSP_CHECKED csp_status csp_backend_upload(csp_backend *be, const void *host, csp_tensor *dst);
 CSP_CHECKED csp_status csp_backend_download(csp_backend *be, const csp_tensor *src, void *host);
 CSP_CHECKED csp_status csp_backend_copy(csp_backend *be, const csp_tensor *src, csp_tensor *dst);
 CSP_CHECKED csp_status csp_backend_zero(csp_backend *be, csp_tensor *t);
+
+/*
+ * Memory of the host that a device can write to while the host goes on (page-locked), as an arena.
+ * Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status csp_backend_host_reserve(csp_backend *be, size_t bytes, csp_arena *out);
+void csp_backend_host_release(csp_backend *be, csp_arena *arena);
+
+/*
+ * Enqueues a copy of src to the host; a CPU makes it at once.
+ *
+ *   host   out   memory of csp_backend_host_reserve; to be read after the next csp_backend_sync
+ */
+CSP_CHECKED csp_status csp_backend_fetch(csp_backend *be, const csp_tensor *src, void *host);
 
 /*
  * What the backend chose by timing, and what it must be for the choices to hold, as a text that

@@ -11,10 +11,16 @@ extern "C" {
 
 /*
  * CSP_ERR_SHAPE with "op: name must be f32 (3,4), not f32 (3,5)" unless t has just this dtype and
- * these dimensions, and memory if it has elements.
+ * these dimensions, and memory if it has elements. Its rows do not lie apart.
  */
 CSP_CHECKED csp_status csp_check_tensor(const char *op, const char *name, const csp_tensor *t,
                                         csp_dtype dtype, int ndim, const int64_t *dims);
+
+/* The same of a matrix whose rows may lie apart. CSP_ERR_UNSUPPORTED where they do, but be has none
+ * (csp_backend.apart). */
+CSP_CHECKED csp_status csp_check_matrix(const csp_backend *be, const char *op, const char *name,
+                                        const csp_tensor *t, csp_dtype dtype, int64_t rows,
+                                        int64_t columns);
 
 /* CSP_ERR_SHAPE unless t has this dtype, ndim dimensions and memory if it has elements. */
 CSP_CHECKED csp_status csp_check_rank(const char *op, const char *name, const csp_tensor *t,

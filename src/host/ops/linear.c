@@ -3,44 +3,38 @@
 
 #include "ops/check.h"
 
-/* Sizes and storage type of one call; R is 0 without an adapter. */
+/* Sizes and storage type of one call. */
 typedef struct linear_sizes {
-    int64_t N, I, O, R;
+    int64_t N, I;
+    int64_t outputs; /* of all parts         */
+    int64_t ranks;   /* of all parts, summed */
+    float p;         /* of dropout           */
     csp_dtype S;
 } linear_sizes;
 
-static csp_status check_operands(const csp_backend *be, const csp_linear *l,
-                                 const csp_tensor *dy_or_y, linear_sizes *out)
+static int64_t rank_of(const csp_linear *l)
 {
-    linear_sizes s = { 0, 0, 0, 0, CSP_F32 };
+    return csp_check_given(&l->lora_a) ? l->lora_a.dim[0] : 0;
+}
 
-    CSP_TRY(csp_check_storage(be, "linear", "w", &l->w, 2, &s.S));
-    CSP_TRY(csp_check_rank("linear", "y and dy", dy_or_y, s.S, 2));
-    s.O = l->w.dim[0];
-    s.I = l->w.dim[1];
-    s.N = dy_or_y->dim[0];
-    if (s.O < 1 || s.I < 1) {
-        return CSP_FAIL(CSP_ERR_SHAPE, "linear: w must have at least one row and one column");
+static csp_status check_adapter(const csp_linear *l, csp_dtype S)
+{
+    const int64_t O = l->w.dim[0], I = l->w.dim[1];
+
+    if (!csp_check_given(&l->lora_a)) {
+        return CSP_OK;
     }
-    if (csp_check_given(&l->bias)) {
-        CSP_TRY(csp_check_tensor("linear", "bias", &l->bias, s.S, 1, &s.O));
+    CSP_TRY(csp_check_rank("linear", "lora_a", &l->lora_a, S, 2));
+    if (rank_of(l) < 1) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "linear: lora_a must have at least one row");
     }
-    if (csp_check_given(&l->lora_a)) {
-        CSP_TRY(csp_check_rank("linear", "lora_a", &l->lora_a, s.S, 2));
-        s.R = l->lora_a.dim[0];
-        if (s.R < 1) {
-            return CSP_FAIL(CSP_ERR_SHAPE, "linear: lora_a must have at least one row");
-        }
-        CSP_TRY(csp_check_tensor("linear", "lora_a", &l->lora_a, s.S, 2, (int64_t[]) { s.R, s.I }));
-        CSP_TRY(csp_check_tensor("linear", "lora_b", &l->lora_b, s.S, 2, (int64_t[]) { s.O, s.R }));
-    }
-    *out = s;
-    return CSP_OK;
+    CSP_TRY(csp_check_tensor("linear", "lora_a", &l->lora_a, S, 2, (int64_t[]) { rank_of(l), I }));
+    return csp_check_tensor("linear", "lora_b", &l->lora_b, S, 2, (int64_t[]) { O, rank_of(l) });
 }
 
 static csp_status check_dropout(const csp_linear *l, const linear_sizes *s)
 {
-    if (s->R == 0 || l->dropout.p == 0.0f) {
+    if (rank_of(l) == 0 || l->dropout.p == 0.0f) {
         return CSP_OK;
     }
     if (!(l->dropout.p > 0.0f && l->dropout.p < 1.0f)) {
@@ -54,30 +48,122 @@ static csp_status check_dropout(const csp_linear *l, const linear_sizes *s)
     return csp_check_tensor("linear", "row_key", &l->dropout.row_key, CSP_I64, 1, &s->N);
 }
 
-csp_status csp_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
-                          csp_tensor *y)
+static csp_status check_part(const csp_backend *be, const csp_linear *l, const csp_tensor *y,
+                             linear_sizes *s)
 {
-    linear_sizes s;
+    const int64_t O = l->w.dim[0];
 
-    CSP_TRY(check_operands(be, l, y, &s));
-    CSP_TRY(csp_check_tensor("linear", "y", y, s.S, 2, (int64_t[]) { s.N, s.O }));
-    CSP_TRY(csp_check_tensor("linear", "x", x, s.S, 2, (int64_t[]) { s.N, s.I }));
-    CSP_TRY(check_dropout(l, &s));
-    if (s.R > 0) {
-        CSP_TRY(csp_check_tensor("linear", "u", u, s.S, 2, (int64_t[]) { s.N, s.R }));
+    CSP_TRY(csp_check_matrix(be, "linear", "w", &l->w, s->S, O, s->I));
+    CSP_TRY(csp_check_matrix(be, "linear", "y and dy", y, s->S, s->N, O));
+    if (csp_check_given(&l->bias)) {
+        CSP_TRY(csp_check_tensor("linear", "bias", &l->bias, s->S, 1, &O));
     }
-    return s.N > 0 ? csp_op_done(be, be->ops->linear_fwd(be, l, x, u, y)) : CSP_OK;
+    CSP_TRY(check_adapter(l, s->S));
+    CSP_TRY(check_dropout(l, s));
+    if (rank_of(l) > 0 && s->ranks > 0 && l->dropout.p != s->p) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "linear: dropout %g and %g in one group", (double)s->p,
+                        (double)l->dropout.p);
+    }
+    s->p = rank_of(l) > 0 ? l->dropout.p : s->p;
+    s->outputs += O;
+    s->ranks += rank_of(l);
+    return CSP_OK;
 }
 
-static csp_status check_grad(const csp_linear *l, const linear_sizes *s, const csp_linear_grad *g)
+/* The operands that both directions have; y holds y or dy of each part. */
+static csp_status check_operands(const csp_backend *be, const csp_linear_group *g,
+                                 const csp_tensor *y, linear_sizes *out)
 {
+    csp_tensor w = g->part[0].w;
+    linear_sizes s = { 0 };
+
+    if (g->count < 1 || g->count > CSP_LINEAR_PARTS) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "linear: a group of %d maps, 1 to %d are possible",
+                        (int)g->count, CSP_LINEAR_PARTS);
+    }
+    w.apart = 0;
+    CSP_TRY(csp_check_storage(be, "linear", "w", &w, 2, &s.S));
+    s.N = y[0].dim[0];
+    s.I = w.dim[1];
+    for (int i = 0; i < g->count; i++) {
+        if (g->part[i].w.dim[0] < 1 || s.I < 1) {
+            return CSP_FAIL(CSP_ERR_SHAPE, "linear: w must have at least one row and one column");
+        }
+        CSP_TRY(check_part(be, &g->part[i], &y[i], &s));
+    }
+    *out = s;
+    return CSP_OK;
+}
+
+/* A tail, T wide, of shape (rows,columns), one of which is T; placed: it is where it belongs. */
+static csp_status check_tail(const csp_backend *be, const char *name, const csp_tensor *tail,
+                             int64_t T, const int64_t shape[2], bool placed, const linear_sizes *s)
+{
+    if (T < s->ranks || T % CSP_LINEAR_TAIL != 0) {
+        return CSP_FAIL(CSP_ERR_SHAPE,
+                        "linear: %s is %lld wide, not a multiple of %d and at least %lld", name,
+                        (long long)T, CSP_LINEAR_TAIL, (long long)s->ranks);
+    }
+    CSP_TRY(csp_check_matrix(be, "linear", name, tail, s->S, shape[0], shape[1]));
+    return placed ? CSP_OK
+                  : CSP_FAIL(CSP_ERR_SHAPE, "linear: %s does not lie where it belongs", name);
+}
+
+/* w of all parts below one another. */
+static bool is_stacked(const csp_linear_group *g)
+{
+    bool stacked = true;
+
+    for (int i = 1; i < g->count; i++) {
+        stacked = stacked && csp_tensor_is_below(&g->part[i - 1].w, &g->part[i].w);
+    }
+    return stacked;
+}
+
+csp_status csp_linear_group_fwd(csp_backend *be, const csp_linear_group *g, csp_linear_rows *rows)
+{
+    const csp_tensor *w_tail = &g->w_tail, *x_tail = &rows->x_tail;
+    linear_sizes s;
+
+    CSP_TRY(check_operands(be, g, rows->y, &s));
+    CSP_TRY(csp_check_matrix(be, "linear", "x", &rows->x, s.S, s.N, s.I));
+    for (int i = 0; i < g->count; i++) {
+        const int64_t R = rank_of(&g->part[i]);
+
+        if (R > 0) {
+            CSP_TRY(csp_check_tensor("linear", "u", &rows->u[i], s.S, 2, (int64_t[]) { s.N, R }));
+        }
+    }
+    if (csp_check_given(w_tail)) {
+        csp_tensor all = g->part[0].w;
+        const int64_t T = w_tail->dim[1];
+
+        all.dim[0] = s.outputs;
+        CSP_TRY(check_tail(be, "w_tail", w_tail, T, (int64_t[]) { s.outputs, T },
+                           is_stacked(g) && csp_tensor_is_beside(&all, w_tail), &s));
+    }
+    if (csp_check_given(x_tail)) {
+        const int64_t T = csp_check_given(w_tail) ? w_tail->dim[1] : x_tail->dim[1];
+
+        CSP_TRY(check_tail(be, "x_tail", x_tail, T, (int64_t[]) { s.N, T },
+                           s.N == 0 || csp_tensor_is_beside(&rows->x, x_tail), &s));
+    }
+    return s.N > 0 ? csp_op_done(be, be->ops->linear_fwd(be, g, rows)) : CSP_OK;
+}
+
+/* Checks the gradients of one part; says whether they need x. */
+static csp_status check_grad(const csp_linear *l, const linear_sizes *s, const csp_linear_grad *g,
+                             const csp_tensor *u, bool *needs_x)
+{
+    const int64_t O = l->w.dim[0], R = rank_of(l);
+
     if (csp_check_given(&g->dw)) {
-        CSP_TRY(csp_check_tensor("linear", "dw", &g->dw, CSP_F32, 2, (int64_t[]) { s->O, s->I }));
+        CSP_TRY(csp_check_tensor("linear", "dw", &g->dw, CSP_F32, 2, (int64_t[]) { O, s->I }));
     }
     if (csp_check_given(&g->dbias)) {
-        CSP_TRY(csp_check_tensor("linear", "dbias", &g->dbias, CSP_F32, 1, &s->O));
+        CSP_TRY(csp_check_tensor("linear", "dbias", &g->dbias, CSP_F32, 1, &O));
     }
-    if (s->R == 0 && (csp_check_given(&g->dlora_a) || csp_check_given(&g->dlora_b))) {
+    if (R == 0 && (csp_check_given(&g->dlora_a) || csp_check_given(&g->dlora_b))) {
         return CSP_FAIL(CSP_ERR_SHAPE, "linear: a gradient of an adapter that is not there");
     }
     if (csp_check_given(&g->dlora_a)) {
@@ -85,42 +171,69 @@ static csp_status check_grad(const csp_linear *l, const linear_sizes *s, const c
     }
     if (csp_check_given(&g->dlora_b)) {
         CSP_TRY(csp_check_tensor("linear", "dlora_b", &g->dlora_b, CSP_F32, 2, l->lora_b.dim));
+        CSP_TRY(csp_check_tensor("linear", "u", u, s->S, 2, (int64_t[]) { s->N, R }));
     }
+    *needs_x = *needs_x || csp_check_given(&g->dw) || csp_check_given(&g->dlora_a);
     return CSP_OK;
 }
 
-static csp_status linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                             const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                             bool accumulate, csp_tensor *dx)
+csp_status csp_linear_group_bwd(csp_backend *be, const csp_linear_group *g,
+                                csp_linear_group_grad *grad)
 {
+    const csp_tensor *a_tail = &g->a_tail, *dy_tail = &grad->dy_tail;
+    const int last = g->count - 1;
+    bool needs_x = false;
     linear_sizes s;
 
-    CSP_TRY(check_operands(be, l, dy, &s));
-    CSP_TRY(check_dropout(l, &s));
-    CSP_TRY(check_grad(l, &s, grad));
-    if (csp_check_given(&grad->dw) || csp_check_given(&grad->dlora_a)) {
-        CSP_TRY(csp_check_tensor("linear", "x", x, s.S, 2, (int64_t[]) { s.N, s.I }));
+    CSP_TRY(check_operands(be, g, grad->dy, &s));
+    for (int i = 0; i < g->count; i++) {
+        CSP_TRY(check_grad(&g->part[i], &s, &grad->part[i], &grad->u[i], &needs_x));
     }
-    if (csp_check_given(&grad->dlora_b)) {
-        CSP_TRY(csp_check_tensor("linear", "u", u, s.S, 2, (int64_t[]) { s.N, s.R }));
+    if (needs_x) {
+        CSP_TRY(csp_check_matrix(be, "linear", "x", &grad->x, s.S, s.N, s.I));
     }
-    if (csp_check_given(dx)) {
-        CSP_TRY(csp_check_tensor("linear", "dx", dx, s.S, 2, (int64_t[]) { s.N, s.I }));
+    if (csp_check_given(&grad->dx)) {
+        CSP_TRY(csp_check_tensor("linear", "dx", &grad->dx, s.S, 2, (int64_t[]) { s.N, s.I }));
     }
-    return s.N > 0 ? csp_op_done(be, be->ops->linear_bwd(be, l, x, u, dy, grad, accumulate, dx))
-                   : CSP_OK;
+    if (csp_check_given(a_tail)) {
+        const int64_t T = a_tail->dim[0];
+
+        CSP_TRY(check_tail(be, "a_tail", a_tail, T, (int64_t[]) { T, s.I },
+                           is_stacked(g) && csp_tensor_is_below(&g->part[last].w, a_tail), &s));
+    }
+    if (csp_check_given(dy_tail)) {
+        const int64_t T = csp_check_given(a_tail) ? a_tail->dim[0] : dy_tail->dim[1];
+
+        CSP_TRY(check_tail(be, "dy_tail", dy_tail, T, (int64_t[]) { s.N, T },
+                           s.N == 0 || csp_tensor_is_beside(&grad->dy[last], dy_tail), &s));
+    }
+    return s.N > 0 ? csp_op_done(be, be->ops->linear_bwd(be, g, grad)) : CSP_OK;
+}
+
+static csp_tensor given_or_none(const csp_tensor *t)
+{
+    return t != NULL ? *t : csp_tensor_none();
+}
+
+csp_status csp_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x, csp_tensor *u,
+                          csp_tensor *y)
+{
+    const csp_linear_group g = { .count = 1, .part = { *l } };
+    csp_linear_rows rows = { .x = *x, .u = { given_or_none(u) }, .y = { *y } };
+
+    return csp_linear_group_fwd(be, &g, &rows);
 }
 
 csp_status csp_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
                           const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
                           csp_tensor *dx)
 {
-    return linear_bwd(be, l, x, u, dy, grad, false, dx);
-}
+    const csp_linear_group g = { .count = 1, .part = { *l } };
+    csp_linear_group_grad all = { .x = given_or_none(x),
+                                  .u = { given_or_none(u) },
+                                  .dy = { *dy },
+                                  .part = { *grad },
+                                  .dx = given_or_none(dx) };
 
-csp_status csp_linear_bwd_acc(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                              const csp_tensor *u, const csp_tensor *dy,
-                              const csp_linear_grad *grad, csp_tensor *dx)
-{
-    return linear_bwd(be, l, x, u, dy, grad, true, dx);
+    return csp_linear_group_bwd(be, &g, &all);
 }

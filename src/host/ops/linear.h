@@ -1,5 +1,5 @@
 /*
- * linear.h - y = x W^T (+ bias) (+ LoRA), and its gradients.
+ * linear.h - y = x W^T (+ bias) (+ LoRA), of several maps of one input at once, and its gradients.
  */
 #pragma once
 
@@ -37,6 +37,41 @@ typedef struct csp_linear {
     csp_dropout dropout;
 } csp_linear;
 
+enum {
+    CSP_LINEAR_PARTS = 3, /* maps of one group at most              */
+    CSP_LINEAR_TAIL = 8   /* a tail is a multiple of this many wide */
+};
+
+/*
+ * Maps of one input, applied together: q, k, v, or gate, up, or one alone. They agree in I, S and
+ * the dropout of those that have an adapter, but for its key; part i has O_i outputs and rank R_i.
+ *
+ * Tails are room behind and below operands for the adapters, with which the sum of a product with W
+ * and of the branch is one product, and its result is written once:
+ *
+ *     y = [x | u] [W | s B]^T;   dx = [dy | du] [W ; A]
+ *
+ * A tail is T >= sum of R_i wide, a multiple of CSP_LINEAR_TAIL. w_tail and a_tail must lie where
+ * their names say: the w of all parts below one another, w_tail beside them, a_tail below them, all
+ * with the same distance of rows. A call that uses them writes them again, so nobody has to keep
+ * them in step with A and B.
+ */
+typedef struct csp_linear_group {
+    int32_t count; /* 1 .. CSP_LINEAR_PARTS */
+    csp_linear part[CSP_LINEAR_PARTS];
+    csp_tensor w_tail; /* (sum of O_i,T) S  work memory, or none */
+    csp_tensor a_tail; /* (T,I)          S  work memory, or none */
+} csp_linear_group;
+
+/* What a group is applied to. */
+typedef struct csp_linear_rows {
+    csp_tensor x;                   /* in  (N,I)    S                                          */
+    csp_tensor x_tail;              /* out (N,T)    S  work memory beside x, or none           */
+    csp_tensor u[CSP_LINEAR_PARTS]; /* out (N,R_i)  S  kept for the backward pass; overwritten;
+                                            none where part i has no adapter                   */
+    csp_tensor y[CSP_LINEAR_PARTS]; /* out (N,O_i)  S  overwritten                             */
+} csp_linear_rows;
+
 /* Where gradients are added; none = not wanted (frozen). Shapes as in csp_linear, f32 always. */
 typedef struct csp_linear_grad {
     csp_tensor dw;
@@ -45,51 +80,62 @@ typedef struct csp_linear_grad {
     csp_tensor dlora_b;
 } csp_linear_grad;
 
+/* What the gradients of a group need and give. */
+typedef struct csp_linear_group_grad {
+    csp_tensor x;                    /* in  (N,I)  S  as in forward; may be none where neither
+                                                   dw nor dlora_a of any part is wanted         */
+    csp_tensor u[CSP_LINEAR_PARTS];  /* in  (N,R_i)  S  of forward                        */
+    csp_tensor dy[CSP_LINEAR_PARTS]; /* in  (N,O_i)  S                                    */
+    csp_tensor dy_tail;              /* out (N,T)    S  work memory beside the last dy, or
+                                                   none                                         */
+    csp_linear_grad part[CSP_LINEAR_PARTS]; /* where to add; the tensors in it are in,out       */
+    csp_tensor dx;                          /* out (N,I)  S  overwritten; none: not wanted       */
+} csp_linear_group_grad;
+
 /*
- * Applies a linear map to packed rows.
+ * Applies the maps of a group to packed rows.
  *
- *     u = (m ⊙ x) A^T                        m = 1 without dropout
- *     y = x W^T + bias + s u B^T
+ *     u_i = (m_i ⊙ x) A_i^T                  m = 1 without dropout
+ *     y_i = x W_i^T + bias_i + s_i u_i B_i^T
  *
  * Source: LoRA (arXiv 2106.09685); docs/method.md 8.5.
  *
- *   l    in    operands
- *   x    in    (N,I)  S
- *   u    out   (N,R)  S   kept for the backward pass; overwritten; none where l has no adapter
- *   y    out   (N,O)  S   overwritten
+ * Rows of x, y and w may lie apart where be has that (csp_backend.apart). Parts whose w lie below
+ * and whose y lie beside one another are one product.
  *
- * Aliasing:   none.
- * Precision:  f32 products, f32 sums in an order that depends on shapes and be->threads only. In
- *             bf16 what is stored is rounded: m ⊙ x, u, the branch s u B^T, its sum with x W^T, and
- *             that with the bias, one after the other.
- * Errors:     CSP_ERR_SHAPE, CSP_ERR_UNSUPPORTED (S), CSP_ERR_DEVICE. Outputs are untouched after
- *             the first two.
+ * Aliasing:   none, but y and tails may be columns of one matrix.
+ * Precision:  f32 products, f32 sums in an order that depends on shapes, on which operands are
+ *             neighbours and be->threads only. In bf16 what is stored is rounded: m ⊙ x and u; with
+ *             tails s B, and y (with a bias, it is added to before); without them the branch
+ *             s u B^T, its sum with x W^T, and that with the bias, one after the other.
+ * Errors:     CSP_ERR_SHAPE (also tails that are not where they belong), CSP_ERR_UNSUPPORTED (S, or
+ *             rows apart), CSP_ERR_DEVICE. Outputs are untouched after the first two.
  */
-CSP_CHECKED csp_status csp_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                                      csp_tensor *u, csp_tensor *y);
+CSP_CHECKED csp_status csp_linear_group_fwd(csp_backend *be, const csp_linear_group *group,
+                                            csp_linear_rows *rows);
 
 /*
- * Gradients of csp_linear_fwd.
+ * Gradients of csp_linear_group_fwd.
  *
- *     du = s dy B;   dx = dy W + m ⊙ (du A)
- *     dw += dy^T x;   dbias += sum of rows of dy;   dA += du^T (m ⊙ x);   dB += s dy^T u
+ *     du_i = s_i dy_i B_i;   dx = sum over i of dy_i W_i + m_i ⊙ (du_i A_i)
+ *     dW_i += dy_i^T x;   dbias_i += sum of rows of dy_i
+ *     dA_i += du_i^T (m_i ⊙ x);   dB_i += s_i dy_i^T u_i
  *
- *   x, u  in     as in forward; x may be none where neither dw nor dlora_a is wanted
- *   dy    in     (N,O)  S
- *   grad  in     where to add; the tensors in it are in,out
- *   dx    out    (N,I)  S     overwritten by csp_linear_bwd, added to by csp_linear_bwd_acc;
- *                             none: not wanted
+ * Rows of x, dy and w may lie apart where be has that.
  *
- * Aliasing:   none.
- * Precision:  as forward. In bf16 du, m ⊙ x, du A, its sum with what dx holds, and dx are rounded;
- *             gradients of parameters are f32 sums.
+ * Aliasing:   none, but dy and dy_tail may be columns of one matrix.
+ * Precision:  as forward. In bf16 du, m ⊙ x, du A and dx are rounded, dx once more for each product
+ *             that adds to it; gradients of parameters are f32 sums.
  */
+CSP_CHECKED csp_status csp_linear_group_bwd(csp_backend *be, const csp_linear_group *group,
+                                            csp_linear_group_grad *grad);
+
+/* The same of one map without tails. u, and in backward x, u and dx, may be NULL for none. */
+CSP_CHECKED csp_status csp_linear_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
+                                      csp_tensor *u, csp_tensor *y);
 CSP_CHECKED csp_status csp_linear_bwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
                                       const csp_tensor *u, const csp_tensor *dy,
                                       const csp_linear_grad *grad, csp_tensor *dx);
-CSP_CHECKED csp_status csp_linear_bwd_acc(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                                          const csp_tensor *u, const csp_tensor *dy,
-                                          const csp_linear_grad *grad, csp_tensor *dx);
 
 #ifdef __cplusplus
 }

@@ -5,10 +5,10 @@
 
 #include "ops/check.h"
 
-csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2])
+csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args)
 {
     static const char op[] = "token_loss";
-
+    const int64_t two = 2;
     csp_dtype S;
 
     CSP_TRY(csp_check_head(be, op, &args->head, &S));
@@ -25,12 +25,13 @@ csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args, double los
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: lambda_relu %g and coefficient %g must be finite",
                         op, (double)args->lambda_relu, (double)args->coefficient);
     }
-    if (args->h.dim[0] == 0) {
-        loss[0] = 0.0;
-        loss[1] = 0.0;
-        return CSP_OK;
+    if (args->predicted < 0 || args->predicted > args->h.dim[0]) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: of %lld rows %lld are said to have a target", op,
+                        (long long)args->h.dim[0], (long long)args->predicted);
     }
-    return csp_op_done(be, be->ops->token_loss(be, args, loss));
+    CSP_TRY(csp_check_tensor(op, "loss", &args->loss, CSP_F64, 1, &two));
+    CSP_TRY(csp_check_tensor(op, "bad", &args->bad, CSP_I64, 1, &two));
+    return csp_op_done(be, be->ops->token_loss(be, args));
 }
 
 static csp_status check_pair(const csp_sparse *q, int64_t Q, const csp_sparse *p, int64_t P,
@@ -69,7 +70,7 @@ csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_spars
 }
 
 csp_status csp_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                        const csp_tensor *mask, csp_tensor *ds, double *row_loss)
+                        const csp_tensor *mask, csp_tensor *ds, csp_tensor *row)
 {
     static const char op[] = "info_nce";
 
@@ -82,7 +83,8 @@ csp_status csp_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *
     if (s->dim[0] > 0 && s->dim[1] < 1) {
         return CSP_FAIL(CSP_ERR_SHAPE, "%s: %lld queries but no passage", op, (long long)s->dim[0]);
     }
-    return s->dim[0] > 0 ? csp_op_done(be, be->ops->info_nce(be, s, positive, mask, ds, row_loss))
+    CSP_TRY(csp_check_tensor(op, "row", row, CSP_F64, 2, (int64_t[]) { s->dim[0], 3 }));
+    return s->dim[0] > 0 ? csp_op_done(be, be->ops->info_nce(be, s, positive, mask, ds, row))
                          : CSP_OK;
 }
 
@@ -99,11 +101,28 @@ csp_status csp_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, c
     return rows > 0 ? csp_op_done(be, be->ops->column_sums(be, w, rows, sum, count)) : CSP_OK;
 }
 
+csp_status csp_position_counts(csp_backend *be, const csp_sparse *w, int64_t rows,
+                               csp_tensor *count)
+{
+    static const char op[] = "position_counts";
+
+    CSP_TRY(csp_check_sparse(op, "w", w, rows, true));
+    CSP_TRY(csp_check_rank(op, "count", count, CSP_I64, 1));
+    if (count->dim[0] > CSP_POSITIONS) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "%s: %lld positions, at most %d are told apart", op,
+                        (long long)count->dim[0], CSP_POSITIONS);
+    }
+    return rows > 0 && count->dim[0] > 0
+               ? csp_op_done(be, be->ops->position_counts(be, w, rows, count))
+               : CSP_OK;
+}
+
 csp_status csp_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
                           const csp_tensor *sum, int64_t M, float lambda, csp_tensor *dw,
-                          double *value)
+                          csp_tensor *value)
 {
     static const char op[] = "regularize";
+    const int64_t one = 1;
 
     if (kind != CSP_REG_FLOPS && kind != CSP_REG_L1) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: kind %d is neither FLOPS nor L1", op, (int)kind);
@@ -118,5 +137,6 @@ csp_status csp_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *
     if (!isfinite(lambda)) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: lambda %g is not finite", op, (double)lambda);
     }
+    CSP_TRY(csp_check_tensor(op, "value", value, CSP_F64, 1, &one));
     return csp_op_done(be, be->ops->regularize(be, kind, w, rows, sum, M, lambda, dw, value));
 }

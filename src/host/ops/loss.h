@@ -15,10 +15,14 @@ typedef struct csp_token_loss_args {
     csp_head head;     /* pooling is not read; excluded terms are left out of both softmaxes */
     csp_tensor h;      /* in  (N,D) S, the storage type of head.e                            */
     csp_tensor target; /* in  (N) i32   next token, not an excluded term; -1: no prediction  */
+    int64_t predicted; /* in  rows with a target: whoever made target has counted them       */
     float lambda_relu; /* weight of the saturated loss                                       */
     float coefficient; /* 1/n_tok of the whole step: multiplies gradients, not the sums      */
     csp_tensor dh;     /* out (N,D) S,   or none: losses only; overwritten                   */
     csp_tensor de;     /* in,out (V,D) f32, or none: head not trained; added to              */
+    csp_tensor loss;   /* out (2) f64   the sums below, not divided by n_tok                 */
+    csp_tensor bad;    /* out (2) i64   -1, or the first row whose target is an excluded term;
+                          -1, or the first whose logits are not finite                       */
 } csp_token_loss_args;
 
 /*
@@ -33,16 +37,14 @@ typedef struct csp_token_loss_args {
  *
  * Source: CSPLADE (arXiv 2504.10816), adaptation phase; docs/method.md 5.
  *
- *   loss    out   host, two sums in double (not divided by n_tok)
- *
- * Stream:     waits for be (the sums are read by the host).
- * Precision:  f32 logits; the sums over the vocabulary in f32 by blocks, combined in double. bf16:
- *             products are added in f32; logits are rounded to bf16 once, so are dz and dh.
- * Errors:     CSP_ERR_SHAPE, CSP_ERR_DEVICE, CSP_ERR_ARGUMENT (a target is an excluded term: names
- *             the row), CSP_ERR_NUMERIC (a row's logits are not finite: names it; dh and de are
- *             undefined then).
+ * Where bad names a row, loss, dh and de are undefined.
+ * Stream:     enqueued on be.
+ * Precision:  f32 logits; the sums over the vocabulary in f32 by blocks, combined in double; those
+ *             over rows in double. bf16: products are added in f32; logits are rounded to bf16
+ *             once, so are dz and dh.
+ * Errors:     CSP_ERR_SHAPE, CSP_ERR_ARGUMENT, CSP_ERR_MEMORY, CSP_ERR_DEVICE.
  */
-CSP_CHECKED csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args, double loss[2]);
+CSP_CHECKED csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args);
 
 /*
  * Scores of all queries against all passages.
@@ -53,9 +55,9 @@ CSP_CHECKED csp_status csp_token_loss(csp_backend *be, csp_token_loss_args *args
  *   scale  in    1/temperature
  *   s      out   (Q,P) f32   overwritten
  *
- * Stream:     may wait for be, to learn how many entries there are; so may csp_scores_bwd.
+ * Stream:     enqueued on be.
  * Precision:  many entries: products added in f32 by blocks of the vocabulary; few entries: in
- *             double, rounded once. Which, is a function of the entries only.
+ *             double, rounded once. Which, is a function of shapes and of q->active and p->active.
  */
 CSP_CHECKED csp_status csp_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q,
                                       const csp_sparse *p, int64_t P, float scale, csp_tensor *s);
@@ -85,14 +87,15 @@ CSP_CHECKED csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, con
  *   positive  in    (Q)    i32   column of each query's positive, 0 <= positive < P, never masked
  *   mask      in    (Q,P)  u8    1 = left out (a known positive but the query's own), or none
  *   ds        out   (Q,P)  f32   overwritten; may be s
- *   row_loss  out   host, Q doubles: each query's loss (their mean is the loss)
+ *   row       out   (Q,3)  f64   each query's loss (their mean is the loss); its positive's score;
+ *                                and the highest other score that is not masked, -inf without one
  *
- * Stream:     waits for be.
+ * Stream:     enqueued on be.
  * Precision:  the row's maximum, exponentials and sum in double; ds rounded once.
  */
 CSP_CHECKED csp_status csp_info_nce(csp_backend *be, const csp_tensor *s,
                                     const csp_tensor *positive, const csp_tensor *mask,
-                                    csp_tensor *ds, double *row_loss);
+                                    csp_tensor *ds, csp_tensor *row);
 
 /*
  * Column sums and counts of sparse rows, for FLOPS and for the health panel.
@@ -105,6 +108,20 @@ CSP_CHECKED csp_status csp_info_nce(csp_backend *be, const csp_tensor *s,
  */
 CSP_CHECKED csp_status csp_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows,
                                        csp_tensor *sum, csp_tensor *count);
+
+/* Positions that csp_position_counts tells apart. */
+#define CSP_POSITIONS 4096
+
+/*
+ * How many maxima fall on each position of a text, for the health panel.
+ *
+ *     count[t] += number of entries with argmax t
+ *
+ *   w      in       rows 0 .. rows-1, with argmax
+ *   count  in,out   (n) i64   n <= CSP_POSITIONS; positions from n on are not counted
+ */
+CSP_CHECKED csp_status csp_position_counts(csp_backend *be, const csp_sparse *w, int64_t rows,
+                                           csp_tensor *count);
 
 typedef enum csp_reg_kind { CSP_REG_FLOPS = 0, CSP_REG_L1 = 1 } csp_reg_kind;
 
@@ -119,13 +136,13 @@ typedef enum csp_reg_kind { CSP_REG_FLOPS = 0, CSP_REG_L1 = 1 } csp_reg_kind;
  *   w      in       rows 0 .. rows-1
  *   sum    in       (V) f64   csp_column_sums of the whole gathered batch of M rows
  *   dw     in,out   (cap) f32 added to
- *   value  out      host: the term before lambda
+ *   value  out      (1) f64   the term before lambda
  *
- * Stream:     waits for be.
+ * Stream:     enqueued on be.
  */
 CSP_CHECKED csp_status csp_regularize(csp_backend *be, csp_reg_kind kind, const csp_sparse *w,
                                       int64_t rows, const csp_tensor *sum, int64_t M, float lambda,
-                                      csp_tensor *dw, double *value);
+                                      csp_tensor *dw, csp_tensor *value);
 
 #ifdef __cplusplus
 }

@@ -29,13 +29,13 @@ csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *
         return CSP_FAIL(CSP_ERR_ARGUMENT, "norm: eps %g is not above 0", (double)eps);
     }
     if (csp_check_given(delta)) {
-        CSP_TRY(csp_check_tensor("norm", "delta", delta, S, 2, x->dim));
+        CSP_TRY(csp_check_matrix(be, "norm", "delta", delta, S, x->dim[0], x->dim[1]));
         CSP_TRY(csp_check_tensor("norm", "sum", sum, S, 2, x->dim));
     } else if (csp_check_given(sum)) {
         return CSP_FAIL(CSP_ERR_SHAPE, "norm: sum must be none where delta is none");
     }
     CSP_TRY(csp_check_tensor("norm", "rstd", rstd, CSP_F32, 1, &x->dim[0]));
-    CSP_TRY(csp_check_tensor("norm", "y", y, S, 2, x->dim));
+    CSP_TRY(csp_check_matrix(be, "norm", "y", y, S, x->dim[0], x->dim[1]));
     return x->dim[0] > 0 ? csp_op_done(be, be->ops->norm_fwd(be, x, delta, g, eps, sum, rstd, y))
                          : CSP_OK;
 }
@@ -50,12 +50,24 @@ csp_status csp_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *
     CSP_TRY(csp_check_tensor("norm", "rstd", rstd, CSP_F32, 1, &x->dim[0]));
     CSP_TRY(csp_check_tensor("norm", "dy", dy, S, 2, x->dim));
     if (csp_check_given(dsum)) {
-        CSP_TRY(csp_check_tensor("norm", "dsum", dsum, S, 2, x->dim));
+        CSP_TRY(csp_check_matrix(be, "norm", "dsum", dsum, S, x->dim[0], x->dim[1]));
     }
-    CSP_TRY(csp_check_tensor("norm", "dx", dx, S, 2, x->dim));
+    CSP_TRY(csp_check_matrix(be, "norm", "dx", dx, S, x->dim[0], x->dim[1]));
     if (csp_check_given(dg)) {
         CSP_TRY(csp_check_tensor("norm", "dg", dg, CSP_F32, 1, &x->dim[1]));
     }
     return x->dim[0] > 0 ? csp_op_done(be, be->ops->norm_bwd(be, x, g, rstd, dy, dsum, dx, dg))
                          : CSP_OK;
+}
+
+csp_status csp_norm_bad_row(csp_backend *be, const csp_tensor *rstd, const csp_tensor *y,
+                            csp_tensor *row)
+{
+    const int64_t one = 1;
+    csp_dtype S;
+
+    CSP_TRY(csp_check_storage(be, "norm", "y", y, 2, &S));
+    CSP_TRY(csp_check_tensor("norm", "rstd", rstd, CSP_F32, 1, &y->dim[0]));
+    CSP_TRY(csp_check_tensor("norm", "row", row, CSP_I64, 1, &one));
+    return csp_op_done(be, be->ops->norm_bad_row(be, rstd, y, row));
 }

@@ -25,9 +25,11 @@ extern "C" {
  *   rstd   out   (N)    f32   kept for the backward pass; overwritten
  *   y      out   (N,D)  S     overwritten
  *
- * S is f32, or bf16 where be has it (csp_backend.bf16).
+ * S is f32, or bf16 where be has it (csp_backend.bf16). Rows of delta and y, and in backward of
+ * dsum and dx, may lie apart where be has that (csp_backend.apart).
  *
- * Aliasing:   sum may be x or delta; y may be delta, nothing else.
+ * Aliasing:   sum may be x or, where its rows do not lie apart, delta; y may be delta, nothing
+ *             else.
  * Precision:  f32, S rounded once; rstd and y are those of sum as it is stored. The mean of squares
  *             is added in f32, D <= 65,536 terms in 8 or more chains.
  * Errors:     CSP_ERR_SHAPE, CSP_ERR_ARGUMENT (eps), CSP_ERR_UNSUPPORTED (S), CSP_ERR_DEVICE.
@@ -50,11 +52,29 @@ CSP_CHECKED csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const 
  *   dx    out      (N,D)  S     overwritten
  *   dg    in,out   (D)    f32, or none   whatever S; added to, in a fixed order of rows
  *
- * Aliasing:   dx may be dy or dsum.
+ * Aliasing:   dx may be dsum or, where its rows do not lie apart, dy.
  */
 CSP_CHECKED csp_status csp_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
                                     const csp_tensor *rstd, const csp_tensor *dy,
                                     const csp_tensor *dsum, csp_tensor *dx, csp_tensor *dg);
+
+/*
+ * Looks for a NaN or an infinity in what csp_norm_fwd wrote, from N + D numbers of it.
+ *
+ *     row = the first n with rstd[n] no positive number, else 0 where y[0,:] is not finite, or -1
+ *
+ * The norm has read all of a row: rstd is no positive number where the row holds a NaN or an
+ * infinity (it is 0 then), or squares that overflow float32. Where it is one, y is finite unless
+ * the gain is not, and that shows in any row.
+ *
+ *   rstd   in    (N)    f32
+ *   y      in    (N,D)  S     S is f32, or bf16 where be has it
+ *   row    out   (1)    i64   overwritten
+ *
+ * Stream:     enqueued on be.
+ */
+CSP_CHECKED csp_status csp_norm_bad_row(csp_backend *be, const csp_tensor *rstd,
+                                        const csp_tensor *y, csp_tensor *row);
 
 #ifdef __cplusplus
 }

@@ -4,7 +4,7 @@
 #include "ops/check.h"
 
 csp_status csp_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
-                            double *squares)
+                            csp_tensor *squares)
 {
     for (int64_t i = 0; i < count; i++) {
         const csp_tensor *g = &tensors[i].grad;
@@ -12,10 +12,11 @@ csp_status csp_grad_squares(csp_backend *be, const csp_optim_tensor *tensors, in
         CSP_TRY(csp_check_tensor("grad_squares", "grad", g, CSP_F32, g->ndim > 0 ? g->ndim : 1,
                                  g->dim));
     }
+    CSP_TRY(csp_check_tensor("grad_squares", "squares", squares, CSP_F64, 1, &count));
     return count > 0 ? csp_op_done(be, be->ops->grad_squares(be, tensors, count, squares)) : CSP_OK;
 }
 
-static csp_status check_scalars(const csp_adamw_args *a)
+static csp_status check_arguments(const csp_adamw_args *a, int64_t count)
 {
     if (a->t < 1) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "adamw: t is %lld, the first update is 1",
@@ -25,14 +26,16 @@ static csp_status check_scalars(const csp_adamw_args *a)
         return CSP_FAIL(CSP_ERR_ARGUMENT, "adamw: betas %g and %g must be in [0, 1)", a->beta1,
                         a->beta2);
     }
-    if (!(a->eps >= 0.0) || !(a->lr >= 0.0) || !(a->weight_decay >= 0.0) ||
-        !(a->grad_scale >= 0.0)) {
+    if (!(a->eps >= 0.0) || !(a->lr >= 0.0) || !(a->weight_decay >= 0.0) || !(a->max_norm >= 0.0)) {
         return CSP_FAIL(CSP_ERR_ARGUMENT,
-                        "adamw: lr %g, eps %g, weight_decay %g and grad_scale %g must be at least "
-                        "0",
-                        a->lr, a->eps, a->weight_decay, a->grad_scale);
+                        "adamw: lr %g, eps %g, weight_decay %g and max_norm %g must be at least 0",
+                        a->lr, a->eps, a->weight_decay, a->max_norm);
     }
-    return CSP_OK;
+    if (a->max_norm > 0.0 || csp_check_given(&a->squares)) {
+        CSP_TRY(csp_check_tensor("adamw", "squares", &a->squares, CSP_F64, 1, &count));
+    }
+    return csp_check_given(&a->faults) ? csp_check_rank("adamw", "faults", &a->faults, CSP_I64, 1)
+                                       : CSP_OK;
 }
 
 static csp_status check_tensor(const csp_backend *be, const csp_optim_tensor *t, bool stochastic)
@@ -58,7 +61,7 @@ static csp_status check_tensor(const csp_backend *be, const csp_optim_tensor *t,
 csp_status csp_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
                      const csp_adamw_args *args)
 {
-    CSP_TRY(check_scalars(args));
+    CSP_TRY(check_arguments(args, count));
     for (int64_t i = 0; i < count; i++) {
         CSP_TRY(check_tensor(be, &tensors[i], args->stochastic));
     }

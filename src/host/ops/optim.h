@@ -3,6 +3,9 @@
  */
 #pragma once
 
+#include <math.h>
+
+#include "core/scalar.h"
 #include "ops/backend.h"
 
 #ifdef __cplusplus
@@ -23,24 +26,37 @@ typedef struct csp_optim_tensor {
 /*
  * Sum of squares of each gradient.
  *
- *   squares   out   host, count doubles; a NaN or an infinity in a gradient shows in its sum
+ *   squares   out   (count) f64   a NaN or an infinity in a gradient shows in its sum
  *
- * Precision:  squares and sums in double, in a fixed order. Stream: waits for be.
+ * Precision:  squares and sums in double, in a fixed order. Stream: enqueued on be.
  */
 CSP_CHECKED csp_status csp_grad_squares(csp_backend *be, const csp_optim_tensor *tensors,
-                                        int64_t count, double *squares);
+                                        int64_t count, csp_tensor *squares);
+
+/* κ, what clips gradients whose squares are total in sum: min(1, max_norm / (norm + 1e-6)). */
+static inline CSP_HD double csp_clip_factor(double total, double max_norm)
+{
+    const double norm = sqrt(total) + 1e-6;
+
+    return max_norm > 0.0 && norm > max_norm ? max_norm / norm : 1.0;
+}
 
 typedef struct csp_adamw_args {
-    int64_t t; /* 1, 2, ...: which update this is                       */
+    int64_t t; /* 1, 2, ...: which update this is                                                 */
     double lr, beta1, beta2, eps, weight_decay;
-    double grad_scale; /* κ = min(1, max_norm / (norm + 1e-6)): multiplies g    */
-    bool stochastic;   /* bf16 values have no master: each update is rounded at random, see below */
-    uint64_t seed;     /* of that                                               */
+    double max_norm; /* of all gradients together; 0: they are not clipped                     */
+    bool stochastic; /* bf16 values have no master: each update is rounded at random, see below */
+    uint64_t seed;   /* of that                                                                */
+    csp_tensor squares; /* in (count) f64 from csp_grad_squares; none where max_norm is 0 and
+                           gradients are finite                                                   */
+    csp_tensor faults;  /* in (n) i64, or none: a number but -1 makes no update                   */
 } csp_adamw_args;
 
 /*
- * One update, and clears the gradients.
+ * One update, and clears the gradients. Where squares has a number that is not finite, or faults
+ * one but -1, it only clears the gradients.
  *
+ *     κ = csp_clip_factor(sum of squares, max_norm)
  *     g <- κ g;  θ <- θ (1 - η wd);  m <- β1 m + (1-β1) g;  v <- β2 v + (1-β2) g²
  *     θ <- θ - η (m / (1-β1^t)) / (sqrt(v) / sqrt(1-β2^t) + eps);   g <- 0
  *
@@ -51,7 +67,9 @@ typedef struct csp_adamw_args {
  * upper 16 bits of csp_rng_u32({seed, CSP_DRAW_ROUNDING, k, t}, e): updates below the spacing of
  * bf16 then count in the mean, and the same call gives the same bits.
  *
- * Precision:  f32 element-wise; the scalars are computed in double and rounded once.
+ * Precision:  f32 element-wise; the scalars are computed in double, squares being added up in their
+ *             order, and rounded once.
+ * Stream:     enqueued on be, which reads squares and faults: the host need not know them.
  * Errors:     CSP_ERR_SHAPE, CSP_ERR_ARGUMENT (scalars), CSP_ERR_UNSUPPORTED (bf16),
  *             CSP_ERR_DEVICE.
  */

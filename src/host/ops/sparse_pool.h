@@ -23,6 +23,8 @@ typedef struct csp_sparse {
     csp_tensor argmax;  /* (cap) i32     position in the text, from its own start, of the first
                                          kept row that reaches the maximum; not written by sum   */
     int64_t vocab;      /* V                                                                     */
+    double active;      /* about how many entries a row has: a device picks its way by it, and the
+                           host need not wait to learn the number. Not looked at by sparse_pool  */
 } csp_sparse;
 
 typedef enum csp_pool_kind { CSP_POOL_MAX = 0, CSP_POOL_SUM = 1 } csp_pool_kind;
@@ -83,8 +85,8 @@ CSP_CHECKED csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head
  *   h          in      (N,D) S     needed for de only; may be none
  *   dh         out     (N,D) S     overwritten (zero where no position won)
  *   de         in,out  (V,D) f32, or none   added to
- *   entries    in      how many entries these rows have, where the host has read it, 0: not known;
- *                      a device may go another way where they are many
+ *   entries    in      about how many entries these rows have, 0: not known; a device may go
+ *                      another way where they are many
  *
  * Sum pooling: dz[n,j] = dw · 1/(1 + z[n,j]) at every kept n with z[n,j] > 0; h is required and the
  * logits are computed again by tiles.

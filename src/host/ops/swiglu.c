@@ -3,14 +3,24 @@
 
 #include "ops/check.h"
 
+static csp_status check_inputs(const csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                               csp_dtype *S)
+{
+    csp_tensor dense = *gate;
+
+    dense.apart = 0;
+    CSP_TRY(csp_check_storage(be, "swiglu", "gate", &dense, 2, S));
+    CSP_TRY(csp_check_matrix(be, "swiglu", "gate", gate, *S, gate->dim[0], gate->dim[1]));
+    return csp_check_matrix(be, "swiglu", "up", up, *S, gate->dim[0], gate->dim[1]);
+}
+
 csp_status csp_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
                           csp_tensor *m)
 {
     csp_dtype S;
 
-    CSP_TRY(csp_check_storage(be, "swiglu", "gate", gate, 2, &S));
-    CSP_TRY(csp_check_tensor("swiglu", "up", up, S, 2, gate->dim));
-    CSP_TRY(csp_check_tensor("swiglu", "m", m, S, 2, gate->dim));
+    CSP_TRY(check_inputs(be, gate, up, &S));
+    CSP_TRY(csp_check_matrix(be, "swiglu", "m", m, S, gate->dim[0], gate->dim[1]));
     return csp_tensor_count(gate) > 0 ? csp_op_done(be, be->ops->swiglu_fwd(be, gate, up, m))
                                       : CSP_OK;
 }
@@ -20,11 +30,10 @@ csp_status csp_swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_ten
 {
     csp_dtype S;
 
-    CSP_TRY(csp_check_storage(be, "swiglu", "gate", gate, 2, &S));
-    CSP_TRY(csp_check_tensor("swiglu", "up", up, S, 2, gate->dim));
-    CSP_TRY(csp_check_tensor("swiglu", "dm", dm, S, 2, gate->dim));
-    CSP_TRY(csp_check_tensor("swiglu", "dgate", dgate, S, 2, gate->dim));
-    CSP_TRY(csp_check_tensor("swiglu", "dup", dup, S, 2, gate->dim));
+    CSP_TRY(check_inputs(be, gate, up, &S));
+    CSP_TRY(csp_check_matrix(be, "swiglu", "dm", dm, S, gate->dim[0], gate->dim[1]));
+    CSP_TRY(csp_check_matrix(be, "swiglu", "dgate", dgate, S, gate->dim[0], gate->dim[1]));
+    CSP_TRY(csp_check_matrix(be, "swiglu", "dup", dup, S, gate->dim[0], gate->dim[1]));
     if (!csp_check_apart(dgate, dup)) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "swiglu: dgate and dup must be different memory");
     }

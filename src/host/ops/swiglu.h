@@ -17,7 +17,8 @@ extern "C" {
  *   gate, up  in    (N,F)  S
  *   m         out   (N,F)  S   overwritten
  *
- * S is f32, or bf16 where be has it (csp_backend.bf16).
+ * S is f32, or bf16 where be has it (csp_backend.bf16). Rows of all matrices, here and in backward,
+ * may lie apart where be has that (csp_backend.apart).
  *
  * Aliasing:   m may be gate or up.
  * Precision:  in f32, one exp within 4 units of rounding; rounded once where S is bf16.

@@ -1,9 +1,10 @@
 /*
  * table.h - the table each backend fills. Only backends and the checking functions of ops/ read it.
  *
- * Every entry has the signature and the contract of the csp_<op> function of the same name; checks
- * of shape and dtype have been made before an entry is called. No entry is NULL: what a backend
- * cannot do is a function that returns CSP_ERR_UNSUPPORTED and says so.
+ * Every entry has the signature and the contract of the csp_<op> function of the same name, those
+ * of linear of csp_linear_group_<op>; checks of shape and dtype have been made before an entry is
+ * called. No entry is NULL: what a backend cannot do is a function that returns
+ * CSP_ERR_UNSUPPORTED and says so.
  */
 #pragma once
 
@@ -26,21 +27,24 @@ struct csp_ops {
     csp_status (*download)(csp_backend *be, const csp_tensor *src, void *host);
     csp_status (*copy)(csp_backend *be, const csp_tensor *src, csp_tensor *dst);
     csp_status (*zero)(csp_backend *be, csp_tensor *t);
+    csp_status (*host_reserve)(csp_backend *be, size_t bytes, csp_arena *out);
+    void (*host_release)(csp_backend *be, csp_arena *arena);
+    csp_status (*fetch)(csp_backend *be, const csp_tensor *src, void *host);
     csp_status (*sync)(csp_backend *be);
     csp_status (*tuning_get)(csp_backend *be, char **text);
     csp_status (*tuning_set)(csp_backend *be, const char *text);
 
-    csp_status (*linear_fwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                             csp_tensor *u, csp_tensor *y);
-    csp_status (*linear_bwd)(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                             const csp_tensor *u, const csp_tensor *dy, const csp_linear_grad *grad,
-                             bool accumulate, csp_tensor *dx);
+    csp_status (*linear_fwd)(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
+    csp_status (*linear_bwd)(csp_backend *be, const csp_linear_group *group,
+                             csp_linear_group_grad *grad);
     csp_status (*norm_fwd)(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                            const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                            csp_tensor *y);
     csp_status (*norm_bwd)(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
                            const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
                            csp_tensor *dx, csp_tensor *dg);
+    csp_status (*norm_bad_row)(csp_backend *be, const csp_tensor *rstd, const csp_tensor *y,
+                               csp_tensor *row);
     csp_status (*attention_fwd)(csp_backend *be, const csp_attention *a, const csp_tensor *q,
                                 const csp_tensor *k, const csp_tensor *v, csp_tensor *o,
                                 csp_tensor *lse);
@@ -56,20 +60,22 @@ struct csp_ops {
     csp_status (*sparse_pool_fwd)(csp_backend *be, const csp_head *head, const csp_tensor *h,
                                   const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
     csp_status (*sparse_pool_bwd)(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
-    csp_status (*token_loss)(csp_backend *be, csp_token_loss_args *args, double loss[2]);
+    csp_status (*token_loss)(csp_backend *be, csp_token_loss_args *args);
     csp_status (*scores_fwd)(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                              int64_t P, float scale, csp_tensor *s);
     csp_status (*scores_bwd)(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
                              const csp_sparse *p, float scale, csp_tensor *dq, csp_tensor *dp);
     csp_status (*info_nce)(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                           const csp_tensor *mask, csp_tensor *ds, double *row_loss);
+                           const csp_tensor *mask, csp_tensor *ds, csp_tensor *row);
     csp_status (*column_sums)(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
                               csp_tensor *count);
+    csp_status (*position_counts)(csp_backend *be, const csp_sparse *w, int64_t rows,
+                                  csp_tensor *count);
     csp_status (*regularize)(csp_backend *be, csp_reg_kind kind, const csp_sparse *w, int64_t rows,
                              const csp_tensor *sum, int64_t M, float lambda, csp_tensor *dw,
-                             double *value);
+                             csp_tensor *value);
     csp_status (*grad_squares)(csp_backend *be, const csp_optim_tensor *tensors, int64_t count,
-                               double *squares);
+                               csp_tensor *squares);
     csp_status (*adamw)(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
                         const csp_adamw_args *args);
 };

@@ -34,12 +34,25 @@ void csp_adapt_destroy(csp_adapt *a);
  * Adds the gradients of one step to those of the model's trained parameters; backward false: losses
  * only (dev evaluation).
  *
- *   m   in,out   loss, clm, relu, tokens are filled
- *
- * Errors: CSP_ERR_DATA when no token is to be predicted; CSP_ERR_NUMERIC; CSP_ERR_MEMORY.
+ * Stream: enqueued on the model's backend.
+ * Errors: CSP_ERR_DATA when no token is to be predicted; CSP_ERR_ARGUMENT (more texts than
+ *         planned); CSP_ERR_MEMORY; CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts,
-                                     const csp_pass *pass, bool backward, csp_step_metrics *m);
+                                     const csp_pass *pass, bool backward);
+
+/* What csp_adamw must take as faults of the last step, so that it makes no update from them. */
+csp_tensor csp_adapt_faults(const csp_adapt *a);
+
+/*
+ * What came out of the last step, once csp_backend_sync has been called.
+ *
+ *   m   in,out   step is for messages; loss, clm, relu, tokens are filled
+ *
+ * Errors: CSP_ERR_NUMERIC when hidden states, logits or the loss are not finite, naming what and
+ *         the step.
+ */
+CSP_CHECKED csp_status csp_adapt_read(csp_adapt *a, csp_step_metrics *m);
 
 /* Floating-point operations the last step needed (train/step_flop.h). */
 double csp_adapt_flop(const csp_adapt *a);

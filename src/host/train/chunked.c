@@ -1,6 +1,7 @@
 /* chunked.c - micro-batches in an arena: a kept prefix, and one place behind it for the others. */
 #include "train/chunked.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,8 +25,8 @@ csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp
     c->max_rows = max_rows;
     c->keep = keep == CSP_KEEP_NOTHING ? CSP_KEEP_ALL : keep;
     CSP_TRY_GOTO(csp_run_bytes(model->params, rows, c->keep, &least));
-    /* Tokens, starts (empty texts have one too), keys, keep, target. */
-    least += (size_t)rows * 17 + (size_t)(texts + 1) * 4 + 5 * CSP_ARENA_ALIGN;
+    /* Tokens, starts and order (empty texts are there too), keys, keep, target. */
+    least += (size_t)rows * 17 + (size_t)(2 * texts + 1) * 4 + 6 * CSP_ARENA_ALIGN;
     CSP_TRY_GOTO(csp_backend_reserve(be, budget > least ? budget : least, &c->step));
     *out = c;
     return CSP_OK;
@@ -77,9 +78,11 @@ static csp_status make_room(csp_chunked *c, int64_t count)
 static csp_status place(csp_chunk *chunk, csp_arena *arena)
 {
     const int64_t rows[] = { chunk->batch.N }, starts[] = { chunk->batch.B + 1 };
+    const int64_t texts[] = { chunk->batch.B };
 
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->pack.token));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &chunk->pack.seq_start));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, texts, &chunk->pack.order));
     CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, rows, &chunk->pack.row_key));
     CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, rows, &chunk->texts.keep));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->target));
@@ -235,6 +238,7 @@ csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
     CSP_TRY(place(chunk, &c->step));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.tokens, &chunk->pack.token));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.seq_start, &chunk->pack.seq_start));
+    CSP_TRY(csp_backend_upload(c->be, chunk->batch.order, &chunk->pack.order));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.row_key, &chunk->pack.row_key));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.keep, &chunk->texts.keep));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.target, &chunk->target));
@@ -245,27 +249,32 @@ csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
     return chunk->batch.N > 0 ? csp_model_fwd(c->model, &chunk->pack, pass, chunk->run) : CSP_OK;
 }
 
-csp_status csp_chunked_check(const csp_chunked *c, int64_t i, const char *phase, int64_t step)
+void csp_chunked_say_row(const csp_chunked *c, int64_t i, int64_t row, char *out, size_t bytes)
 {
     const csp_chunk *chunk = &c->chunks[i];
     const csp_batch *b = &chunk->batch;
-    int64_t row, text = 0;
-    char parameter[CSP_PARAM_NAME_BYTES + 32];
+    int64_t text = 0;
 
-    CSP_TRY(csp_run_find_bad_row(c->model, chunk->run, &row));
-    if (row < 0) {
-        return CSP_OK;
-    }
     while (text + 1 < b->B && b->seq_start[text + 1] <= row) {
         text++;
     }
+    snprintf(out, bytes, "token %lld of %s %lld of the batch",
+             (long long)(row - b->seq_start[text]),
+             chunk->side == CSP_SIDE_QUERY ? "query" : "text", (long long)(chunk->first + text));
+}
+
+csp_status csp_chunked_check(const csp_chunked *c, int64_t i, int64_t bad_row, const char *phase,
+                             int64_t step)
+{
+    char where[CSP_CHUNKED_WORDS], parameter[CSP_PARAM_NAME_BYTES + 32];
+
+    if (bad_row < 0) {
+        return CSP_OK;
+    }
+    csp_chunked_say_row(c, i, bad_row, where, sizeof(where));
     csp_model_say_bad_parameter(c->model, parameter, sizeof(parameter));
-    return CSP_FAIL(CSP_ERR_NUMERIC,
-                    "%s step %lld: hidden states are not finite, first at token %lld of %s %lld of "
-                    "the batch%s",
-                    phase, (long long)step, (long long)(row - b->seq_start[text]),
-                    chunk->side == CSP_SIDE_QUERY ? "query" : "text",
-                    (long long)(chunk->first + text), parameter);
+    return CSP_FAIL(CSP_ERR_NUMERIC, "%s step %lld: hidden states are not finite, first at %s%s",
+                    phase, (long long)step, where, parameter);
 }
 
 csp_status csp_chunked_bwd(csp_chunked *c, int64_t i, const csp_pass *pass)

@@ -85,15 +85,22 @@ CSP_CHECKED csp_status csp_chunked_plan(csp_chunked *c);
  */
 CSP_CHECKED csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass);
 
+/* Room for csp_chunked_say_row. */
+enum { CSP_CHUNKED_WORDS = 96 };
+
+/* "token 3 of query 7 of the batch": where row of chunk i is, until the next csp_chunked_begin. */
+void csp_chunked_say_row(const csp_chunked *c, int64_t i, int64_t row, char *out, size_t bytes);
+
 /*
- * After csp_chunked_fwd: whether the hidden states of chunk i are finite.
+ * Says that the hidden states of chunk i were not finite.
  *
+ *   bad_row       in   what csp_run_note_bad_row noted of the chunk; -1: they were
  *   phase, step   in   for the message
  *
  * Errors: CSP_ERR_NUMERIC naming phase, step, the first text that is not, and the first parameter.
  */
-CSP_CHECKED csp_status csp_chunked_check(const csp_chunked *c, int64_t i, const char *phase,
-                                         int64_t step);
+CSP_CHECKED csp_status csp_chunked_check(const csp_chunked *c, int64_t i, int64_t bad_row,
+                                         const char *phase, int64_t step);
 
 /*
  * The gradients of everything below the head from chunk->run->dh; nothing for a chunk without rows.

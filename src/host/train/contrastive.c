@@ -4,6 +4,10 @@
  * Sparse rows of both sides lie in an arena for the worst case, every term of every text, which is
  * near what the first steps of a language model have. On a CPU only the pages that are written
  * exist; on a GPU the reservation is memory, which train/memory_plan counts.
+ *
+ * The host waits for nothing in between: how many entries a row has, by which a device picks its
+ * ways, is taken from the step before. The first step of a run waits to learn it; a checkpoint
+ * holds it for the one after.
  */
 #include "train/contrastive.h"
 
@@ -13,18 +17,18 @@
 
 #include "core/memory.h"
 #include "model/contract_head.h"
+#include "model/finite.h"
 #include "train/step_flop.h"
+#include "train/step_numbers.h"
 
 /* The representations of one side of the batch and their gradient. */
 typedef struct side_rows {
-    csp_sparse w;
-    csp_tensor dw;    /* (cap) f32 */
-    csp_tensor sum;   /* (V) f64   */
-    int64_t rows;     /* of this step */
-    int64_t *row_ptr; /* host copies for the health panel */
-    int32_t *term;
-    int32_t *argmax;
-    int64_t host_room;
+    csp_sparse w;     /* its row_ptr is among the step's numbers      */
+    csp_tensor dw;    /* (cap) f32                                    */
+    csp_tensor sum;   /* (V) f64                                      */
+    csp_tensor count; /* (V) i32  rows that have the term   a number  */
+    csp_tensor reg;   /* (1) f64  the sparsity term         a number  */
+    int64_t rows;     /* of this step                                 */
 } side_rows;
 
 struct csp_contrastive {
@@ -40,18 +44,20 @@ struct csp_contrastive {
     csp_tensor s;        /* (Q,P) f32 scores, then their gradient */
     csp_tensor positive; /* (Q) i32 */
     csp_tensor mask;     /* (Q,P) u8 */
-    float *host_s;
-    double *row_loss;
-    int64_t passages; /* of the last step */
+    csp_step_numbers numbers;
+    csp_tensor bad_row;        /* (Q+P) i64 csp_run_note_bad_row of each micro-batch */
+    csp_tensor nce;            /* (Q,3) f64 csp_info_nce                             */
+    csp_tensor positions;      /* (CSP_POSITIONS) i64 csp_position_counts of documents */
+    csp_contrastive_step step; /* the last one */
+    int64_t masked;            /* pairs that it left out */
     double flop;
 };
 
 static csp_status place_side(csp_arena *arena, int64_t rows, int64_t V, side_rows *side)
 {
-    const int64_t starts[] = { rows + 1 }, cap[] = { rows * V };
+    const int64_t cap[] = { rows * V };
 
     side->w.vocab = V;
-    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, starts, &side->w.row_ptr));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, cap, &side->w.term));
     CSP_TRY(csp_arena_tensor(arena, CSP_F32, 1, cap, &side->w.weight));
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, cap, &side->w.argmax));
@@ -72,12 +78,32 @@ static csp_status place_rows(csp_contrastive *c, int64_t V, csp_arena *arena)
     return csp_arena_tensor(arena, CSP_I32, 1, &Q, &c->positive);
 }
 
+/* What the host reads of a step; on a ruler this measures. */
+static csp_status place_numbers(csp_contrastive *c, int64_t V, csp_arena *arena)
+{
+    const int64_t rows[] = { c->options.queries, c->options.passages };
+    /* A micro-batch has at least one text. */
+    const int64_t batches = rows[0] + rows[1], positions = CSP_POSITIONS, one = 1;
+
+    for (int i = 0; i < 2; i++) {
+        const int64_t starts = rows[i] + 1;
+
+        CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, &starts, &c->side[i].w.row_ptr));
+        CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &V, &c->side[i].count));
+        CSP_TRY(csp_arena_tensor(arena, CSP_F64, 1, &one, &c->side[i].reg));
+    }
+    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, &batches, &c->bad_row));
+    CSP_TRY(csp_arena_tensor(arena, CSP_F64, 2, (int64_t[]) { rows[0], 3 }, &c->nce));
+    return csp_arena_tensor(arena, CSP_I64, 1, &positions, &c->positions);
+}
+
 csp_status csp_contrastive_bytes(int64_t vocab, int64_t queries, int64_t passages, size_t *out)
 {
     csp_contrastive c = { .options = { .queries = queries, .passages = passages } };
     csp_arena ruler = { 0 };
 
     CSP_TRY(place_rows(&c, vocab, &ruler));
+    CSP_TRY(place_numbers(&c, vocab, &ruler));
     *out = ruler.peak;
     return CSP_OK;
 }
@@ -88,7 +114,7 @@ csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
 {
     const int64_t V = model->params->config.V;
     csp_contrastive *c;
-    csp_arena ruler = { 0 };
+    csp_arena ruler = { 0 }, number_ruler = { 0 };
     csp_status status;
 
     CSP_TRY(csp_alloc_zero("contrastive phase", 1, sizeof(*c), &c));
@@ -105,15 +131,9 @@ csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
     CSP_TRY_GOTO(place_rows(c, V, &ruler));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &c->rows));
     CSP_TRY_GOTO(place_rows(c, V, &c->rows));
-    CSP_TRY_GOTO(csp_alloc("contrastive phase", options->queries * options->passages, sizeof(float),
-                           &c->host_s));
-    CSP_TRY_GOTO(csp_alloc("contrastive phase", options->queries, sizeof(double), &c->row_loss));
-    for (int i = 0; i < 2; i++) {
-        const int64_t rows = i == CSP_SIDE_QUERY ? options->queries : options->passages;
-
-        CSP_TRY_GOTO(
-            csp_alloc("contrastive phase", rows + 1, sizeof(int64_t), &c->side[i].row_ptr));
-    }
+    CSP_TRY_GOTO(place_numbers(c, V, &number_ruler));
+    CSP_TRY_GOTO(csp_step_numbers_open(be, number_ruler.peak, &c->numbers));
+    CSP_TRY_GOTO(place_numbers(c, V, &c->numbers.device));
     *out = c;
     return CSP_OK;
 
@@ -131,24 +151,19 @@ void csp_contrastive_destroy(csp_contrastive *c)
     csp_contract_head_close(&c->head);
     csp_health_destroy(c->health);
     csp_backend_release(c->be, &c->rows);
-    for (int i = 0; i < 2; i++) {
-        free(c->side[i].row_ptr);
-        free(c->side[i].term);
-        free(c->side[i].argmax);
-    }
-    free(c->host_s);
-    free(c->row_loss);
+    csp_step_numbers_close(&c->numbers);
     free(c);
 }
 
 /* Forward over all micro-batches; rows of both sides are complete afterwards. */
-static csp_status represent(csp_contrastive *c, const csp_contrastive_step *step)
+static csp_status represent(csp_contrastive *c)
 {
     for (int64_t i = 0; i < c->chunks->count; i++) {
         csp_chunk *chunk = &c->chunks->chunks[i];
+        csp_tensor bad_row = csp_tensor_rows(&c->bad_row, i, 1);
 
-        CSP_TRY(csp_chunked_fwd(c->chunks, i, &step->pass));
-        CSP_TRY(csp_chunked_check(c->chunks, i, "contrastive", step->step));
+        CSP_TRY(csp_chunked_fwd(c->chunks, i, &c->step.pass));
+        CSP_TRY(csp_run_note_bad_row(c->model, chunk->run, &bad_row));
         CSP_TRY(csp_sparse_pool_fwd(c->be, &c->head.head, &chunk->run->h, &chunk->texts,
                                     chunk->first, &c->side[chunk->side].w));
         csp_chunked_leave(c->chunks, i);
@@ -156,49 +171,50 @@ static csp_status represent(csp_contrastive *c, const csp_contrastive_step *step
     return CSP_OK;
 }
 
-/* Margin, accuracy and masked pairs from the scores of this step. */
-static void measure_scores(const csp_contrastive *c, const csp_contrastive_texts *t,
-                           csp_step_metrics *m)
+/* How many entries a row has: as many as in the step before, which the panel remembers, or this. */
+static csp_status expect_entries(csp_contrastive *c)
 {
-    const int64_t Q = t->queries->count, P = t->passages->count;
-    double margin = 0.0;
-    int64_t right = 0, masked = 0;
+    const double *remembered = csp_health_remembers(c->health)->active;
+    const bool first = remembered[CSP_SIDE_QUERY] < 0.0;
 
-    for (int64_t q = 0; q < Q; q++) {
-        const float own = c->host_s[q * P + t->positive[q]];
-        float best = -INFINITY;
-
-        for (int64_t p = 0; p < P; p++) {
-            const bool out = t->mask != NULL && t->mask[q * P + p] != 0;
-
-            masked += out;
-            if (p != t->positive[q] && !out && c->host_s[q * P + p] > best) {
-                best = c->host_s[q * P + p];
-            }
-        }
-        margin += isfinite(best) ? (double)(own - best) : 0.0;
-        right += own > best;
+    if (first) {
+        CSP_TRY(csp_step_numbers_fetch(&c->numbers));
+        CSP_TRY(csp_backend_sync(c->be));
     }
-    m->margin = margin / (double)Q * c->options.temperature;
-    m->accuracy = (double)right / (double)Q;
-    m->masked = (double)masked;
+    for (int i = 0; i < 2; i++) {
+        side_rows *side = &c->side[i];
+        const int64_t *row_ptr = csp_step_numbers_at(&c->numbers, &side->w.row_ptr);
+
+        side->w.active = first ? (double)row_ptr[side->rows] / (double)side->rows : remembered[i];
+    }
+    return CSP_OK;
 }
 
 /* One side's sparsity term: value, and its gradient added to dw. */
-static csp_status regularize(csp_contrastive *c, csp_side side, double lambda, double *value)
+static csp_status regularize(csp_contrastive *c, csp_side side, double lambda)
 {
     side_rows *rows = &c->side[side];
-    csp_tensor none = csp_tensor_none();
 
     CSP_TRY(csp_backend_zero(c->be, &rows->sum));
-    CSP_TRY(csp_column_sums(c->be, &rows->w, rows->rows, &rows->sum, &none));
+    CSP_TRY(csp_backend_zero(c->be, &rows->count));
+    CSP_TRY(csp_column_sums(c->be, &rows->w, rows->rows, &rows->sum, &rows->count));
     return csp_regularize(c->be, c->options.regularizer, &rows->w, rows->rows, &rows->sum,
-                          rows->rows, (float)lambda, &rows->dw, value);
+                          rows->rows, (float)lambda, &rows->dw, &rows->reg);
+}
+
+static int64_t count_masked(const csp_contrastive_texts *t)
+{
+    const int64_t pairs = t->queries->count * t->passages->count;
+    int64_t masked = 0;
+
+    for (int64_t i = 0; t->mask != NULL && i < pairs; i++) {
+        masked += t->mask[i] != 0;
+    }
+    return masked;
 }
 
 /* The loss on the whole batch and the gradient of every weight of both sides. */
-static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t,
-                          const csp_contrastive_step *step, csp_step_metrics *m)
+static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t)
 {
     const int64_t Q = t->queries->count, P = t->passages->count, pairs[] = { Q, P };
     const float scale = (float)(1.0 / c->options.temperature);
@@ -206,6 +222,7 @@ static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t,
     csp_tensor s = csp_tensor_view(c->s.data, CSP_F32, 2, pairs);
     csp_tensor mask = csp_tensor_none();
     csp_tensor positive = csp_tensor_view(c->positive.data, CSP_I32, 1, &Q);
+    csp_tensor nce = csp_tensor_rows(&c->nce, 0, Q);
 
     CSP_TRY(csp_backend_upload(c->be, t->positive, &positive));
     if (t->mask != NULL) {
@@ -213,98 +230,43 @@ static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t,
         CSP_TRY(csp_backend_upload(c->be, t->mask, &mask));
     }
     CSP_TRY(csp_scores_fwd(c->be, &q->w, Q, &d->w, P, scale, &s));
-    CSP_TRY(csp_backend_download(c->be, &s, c->host_s));
-    measure_scores(c, t, m);
-    CSP_TRY(csp_info_nce(c->be, &s, &positive, &mask, &s, c->row_loss));
-    m->nce = 0.0;
-    for (int64_t i = 0; i < Q; i++) {
-        m->nce += c->row_loss[i] / (double)Q;
-    }
+    CSP_TRY(csp_info_nce(c->be, &s, &positive, &mask, &s, &nce));
     CSP_TRY(csp_scores_bwd(c->be, &s, &q->w, &d->w, scale, &q->dw, &d->dw));
-    CSP_TRY(regularize(c, CSP_SIDE_QUERY, step->lambda_q, &m->reg_q));
-    CSP_TRY(regularize(c, CSP_SIDE_PASSAGE, step->lambda_d, &m->reg_d));
-    m->loss = m->nce + step->lambda_q * m->reg_q + step->lambda_d * m->reg_d;
-    if (!isfinite(m->loss)) {
-        return CSP_FAIL(CSP_ERR_NUMERIC,
-                        "contrastive step %lld: the loss is not finite: nce %g, reg_q %g, reg_d %g",
-                        (long long)step->step, m->nce, m->reg_q, m->reg_d);
-    }
-    return CSP_OK;
-}
-
-/* Learns how many entries each row has. */
-static csp_status count_entries(csp_contrastive *c, csp_side side)
-{
-    side_rows *rows = &c->side[side];
-    const csp_tensor row_ptr = csp_tensor_rows(&rows->w.row_ptr, 0, rows->rows + 1);
-
-    return csp_backend_download(c->be, &row_ptr, rows->row_ptr);
+    CSP_TRY(regularize(c, CSP_SIDE_QUERY, c->step.lambda_q));
+    CSP_TRY(regularize(c, CSP_SIDE_PASSAGE, c->step.lambda_d));
+    CSP_TRY(csp_backend_zero(c->be, &c->positions));
+    return c->contract->pooling == CSP_POOLING_MAX
+               ? csp_position_counts(c->be, &d->w, P, &c->positions)
+               : CSP_OK;
 }
 
 /* Backward over all micro-batches at the saved positions. */
-static csp_status backpropagate(csp_contrastive *c, const csp_contrastive_step *step)
+static csp_status backpropagate(csp_contrastive *c)
 {
     for (int64_t i = 0; i < c->chunks->count; i++) {
         csp_chunk *chunk = &c->chunks->chunks[i];
-        const int64_t *row_ptr = c->side[chunk->side].row_ptr + chunk->first;
-        csp_sparse_pool_grad g = { .rows = &c->side[chunk->side].w,
+        const csp_sparse *w = &c->side[chunk->side].w;
+        csp_sparse_pool_grad g = { .rows = w,
                                    .dw = c->side[chunk->side].dw,
                                    .first_row = chunk->first,
-                                   .entries = row_ptr[chunk->batch.B] - row_ptr[0] };
+                                   .entries = (int64_t)(w->active * (double)chunk->batch.B) };
 
-        CSP_TRY(csp_chunked_again(c->chunks, i, &step->pass));
+        CSP_TRY(csp_chunked_again(c->chunks, i, &c->step.pass));
         g.h = chunk->run->h;
         g.texts = chunk->texts;
         g.dh = chunk->run->dh;
         g.de = csp_model_head_grad(c->model);
         CSP_TRY(csp_sparse_pool_bwd(c->be, &c->head.head, &g));
-        CSP_TRY(csp_chunked_bwd(c->chunks, i, &step->pass));
+        CSP_TRY(csp_chunked_bwd(c->chunks, i, &c->step.pass));
         csp_chunked_leave(c->chunks, i);
     }
     return CSP_OK;
 }
 
-/* Copies what else the health panel looks at to the host. */
-static csp_status fetch(csp_contrastive *c, csp_side side, csp_health_side *out)
-{
-    side_rows *rows = &c->side[side];
-    const int64_t nnz = rows->row_ptr[rows->rows];
-    csp_tensor part;
-
-    if (nnz > rows->host_room) {
-        CSP_TRY(csp_realloc("health", nnz, sizeof(int32_t), &rows->term));
-        CSP_TRY(csp_realloc("health", nnz, sizeof(int32_t), &rows->argmax));
-        rows->host_room = nnz;
-    }
-    if (nnz > 0) {
-        part = csp_tensor_rows(&rows->w.term, 0, nnz);
-        CSP_TRY(csp_backend_download(c->be, &part, rows->term));
-        part = csp_tensor_rows(&rows->w.argmax, 0, nnz);
-        CSP_TRY(csp_backend_download(c->be, &part, rows->argmax));
-    }
-    out->rows = rows->rows;
-    out->row_ptr = rows->row_ptr;
-    out->term = rows->term;
-    out->argmax = c->contract->pooling == CSP_POOLING_MAX ? rows->argmax : NULL;
-    return CSP_OK;
-}
-
-static double count_flop(const csp_contrastive *c, bool causal)
-{
-    int64_t entries = 0;
-
-    for (int i = 0; i < 2; i++) {
-        entries += c->side[i].row_ptr[c->side[i].rows];
-    }
-    return csp_flop_network(c->chunks, causal, true) +
-           csp_flop_sparse_head(c->chunks, entries, c->contract->pooling);
-}
-
 csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *t,
-                               const csp_contrastive_step *step, csp_step_metrics *m)
+                               const csp_contrastive_step *step)
 {
     const int64_t Q = t->queries->count, P = t->passages->count;
-    csp_health_side sides[2];
 
     if (Q < 1 || Q > c->options.queries || P < 1 || P > c->options.passages) {
         return CSP_FAIL(
@@ -314,25 +276,98 @@ csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *
             (long long)Q, (long long)P, (long long)c->options.queries,
             (long long)c->options.passages);
     }
+    c->step = *step;
     c->side[CSP_SIDE_QUERY].rows = Q;
     c->side[CSP_SIDE_PASSAGE].rows = P;
-    c->passages = P;
+    c->masked = count_masked(t);
     csp_chunked_begin(c->chunks);
     CSP_TRY(csp_chunked_add(c->chunks, CSP_SIDE_QUERY, t->queries, t->text_base));
     CSP_TRY(csp_chunked_add(c->chunks, CSP_SIDE_PASSAGE, t->passages, t->text_base + Q));
     CSP_TRY(csp_chunked_plan(c->chunks));
-    CSP_TRY(represent(c, step));
-    CSP_TRY(compare(c, t, step, m));
-    CSP_TRY(count_entries(c, CSP_SIDE_QUERY));
-    CSP_TRY(count_entries(c, CSP_SIDE_PASSAGE));
-    CSP_TRY(backpropagate(c, step));
-    CSP_TRY(fetch(c, CSP_SIDE_QUERY, &sides[CSP_SIDE_QUERY]));
-    CSP_TRY(fetch(c, CSP_SIDE_PASSAGE, &sides[CSP_SIDE_PASSAGE]));
-    csp_health_observe(c->health, step->step, &sides[CSP_SIDE_QUERY], &sides[CSP_SIDE_PASSAGE], m);
-    m->lambda_q = step->lambda_q;
-    m->lambda_d = step->lambda_d;
+    CSP_TRY(represent(c));
+    CSP_TRY(expect_entries(c));
+    CSP_TRY(compare(c, t));
+    CSP_TRY(backpropagate(c));
+    return csp_step_numbers_fetch(&c->numbers);
+}
+
+csp_tensor csp_contrastive_faults(const csp_contrastive *c)
+{
+    return csp_tensor_rows(&c->bad_row, 0, c->chunks->count);
+}
+
+static csp_status check_states(const csp_contrastive *c)
+{
+    const int64_t *bad_row = csp_step_numbers_at(&c->numbers, &c->bad_row);
+
+    for (int64_t i = 0; i < c->chunks->count; i++) {
+        CSP_TRY(csp_chunked_check(c->chunks, i, bad_row[i], "contrastive", c->step.step));
+    }
+    return CSP_OK;
+}
+
+/* Loss, margin and accuracy of the queries. */
+static void measure_queries(const csp_contrastive *c, csp_step_metrics *m)
+{
+    const double(*row)[3] = csp_step_numbers_at(&c->numbers, &c->nce);
+    const int64_t Q = c->side[CSP_SIDE_QUERY].rows;
+    double margin = 0.0;
+    int64_t right = 0;
+
+    m->nce = 0.0;
+    for (int64_t q = 0; q < Q; q++) {
+        const float own = (float)row[q][1], best = (float)row[q][2];
+
+        m->nce += row[q][0] / (double)Q;
+        margin += isfinite(best) ? (double)(own - best) : 0.0;
+        right += own > best;
+    }
+    m->margin = margin / (double)Q * c->options.temperature;
+    m->accuracy = (double)right / (double)Q;
+    m->masked = (double)c->masked;
+}
+
+static csp_status measure_loss(const csp_contrastive *c, csp_step_metrics *m)
+{
+    m->reg_q = *(const double *)csp_step_numbers_at(&c->numbers, &c->side[CSP_SIDE_QUERY].reg);
+    m->reg_d = *(const double *)csp_step_numbers_at(&c->numbers, &c->side[CSP_SIDE_PASSAGE].reg);
+    m->loss = m->nce + c->step.lambda_q * m->reg_q + c->step.lambda_d * m->reg_d;
+    if (!isfinite(m->loss)) {
+        return CSP_FAIL(CSP_ERR_NUMERIC,
+                        "contrastive step %lld: the loss is not finite: nce %g, reg_q %g, reg_d %g",
+                        (long long)c->step.step, m->nce, m->reg_q, m->reg_d);
+    }
+    return CSP_OK;
+}
+
+/* What the health panel looks at. */
+static csp_health_side seen_of(const csp_contrastive *c, csp_side side)
+{
+    const side_rows *rows = &c->side[side];
+    const bool positions = side == CSP_SIDE_PASSAGE && c->contract->pooling == CSP_POOLING_MAX;
+
+    return (csp_health_side) { .rows = rows->rows,
+                               .row_ptr = csp_step_numbers_at(&c->numbers, &rows->w.row_ptr),
+                               .count = csp_step_numbers_at(&c->numbers, &rows->count),
+                               .positions = positions
+                                                ? csp_step_numbers_at(&c->numbers, &c->positions)
+                                                : NULL };
+}
+
+csp_status csp_contrastive_read(csp_contrastive *c, csp_step_metrics *m)
+{
+    const csp_health_side q = seen_of(c, CSP_SIDE_QUERY), d = seen_of(c, CSP_SIDE_PASSAGE);
+
+    CSP_TRY(check_states(c));
+    measure_queries(c, m);
+    CSP_TRY(measure_loss(c, m));
+    csp_health_observe(c->health, c->step.step, &q, &d, m);
+    m->lambda_q = c->step.lambda_q;
+    m->lambda_d = c->step.lambda_d;
     m->tokens = (double)csp_chunked_rows(c->chunks);
-    c->flop = count_flop(c, step->pass.causal);
+    c->flop = csp_flop_network(c->chunks, c->step.pass.causal, true) +
+              csp_flop_sparse_head(c->chunks, q.row_ptr[q.rows] + d.row_ptr[d.rows],
+                                   c->contract->pooling);
     return CSP_OK;
 }
 
@@ -343,7 +378,7 @@ csp_health *csp_contrastive_health(csp_contrastive *c)
 
 void csp_contrastive_warn(csp_contrastive *c, const csp_step_metrics *m, bool *collapsed)
 {
-    csp_health_warn(c->health, m, c->passages, collapsed);
+    csp_health_warn(c->health, m, c->side[CSP_SIDE_PASSAGE].rows, collapsed);
 }
 
 double csp_contrastive_flop(const csp_contrastive *c)

@@ -60,13 +60,24 @@ CSP_CHECKED csp_status csp_contrastive_bytes(int64_t vocab, int64_t queries, int
 /*
  * Adds the gradients of one step to those of the model's trained parameters.
  *
- *   m   in,out   loss, nce, reg_*, active_*, zero_*, margin, accuracy, masked, tokens, ...
- *
- * Errors: CSP_ERR_NUMERIC when hidden states or the loss are not finite, naming what and the step;
- *         CSP_ERR_MEMORY; CSP_ERR_ARGUMENT (more texts than planned).
+ * Stream: enqueued on the model's backend. A step whose panel remembers none before it waits once,
+ *         to learn how many entries rows have.
+ * Errors: CSP_ERR_MEMORY; CSP_ERR_ARGUMENT (more texts than planned); CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *texts,
-                                           const csp_contrastive_step *step, csp_step_metrics *m);
+                                           const csp_contrastive_step *step);
+
+/* What csp_adamw must take as faults of the last step, so that it makes no update from them. */
+csp_tensor csp_contrastive_faults(const csp_contrastive *c);
+
+/*
+ * What came out of the last step, once csp_backend_sync has been called.
+ *
+ *   m   in,out   loss, nce, reg_*, active_*, zero_*, margin, accuracy, masked, tokens, ...
+ *
+ * Errors: CSP_ERR_NUMERIC when hidden states or the loss are not finite, naming what and the step.
+ */
+CSP_CHECKED csp_status csp_contrastive_read(csp_contrastive *c, csp_step_metrics *m);
 
 /* The panel that watches this phase, to be asked what it remembers or told. Owner: c. */
 csp_health *csp_contrastive_health(csp_contrastive *c);

@@ -8,7 +8,7 @@
 #include "core/log.h"
 #include "core/memory.h"
 
-enum { RECENT_STEPS = 100, POSITIONS = 4096, CHANCE_AFTER = 50 };
+enum { RECENT_STEPS = 100, MEASURED_ROWS = 4096, CHANCE_AFTER = 50 };
 
 /* Never renumber: checkpoints hold the steps of these warnings in this order. */
 typedef enum warning {
@@ -22,8 +22,6 @@ typedef enum warning {
 struct csp_health {
     csp_health_limits limits;
     csp_health_memory memory; /* dead terms are counted only RECENT_STEPS after its first step */
-    int32_t *count_q;         /* [vocab] */
-    int32_t *count_d;         /* [vocab] */
 };
 
 csp_status csp_health_create(int64_t vocab, const csp_health_limits *limits, csp_health **out)
@@ -34,8 +32,6 @@ csp_status csp_health_create(int64_t vocab, const csp_health_limits *limits, csp
     CSP_TRY(csp_alloc_zero("health", 1, sizeof(*h), &h));
     h->limits = *limits;
     CSP_TRY_GOTO(csp_health_memory_init(&h->memory, vocab));
-    CSP_TRY_GOTO(csp_alloc_zero("health", vocab, sizeof(int32_t), &h->count_q));
-    CSP_TRY_GOTO(csp_alloc_zero("health", vocab, sizeof(int32_t), &h->count_d));
     *out = h;
     return CSP_OK;
 
@@ -48,8 +44,6 @@ void csp_health_destroy(csp_health *h)
 {
     if (h != NULL) {
         csp_health_memory_clear(&h->memory);
-        free(h->count_q);
-        free(h->count_d);
         free(h);
     }
 }
@@ -75,8 +69,8 @@ static int by_size(const void *a, const void *b)
 static void measure_rows(const csp_health_side *side, double *mean, double *p95, double *max,
                          double *zero)
 {
-    int64_t lengths[POSITIONS];
-    const int64_t n = side->rows < POSITIONS ? side->rows : POSITIONS;
+    int64_t lengths[MEASURED_ROWS];
+    const int64_t n = side->rows < MEASURED_ROWS ? side->rows : MEASURED_ROWS;
     int64_t empty = 0, longest = 0;
 
     if (n == 0) {
@@ -98,31 +92,14 @@ static void measure_rows(const csp_health_side *side, double *mean, double *p95,
     *zero = (double)empty / (double)side->rows;
 }
 
-static void count_terms(csp_health *h, int64_t step, const csp_health_side *side, int32_t *count)
-{
-    const int64_t nnz = side->row_ptr[side->rows];
-
-    memset(count, 0, (size_t)h->memory.vocab * sizeof(*count));
-    for (int64_t i = 0; i < nnz; i++) {
-        count[side->term[i]]++;
-        h->memory.last_active[side->term[i]] = step;
-    }
-}
-
 /* Share of all maxima that fall on the one position that gets most of them. */
 static double busiest_position(const csp_health_side *side)
 {
-    int64_t wins[POSITIONS] = { 0 };
     const int64_t nnz = side->row_ptr[side->rows];
     int64_t most = 0;
 
-    for (int64_t i = 0; i < nnz; i++) {
-        if (side->argmax[i] >= 0 && side->argmax[i] < POSITIONS) {
-            wins[side->argmax[i]]++;
-        }
-    }
-    for (int i = 0; i < POSITIONS; i++) {
-        most = wins[i] > most ? wins[i] : most;
+    for (int i = 0; i < CSP_POSITIONS; i++) {
+        most = side->positions[i] > most ? side->positions[i] : most;
     }
     return nnz > 0 ? (double)most / (double)nnz : NAN;
 }
@@ -139,17 +116,20 @@ void csp_health_observe(csp_health *h, int64_t step, const csp_health_side *quer
     }
     measure_rows(queries, &m->active_q, &m->active_q_p95, &m->active_q_max, &m->zero_q);
     measure_rows(documents, &m->active_d, &m->active_d_p95, &m->active_d_max, &m->zero_d);
-    count_terms(h, step, queries, h->count_q);
-    count_terms(h, step, documents, h->count_d);
+    h->memory.active[0] = m->active_q;
+    h->memory.active[1] = m->active_d;
     for (int64_t v = 0; v < h->memory.vocab; v++) {
-        products += (double)h->count_q[v] * (double)h->count_d[v];
+        products += (double)queries->count[v] * (double)documents->count[v];
+        if (queries->count[v] > 0 || documents->count[v] > 0) {
+            h->memory.last_active[v] = step;
+        }
         dead += step - h->memory.last_active[v] >= RECENT_STEPS || h->memory.last_active[v] == 0;
     }
     m->index_flops = pairs > 0.0 ? products / pairs : NAN;
     if (step - h->memory.first_step >= RECENT_STEPS) {
         m->dead_terms = (double)dead / (double)h->memory.vocab;
     }
-    if (documents->argmax != NULL) {
+    if (documents->positions != NULL) {
         m->top_position = busiest_position(documents);
     }
 }

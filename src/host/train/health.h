@@ -4,15 +4,17 @@
  */
 #pragma once
 
+#include "ops/loss.h"
 #include "train/health_memory.h"
 #include "train/step_metrics.h"
 
-/* One side's rows of a step, on the host. argmax may be NULL (sum pooling). */
+/* One side's rows of a step, as csp_column_sums and csp_position_counts have counted them. */
 typedef struct csp_health_side {
     int64_t rows;
-    const int64_t *row_ptr;
-    const int32_t *term;
-    const int32_t *argmax;
+    const int64_t *row_ptr;   /* [rows + 1]                                         */
+    const int32_t *count;     /* [vocab]         rows that have the term            */
+    const int64_t *positions; /* [CSP_POSITIONS] maxima at each position; NULL: not known, for
+                                 queries and sum pooling                            */
 } csp_health_side;
 
 typedef struct csp_health csp_health;
@@ -39,7 +41,7 @@ void csp_health_recall(csp_health *health, const csp_health_memory *memory);
  * top_position of m.
  *
  * dead_terms stays NaN until 100 steps were seen, by this panel or one whose memory it has;
- * top_position is of the documents, NaN where they have no argmax or no term, and leaves positions
+ * top_position is of the documents, NaN without positions or terms, and leaves positions
  * from 4,096 on out; the 95th percentile is of the first 4,096 rows of a side.
  */
 void csp_health_observe(csp_health *health, int64_t step, const csp_health_side *queries,

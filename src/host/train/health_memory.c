@@ -8,7 +8,7 @@
 
 csp_status csp_health_memory_init(csp_health_memory *memory, int64_t vocab)
 {
-    csp_health_memory m = { .vocab = vocab, .first_step = -1 };
+    csp_health_memory m = { .vocab = vocab, .first_step = -1, .active = { -1.0, -1.0 } };
 
     CSP_TRY(csp_alloc_zero("health", vocab, sizeof(*m.last_active), &m.last_active));
     for (int i = 0; i < CSP_HEALTH_WARNINGS; i++) {
@@ -29,6 +29,7 @@ void csp_health_memory_copy(const csp_health_memory *from, csp_health_memory *to
     CSP_ASSERT(from->vocab == to->vocab);
     to->first_step = from->first_step;
     memcpy(to->warned, from->warned, sizeof(to->warned));
+    memcpy(to->active, from->active, sizeof(to->active));
     memcpy(to->last_active, from->last_active, (size_t)to->vocab * sizeof(*to->last_active));
 }
 
@@ -38,6 +39,8 @@ csp_status csp_health_memory_write(csp_hdf5 *file, const csp_health_memory *memo
 
     CSP_TRY(csp_hdf5_write(file, "/health/last_active", &steps));
     CSP_TRY(csp_hdf5_set_i64(file, "/health", "first_step", memory->first_step));
+    CSP_TRY(csp_hdf5_set_f64(file, "/health", "active_q", memory->active[0]));
+    CSP_TRY(csp_hdf5_set_f64(file, "/health", "active_d", memory->active[1]));
     return csp_hdf5_set_i64s(file, "/health", "warned", memory->warned, CSP_HEALTH_WARNINGS);
 }
 
@@ -45,6 +48,18 @@ csp_status csp_health_memory_write(csp_hdf5 *file, const csp_health_memory *memo
 static int64_t at_least(int64_t step, int64_t least)
 {
     return step < least ? least : step;
+}
+
+/* A mean of counts, or -1 where there is none. */
+static csp_status read_active(const csp_hdf5 *file, const char *key, double *out)
+{
+    double value = -1.0;
+
+    if (csp_hdf5_has_attribute(file, "/health", key)) {
+        CSP_TRY(csp_hdf5_get_f64(file, "/health", key, &value));
+    }
+    *out = value >= 0.0 && value <= (double)INT32_MAX ? value : -1.0;
+    return CSP_OK;
 }
 
 csp_status csp_health_memory_read(const csp_hdf5 *file, int64_t vocab, csp_health_memory *out)
@@ -62,6 +77,8 @@ csp_status csp_health_memory_read(const csp_hdf5 *file, int64_t vocab, csp_healt
     CSP_TRY_GOTO(csp_hdf5_read(file, "/health/last_active", &steps));
     CSP_TRY_GOTO(csp_hdf5_get_i64(file, "/health", "first_step", &m.first_step));
     CSP_TRY_GOTO(csp_hdf5_get_i64s(file, "/health", "warned", m.warned, CSP_HEALTH_WARNINGS));
+    CSP_TRY_GOTO(read_active(file, "active_q", &m.active[0]));
+    CSP_TRY_GOTO(read_active(file, "active_d", &m.active[1]));
     m.first_step = at_least(m.first_step, -1);
     for (int i = 0; i < CSP_HEALTH_WARNINGS; i++) {
         m.warned[i] = at_least(m.warned[i], -CSP_HEALTH_QUIET_STEPS);

@@ -4,7 +4,9 @@
  * stopped:
  *
  *     /health/last_active   (V) i64: step at which a term was last in a text, 0 = never
- *     /health               attributes first_step, warned (steps of the last warning of each kind)
+ *     /health               attributes first_step, warned (steps of the last warning of each kind),
+ *                           active_q, active_d (entries of a row in the last step, a mean; not in
+ *                           files that are older than they)
  */
 #pragma once
 
@@ -18,6 +20,8 @@ typedef struct csp_health_memory {
     int64_t first_step;                  /* observed, -1 = none yet                       */
     int64_t warned[CSP_HEALTH_WARNINGS]; /* -CSP_HEALTH_QUIET_STEPS = never               */
     int64_t *last_active;                /* [vocab]                                       */
+    double active[2]; /* entries of a row of queries, documents; -1 = no step yet. A device picks
+                         its ways in the next step by it (train/contrastive.c)            */
 } csp_health_memory;
 
 /* Memory of nothing yet. Owner: csp_health_memory_clear. Errors: CSP_ERR_MEMORY. */

@@ -48,18 +48,14 @@ csp_status csp_model_memory_of(const csp_params *params, int64_t max_len, csp_mo
 
 /*
  * An upper bound of what the heads of src/cuda's files say of their scratch memory, which grows by
- * a quarter more than is asked: tiles of some 32 to 192 MiB, one adapter merged into its matrix,
- * or 16 rows of logits.
+ * a quarter more than is asked: tiles of some 32 to 192 MiB, or 16 rows of logits.
  */
 static size_t scratch_bytes(const csp_params *params)
 {
     const csp_model_config *c = &params->config;
-    const size_t wide = (size_t)(c->F > c->H * c->E ? c->F : c->H * c->E);
     size_t most = (size_t)256 << 20;
-    const size_t merged = wide * (size_t)c->D * csp_dtype_bytes(params->storage.dtype);
     const size_t logits = (size_t)c->V * 16 * sizeof(float);
 
-    most = merged > most ? merged : most;
     most = logits > most ? logits : most;
     return most + most / 4;
 }

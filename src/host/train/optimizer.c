@@ -6,19 +6,29 @@
 
 #include "core/memory.h"
 #include "train/schedule.h"
+#include "train/step_numbers.h"
 
 struct csp_optimizer {
     csp_backend *be;
     const csp_model *model;
     csp_optim_tensor *tensors;
-    double *squares;
     int64_t count;
+    csp_step_numbers numbers;
+    csp_tensor squares; /* (count) f64 of the last step              */
+    double lr;          /* of the last step                          */
+    double max_norm;    /* of the last step; 0: nothing was clipped  */
     const char *bad; /* the first tensor whose gradient was not finite in the last step, or NULL */
 };
+
+static csp_status place_numbers(csp_optimizer *o, csp_arena *arena)
+{
+    return csp_arena_tensor(arena, CSP_F64, 1, &o->count, &o->squares);
+}
 
 csp_status csp_optimizer_create(csp_backend *be, const csp_model *model, csp_optimizer **out)
 {
     csp_optimizer *o;
+    csp_arena ruler = { 0 };
     csp_status status;
 
     CSP_TRY(csp_alloc_zero("optimizer", 1, sizeof(*o), &o));
@@ -26,7 +36,9 @@ csp_status csp_optimizer_create(csp_backend *be, const csp_model *model, csp_opt
     o->model = model;
     o->count = model->params->trained;
     CSP_TRY_GOTO(csp_alloc("optimizer", o->count, sizeof(*o->tensors), &o->tensors));
-    CSP_TRY_GOTO(csp_alloc("optimizer", o->count, sizeof(double), &o->squares));
+    CSP_TRY_GOTO(place_numbers(o, &ruler));
+    CSP_TRY_GOTO(csp_step_numbers_open(be, ruler.peak, &o->numbers));
+    CSP_TRY_GOTO(place_numbers(o, &o->numbers.device));
     csp_params_optim(model->params, o->tensors);
     *out = o;
     return CSP_OK;
@@ -40,7 +52,7 @@ void csp_optimizer_destroy(csp_optimizer *o)
 {
     if (o != NULL) {
         free(o->tensors);
-        free(o->squares);
+        csp_step_numbers_close(&o->numbers);
         free(o);
     }
 }
@@ -72,7 +84,7 @@ const char *csp_optimizer_bad(const csp_optimizer *o)
 }
 
 csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int64_t t, int64_t T,
-                              csp_step_metrics *m)
+                              const csp_tensor *faults)
 {
     const csp_lr_kind kind = (csp_lr_kind)s->lr_scheduler_type;
     csp_adamw_args args = { .t = t,
@@ -81,29 +93,36 @@ csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int
                             .beta2 = s->adam_beta2,
                             .eps = s->adam_epsilon,
                             .weight_decay = s->weight_decay,
-                            .grad_scale = 1.0,
+                            .max_norm = s->max_grad_norm,
                             .stochastic = o->model->params->storage.stochastic,
-                            .seed = o->model->params->storage.seed };
-    double total = 0.0, norm;
+                            .seed = o->model->params->storage.seed,
+                            .squares = o->squares,
+                            .faults = *faults };
 
-    CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, o->squares));
+    o->lr = args.lr;
+    o->max_norm = args.max_norm;
+    CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, &o->squares));
+    CSP_TRY(csp_adamw(o->be, o->tensors, o->count, &args));
+    return csp_step_numbers_fetch(&o->numbers);
+}
+
+void csp_optimizer_read(csp_optimizer *o, csp_step_metrics *m)
+{
+    const double *squares = csp_step_numbers_at(&o->numbers, &o->squares);
+    double total = 0.0;
+
     o->bad = NULL;
     for (int64_t i = o->count - 1; i >= 0; i--) {
-        o->bad = isfinite(o->squares[i]) ? o->bad : trained_name(o->model->params, i);
+        o->bad = isfinite(squares[i]) ? o->bad : trained_name(o->model->params, i);
     }
-    m->lr = args.lr;
+    m->lr = o->lr;
     m->skipped = o->bad != NULL ? 1.0 : 0.0;
     if (o->bad != NULL) {
-        return csp_params_zero_grads(o->be, o->model->params);
+        return;
     }
     for (int64_t i = 0; i < o->count; i++) {
-        total += o->squares[i];
+        total += squares[i];
     }
-    norm = sqrt(total);
-    if (s->max_grad_norm > 0.0 && norm + 1e-6 > s->max_grad_norm) {
-        args.grad_scale = s->max_grad_norm / (norm + 1e-6);
-    }
-    m->grad_norm = norm;
-    m->clipped = args.grad_scale < 1.0 ? 1.0 : 0.0;
-    return csp_adamw(o->be, o->tensors, o->count, &args);
+    m->grad_norm = sqrt(total);
+    m->clipped = csp_clip_factor(total, o->max_norm) < 1.0 ? 1.0 : 0.0;
 }

@@ -20,17 +20,25 @@ CSP_CHECKED csp_status csp_optimizer_reset(csp_optimizer *o);
 /*
  * One update with the gradients that have been added up, which are 0 afterwards.
  *
- *   t   in       1, 2, ...: number of the update in its phase
- *   T   in       updates of the phase, for the schedule
- *   m   in,out   lr, skipped, grad_norm and clipped are filled; the last two only where the update
- *                was made
+ *   t        in   1, 2, ...: number of the update in its phase
+ *   T        in   updates of the phase, for the schedule
+ *   faults   in   what csp_adamw takes as such, or none
  *
- * A gradient that is not finite makes no update: parameters and moments stay, the gradients are
- * cleared, and csp_optimizer_bad names it.
+ * Where a gradient is not finite, or faults say so, no update is made: parameters and moments stay,
+ * and the gradients are cleared.
+ * Stream: enqueued on be.
  * Errors: CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *settings,
-                                          int64_t t, int64_t T, csp_step_metrics *m);
+                                          int64_t t, int64_t T, const csp_tensor *faults);
 
-/* The first tensor whose gradient was not finite in the last step; NULL: it was made. */
+/*
+ * What came out of the last step, once csp_backend_sync has been called.
+ *
+ *   m   in,out   lr, skipped, grad_norm and clipped are filled; the last two only where gradients
+ *                were finite
+ */
+void csp_optimizer_read(csp_optimizer *o, csp_step_metrics *m);
+
+/* The first tensor whose gradient was not finite in the step that was read last, or NULL. */
 const char *csp_optimizer_bad(const csp_optimizer *o);

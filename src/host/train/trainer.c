@@ -109,8 +109,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
     }
 }
 
-/* Losses and gradients of step k, from 0. */
-static csp_status gradients(phase_state *p, int64_t k, csp_step_metrics *m, double *flop)
+/* Enqueues losses and gradients of step k, from 0; faults are those of csp_adamw. */
+static csp_status gradients(phase_state *p, int64_t k, csp_tensor *faults)
 {
     csp_run_state *run = p->run;
     const csp_config *config = run->config;
@@ -123,8 +123,8 @@ static csp_status gradients(phase_state *p, int64_t k, csp_step_metrics *m, doub
         const csp_token_lists *texts;
 
         CSP_TRY(csp_train_data_plain(run->data, k, &texts));
-        CSP_TRY(csp_adapt_run(p->adapt, texts, &pass, true, m));
-        *flop = csp_adapt_flop(p->adapt);
+        CSP_TRY(csp_adapt_run(p->adapt, texts, &pass, true));
+        *faults = csp_adapt_faults(p->adapt);
     } else {
         const csp_contrastive_settings *s = &config->contrastive;
         csp_contrastive_texts texts;
@@ -137,9 +137,29 @@ static csp_status gradients(phase_state *p, int64_t k, csp_step_metrics *m, doub
         pass.step += (uint64_t)1 << 32;
         step.pass = pass;
         CSP_TRY(csp_train_data_pairs(run->data, k, &texts));
-        CSP_TRY(csp_contrastive_run(p->contrastive, &texts, &step, m));
+        CSP_TRY(csp_contrastive_run(p->contrastive, &texts, &step));
+        *faults = csp_contrastive_faults(p->contrastive);
+    }
+    return CSP_OK;
+}
+
+/* Step k with its update, and the one wait for the device. */
+static csp_status gradients_and_update(phase_state *p, int64_t k, csp_step_metrics *m, double *flop)
+{
+    csp_run_state *run = p->run;
+    csp_tensor faults;
+
+    CSP_TRY(gradients(p, k, &faults));
+    CSP_TRY(csp_optimizer_step(run->optimizer, p->optim, k + 1, p->steps, &faults));
+    CSP_TRY(csp_backend_sync(run->be));
+    if (p->adapt != NULL) {
+        CSP_TRY(csp_adapt_read(p->adapt, m));
+        *flop = csp_adapt_flop(p->adapt);
+    } else {
+        CSP_TRY(csp_contrastive_read(p->contrastive, m));
         *flop = csp_contrastive_flop(p->contrastive);
     }
+    csp_optimizer_read(run->optimizer, m);
     return CSP_OK;
 }
 
@@ -177,8 +197,7 @@ static csp_status run_step(phase_state *p, int64_t k)
     double flop, seconds;
 
     csp_step_metrics_clear(&m, run->progress.phase, k + 1, p->steps);
-    CSP_TRY(gradients(p, k, &m, &flop));
-    CSP_TRY(csp_optimizer_step(run->optimizer, p->optim, k + 1, p->steps, &m));
+    CSP_TRY(gradients_and_update(p, k, &m, &flop));
     CSP_TRY(count_skipped(run, &m));
     seconds = csp_machine_seconds() - start;
     m.tokens_per_s = m.tokens / seconds;
