@@ -35,7 +35,7 @@ PARTS = ("doctor", "conformance", "parity") + SANITIZERS + ("bench", "peers")
 LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "bench": 540, "peers": 550,
           **{tool: 180 for tool in SANITIZERS}}
 STANDARD_TIME = 560
-CASES = ("ceilings", "K1", "K3", "K4", "K5", "K7", "K8", "K9", "K10", "K11", "S1", "S4", "S5", "S7", "S8", "M1")
+CASES = ("ceilings", "K1", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K10", "K11", "S1", "S4", "S5", "S7", "S8", "M1")
 PEER_CASES = ("K2", "K4", "K5", "K6", "K7", "K8", "S2", "S3", "S4", "S8", "M1")
 SANITIZER_FOUND = 86
 DONE = ("passed", "failed")
@@ -198,7 +198,7 @@ class Runner:
         """Returns why there is no device, or None."""
         machine = describe_machine(self.bundle)
         if self.bundle.missing:
-            reason = "%s not found in the CUDA toolkit, pip's wheels (nvidia-cublas, nvidia-cusparse) or the loader's " \
+            reason = "%s not found in the CUDA toolkit, pip's wheels (nvidia-cublas) or the loader's " \
                      "cache (--cuda-libs names a folder)" % ", ".join(self.bundle.missing)
         else:
             text, code = run_limited([self.bundle.program("csplade"), "doctor"], LIMITS["doctor"],

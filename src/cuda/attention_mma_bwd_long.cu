@@ -30,8 +30,6 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
     DYN_SHARED(mma_bwd_keys_tile<W>, shared);
     const attention_piece piece = piece_of_block(a);
     const row_list &queries = piece.queries;
-    const row_list dk_rows = key_grad_rows(a, piece.keys, capacity);
-    const row_list dv_rows = key_grad_rows(a, piece.values, capacity);
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     const int32_t step = ATTENTION_WARPS * ATTENTION_MMA_ROWS;
     const query_share share = { (int)threadIdx.x, ATTENTION_THREADS, 0, tile::rows };
@@ -68,7 +66,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
             }
             __syncthreads();
         }
-        store_key_grads(a, dk_rows, dv_rows, own, lane, grads, x.dk, x.dv);
+        store_key_grads(a, key_grad_rows(a, piece.keys, capacity),
+                        key_grad_rows(a, piece.values, capacity), own, lane, grads, x.dk, x.dv);
     }
 }
 

@@ -8,7 +8,7 @@
  * k among them. While they do, the next queries are on their way. dq, dk and dv are written once.
  * Every sum has one owner and one order; no atomics.
  *
- * Gradients may lie over q, k and v, as in attention_bwd.cu.
+ * Gradients may lie over q, k and v, as in attention_bwd_tile.cuh.
  */
 #pragma once
 

@@ -285,6 +285,7 @@ static __device__ __forceinline__ void dot_rows(const row_tile<W> &x, const row_
                                                 int width, const thread_place &p, score_part<W> &s)
 {
     s = {};
+#pragma unroll 1 /* a step has loads enough for its products; more only take registers */
     for (int e = 0; e < width; e += 4) {
         float4 mine[tile_of<W>::mine];
 

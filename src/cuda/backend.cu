@@ -175,6 +175,7 @@ static void fill_table(csp_ops *ops)
     ops->embed_bwd = cuda_embed_bwd;
     ops->sparse_pool_fwd = cuda_sparse_pool_fwd;
     ops->sparse_pool_bwd = cuda_sparse_pool_bwd;
+    ops->sparse_pool_choose = cuda_sparse_pool_choose;
     ops->token_loss = cuda_token_loss;
     ops->scores_fwd = cuda_scores_fwd;
     ops->scores_bwd = cuda_scores_bwd;

@@ -8,6 +8,7 @@
 
 #include "core/fault.h"
 #include "core/size.h"
+#include "cusparse.cuh"
 #include "device.h"
 #include "launch.cuh"
 
@@ -117,6 +118,35 @@ csp_status cuda_allocate_host(cuda_state *state, const char *what, size_t bytes,
     return CSP_OK;
 }
 
+static csp_status open_beside(cuda_beside *beside)
+{
+    int least, greatest;
+
+    CUDA_TRY(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    CUDA_TRY(cudaStreamCreateWithPriority(&beside->stream, cudaStreamNonBlocking, greatest));
+    for (int i = 0; i < 2; i++) {
+        CUDA_TRY(cudaEventCreateWithFlags(&beside->ready[i], cudaEventDisableTiming));
+        CUDA_TRY(cudaEventCreateWithFlags(&beside->done[i], cudaEventDisableTiming));
+    }
+    return CSP_OK;
+}
+
+static void close_beside(cuda_beside *beside)
+{
+    for (int i = 0; i < 2; i++) {
+        if (beside->ready[i] != NULL) {
+            (void)cudaEventDestroy(beside->ready[i]);
+        }
+        if (beside->done[i] != NULL) {
+            (void)cudaEventDestroy(beside->done[i]);
+        }
+    }
+    if (beside->stream != NULL) {
+        (void)cudaStreamSynchronize(beside->stream);
+        (void)cudaStreamDestroy(beside->stream);
+    }
+}
+
 csp_status cuda_device_open(cuda_state *state, int device)
 {
     void *staging;
@@ -126,6 +156,7 @@ csp_status cuda_device_open(cuda_state *state, int device)
     CSP_TRY(check_device(state));
     CUDA_TRY(cudaSetDevice(device));
     CUDA_TRY(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking));
+    CSP_TRY(open_beside(&state->beside));
     for (int i = 0; i < 2; i++) {
         CUDA_TRY(cudaEventCreateWithFlags(&state->staging.passed[i], cudaEventDisableTiming));
     }
@@ -140,6 +171,8 @@ void cuda_device_close(cuda_state *state)
     if (state->stream != NULL) {
         (void)cudaStreamSynchronize(state->stream);
     }
+    close_beside(&state->beside);
+    cuda_cusparse_close(state);
     cuda_gemm_close(&state->gemm);
     (void)cudaFree(state->scratch.at);
     if (state->host.at != NULL) {

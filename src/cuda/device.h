@@ -30,6 +30,18 @@ typedef struct cuda_staging {
     cudaEvent_t passed[2]; /* behind the last copy out of each half                    */
 } cuda_staging;
 
+/*
+ * A second stream, for work of an op beside its products: events fence on both sides what is
+ * enqueued there, and the op joins it before it returns, so that the next op need not know.
+ */
+typedef struct cuda_beside {
+    cudaStream_t stream;  /* of higher priority, so that small kernels find a place    */
+    cudaEvent_t ready[2]; /* of two buffers in turn: one is filled                     */
+    cudaEvent_t done[2];  /* and what was in it has been used                          */
+} cuda_beside;
+
+struct cusparse_state;
+
 typedef struct cuda_state {
     csp_ops ops;
     char name[16];       /* "cuda:0"                                                        */
@@ -39,11 +51,14 @@ typedef struct cuda_state {
     cuda_block host;     /* page-locked memory for results that the host reads              */
     cuda_staging staging;
     cuda_gemm_state gemm; /* matrix products */
-    int processors;       /* streaming multiprocessors: grids are cut to fill them           */
-    size_t shared_limit;  /* dynamic shared memory a block may ask for, bytes                */
-    int64_t allocations;  /* blocks got from the driver so far: a test watches it stand      */
-    int64_t waits;        /* times the host waited for the device so far: so does another    */
-    const char *op;       /* the last op enqueued: a fault at a synchronisation names it     */
+    cuda_beside beside;
+    csp_pool_way pool_way;           /* of the head's backward pass                        */
+    struct cusparse_state *cusparse; /* NULL until it is asked for (cusparse.cuh)          */
+    int processors;      /* streaming multiprocessors: grids are cut to fill them           */
+    size_t shared_limit; /* dynamic shared memory a block may ask for, bytes                */
+    int64_t allocations; /* blocks got from the driver so far: a test watches it stand      */
+    int64_t waits;       /* times the host waited for the device so far: so does another    */
+    const char *op;      /* the last op enqueued: a fault at a synchronisation names it     */
 } cuda_state;
 
 static inline cuda_state *cuda_state_of(csp_backend *be)
@@ -127,6 +142,7 @@ csp_status cuda_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_te
 csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
                                 const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
 csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
+csp_status cuda_sparse_pool_choose(csp_backend *be, csp_pool_way way);
 csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args);
 csp_status cuda_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                            int64_t P, float scale, csp_tensor *s);

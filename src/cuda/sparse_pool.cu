@@ -1,11 +1,14 @@
 /*
- * sparse_pool.cu - CUDA side of ops/sparse_pool.h, forward.
+ * sparse_pool.cu - CUDA side of ops/sparse_pool.h, forward; which way backward goes.
  *
- * A tile of products h e^T, 32 MiB of up to 4,096 rows (bf16: 8,192), is formed by cuBLAS and
+ * A tile of products h e^T, 16 MiB of up to 2,048 rows (bf16: 4,096), is formed by cuBLAS and
  * folded at once, while it is in the second-level cache, into a table of the best product and its
  * position for each (text, term) (sparse_pool_fold.cu). Then the table becomes sparse rows
- * (sparse_pool_rows.cu). Rows that are not kept are not multiplied: the others are copied together
- * first, a tile's rows at a time. Bound by the product, 2·kept·V·D operations.
+ * (sparse_pool_rows.cu). There are two tiles: while one is folded on a stream of its own, cuBLAS
+ * forms the other, so that the product never waits for a fold; tiles are folded in their order, to
+ * the same bits. Where all terms fit into one tile nothing runs beside. Rows that are not kept
+ * are not multiplied: the others are copied together first, a tile's rows at a time. Bound by the
+ * product, 2·kept·V·D operations.
  *
  * The table, 8 bytes for each (text, term), 4 in bf16 and for sum pooling:
  *
@@ -15,10 +18,11 @@
  *   less       it is scratch, for a group of texts at a time; the host waits for the places of the
  *              group's rows and of its entries, because they may not fit.
  *
- * Scratch: 32 MiB (the tile), 64 MiB or one row of the table, which in the second case is the
+ * Scratch: 32 MiB (the tiles), 64 MiB or one row of the table, which in the second case is the
  * table, and 4 bytes for each text and 512 terms. Where not all rows are kept also 12 bytes for
- * each row, and D numbers for each row of a tile (64 MiB at D = 4,096).
+ * each row, and D numbers for each row of a tile (32 MiB at D = 4,096).
  */
+#include "cusparse.cuh"
 #include "sparse_pool.cuh"
 #include "sparse_pool_pick.h"
 
@@ -35,7 +39,8 @@ typedef struct pool_pass {
     int64_t texts, V, D;
     pool_kept kept;
     pool_tile tile;
-    void *logits;   /* the tile                                                     */
+    int tiles;      /* how many of them, 1 or 2                                     */
+    void *logits;   /* the tiles                                                    */
     void *together; /* room for the tile's rows of h, where not all are kept        */
     int64_t group;  /* rows of the table in scratch                                 */
     float *best;    /* (group,V) in scratch; keys where S is bf16 and the maximum is taken */
@@ -49,35 +54,64 @@ static bool has_keys(const pool_pass *p)
     return p->S == CSP_BF16 && p->head->pooling == CSP_POOL_MAX;
 }
 
+/* The tile of terms v .. v+tile.terms-1 and kept rows from .. from+count-1, with its table. */
+static pool_fold fold_of(const pool_pass *p, int64_t from, int64_t count, int64_t v, void *logits,
+                         float *best, int32_t *arg)
+{
+    pool_fold a = {};
+
+    a.z = logits;
+    a.seq_start = p->seq_start;
+    a.start = p->start;
+    a.row = p->kept.row;
+    a.best = best + v;
+    a.arg = arg != NULL ? arg + v : NULL;
+    a.key = has_keys(p) ? (int32_t *)best + v : NULL;
+    a.stride = p->tile.stride;
+    a.from = from;
+    a.count = count;
+    a.width = p->V - v < p->tile.terms ? p->V - v : p->tile.terms;
+    a.texts = p->texts;
+    a.V = p->V;
+    a.scale = p->head->scale;
+    return a;
+}
+
 /* Folds the terms of all tiles of kept rows from .. from+count-1 into the table best, arg. */
 static csp_status fold_tiles(csp_backend *be, const pool_pass *p, int64_t from, int64_t count,
                              float *best, int32_t *arg)
 {
-    const int64_t row_bytes = p->D * (int64_t)csp_dtype_bytes(p->S);
+    const int64_t element = (int64_t)csp_dtype_bytes(p->S), row_bytes = p->D * element;
+    const cuda_beside *beside = &cuda_state_of(be)->beside;
+    cudaStream_t stream = cuda_stream(be, "sparse_pool");
+    cudaStream_t folding = p->tiles > 1 ? beside->stream : stream;
     const void *h;
+    int64_t t = 0;
 
     CSP_TRY(pool_kept_rows(be, &p->kept, p->h, from, count, row_bytes, p->together, &h));
-    for (int64_t v = 0; v < p->V; v += p->tile.terms) {
+    for (int64_t v = 0; v < p->V; v += p->tile.terms, t++) {
+        const int which = (int)(t % p->tiles);
+        char *logits = (char *)p->logits + which * tile_elements(&p->tile) * element;
         const char *e = (const char *)p->head->e.data + v * row_bytes;
-        pool_fold a = {};
+        const pool_fold a = fold_of(p, from, count, v, logits, best, arg);
 
-        a.z = p->logits;
-        a.seq_start = p->seq_start;
-        a.start = p->start;
-        a.row = p->kept.row;
-        a.best = best + v;
-        a.arg = arg != NULL ? arg + v : NULL;
-        a.key = has_keys(p) ? (int32_t *)best + v : NULL;
-        a.stride = p->tile.stride;
-        a.from = from;
-        a.count = count;
-        a.width = p->V - v < p->tile.terms ? p->V - v : p->tile.terms;
-        a.texts = p->texts;
-        a.V = p->V;
-        a.scale = p->head->scale;
+        if (t >= 2 && p->tiles > 1) {
+            CUDA_TRY(cudaStreamWaitEvent(stream, beside->done[which], 0));
+        }
         CSP_TRY(cuda_gemm_stored(be, false, true, count, a.width, p->D, 1.0f, p->S, h, p->D, e,
-                                 p->D, 0.0f, p->S, p->logits, p->tile.stride));
-        CSP_TRY(pool_fold_tile(be, &a, p->head->pooling, p->S));
+                                 p->D, 0.0f, p->S, logits, p->tile.stride));
+        if (p->tiles > 1) {
+            CUDA_TRY(cudaEventRecord(beside->ready[which], stream));
+            CUDA_TRY(cudaStreamWaitEvent(folding, beside->ready[which], 0));
+        }
+        CSP_TRY(pool_fold_tile(&a, p->head->pooling, p->S, folding));
+        if (p->tiles > 1) {
+            CUDA_TRY(cudaEventRecord(beside->done[which], folding));
+        }
+    }
+    if (p->tiles > 1) {
+        /* The last fold is behind all others. */
+        CUDA_TRY(cudaStreamWaitEvent(stream, beside->done[(t - 1) % 2], 0));
     }
     return CSP_OK;
 }
@@ -184,7 +218,8 @@ static csp_status pass_place(csp_arena *arena, pool_pass *p, const csp_pool_text
     const size_t bytes = csp_dtype_bytes(p->S);
 
     CSP_TRY(pool_kept_place(arena, texts, &p->kept));
-    CSP_TRY(csp_arena_take(arena, (size_t)tile_elements(&p->tile) * bytes, &p->logits));
+    CSP_TRY(
+        csp_arena_take(arena, (size_t)(p->tiles * tile_elements(&p->tile)) * bytes, &p->logits));
     if (texts->kept < texts->keep.dim[0]) {
         CSP_TRY(csp_arena_take(arena, (size_t)(p->tile.rows * p->D) * bytes, &p->together));
     }
@@ -209,7 +244,7 @@ csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp
     p.S = h->dtype;
     p.V = head->e.dim[0];
     p.D = head->e.dim[1];
-    p.tile = pick_pool_tile(texts->kept, p.V, p.S);
+    p.tile = pick_pool_tiles(texts->kept, p.V, p.S, &p.tiles);
     p.group = TABLE_ELEMENTS / p.V;
     p.group = p.group < 1 ? 1 : p.group < B ? p.group : B;
 
@@ -235,11 +270,54 @@ csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp
     return CSP_OK;
 }
 
+/* What was chosen, or what is the fastest by the model of sparse_pool_pick.h. */
+static csp_pool_way way_of(csp_backend *be, const csp_head *head, const csp_sparse_pool_grad *g)
+{
+    const cuda_state *state = cuda_state_of(be);
+    pool_work w = {};
+
+    if (state->pool_way != CSP_POOL_AUTO) {
+        return state->pool_way;
+    }
+    w.entries = g->entries;
+    w.texts = g->texts.seq_start.dim[0] - 1;
+    w.kept = g->texts.kept;
+    w.V = head->e.dim[0];
+    w.D = head->e.dim[1];
+    w.S = head->e.dtype;
+    w.stream_rows = pick_stream_rows(w.kept, w.D, state->processors, state->shared_limit);
+    return pick_pool_way(&w);
+}
+
 csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
 {
-    const bool tiles =
-        pick_pool_tiles(g->entries, g->texts.kept, head->e.dim[0], head->e.dim[1], head->e.dtype);
+    const bool trained = g->de.ndim > 0;
+    const bool sum = head->pooling == CSP_POOL_SUM;
+    const csp_pool_way way = sum ? CSP_POOL_TILES : way_of(be, head, g);
 
-    return tiles || head->pooling == CSP_POOL_SUM ? cuda_sparse_pool_tiles_bwd(be, head, g)
-                                                  : cuda_sparse_pool_lists_bwd(be, head, g);
+    if (sum && cuda_state_of(be)->pool_way != CSP_POOL_AUTO &&
+        cuda_state_of(be)->pool_way != CSP_POOL_TILES) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "sparse_pool: sum pooling goes by tiles only, and another way was chosen");
+    }
+    if (way == CSP_POOL_TILES) {
+        return pool_bwd_tiles(be, head, g);
+    }
+    if (way == CSP_POOL_CUSPARSE) {
+        CSP_TRY(pool_dh_cusparse(be, head, g));
+        return trained ? pool_de_cusparse(be, head, g) : CSP_OK;
+    }
+    CSP_TRY(way == CSP_POOL_STREAM ? pool_dh_stream(be, head, g) : pool_dh_lists(be, head, g));
+    return trained ? pool_de_lists(be, head, g) : CSP_OK;
+}
+
+csp_status cuda_sparse_pool_choose(csp_backend *be, csp_pool_way way)
+{
+    const cusparse_table *table;
+
+    if (way == CSP_POOL_CUSPARSE) {
+        CSP_TRY(cuda_cusparse(be, &table));
+    }
+    cuda_state_of(be)->pool_way = way;
+    return CSP_OK;
 }

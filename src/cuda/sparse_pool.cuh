@@ -18,10 +18,10 @@ typedef struct pool_tile {
 #define POOL_TILE_BYTES ((int64_t)32 << 20)
 #define POOL_TILE_TERMS ((int64_t)2048)
 
-/* The tile for rows of V logits stored as S: as many terms as the rows leave room for. */
-static inline pool_tile pick_pool_tile(int64_t rows, int64_t V, csp_dtype S)
+/* The tile of at most room bytes for rows of V logits stored as S: as many terms as rows leave. */
+static inline pool_tile pick_pool_tile(int64_t rows, int64_t V, csp_dtype S, int64_t room)
 {
-    const int64_t bytes = (int64_t)csp_dtype_bytes(S), most = POOL_TILE_BYTES / bytes;
+    const int64_t bytes = (int64_t)csp_dtype_bytes(S), most = room / bytes;
     pool_tile t;
 
     t.rows = rows < 1 ? 1 : rows < most / POOL_TILE_TERMS ? rows : most / POOL_TILE_TERMS;
@@ -29,6 +29,18 @@ static inline pool_tile pick_pool_tile(int64_t rows, int64_t V, csp_dtype S)
     t.terms = t.terms < V ? t.terms : V;
     t.stride = ceil_div(t.terms * bytes, 16) * 16 / bytes;
     return t;
+}
+
+/*
+ * Tiles of half as much, two of them, for a pass that works on one while cuBLAS works on the other;
+ * one where all terms fit into it.
+ */
+static inline pool_tile pick_pool_tiles(int64_t rows, int64_t V, csp_dtype S, int *tiles)
+{
+    const pool_tile half = pick_pool_tile(rows, V, S, POOL_TILE_BYTES / 2);
+
+    *tiles = V > half.terms ? 2 : 1;
+    return half;
 }
 
 static inline int64_t tile_elements(const pool_tile *t)
@@ -68,8 +80,8 @@ typedef struct pool_fold {
     float scale; /* sum                                                */
 } pool_fold;
 
-CSP_CHECKED csp_status pool_fold_tile(csp_backend *be, const pool_fold *a, csp_pool_kind pooling,
-                                      csp_dtype S);
+CSP_CHECKED csp_status pool_fold_tile(const pool_fold *a, csp_pool_kind pooling, csp_dtype S,
+                                      cudaStream_t stream);
 
 /* A grid of blocks that stride over items of one thread each, enough to fill the device. */
 static inline dim3 pool_grid(csp_backend *be, int64_t items, int threads)
@@ -127,13 +139,100 @@ CSP_CHECKED csp_status pool_rows_count(csp_backend *be, const pool_table *table,
 CSP_CHECKED csp_status pool_rows_write(csp_backend *be, const pool_table *table, int64_t first,
                                        const pool_counts *counts, csp_sparse *out);
 
+/* Consecutive texts and their entries. */
+typedef struct pool_entries {
+    const int64_t *row_ptr;   // (texts+1)
+    const int32_t *seq_start; // (texts+1)
+    const int32_t *term;      // (cap)
+    const int32_t *argmax;    // (cap)
+    const float *weight;      // (cap)
+    const float *dw;          // (cap)
+    int64_t texts;
+    float scale;
+    bool zeros; // entries whose dw is 0 are listed too
+} pool_entries;
+
+/* All of a call, zeros left out. */
+static inline pool_entries pool_entries_of(const csp_head *head, const csp_sparse_pool_grad *g)
+{
+    const pool_entries all = { (const int64_t *)g->rows->row_ptr.data + g->first_row,
+                               (const int32_t *)g->texts.seq_start.data,
+                               (const int32_t *)g->rows->term.data,
+                               (const int32_t *)g->rows->argmax.data,
+                               (const float *)g->rows->weight.data,
+                               (const float *)g->dw.data,
+                               g->texts.seq_start.dim[0] - 1,
+                               head->scale,
+                               false };
+
+    return all;
+}
+
+static __device__ __forceinline__ bool is_listed(const pool_entries &p, int64_t i)
+{
+    return p.zeros || p.dw[i] != 0.0f;
+}
+
+/* k dz of entry i: k dw exp(-w). */
+static __device__ __forceinline__ float gradient_of(const pool_entries &p, int64_t i)
+{
+    return p.scale * p.dw[i] * expf(-p.weight[i]);
+}
+
+/* Texts whose entries are listed at once, and terms that are spread at once: 8 Mi pairs or one. */
+static inline int64_t pool_at_once(int64_t all, int64_t others)
+{
+    const int64_t pairs = (int64_t)8 << 20, fit = pairs / others > 1 ? pairs / others : 1;
+
+    return fit < all ? fit : all;
+}
+
 /*
- * The two ways of cuda_sparse_pool_bwd: by lists of entries (max pooling), by dense tiles (both).
+ * Entries of consecutive texts, sorted by the token that won them and by term
+ * (sparse_pool_bwd.cu): token n, of those of the texts, has entries start[n] ..
+ * cursor[n,POOL_SLICES-1]-1. Where zeros are listed too there is nothing in between, and start has
+ * one more element, the number of entries.
  */
-CSP_CHECKED csp_status cuda_sparse_pool_lists_bwd(csp_backend *be, const csp_head *head,
-                                                  csp_sparse_pool_grad *g);
-CSP_CHECKED csp_status cuda_sparse_pool_tiles_bwd(csp_backend *be, const csp_head *head,
-                                                  csp_sparse_pool_grad *g);
+#define POOL_SLICES 16
+typedef struct token_lists {
+    int32_t *start;  // (N+1)
+    int32_t *cursor; // (N,POOL_SLICES)
+    int32_t *term;   // (entries)
+    float *dz;       // (entries)
+} token_lists;
+
+CSP_CHECKED csp_status pool_lists_place(csp_arena *arena, int64_t N, int64_t entries,
+                                        token_lists *out);
+CSP_CHECKED csp_status pool_lists_fill(csp_backend *be, const pool_entries *p, int64_t N,
+                                       const token_lists *lists);
+
+/* A block of the vocabulary: for each of its terms and each text dz and the winning row. */
+typedef struct term_table {
+    float *dz;    // (width,texts) 0: nothing
+    int32_t *row; // (width,texts) unset where dz is 0
+    int64_t v, width;
+} term_table;
+
+CSP_CHECKED csp_status pool_table_place(csp_arena *arena, int64_t pairs, term_table *out);
+CSP_CHECKED csp_status pool_table_fill(csp_backend *be, const pool_entries *p,
+                                       const term_table *table);
+
+/*
+ * The ways of cuda_sparse_pool_bwd: dh of max pooling by lists of entries or streaming e, de by
+ * lists; both by cuSPARSE; both by dense tiles, which is the way of sum pooling too.
+ */
+CSP_CHECKED csp_status pool_dh_lists(csp_backend *be, const csp_head *head,
+                                     csp_sparse_pool_grad *g);
+CSP_CHECKED csp_status pool_de_lists(csp_backend *be, const csp_head *head,
+                                     csp_sparse_pool_grad *g);
+CSP_CHECKED csp_status pool_dh_stream(csp_backend *be, const csp_head *head,
+                                      csp_sparse_pool_grad *g);
+CSP_CHECKED csp_status pool_dh_cusparse(csp_backend *be, const csp_head *head,
+                                        csp_sparse_pool_grad *g);
+CSP_CHECKED csp_status pool_de_cusparse(csp_backend *be, const csp_head *head,
+                                        csp_sparse_pool_grad *g);
+CSP_CHECKED csp_status pool_bwd_tiles(csp_backend *be, const csp_head *head,
+                                      csp_sparse_pool_grad *g);
 
 /* The address in a piece of scratch that was placed as an array of T. */
 template <typename T> static inline csp_status pool_take(csp_arena *arena, int64_t count, T **out)

@@ -5,11 +5,11 @@
  * gathering rows of D numbers, one for each entry and direction.
  *
  *   dh   For a group of texts the entries are sorted by the token that won them: each text is cut
- *        into SLICES runs of entries, a warp counts its run's entries at each position, the counts
- *        are added up in order of (position, run), and the same warps put their entries in place,
- *        32 at a time, entries of one position in order of lanes. So a token's list is in order of
- *        terms. Then a warp owns WIDTH columns a lane of one token's row and adds the rows of e in
- *        its list.
+ *        into POOL_SLICES runs of entries, a warp counts its run's entries at each position, the
+ *        counts are added up in order of (position, run), and the same warps put their entries in
+ *        place, 32 at a time, entries of one position in order of lanes. So a token's list is in
+ *        order of terms. Then a warp owns WIDTH columns a lane of one token's row and adds the rows
+ *        of e in its list.
  *   de   For a block of the vocabulary the entries are spread into a table (terms,texts); a warp
  *        owns columns of one term's row, finds the texts that have the term by votes, 32 at a time,
  *        and adds the rows of h that won, in order of texts.
@@ -20,7 +20,8 @@
  * that wins most terms of its text (the first, where BOS is an attention sink) is one long list for
  * a warp of each 512 bytes: the order of terms in the contract forbids cutting it.
  *
- * Where entries are many for the number of tokens, dense tiles are faster: sparse_pool_tiles.cu.
+ * Where entries are many for the number of tokens, other ways are faster: sparse_pool_stream.cu,
+ * sparse_pool_tiles.cu.
  *
  * Scratch: dh 8 bytes for each entry of a group (at most 64 MiB, or one full row) and 68 bytes for
  * each token; de 8 bytes for each (term, text) of a block, at most 64 MiB or one term. Not at once.
@@ -30,31 +31,7 @@
 #include "vec.cuh"
 
 #define GRAD_THREADS 128
-#define SLICES 16
 #define GATHER_AHEAD 4 /* rows on their way at once */
-/* Entries of a group of texts, and (term, text) pairs of a block of the vocabulary. */
-#define GROUP_ENTRIES ((int64_t)8 << 20)
-#define BLOCK_PAIRS ((int64_t)8 << 20)
-
-/* Consecutive texts and their entries. */
-typedef struct pool_entries {
-    const int64_t *row_ptr;   // (texts+1)
-    const int32_t *seq_start; // (texts+1)
-    const int32_t *term;      // (cap)
-    const int32_t *argmax;    // (cap)
-    const float *weight;      // (cap)
-    const float *dw;          // (cap)
-    int64_t texts;
-    float scale;
-} pool_entries;
-
-/* The lists of dh: token n has entries start[n] .. cursor[n,SLICES-1]-1 once they are placed. */
-typedef struct token_lists {
-    int32_t *start;  // (N)
-    int32_t *cursor; // (N,SLICES)
-    int32_t *term;   // (entries of the group)
-    float *dz;       // (entries of the group)
-} token_lists;
 
 /* Entries first .. end-1 of run s of text b. */
 static __device__ __forceinline__ void entries_of_run(const pool_entries &p, int64_t b, int64_t s,
@@ -62,14 +39,8 @@ static __device__ __forceinline__ void entries_of_run(const pool_entries &p, int
 {
     const int64_t row = p.row_ptr[b], entries = p.row_ptr[b + 1] - row;
 
-    *first = row + entries * s / SLICES;
-    *end = row + entries * (s + 1) / SLICES;
-}
-
-/* k dz of entry i: k dw exp(-w). */
-static __device__ __forceinline__ float gradient_of(const pool_entries &p, int64_t i)
-{
-    return p.scale * p.dw[i] * expf(-p.weight[i]);
+    *first = row + entries * s / POOL_SLICES;
+    *end = row + entries * (s + 1) / POOL_SLICES;
 }
 
 /* Counts, all zero before, of entries at each token. Any grid: warps stride over runs. */
@@ -78,16 +49,16 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
 {
     const int lane = (int)(threadIdx.x % 32);
 
-    for (int64_t i = grid_thread() / 32; i < p.texts * SLICES; i += grid_threads() / 32) {
-        const int64_t b = i / SLICES, s = i % SLICES;
-        int32_t *counts = lists.cursor + (int64_t)p.seq_start[b] * SLICES + s;
+    for (int64_t i = grid_thread() / 32; i < p.texts * POOL_SLICES; i += grid_threads() / 32) {
+        const int64_t b = i / POOL_SLICES, s = i % POOL_SLICES;
+        int32_t *counts = lists.cursor + (int64_t)p.seq_start[b] * POOL_SLICES + s;
         int64_t first, end;
 
         entries_of_run(p, b, s, &first, &end);
         for (int64_t j = first + lane; j < end; j += 32) {
-            if (p.dw[j] != 0.0f) {
+            if (is_listed(p, j)) {
                 /* Whole numbers: any order gives the same. */
-                atomicAdd(counts + (int64_t)p.argmax[j] * SLICES, 1);
+                atomicAdd(counts + (int64_t)p.argmax[j] * POOL_SLICES, 1);
             }
         }
     }
@@ -103,10 +74,10 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
     const int lane = (int)(threadIdx.x % 32);
 
     for (int64_t b = grid_thread() / 32; b < p.texts; b += grid_threads() / 32) {
-        const int64_t end = (int64_t)p.seq_start[b + 1] * SLICES;
+        const int64_t end = (int64_t)p.seq_start[b + 1] * POOL_SLICES;
         int32_t at = (int32_t)(p.row_ptr[b] - p.row_ptr[0]);
 
-        for (int64_t i = (int64_t)p.seq_start[b] * SLICES; i < end; i += 32) {
+        for (int64_t i = (int64_t)p.seq_start[b] * POOL_SLICES; i < end; i += 32) {
             const bool mine = i + lane < end;
             const int32_t own = mine ? lists.cursor[i + lane] : 0;
             const int32_t sum = warp_running_sum(own);
@@ -114,10 +85,13 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
             if (mine) {
                 lists.cursor[i + lane] = at + sum - own;
             }
-            if (mine && (i + lane) % SLICES == 0) {
-                lists.start[(i + lane) / SLICES] = at + sum - own;
+            if (mine && (i + lane) % POOL_SLICES == 0) {
+                lists.start[(i + lane) / POOL_SLICES] = at + sum - own;
             }
             at += __shfl_sync(FULL_WARP, sum, 31);
+        }
+        if (b == p.texts - 1 && lane == 0) {
+            lists.start[end / POOL_SLICES] = at;
         }
     }
 }
@@ -129,19 +103,19 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
     const int lane = (int)(threadIdx.x % 32);
     const uint32_t lanes_below = (1u << lane) - 1;
 
-    for (int64_t i = grid_thread() / 32; i < p.texts * SLICES; i += grid_threads() / 32) {
-        const int64_t b = i / SLICES, s = i % SLICES;
-        int32_t *cursors = lists.cursor + (int64_t)p.seq_start[b] * SLICES + s;
+    for (int64_t i = grid_thread() / 32; i < p.texts * POOL_SLICES; i += grid_threads() / 32) {
+        const int64_t b = i / POOL_SLICES, s = i % POOL_SLICES;
+        int32_t *cursors = lists.cursor + (int64_t)p.seq_start[b] * POOL_SLICES + s;
         int64_t first, end;
 
         entries_of_run(p, b, s, &first, &end);
         for (int64_t j = first; j < end; j += 32) {
             const int64_t mine = j + lane;
-            const bool listed = mine < end && p.dw[mine] != 0.0f;
+            const bool listed = mine < end && is_listed(p, mine);
             const int32_t position = listed ? p.argmax[mine] : -1;
             const uint32_t same = __match_any_sync(FULL_WARP, position);
             const int before = __popc(same & lanes_below);
-            int32_t *cursor = cursors + (listed ? (int64_t)position * SLICES : 0);
+            int32_t *cursor = cursors + (listed ? (int64_t)position * POOL_SLICES : 0);
             const int32_t at = listed ? *cursor + before : 0;
 
             __syncwarp(); /* all have read before one moves the cursor */
@@ -209,7 +183,7 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
     for (int64_t i = (int64_t)p.seq_start[0] * parts + grid_thread() / 32; i < end;
          i += grid_threads() / 32) {
         const int64_t n = i / parts, column = (i % parts * 32 + threadIdx.x % 32) * WIDTH;
-        const int32_t stop = lists.cursor[n * SLICES + SLICES - 1];
+        const int32_t stop = lists.cursor[n * POOL_SLICES + POOL_SLICES - 1];
         int32_t at = lists.start[n];
         float sum[WIDTH] = {};
 
@@ -244,25 +218,18 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
     }
 }
 
-/* A block of the vocabulary: for each of its terms and each text dz and the winning row. */
-typedef struct term_table {
-    float *dz;    // (width,texts) 0: nothing
-    int32_t *row; // (width,texts) unset where dz is 0
-    int64_t v, width;
-} term_table;
-
 /* Spreads the entries of terms v .. v+width-1 over table.dz, all zero before. Any grid: runs. */
 static __global__ void __launch_bounds__(GRAD_THREADS)
     pool_term_spread_kernel(pool_entries p, term_table table)
 {
     const int lane = (int)(threadIdx.x % 32);
 
-    for (int64_t i = grid_thread() / 32; i < p.texts * SLICES; i += grid_threads() / 32) {
-        const int64_t b = i / SLICES, s = i % SLICES;
+    for (int64_t i = grid_thread() / 32; i < p.texts * POOL_SLICES; i += grid_threads() / 32) {
+        const int64_t b = i / POOL_SLICES, s = i % POOL_SLICES;
         const int64_t first = entry_of_term(p.term, p.row_ptr[b], p.row_ptr[b + 1], table.v);
         const int64_t end = entry_of_term(p.term, first, p.row_ptr[b + 1], table.v + table.width);
 
-        for (int64_t j = first + s * 32 + lane; j < end; j += 32 * SLICES) {
+        for (int64_t j = first + s * 32 + lane; j < end; j += 32 * POOL_SLICES) {
             const int64_t at = (p.term[j] - table.v) * p.texts + b;
 
             if (p.dw[j] != 0.0f) {
@@ -321,6 +288,29 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
     }
 }
 
+csp_status pool_lists_place(csp_arena *arena, int64_t N, int64_t entries, token_lists *out)
+{
+    CSP_TRY(pool_take(arena, N + 1, &out->start));
+    CSP_TRY(pool_take(arena, N * POOL_SLICES, &out->cursor));
+    CSP_TRY(pool_take(arena, entries, &out->term));
+    return pool_take(arena, entries, &out->dz);
+}
+
+csp_status pool_lists_fill(csp_backend *be, const pool_entries *p, int64_t N,
+                           const token_lists *lists)
+{
+    const dim3 runs = pool_grid(be, p->texts * POOL_SLICES * 32, GRAD_THREADS);
+    cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
+
+    CUDA_TRY(
+        cudaMemsetAsync(lists->cursor, 0, (size_t)(N * POOL_SLICES) * sizeof(int32_t), stream));
+    CUDA_TRY(cu::launch(pool_token_count_kernel, runs, GRAD_THREADS, 0, stream, *p, *lists));
+    CUDA_TRY(cu::launch(pool_token_place_kernel, pool_grid(be, p->texts * 32, GRAD_THREADS),
+                        GRAD_THREADS, 0, stream, *p, *lists));
+    CUDA_TRY(cu::launch(pool_token_fill_kernel, runs, GRAD_THREADS, 0, stream, *p, *lists));
+    return CSP_OK;
+}
+
 /* dh of a group of texts. */
 template <typename S>
 static csp_status add_group(csp_backend *be, const pool_entries *p, const token_lists *lists,
@@ -330,44 +320,28 @@ static csp_status add_group(csp_backend *be, const pool_entries *p, const token_
     const int width = vec_width<S>::value;
     const S *e = (const S *)head->e.data;
     const bool wide = is_vec_row(e, D) && is_vec_row((const S *)dh->data, D);
-    const dim3 runs = pool_grid(be, p->texts * SLICES * 32, GRAD_THREADS);
     const int64_t rows = N * ceil_div(D, wide ? 32 * width : 32);
-    cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
 
-    CUDA_TRY(cudaMemsetAsync(lists->cursor, 0, (size_t)(N * SLICES) * sizeof(int32_t), stream));
-    CUDA_TRY(cu::launch(pool_token_count_kernel, runs, GRAD_THREADS, 0, stream, *p, *lists));
-    CUDA_TRY(cu::launch(pool_token_place_kernel, pool_grid(be, p->texts * 32, GRAD_THREADS),
-                        GRAD_THREADS, 0, stream, *p, *lists));
-    CUDA_TRY(cu::launch(pool_token_fill_kernel, runs, GRAD_THREADS, 0, stream, *p, *lists));
+    CSP_TRY(pool_lists_fill(be, p, N, lists));
     CUDA_TRY(cu::launch(wide ? pool_dh_kernel<S, width> : pool_dh_kernel<S, 1>,
-                        pool_grid(be, rows * 32, GRAD_THREADS), GRAD_THREADS, 0, stream, *p, *lists,
-                        e, (S *)dh->data, D));
+                        pool_grid(be, rows * 32, GRAD_THREADS), GRAD_THREADS, 0,
+                        cuda_stream(be, "sparse_pool_bwd"), *p, *lists, e, (S *)dh->data, D));
     return CSP_OK;
-}
-
-static csp_status lists_place(csp_arena *arena, int64_t N, int64_t entries, token_lists *out)
-{
-    CSP_TRY(pool_take(arena, N, &out->start));
-    CSP_TRY(pool_take(arena, N * SLICES, &out->cursor));
-    CSP_TRY(pool_take(arena, entries, &out->term));
-    return pool_take(arena, entries, &out->dz);
 }
 
 template <typename S>
 static csp_status form_dh(csp_backend *be, const pool_entries *all, const csp_head *head,
                           csp_tensor *dh)
 {
-    const int64_t V = head->e.dim[0];
-    const int64_t fit = GROUP_ENTRIES / V > 1 ? GROUP_ENTRIES / V : 1;
-    const int64_t group = fit < all->texts ? fit : all->texts;
+    const int64_t V = head->e.dim[0], group = pool_at_once(all->texts, V);
     csp_arena scratch = {};
     token_lists lists;
     void *memory;
 
-    CSP_TRY(lists_place(&scratch, dh->dim[0], group * V, &lists));
+    CSP_TRY(pool_lists_place(&scratch, dh->dim[0], group * V, &lists));
     CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
     scratch = { (char *)memory, scratch.peak, 0, 0 };
-    CSP_TRY(lists_place(&scratch, dh->dim[0], group * V, &lists));
+    CSP_TRY(pool_lists_place(&scratch, dh->dim[0], group * V, &lists));
     for (int64_t b = 0; b < all->texts; b += group) {
         pool_entries p = *all;
 
@@ -379,67 +353,72 @@ static csp_status form_dh(csp_backend *be, const pool_entries *all, const csp_he
     return CSP_OK;
 }
 
-static csp_status table_place(csp_arena *arena, int64_t pairs, term_table *out)
+csp_status pool_dh_lists(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
 {
-    CSP_TRY(pool_take(arena, pairs, &out->dz));
-    return pool_take(arena, pairs, &out->row);
-}
-
-template <typename S>
-static csp_status add_de(csp_backend *be, const pool_entries *p, const csp_tensor *h,
-                         csp_tensor *de)
-{
-    const int64_t V = de->dim[0], D = de->dim[1];
-    const int64_t fit = BLOCK_PAIRS / p->texts > 1 ? BLOCK_PAIRS / p->texts : 1;
-    const int64_t block = fit < V ? fit : V;
-    const int width = vec_width<S>::value;
-    const bool wide = is_vec_row((const S *)h->data, D) && is_vec_row((const float *)de->data, D);
-    cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
-    csp_arena scratch = {};
-    term_table table;
-    void *memory;
-
-    CSP_TRY(table_place(&scratch, block * p->texts, &table));
-    CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
-    scratch = { (char *)memory, scratch.peak, 0, 0 };
-    CSP_TRY(table_place(&scratch, block * p->texts, &table));
-    for (table.v = 0; table.v < V; table.v += block) {
-        table.width = V - table.v < block ? V - table.v : block;
-
-        const int64_t rows = table.width * ceil_div(D, wide ? 32 * width : 32);
-        CUDA_TRY(
-            cudaMemsetAsync(table.dz, 0, (size_t)(table.width * p->texts) * sizeof(float), stream));
-        CUDA_TRY(cu::launch(pool_term_spread_kernel,
-                            pool_grid(be, p->texts * SLICES * 32, GRAD_THREADS), GRAD_THREADS, 0,
-                            stream, *p, table));
-        CUDA_TRY(cu::launch(wide ? pool_de_kernel<S, width> : pool_de_kernel<S, 1>,
-                            pool_grid(be, rows * 32, GRAD_THREADS), GRAD_THREADS, 0, stream, table,
-                            (const S *)h->data, (float *)de->data, p->texts, D));
-    }
-    return CSP_OK;
-}
-
-csp_status cuda_sparse_pool_lists_bwd(csp_backend *be, const csp_head *head,
-                                      csp_sparse_pool_grad *g)
-{
-    const pool_entries all = { (const int64_t *)g->rows->row_ptr.data + g->first_row,
-                               (const int32_t *)g->texts.seq_start.data,
-                               (const int32_t *)g->rows->term.data,
-                               (const int32_t *)g->rows->argmax.data,
-                               (const float *)g->rows->weight.data,
-                               (const float *)g->dw.data,
-                               g->texts.seq_start.dim[0] - 1,
-                               head->scale };
+    const pool_entries all = pool_entries_of(head, g);
 
     if (all.texts == 0) {
         CUDA_TRY(cudaMemsetAsync(g->dh.data, 0, csp_tensor_bytes(&g->dh),
                                  cuda_stream(be, "sparse_pool_bwd")));
         return CSP_OK;
     }
-    if (head->e.dtype == CSP_BF16) {
-        CSP_TRY(form_dh<__nv_bfloat16>(be, &all, head, &g->dh));
-        return g->de.ndim > 0 ? add_de<__nv_bfloat16>(be, &all, &g->h, &g->de) : CSP_OK;
+    return head->e.dtype == CSP_BF16 ? form_dh<__nv_bfloat16>(be, &all, head, &g->dh)
+                                     : form_dh<float>(be, &all, head, &g->dh);
+}
+
+csp_status pool_table_place(csp_arena *arena, int64_t pairs, term_table *out)
+{
+    CSP_TRY(pool_take(arena, pairs, &out->dz));
+    return pool_take(arena, pairs, &out->row);
+}
+
+csp_status pool_table_fill(csp_backend *be, const pool_entries *p, const term_table *table)
+{
+    cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
+
+    CUDA_TRY(
+        cudaMemsetAsync(table->dz, 0, (size_t)(table->width * p->texts) * sizeof(float), stream));
+    CUDA_TRY(cu::launch(pool_term_spread_kernel,
+                        pool_grid(be, p->texts * POOL_SLICES * 32, GRAD_THREADS), GRAD_THREADS, 0,
+                        stream, *p, *table));
+    return CSP_OK;
+}
+
+template <typename S>
+static csp_status add_de(csp_backend *be, const pool_entries *p, const csp_tensor *h,
+                         csp_tensor *de)
+{
+    const int64_t V = de->dim[0], D = de->dim[1], block = pool_at_once(V, p->texts);
+    const int width = vec_width<S>::value;
+    const bool wide = is_vec_row((const S *)h->data, D) && is_vec_row((const float *)de->data, D);
+    csp_arena scratch = {};
+    term_table table;
+    void *memory;
+
+    CSP_TRY(pool_table_place(&scratch, block * p->texts, &table));
+    CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
+    scratch = { (char *)memory, scratch.peak, 0, 0 };
+    CSP_TRY(pool_table_place(&scratch, block * p->texts, &table));
+    for (table.v = 0; table.v < V; table.v += block) {
+        table.width = V - table.v < block ? V - table.v : block;
+
+        const int64_t rows = table.width * ceil_div(D, wide ? 32 * width : 32);
+        CSP_TRY(pool_table_fill(be, p, &table));
+        CUDA_TRY(cu::launch(wide ? pool_de_kernel<S, width> : pool_de_kernel<S, 1>,
+                            pool_grid(be, rows * 32, GRAD_THREADS), GRAD_THREADS, 0,
+                            cuda_stream(be, "sparse_pool_bwd"), table, (const S *)h->data,
+                            (float *)de->data, p->texts, D));
     }
-    CSP_TRY(form_dh<float>(be, &all, head, &g->dh));
-    return g->de.ndim > 0 ? add_de<float>(be, &all, &g->h, &g->de) : CSP_OK;
+    return CSP_OK;
+}
+
+csp_status pool_de_lists(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
+{
+    const pool_entries all = pool_entries_of(head, g);
+
+    if (all.texts == 0) {
+        return CSP_OK;
+    }
+    return head->e.dtype == CSP_BF16 ? add_de<__nv_bfloat16>(be, &all, &g->h, &g->de)
+                                     : add_de<float>(be, &all, &g->h, &g->de);
 }

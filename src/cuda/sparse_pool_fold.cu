@@ -204,7 +204,8 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_sum_kernel(pool
     }
 }
 
-csp_status pool_fold_tile(csp_backend *be, const pool_fold *a, csp_pool_kind pooling, csp_dtype S)
+csp_status pool_fold_tile(const pool_fold *a, csp_pool_kind pooling, csp_dtype S,
+                          cudaStream_t stream)
 {
     const bool halves = S == CSP_BF16, sum = pooling == CSP_POOL_SUM;
     void (*const kernel)(pool_fold) =
@@ -217,6 +218,6 @@ csp_status pool_fold_tile(csp_backend *be, const pool_fold *a, csp_pool_kind poo
     const dim3 grid((unsigned)ceil_div(threads, FOLD_THREADS),
                     (unsigned)(most < CUDA_GRID_YZ ? most : CUDA_GRID_YZ));
 
-    CUDA_TRY(cu::launch(kernel, grid, FOLD_THREADS, 0, cuda_stream(be, "sparse_pool"), *a));
+    CUDA_TRY(cu::launch(kernel, grid, FOLD_THREADS, 0, stream, *a));
     return CSP_OK;
 }

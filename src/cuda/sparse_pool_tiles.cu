@@ -1,20 +1,22 @@
 /*
  * sparse_pool_tiles.cu - CUDA side of ops/sparse_pool.h, backward by dense tiles of logit
- * gradients: sum pooling, and max pooling where most terms are active (sparse_pool_pick.h).
+ * gradients: sum pooling, and max pooling where many terms are active (sparse_pool_pick.h).
  *
  * A tile of dz, rows by terms, is multiplied with e (dh) and, transposed, with the rows' h (de).
  *
  *   sum   every kept token with a positive logit has a gradient: the logits are formed again, as in
  *         the forward pass, and overwritten by dz = dw / (1 + z)
- *   max   a tile of zeros, in which each (text, term) puts dz = dw exp(-w) at the token that won
+ *   max   a tile of zeros, in which each (text, term) puts dz = dw exp(-w) at the token that won;
+ *         there are two tiles, and while one is multiplied the next is formed on another stream
  *
  * dz is stored as S. dh adds up the blocks of the vocabulary in their order in float32 and is
  * rounded once, de the tiles of rows in theirs. Rows that are not kept are left out (their dh is
  * 0). Bound by two products, three for sum, of 2·kept·V·D operations each; a tile is in the
  * second-level cache.
  *
- * Scratch: 32 MiB (the tile); for each row of a tile (4,096, bf16: 8,192) D numbers in f32, and D
- * more as S where not all rows are kept: 64 + 64 MiB at D = 4,096, in bf16 128 + 64. Sum: 4 bytes
+ * Scratch: 32 MiB (one tile or two); for each row of a tile (4,096, bf16: 8,192, half as many where
+ * there are two) D numbers in f32, and D more as S where not all rows are kept: 64 + 64 MiB at
+ * D = 4,096, in bf16 128 + 64. Sum: 4 bytes
  * for each (text, term) of a tile. 12 bytes for each token.
  */
 #include "gemm.cuh"
@@ -35,8 +37,9 @@ typedef struct tiles_pass {
     int64_t B, V, D;
     pool_kept kept;
     pool_tile tile;
+    int tiles; // 1 or 2
     float k;
-    void *z;        // the tile, S
+    void *z;        // the tiles, S
     void *together; // (tile.rows,D) S where not all rows are kept
     float *dh;      // (tile.rows,D)
     float *wide_dw; // (B,stride) sum: dw of the tile's terms
@@ -141,14 +144,13 @@ static __global__ void __launch_bounds__(TILE_THREADS)
     }
 }
 
-/* Fills the tile with dz; h: its rows. */
+/* Fills the tile p->z with dz on a stream; h: its rows. */
 template <typename S>
 static csp_status form_tile(csp_backend *be, const tiles_pass *p, const tile_place *t,
-                            csp_pool_kind pooling, const S *h, const S *e)
+                            csp_pool_kind pooling, const S *h, const S *e, cudaStream_t stream)
 {
     const int64_t stride = p->tile.stride;
     const dim3 entries = pool_grid(be, p->B * TILE_SLICES * 32, TILE_THREADS);
-    cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
     S *z = (S *)p->z;
 
     if (pooling == CSP_POOL_MAX) {
@@ -166,6 +168,34 @@ static csp_status form_tile(csp_backend *be, const tiles_pass *p, const tile_pla
     return CSP_OK;
 }
 
+/* Tile which of two is formed beside the stream, as soon as it is no longer read. */
+template <typename S>
+static csp_status form_beside(csp_backend *be, const tiles_pass *p, const tile_place *t,
+                              csp_pool_kind pooling, const S *h, const S *e, int which)
+{
+    const cuda_beside *beside = &cuda_state_of(be)->beside;
+    cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
+
+    if (p->tiles == 1) {
+        return form_tile(be, p, t, pooling, h, e, stream);
+    }
+    CUDA_TRY(cudaStreamWaitEvent(beside->stream, beside->done[which], 0));
+    CSP_TRY(form_tile(be, p, t, pooling, h, e, beside->stream));
+    CUDA_TRY(cudaEventRecord(beside->ready[which], beside->stream));
+    CUDA_TRY(cudaStreamWaitEvent(stream, beside->ready[which], 0));
+    return CSP_OK;
+}
+
+/* What is formed beside from now on is behind what was enqueued, and so are both tiles. */
+static csp_status begin_beside(csp_backend *be, const tiles_pass *p)
+{
+    for (int i = 0; i < p->tiles && p->tiles > 1; i++) {
+        CUDA_TRY(
+            cudaEventRecord(cuda_state_of(be)->beside.done[i], cuda_stream(be, "sparse_pool_bwd")));
+    }
+    return CSP_OK;
+}
+
 /* All terms of kept rows from .. from+count-1: their dh, and what they add to de. */
 template <typename S>
 static csp_status add_rows(csp_backend *be, const csp_head *head, const csp_sparse_pool_grad *g,
@@ -173,24 +203,32 @@ static csp_status add_rows(csp_backend *be, const csp_head *head, const csp_spar
 {
     const int64_t D = p->D, stride = p->tile.stride;
     const bool trained = g->de.ndim > 0;
-    const S *z = (const S *)p->z;
     const void *h = NULL;
+    int which = 0;
 
     if (trained || head->pooling == CSP_POOL_SUM) {
         CSP_TRY(pool_kept_rows(be, &p->kept, g->h.data, from, count, D * (int64_t)sizeof(S),
                                p->together, &h));
     }
-    for (int64_t v = 0; v < p->V; v += p->tile.terms) {
+    CSP_TRY(begin_beside(be, p));
+    for (int64_t v = 0; v < p->V; v += p->tile.terms, which = (which + 1) % p->tiles) {
         const tile_place t = { from, count, v,
                                p->V - v < p->tile.terms ? p->V - v : p->tile.terms };
         const S *e = (const S *)head->e.data + v * D;
+        S *z = (S *)p->z + which * tile_elements(&p->tile);
+        tiles_pass one = *p;
 
-        CSP_TRY(form_tile(be, p, &t, head->pooling, (const S *)h, e));
+        one.z = z;
+        CSP_TRY(form_beside(be, &one, &t, head->pooling, (const S *)h, e, which));
         CSP_TRY(cuda_gemm(be, false, false, count, D, t.width, p->k, z, stride, e, D,
                           v > 0 ? 1.0f : 0.0f, p->dh, D));
         if (trained) {
             CSP_TRY(cuda_gemm(be, true, false, t.width, D, count, p->k, z, stride, (const S *)h, D,
                               1.0f, (float *)g->de.data + v * D, D));
+        }
+        if (p->tiles > 1) {
+            CUDA_TRY(cudaEventRecord(cuda_state_of(be)->beside.done[which],
+                                     cuda_stream(be, "sparse_pool_bwd")));
         }
     }
     CUDA_TRY(cu::launch(pool_tile_dh_kernel<S>, pool_grid(be, count * D, TILE_THREADS),
@@ -206,7 +244,7 @@ static csp_status tiles_place(csp_arena *arena, const csp_pool_texts *texts, csp
     const int64_t width = p->tile.rows * p->D;
 
     CSP_TRY(pool_kept_place(arena, texts, &p->kept));
-    CSP_TRY(csp_arena_take(arena, (size_t)tile_elements(&p->tile) * bytes, &p->z));
+    CSP_TRY(csp_arena_take(arena, (size_t)(p->tiles * tile_elements(&p->tile)) * bytes, &p->z));
     CSP_TRY(pool_take(arena, width, &p->dh));
     if (texts->kept < texts->keep.dim[0]) {
         CSP_TRY(csp_arena_take(arena, (size_t)width * bytes, &p->together));
@@ -218,8 +256,7 @@ static csp_status tiles_place(csp_arena *arena, const csp_pool_texts *texts, csp
     return CSP_OK;
 }
 
-csp_status cuda_sparse_pool_tiles_bwd(csp_backend *be, const csp_head *head,
-                                      csp_sparse_pool_grad *g)
+csp_status pool_bwd_tiles(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
 {
     const csp_dtype S = head->e.dtype;
     cudaStream_t stream = cuda_stream(be, "sparse_pool_bwd");
@@ -237,7 +274,12 @@ csp_status cuda_sparse_pool_tiles_bwd(csp_backend *be, const csp_head *head,
     p.V = head->e.dim[0];
     p.D = head->e.dim[1];
     p.k = head->scale;
-    p.tile = pick_pool_tile(g->texts.kept, p.V, S);
+    if (head->pooling == CSP_POOL_MAX) {
+        p.tile = pick_pool_tiles(g->texts.kept, p.V, S, &p.tiles);
+    } else {
+        p.tile = pick_pool_tile(g->texts.kept, p.V, S, POOL_TILE_BYTES);
+        p.tiles = 1;
+    }
     CSP_TRY(tiles_place(&scratch, &g->texts, head->pooling, S, &p));
     CSP_TRY(cuda_scratch(be, scratch.peak, &memory));
     scratch = { (char *)memory, scratch.peak, 0, 0 };

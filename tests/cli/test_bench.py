@@ -15,11 +15,13 @@ CASES = {"ceilings": (0, None), "K1": (1, "ratio_to_product"), "K3": (3, "ratio_
          "K9": (2, "tflop_per_s"), "K10": (5, "share_of_copy"), "K11": (1, "overhead_percent"),
          "S1": (1, "share_of_ideal"), "S4": (1, "mfu"), "S5": (2, "share_of_ideal"), "S7": (1, "docs_per_s"),
          "S8": (1, "tokens_per_s"), "M1": (1, "queries")}
+if EMULATED.exists():
+    CASES["K6"] = (3, "cusparse_over_own")  # a CPU has one way only
 failures = []
 
 
-def run(*words):
-    environment = dict(os.environ)
+def run(*words, **variables):
+    environment = dict(os.environ, **variables)
     if EMULATED.exists():
         environment["CSPLADE_CUDA_PLUGIN"] = str(EMULATED)
     return subprocess.run([PROGRAM, "bench", *words], capture_output=True, text=True, check=False, env=environment)
@@ -53,6 +55,10 @@ def main():
     unknown = run("K99")
     if unknown.returncode == 0 or "none of the cases" not in unknown.stderr:
         failures.append(f"K99: {unknown.stderr}")
+    if EMULATED.exists():
+        missing = run("K6", "--device", "cuda:0", "--tiny", CSP_EMU_CUSPARSE="0")
+        if missing.returncode != 5 or "cuSPARSE was asked for and cannot be opened" not in missing.stderr:
+            failures.append(f"K6 without cuSPARSE: {missing.returncode} {missing.stderr}")
     for failure in failures:
         print("FAILED", failure)
     sys.exit(1 if failures else 0)

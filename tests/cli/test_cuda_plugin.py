@@ -98,8 +98,7 @@ def check_libraries_of_cuda(folder):
     """A library of CUDA that the loader does not find, or that lacks a function: named, with its wheel."""
     for library, function, name, wheel in (
             ("cublasLt", "cublasLtMatmul", "cuBLASLt", "nvidia-cublas"),
-            ("cublas", "cublasGemmEx", "cuBLAS", "nvidia-cublas"),
-            ("cusparse", "cusparseSpMM", "cuSPARSE", "nvidia-cusparse")):
+            ("cublas", "cublasGemmEx", "cuBLAS", "nvidia-cublas")):
         file, needs = f"lib{library}.so.99", folder / f"needs_{library}.so"
         (folder / "new.c").write_text(f"int {function}(void) {{ return 1; }}\nint kept(void) {{ return 1; }}\n")
         (folder / "old.c").write_text("int kept(void) { return 1; }\n")

@@ -259,10 +259,12 @@ static void run_overwritten(rig *r, csp_dtype S)
     const int64_t some[] = { 2, FIRST_LONG, FIRST_LONG + 2, FIRST_BF16, FIRST_BF16 + 3 };
 
     for (int i = 0; i < 5; i++) {
-        rig_begin(r, (uint64_t)(70 + i));
-        const setup s = make_case(r, S, some[i]);
+        if (is_for(r, S, some[i])) {
+            rig_begin(r, (uint64_t)(70 + i));
+            const setup s = make_case(r, S, some[i]);
 
-        check_overwritten(r, &s);
+            check_overwritten(r, &s);
+        }
     }
 }
 
@@ -276,6 +278,9 @@ static void run_claimed_rows(rig *r, csp_dtype S)
 {
     const shape like = { 2, 2, 256, 3, { 33, 0, 50 }, true, S == CSP_BF16 ? 16400 : 8200, AS_BOTH };
 
+    if (r->emulated && S == CSP_BF16) {
+        return; /* chunks are cut for both types by the same code, here for twice the blocks */
+    }
     rig_begin(r, 76);
     const setup s = make(r, S, &like, 1.0);
 
@@ -334,6 +339,10 @@ static csp_tensor view_of(const csp_tensor *wide, int64_t from, int64_t width)
  */
 static void check_columns(rig *r, csp_dtype S, int64_t which, int64_t more, int apart)
 {
+    if (!is_for(r, S, which)) {
+        return;
+    }
+    rig_begin(r, (uint64_t)(60 + 4 * which + apart));
     const setup dense = make_case(r, S, which);
     setup s = dense;
     const int64_t E = s.a.E, width[] = { s.a.H * E, s.a.G * E, s.a.G * E };
@@ -367,18 +376,36 @@ static void run_columns(rig *r, csp_dtype S)
     const int64_t some[] = { 2, FIRST_LONG, FIRST_BF16, FIRST_BF16 + 1 };
 
     for (int i = 0; i < 4; i++) {
-        rig_begin(r, (uint64_t)(60 + i));
         check_columns(r, S, some[i], 8, i);
     }
-    rig_begin(r, 64);
     check_columns(r, S, FIRST_BF16, 3, 1); /* rows that cannot be copied 16 bytes at a time */
-    rig_begin(r, 65);
     check_columns(r, S, FIRST_LONG, 8, 2);
 }
 
 static void q_k_and_v_may_be_columns_of_one_tensor(void **state)
 {
     rig_each_storage(*state, run_columns);
+}
+
+/* Both directions, do being o; gradients over q, k and v, or apart from them. */
+static grads run_both(rig *r, const setup *s, bool over)
+{
+    grads g;
+
+    memset(&g, 0, sizeof(g));
+    g.g.q = over ? rig_copy(r, &s->q) : s->q;
+    g.g.k = over ? rig_copy(r, &s->k) : s->k;
+    g.g.v = over ? rig_copy(r, &s->v) : s->v;
+    g.g.o = output(r, s, s->a.H, s->a.E);
+    g.g.lse = lse_output(r, s);
+    g.g.dq = over ? g.g.q : output(r, s, s->a.H, s->a.E);
+    g.g.dk = over ? g.g.k : output(r, s, s->a.G, s->a.E);
+    g.g.dv = over ? g.g.v : output(r, s, s->a.G, s->a.E);
+    assert_int_equal(csp_attention_fwd(r->be, &s->a, &s->q, &s->k, &s->v, &g.g.o, &g.g.lse),
+                     CSP_OK);
+    g.g.d_o = g.g.o;
+    assert_int_equal(csp_attention_bwd(r->be, &s->a, &g.g), CSP_OK);
+    return g;
 }
 
 /* Two calls of backward gave the same bits; so did their forward. */
@@ -393,18 +420,13 @@ static void check_same_results(rig *r, const grads *a, const grads *b)
 
 static void check_same_bits(rig *r, csp_dtype S, int64_t which)
 {
+    if (!is_for(r, S, which)) {
+        return;
+    }
     rig_begin(r, 80 + (uint64_t)which);
     const setup s = make_case(r, S, which);
-    grads a = make_grads(r, &s), b = a;
+    const grads a = run_both(r, &s, false), b = run_both(r, &s, false);
 
-    b.g.dq = output(r, &s, s.a.H, s.a.E);
-    b.g.dk = output(r, &s, s.a.G, s.a.E);
-    b.g.dv = output(r, &s, s.a.G, s.a.E);
-    b.g.o = output(r, &s, s.a.H, s.a.E);
-    b.g.lse = lse_output(r, &s);
-    assert_int_equal(csp_attention_fwd(r->be, &s.a, &s.q, &s.k, &s.v, &b.g.o, &b.g.lse), CSP_OK);
-    assert_int_equal(csp_attention_bwd(r->be, &s.a, &a.g), CSP_OK);
-    assert_int_equal(csp_attention_bwd(r->be, &s.a, &b.g), CSP_OK);
     check_same_results(r, &a, &b);
 }
 
@@ -427,22 +449,15 @@ static void check_orders(rig *r, csp_dtype S, int64_t which)
     setup s = make_case(r, S, which);
     const int64_t B = s.a.seq_start.dim[0] - 1;
     int32_t *order = rig_ints(r, B);
-    grads as_they_lie = make_grads(r, &s), g;
+    const grads as_they_lie = run_both(r, &s, false);
 
-    assert_int_equal(csp_attention_bwd(r->be, &s.a, &as_they_lie.g), CSP_OK);
     for (int i = 1; i < 3; i++) {
         for (int64_t b = 0; b < B; b++) { /* turned, and backwards */
             order[b] = (int32_t)(i == 1 ? (b + 1) % B : B - 1 - b);
         }
         s.a.order = rig_input(r, CSP_I32, 1, &B, order);
-        g = make_grads(r, &s);
-        g.g.d_o = as_they_lie.g.d_o;
-        if (i == 1) {
-            g.g.q = g.g.dq = rig_copy(r, &s.q);
-            g.g.k = g.g.dk = rig_copy(r, &s.k);
-            g.g.v = g.g.dv = rig_copy(r, &s.v);
-        }
-        assert_int_equal(csp_attention_bwd(r->be, &s.a, &g.g), CSP_OK);
+        const grads g = run_both(r, &s, i == 1);
+
         check_same_results(r, &as_they_lie, &g);
         rig_check_guards(r);
     }
@@ -453,8 +468,10 @@ static void run_orders(rig *r, csp_dtype S)
     const int64_t some[] = { 2, FIRST_LONG + 2, FIRST_BF16, FIRST_BF16 + 4 };
 
     for (int i = 0; i < 4; i++) {
-        rig_begin(r, (uint64_t)(100 + i));
-        check_orders(r, S, some[i]);
+        if (is_for(r, S, some[i])) {
+            rig_begin(r, (uint64_t)(100 + i));
+            check_orders(r, S, some[i]);
+        }
     }
 }
 
@@ -477,27 +494,6 @@ static setup text_alone(const setup *s, const attention_case *like, int64_t b, s
     return own;
 }
 
-/* Both directions, do being o. */
-static grads run_both(rig *r, const setup *s)
-{
-    grads g;
-
-    memset(&g, 0, sizeof(g));
-    g.g.q = s->q;
-    g.g.k = s->k;
-    g.g.v = s->v;
-    g.g.o = output(r, s, s->a.H, s->a.E);
-    g.g.lse = lse_output(r, s);
-    g.g.dq = output(r, s, s->a.H, s->a.E);
-    g.g.dk = output(r, s, s->a.G, s->a.E);
-    g.g.dv = output(r, s, s->a.G, s->a.E);
-    assert_int_equal(csp_attention_fwd(r->be, &s->a, &s->q, &s->k, &s->v, &g.g.o, &g.g.lse),
-                     CSP_OK);
-    g.g.d_o = g.g.o;
-    assert_int_equal(csp_attention_bwd(r->be, &s->a, &g.g), CSP_OK);
-    return g;
-}
-
 /* Text b has the bits it has alone; alone, blocks are cut for it and not for the longest text. */
 static void check_neighbours(rig *r, csp_dtype S, const attention_case *both, int64_t b)
 {
@@ -508,7 +504,7 @@ static void check_neighbours(rig *r, csp_dtype S, const attention_case *both, in
     alone.length[0] = both->length[b];
     const setup s = make(r, S, both, 2.0), own = make(r, S, &alone, 2.0);
     const setup one = text_alone(&s, both, b, own);
-    const grads all = run_both(r, &s), g = run_both(r, &one);
+    const grads all = run_both(r, &s, false), g = run_both(r, &one, false);
     const csp_tensor *const of_all[] = { &all.g.o, &all.g.lse, &all.g.dq, &all.g.dk, &all.g.dv };
     const csp_tensor *const of_one[] = { &g.g.o, &g.g.lse, &g.g.dq, &g.g.dk, &g.g.dv };
 

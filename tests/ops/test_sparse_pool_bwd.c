@@ -21,11 +21,22 @@ typedef struct back {
     csp_sparse rows;
     csp_tensor dw, dh, de;
     double *de_was;
-    int64_t entries; /* said to be there: 0, or TILES */
+    int64_t entries; /* said to be there, 0: not known */
+    csp_pool_way way;
 } back;
 
-/* So many entries that a device which has a way by dense tiles takes it. */
-#define TILES ((int64_t)1 << 40)
+/* Whether be goes that way from now on: a CPU has its own only, a device may lack cuSPARSE. */
+static bool takes(rig *r, csp_pool_way way)
+{
+    const csp_status status = csp_sparse_pool_choose(r->be, way);
+
+    if (status != CSP_OK) {
+        assert_int_equal(status,
+                         strcmp(r->be->name, "cpu") == 0 ? CSP_ERR_UNSUPPORTED : CSP_ERR_DEVICE);
+        assert_true(way == CSP_POOL_CUSPARSE || strcmp(r->be->name, "cpu") == 0);
+    }
+    return status == CSP_OK;
+}
 
 static back make_back(rig *r, const pool_setup *s, csp_sparse rows)
 {
@@ -33,6 +44,7 @@ static back make_back(rig *r, const pool_setup *s, csp_sparse rows)
 
     g.rows = rows;
     g.entries = 0;
+    g.way = CSP_POOL_AUTO;
     g.dw = rig_normal(r, CSP_F32, 1, rows.term.dim);
     g.dh = rig_output(r, s->h.dtype, 2, s->h.dim);
     g.de = rig_accumulated(r, 2, s->head.e.dim);
@@ -77,9 +89,10 @@ static void check_back(rig *r, const pool_setup *s, const back *g, int64_t h_ter
         ref_pool_sum_bwd(p, dw, dh, dh_mag, de, de_mag);
     }
     /* dz: exp or a quotient (4 units), two products; one more product for each term of the sum. A
-     * tile of dz is stored as S, and so is dh. */
-    const bool tiles = g->entries > 0 || s->head.pooling == CSP_POOL_SUM;
-    const double dz = S == CSP_BF16 && tiles ? UNIT_BF16 : 0.0;
+     * tile of dz, and what cuSPARSE takes, is stored as S, and so is dh. */
+    const bool stored =
+        g->way == CSP_POOL_TILES || g->way == CSP_POOL_CUSPARSE || s->head.pooling == CSP_POOL_SUM;
+    const double dz = S == CSP_BF16 && stored ? UNIT_BF16 : 0.0;
 
     assert_true(worst_ratio("dh", got, dh, dh_mag, p->N * p->D,
                             stored_bound(S, (double)(h_terms + 8)) + dz) <= 1.0);
@@ -108,7 +121,7 @@ static csp_tensor keep_of(rig *r, const csp_sparse *w, const csp_tensor *seq_sta
 }
 
 /* Rows as stored, at any density: the saved positions decide, no logit is formed again. */
-static void max_gradients_match(rig *r, csp_dtype S, int64_t i, double density)
+static void max_gradients_match(rig *r, csp_dtype S, int64_t i, double density, csp_pool_way last)
 {
     static const struct {
         int64_t B, T, V, D;
@@ -127,23 +140,25 @@ static void max_gradients_match(rig *r, csp_dtype S, int64_t i, double density)
         r, rig_normal(r, S, 2, (int64_t[]) { N, D }), rig_normal(r, S, 2, (int64_t[]) { V, D }),
         seq_start, keep_of(r, &rows, &seq_start, N), csp_tensor_none(), 0.3f, CSP_POOL_MAX);
 
-    for (int tiles = 0; tiles <= 1; tiles++) {
+    for (int way = CSP_POOL_AUTO; way <= (int)last; way++) {
         back g = make_back(r, &s, rows);
 
-        g.entries = tiles * TILES;
+        if (!takes(r, (csp_pool_way)way)) {
+            continue;
+        }
+        g.way = (csp_pool_way)way;
         assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
         check_back(r, &s, &g, V, B);
-        assert_int_equal(backward(r->be, &s, &g, false), CSP_OK);
-        check_back(r, &s, &g, V, B);
     }
+    assert_true(takes(r, CSP_POOL_AUTO));
 }
 
 static void max_gradients_match_the_reference_at_any_density_in(rig *r, csp_dtype S)
 {
     for (int64_t i = 0; i < 4; i++) {
-        max_gradients_match(r, S, i, 1.0);
-        max_gradients_match(r, S, i, 0.3);
-        max_gradients_match(r, S, i, 0.01);
+        max_gradients_match(r, S, i, 1.0, CSP_POOL_AUTO);
+        max_gradients_match(r, S, i, 0.3, CSP_POOL_CUSPARSE);
+        max_gradients_match(r, S, i, 0.01, CSP_POOL_AUTO);
     }
 }
 
@@ -152,8 +167,11 @@ static void max_gradients_match_the_reference_at_any_density(void **state)
     rig_each_storage(*state, max_gradients_match_the_reference_at_any_density_in);
 }
 
-static void entries_without_gradient_are_not_touched_in(rig *r, csp_dtype S)
+static void entries_without_gradient_are_not_touched_by(rig *r, csp_dtype S, csp_pool_way way)
 {
+    if (!takes(r, way)) {
+        return;
+    }
     rig_begin(r, 2);
     pool_setup s = pool_random(r, 1, CSP_POOL_MAX, S);
     back g = make_back(r, &s, rig_sparse_random(r, s.ref.B, s.ref.V, 1.0, 1));
@@ -175,11 +193,91 @@ static void entries_without_gradient_are_not_touched_in(rig *r, csp_dtype S)
     for (int64_t i = 0; i < s.ref.N * s.ref.D; i++) {
         assert_true(dh[i] == 0.0f);
     }
+    assert_true(takes(r, CSP_POOL_AUTO));
+}
+
+static void entries_without_gradient_are_not_touched_in(rig *r, csp_dtype S)
+{
+    entries_without_gradient_are_not_touched_by(r, S, CSP_POOL_AUTO);
+    entries_without_gradient_are_not_touched_by(r, S, CSP_POOL_STREAM);
 }
 
 static void entries_without_gradient_are_not_touched(void **state)
 {
     rig_each_storage(*state, entries_without_gradient_are_not_touched_in);
+}
+
+/* (N) u8 of 1. */
+static csp_tensor all_rows(rig *r, int64_t N)
+{
+    uint8_t *keep = (uint8_t *)rig_ints(r, N);
+
+    memset(keep, 1, (size_t)N);
+    return rig_input(r, CSP_U8, 1, &N, keep);
+}
+
+/* Entries of `full` texts, spread over B texts: those of length 0 have none. */
+static csp_sparse spread_rows(rig *r, csp_sparse rows, int64_t B, const int64_t *length)
+{
+    const int64_t *from = rig_host(r, &rows.row_ptr);
+    int64_t *row_ptr = (int64_t *)(void *)rig_doubles(r, B + 1), full = 0;
+
+    for (int64_t b = 0; b < B; b++) {
+        full += length[b] > 0;
+        row_ptr[b + 1] = from[full];
+    }
+    rows.row_ptr = rig_input(r, CSP_I64, 1, (int64_t[]) { B + 1 }, row_ptr);
+    return rows;
+}
+
+/*
+ * A device streams e past blocks of rows, 64 columns each: texts longer than a block, texts that
+ * its edge cuts, more texts than it has rows, columns and terms beyond the last whole ones.
+ */
+static void streaming_gives_the_bits_of_lists_in(rig *r, csp_dtype S)
+{
+    static const struct {
+        int64_t B, T, every, V, D;
+        double density;
+    } shapes[] = { { 5, 650, 2, 300, 72, 0.2 },
+                   { 2, 800, 1, 97, 64, 0.5 },
+                   { 1500, 3, 150, 100, 70, 0.5 },
+                   { 40, 13, 1, 193, 65, 0.7 } };
+    enum { MOST_TEXTS = 1500 };
+    int64_t length[MOST_TEXTS], N, full;
+
+    for (int i = 0; i < 4 && takes(r, CSP_POOL_STREAM); i++) {
+        const int64_t B = shapes[i].B, T = shapes[i].T, V = shapes[i].V, D = shapes[i].D;
+
+        rig_begin(r, (uint64_t)i);
+        full = 0;
+        for (int64_t b = 0; b < B; b++) {
+            length[b] = b % shapes[i].every == 0 ? T : 0;
+            full += length[b] > 0;
+        }
+        N = full * T;
+        const csp_tensor seq_start = rig_lengths(r, B, length);
+        const csp_sparse rows =
+            spread_rows(r, rig_sparse_random(r, full, V, shapes[i].density, T), B, length);
+        const pool_setup s = pool_of_tensors(
+            r, rig_normal(r, S, 2, (int64_t[]) { N, D }), rig_normal(r, S, 2, (int64_t[]) { V, D }),
+            seq_start, i == 0 ? keep_of(r, &rows, &seq_start, N) : all_rows(r, N),
+            csp_tensor_none(), 0.3f, CSP_POOL_MAX);
+        back g = make_back(r, &s, rows), again = g;
+
+        again.dh = rig_output(r, S, 2, s.h.dim);
+        assert_int_equal(backward(r->be, &s, &g, false), CSP_OK);
+        assert_true(takes(r, CSP_POOL_LISTS));
+        assert_int_equal(backward(r->be, &s, &again, false), CSP_OK);
+        rig_check_same(r, &g.dh, &again.dh);
+        rig_check_guards(r);
+    }
+    assert_true(takes(r, CSP_POOL_AUTO));
+}
+
+static void streaming_gives_the_bits_of_lists(void **state)
+{
+    rig_each_storage(*state, streaming_gives_the_bits_of_lists_in);
 }
 
 /* One text has all entries: more than are sorted at once. */
@@ -347,11 +445,16 @@ static void many_texts_are_the_sum_of_their_parts(void **state)
     rig_each_storage(*state, many_texts_are_the_sum_of_their_parts_in);
 }
 
-/* Tiles of rows on every backend, in f32 of terms too (in bf16 that would be many). */
+/*
+ * Tiles of rows on every backend, and of terms but for sums in bf16, where that would be many. For
+ * maxima a device has two tiles of half the size.
+ */
 static void several_tiles_match(rig *r, csp_dtype S, csp_pool_kind pooling)
 {
     enum { TEXTS = 3 };
-    const int64_t ROWS = S == CSP_BF16 ? 8300 : 4200, TERMS = S == CSP_BF16 ? 60 : 2100;
+    const bool many = S == CSP_BF16 && pooling == CSP_POOL_SUM;
+    const int64_t half = pooling == CSP_POOL_MAX ? 2 : 1;
+    const int64_t ROWS = (S == CSP_BF16 ? 8300 : 4200) / half, TERMS = many ? 60 : 2100;
     const int64_t length[TEXTS] = { 50, ROWS - 70, 20 };
 
     rig_begin(r, 2);
@@ -362,10 +465,11 @@ static void several_tiles_match(rig *r, csp_dtype S, csp_pool_kind pooling)
                                    csp_tensor_none(), 0.5f, pooling);
     back g = make_back(r, &s, rig_sparse_random(r, TEXTS, TERMS, 0.5, 20));
 
-    g.entries = TILES;
+    g.way = pooling == CSP_POOL_MAX && takes(r, CSP_POOL_TILES) ? CSP_POOL_TILES : CSP_POOL_AUTO;
     s.ref.bf16 = S == CSP_BF16;
     assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
     check_back(r, &s, &g, TERMS, ROWS);
+    assert_true(takes(r, CSP_POOL_AUTO));
 }
 
 static void gradients_of_several_tiles_match_in(rig *r, csp_dtype S)
@@ -499,6 +603,8 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     g.entries = -1;
     assert_int_equal(backward(r->be, &s, &g, true), CSP_ERR_ARGUMENT);
     g.entries = 0;
+    assert_int_equal(csp_sparse_pool_choose(r->be, (csp_pool_way)(CSP_POOL_CUSPARSE + 1)),
+                     CSP_ERR_ARGUMENT);
     g.rows.argmax = csp_tensor_none();
     assert_int_equal(backward(r->be, &s, &g, true), CSP_ERR_SHAPE);
     rig_check_untouched(r, &dh);
@@ -542,6 +648,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_references_are_their_own_derivatives),
         cmocka_unit_test(max_gradients_match_the_reference_at_any_density),
         cmocka_unit_test(entries_without_gradient_are_not_touched),
+        cmocka_unit_test(streaming_gives_the_bits_of_lists),
         cmocka_unit_test(one_full_row_among_empty_ones_matches),
         cmocka_unit_test(sum_gradients_match_the_reference),
         cmocka_unit_test(many_texts_are_the_sum_of_their_parts),

@@ -1,6 +1,6 @@
 /*
- * bench_head.c - K1, K3, K5, K7: the head and the adaptation losses beside bare matrix products of
- * the same shapes.
+ * bench_head.c - K1, K3 to K7: the head and the adaptation losses beside bare matrix products of
+ * the same shapes, and the head's backward pass beside cuSPARSE.
  *
  * The bare product is csp_linear on blocks of rows whose logits are kept nowhere else, which is one
  * cuBLAS product each: the least that anything with these logits can take.
@@ -262,6 +262,52 @@ fail:
     return status;
 }
 
+/* The backward pass by a way; later ones go as the device likes. */
+static csp_status measure_way(csp_bench *b, head_bench *c, csp_pool_way way, csp_bench_time *out)
+{
+    CSP_TRY(csp_sparse_pool_choose(b->be, way));
+    CSP_TRY(csp_bench_measure(b, run_backward, c, out));
+    return csp_sparse_pool_choose(b->be, CSP_POOL_AUTO);
+}
+
+/* dh alone, the head being frozen: cuSPARSE and ours in turn, on the same entries. */
+static csp_status case_k6(csp_bench *b)
+{
+    static const struct {
+        double density;
+        const char *what;
+    } regimes[] = { { 0.5, "head bwd, density 0.5" },
+                    { 0.1, "head bwd, density 0.1" },
+                    { 0.01, "head bwd, density 0.01" } };
+    csp_arena arena = { 0 };
+    head_bench c;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_sparse_pool_choose(b->be, CSP_POOL_CUSPARSE));
+    CSP_TRY_GOTO(open_head(b, &arena, &c));
+    for (size_t i = 0; i < sizeof(regimes) / sizeof(regimes[0]); i++) {
+        csp_bench_time own, library, lists, stream;
+
+        CSP_TRY_GOTO(draw_entries(b, &c, regimes[i].density));
+        CSP_TRY_GOTO(measure_way(b, &c, CSP_POOL_CUSPARSE, &library));
+        CSP_TRY_GOTO(measure_way(b, &c, CSP_POOL_AUTO, &own));
+        CSP_TRY_GOTO(measure_way(b, &c, CSP_POOL_LISTS, &lists));
+        CSP_TRY_GOTO(measure_way(b, &c, CSP_POOL_STREAM, &stream));
+        csp_bench_print(b, "K6", regimes[i].what, &own,
+                        (csp_bench_figure[]) { { "cusparse_over_own", library.median / own.median },
+                                               { "cusparse_ms", 1e3 * library.median },
+                                               { "lists_ms", 1e3 * lists.median },
+                                               { "stream_ms", 1e3 * stream.median },
+                                               { "entries", (double)c.entries },
+                                               { NULL, 0.0 } });
+    }
+    status = CSP_OK;
+
+fail:
+    csp_backend_release(b->be, &arena);
+    return status;
+}
+
 /*
  * Forward and backward of a trained head. The density of random weights is near 1, where training
  * ends up near 0.1: forward is timed with the one, which costs it most, backward with the other.
@@ -395,6 +441,7 @@ const csp_bench_case csp_bench_head_cases[] = {
     { "K3", case_k3, "head backward at three densities beside the dense product" },
     { "K4", case_k4, "head forward and backward, the head trained" },
     { "K5", case_k5, "memory of the head" },
+    { "K6", case_k6, "head backward at three densities beside cuSPARSE, and by each way of ours" },
     { "K7", case_k7, "both adaptation losses beside two bare products" },
     { NULL, NULL, NULL },
 };

@@ -14,14 +14,12 @@ static struct {
     char path[PATH_MAX];
 } cuda;
 
-/* What the plugin needs of CUDA: how its file and its functions begin, and who brings it. */
+/* What the plugin needs of CUDA to open: how a file and its functions begin, and who brings it. */
 static const struct {
     const char *file, *functions, *name, *wheel;
 } libraries[] = {
     { "libcublasLt.so", "cublasLt", "cuBLASLt", "nvidia-cublas" },
     { "libcublas.so", "cublas", "cuBLAS", "nvidia-cublas" },
-    { "libcusparse.so", "cusparse", "cuSPARSE", "nvidia-cusparse" },
-    { "libnvJitLink.so", "nvJitLink", "nvJitLink", "nvidia-nvjitlink" },
 };
 
 /* Says how to get a library of CUDA that the loader finds missing or too old. */

@@ -193,6 +193,11 @@ static csp_status check_device(const csp_device_settings *device)
         return CSP_FAIL(CSP_ERR_CONFIG, "device.name %s: no such device (auto, cpu, cuda, cuda:N)",
                         name);
     }
+    if (cpu && device->head_backward != 0) {
+        return CSP_FAIL(
+            CSP_ERR_CONFIG,
+            "device.head_backward is of a GPU, and device.name is cpu: leave it at auto");
+    }
     if (cpu && device->precision == CSP_PRECISION_BF16) {
         return CSP_FAIL(CSP_ERR_UNSUPPORTED,
                         "device.precision bf16: device.name is cpu, which computes in fp32 only");
@@ -230,5 +235,10 @@ csp_status csp_config_validate(const csp_config *config)
         return CSP_FAIL(CSP_ERR_CONFIG, "lora.target_modules is empty: nothing would be trained");
     }
     CSP_TRY(check_device(&config->device));
+    if (config->model.pooling != 0 && config->device.head_backward != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.head_backward is of max pooling, and model.pooling is "
+                        "sum: leave it at auto");
+    }
     return check_rounding(config);
 }

@@ -219,6 +219,10 @@ static const csp_field device_fields[] = {
     CSP_FIELD_FREE(TYPE, tune_products, CSP_FIELD_BOOL, "false", 0, 1, "",
                    "a GPU times the algorithms of each kind of matrix product at its first use; "
                    "checkpoints keep the choices; a CPU has nothing to choose"),
+    CSP_FIELD_FREE_WORD(TYPE, head_backward, CSP_FIELD_ENUM, "auto",
+                        "auto|lists|stream|tiles|cusparse",
+                        "how a GPU forms the gradient of max pooling; auto = by how many terms are "
+                        "active; cusparse needs libcusparse"),
 };
 #undef TYPE
 

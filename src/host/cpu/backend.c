@@ -214,6 +214,7 @@ static const csp_ops cpu_ops = {
     .embed_bwd = cpu_embed_bwd,
     .sparse_pool_fwd = cpu_sparse_pool_fwd,
     .sparse_pool_bwd = cpu_sparse_pool_bwd,
+    .sparse_pool_choose = cpu_sparse_pool_choose,
     .token_loss = cpu_token_loss,
     .scores_fwd = cpu_scores_fwd,
     .scores_bwd = cpu_scores_bwd,

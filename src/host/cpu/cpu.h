@@ -104,6 +104,7 @@ csp_status cpu_embed_bwd(csp_backend *be, const csp_tensor *token, const csp_ten
 csp_status cpu_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
                                const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
 csp_status cpu_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
+csp_status cpu_sparse_pool_choose(csp_backend *be, csp_pool_way way);
 csp_status cpu_token_loss(csp_backend *be, csp_token_loss_args *args);
 csp_status cpu_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                           int64_t P, float scale, csp_tensor *s);

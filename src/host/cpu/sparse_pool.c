@@ -315,3 +315,12 @@ csp_status cpu_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse
     return head->pooling == CSP_POOL_MAX ? cpu_sparse_pool_max_bwd(be, head, g)
                                          : cpu_sparse_pool_sum_bwd(be, head, g);
 }
+
+csp_status cpu_sparse_pool_choose(csp_backend *be, csp_pool_way way)
+{
+    (void)be;
+    return way == CSP_POOL_AUTO ? CSP_OK
+                                : CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                                           "device.head_backward is of a GPU: a CPU has one way "
+                                           "only, auto");
+}

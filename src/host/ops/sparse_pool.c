@@ -101,6 +101,14 @@ csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_
                : CSP_OK;
 }
 
+csp_status csp_sparse_pool_choose(csp_backend *be, csp_pool_way way)
+{
+    if (way < CSP_POOL_AUTO || way > CSP_POOL_CUSPARSE) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: there is no way %d", OP, (int)way);
+    }
+    return be->ops->sparse_pool_choose(be, way);
+}
+
 csp_status csp_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
 {
     const bool trained = csp_check_given(&g->de);

@@ -85,16 +85,21 @@ CSP_CHECKED csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head
  *   h          in      (N,D) S     needed for de only; may be none
  *   dh         out     (N,D) S     overwritten (zero where no position won)
  *   de         in,out  (V,D) f32, or none   added to
- *   entries    in      about how many entries these rows have, 0: not known; a device may go
- *                      another way where they are many
+ *   entries    in      about how many entries these rows have, 0: not known; a device goes another
+ *                      way where they are many (csp_sparse_pool_choose)
  *
  * Sum pooling: dz[n,j] = dw · 1/(1 + z[n,j]) at every kept n with z[n,j] > 0; h is required and the
  * logits are computed again by tiles.
  *
  * Precision:  sums in f32, dh rounded once; the rows of e that one row of dh receives are added in
  *             order of terms, the rows of h that one row of de receives in order of texts. Sum
- *             pooling, and max pooling with many entries: dz is rounded to S, dh is added up by
- *             blocks of terms, de by blocks of rows. The same bits on every run.
+ *             pooling, and max pooling by tiles: dz is rounded to S, dh is added up by blocks of
+ *             terms, de by blocks of rows. By cuSPARSE dz is rounded to S too, and the order is
+ *             its own. The same bits on every run.
+ * Stream:     enqueued on be; by cuSPARSE be is waited for, which is told the number of entries.
+ * Errors:     CSP_ERR_SHAPE, CSP_ERR_ARGUMENT, CSP_ERR_UNSUPPORTED (bf16; sum pooling by a way that
+ *             was chosen for max; streaming on a device with less than 94 KiB of shared memory),
+ *             CSP_ERR_MEMORY, CSP_ERR_DEVICE.
  */
 typedef struct csp_sparse_pool_grad {
     const csp_sparse *rows;
@@ -108,6 +113,24 @@ typedef struct csp_sparse_pool_grad {
 } csp_sparse_pool_grad;
 CSP_CHECKED csp_status csp_sparse_pool_bwd(csp_backend *be, const csp_head *head,
                                            csp_sparse_pool_grad *g);
+
+/* How a device forms the gradient of max pooling: the same to rounding, at another speed. */
+typedef enum csp_pool_way {
+    CSP_POOL_AUTO = 0,    /* one of the next three, by the number of entries               */
+    CSP_POOL_LISTS = 1,   /* a row of e, and of h, is gathered for each entry              */
+    CSP_POOL_STREAM = 2,  /* the same, but e is read in order of terms by blocks of rows   */
+    CSP_POOL_TILES = 3,   /* products of dense tiles; the way of sum pooling               */
+    CSP_POOL_CUSPARSE = 4 /* by NVIDIA's library: a fallback and a yardstick               */
+} csp_pool_way;
+
+/*
+ * Sets how be goes from now on; it begins with CSP_POOL_AUTO.
+ *
+ * Stream:     host only.
+ * Errors:     CSP_ERR_UNSUPPORTED (a CPU, which has one way only), CSP_ERR_DEVICE (cuSPARSE: the
+ *             library is not found or does not start, in words), CSP_ERR_ARGUMENT.
+ */
+CSP_CHECKED csp_status csp_sparse_pool_choose(csp_backend *be, csp_pool_way way);
 
 #ifdef __cplusplus
 }

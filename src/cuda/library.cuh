@@ -1,0 +1,47 @@
+/*
+ * library.cuh - opening a shared library while the program runs: one that only some machines have
+ * and only some runs need. On the emulator it is a fake (tests/emulator/library.cc).
+ */
+#pragma once
+
+#ifdef __CUDACC__
+
+#include <dlfcn.h>
+
+namespace cu
+{
+
+/* NULL: not found, or it does not load; *reason is then the loader's words. */
+static inline void *library_open(const char *file, const char **reason)
+{
+    void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+
+    *reason = library == NULL ? dlerror() : NULL;
+    return library;
+}
+
+/* The address of a function; NULL: the library has none of that name. */
+static inline void *library_function(void *library, const char *name)
+{
+    return dlsym(library, name);
+}
+
+static inline void library_close(void *library)
+{
+    (void)dlclose(library);
+}
+
+} // namespace cu
+
+#else
+
+namespace cu
+{
+
+void *library_open(const char *file, const char **reason);
+void *library_function(void *library, const char *name);
+void library_close(void *library);
+
+} // namespace cu
+
+#endif

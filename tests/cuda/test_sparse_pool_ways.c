@@ -1,0 +1,156 @@
+/*
+ * test_sparse_pool_ways.c - the ways of the head's backward pass on a CUDA device: which one is
+ * taken where none is chosen, and cuSPARSE, which a machine may lack and which may fail.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "emulator/control.h"
+#include "support/pool.h"
+#include "support/sparse.h"
+
+/* dh, (N,D), of random rows by a way on a backend, entries being said to be as many. */
+static csp_status gradient(rig *r, csp_backend *be, const pool_setup *s, const csp_sparse *rows,
+                           csp_pool_way way, int64_t entries, csp_tensor *dh, csp_tensor *de)
+{
+    csp_sparse_pool_grad g = { .rows = rows,
+                               .dw = rig_uniform(r, 1.0, 1.0, 1, rows->term.dim),
+                               .h = s->h,
+                               .texts = s->texts,
+                               .entries = entries };
+
+    *dh = rig_output(r, s->h.dtype, 2, s->h.dim);
+    *de = rig_input(r, CSP_F32, 2, s->head.e.dim,
+                    rig_doubles(r, s->head.e.dim[0] * s->head.e.dim[1]));
+    *de = rig_copy(r, de);
+    g.dh = *dh;
+    g.de = *de;
+    assert_int_equal(csp_backend_sync(r->be), CSP_OK); /* be does not wait for the rig's */
+    assert_int_equal(csp_sparse_pool_choose(be, way), CSP_OK);
+    CSP_TRY(csp_sparse_pool_bwd(be, &s->head, &g));
+    return csp_backend_sync(be);
+}
+
+/* Few entries are gathered, many multiplied: to the bits of the way that is chosen by name. */
+static void the_number_of_entries_picks_the_way_in(rig *r, csp_dtype S)
+{
+    static const struct {
+        int64_t entries;
+        csp_pool_way way;
+    } cases[] = { { 0, CSP_POOL_LISTS },
+                  { 1, CSP_POOL_LISTS },
+                  { (int64_t)1 << 40, CSP_POOL_TILES } };
+
+    for (int i = 0; i < 3; i++) {
+        csp_tensor dh, de, want_dh, want_de;
+
+        rig_begin(r, 3);
+        const pool_setup s = pool_random(r, 3, CSP_POOL_MAX, S);
+        const csp_sparse rows = rig_sparse_random(r, s.ref.B, s.ref.V, 0.5, 1);
+
+        assert_int_equal(gradient(r, r->be, &s, &rows, CSP_POOL_AUTO, cases[i].entries, &dh, &de),
+                         CSP_OK);
+        assert_int_equal(gradient(r, r->be, &s, &rows, cases[i].way, 0, &want_dh, &want_de),
+                         CSP_OK);
+        rig_check_same(r, &dh, &want_dh);
+        rig_check_same(r, &de, &want_de);
+        assert_int_equal(csp_sparse_pool_choose(r->be, CSP_POOL_AUTO), CSP_OK);
+    }
+}
+
+static void the_number_of_entries_picks_the_way(void **state)
+{
+    rig_each_storage(*state, the_number_of_entries_picks_the_way_in);
+}
+
+static void a_missing_cusparse_is_said_in_words(void **state)
+{
+    rig *r = *state;
+    csp_backend *fresh;
+    csp_tensor dh, de;
+
+    rig_begin(r, 1);
+    const pool_setup s = pool_random(r, 1, CSP_POOL_MAX, CSP_F32);
+    const csp_sparse rows = rig_sparse_random(r, s.ref.B, s.ref.V, 0.5, 1);
+
+    assert_int_equal(csp_backend_create(r->be->name, 1, &fresh), CSP_OK);
+    assert_int_equal(setenv("CSP_EMU_CUSPARSE", "0", 1), 0);
+    assert_int_equal(csp_sparse_pool_choose(fresh, CSP_POOL_CUSPARSE), CSP_ERR_DEVICE);
+    assert_non_null(strstr(csp_error_text(), "cuda:0: cuSPARSE was asked for and cannot be opened: "
+                                             "libcusparse.so."));
+    assert_int_equal(gradient(r, fresh, &s, &rows, CSP_POOL_AUTO, 0, &dh, &de), CSP_OK);
+    assert_int_equal(unsetenv("CSP_EMU_CUSPARSE"), 0);
+    assert_int_equal(gradient(r, fresh, &s, &rows, CSP_POOL_CUSPARSE, 0, &dh, &de), CSP_OK);
+    csp_backend_destroy(fresh);
+}
+
+/* Every call that may fail does once; the next gradient is whole. */
+static void failures_of_cusparse_are_reported_and_passed(void **state)
+{
+    rig *r = *state;
+    csp_status status = CSP_ERR_DEVICE;
+    csp_tensor dh, de, want_dh, want_de;
+
+    rig_begin(r, 2);
+    const pool_setup s = pool_random(r, 2, CSP_POOL_MAX, CSP_F32);
+    const csp_sparse rows = rig_sparse_random(r, s.ref.B, s.ref.V, 0.5, 1);
+    csp_sparse_pool_grad g = { .rows = &rows,
+                               .dw = rig_uniform(r, 1.0, 1.0, 1, rows.term.dim),
+                               .h = s.h,
+                               .texts = s.texts,
+                               .dh = rig_output(r, CSP_F32, 2, s.h.dim) };
+
+    assert_int_equal(gradient(r, r->be, &s, &rows, CSP_POOL_CUSPARSE, 0, &want_dh, &want_de),
+                     CSP_OK);
+    for (int n = 1; status != CSP_OK; n++) {
+        csp_backend *fresh;
+
+        assert_int_equal(csp_backend_create(r->be->name, 1, &fresh), CSP_OK);
+        emu_fail_call(n);
+        status = csp_sparse_pool_choose(fresh, CSP_POOL_CUSPARSE);
+        status = status == CSP_OK ? csp_sparse_pool_bwd(fresh, &s.head, &g) : status;
+        emu_fail_call(0);
+        assert_true(status == CSP_OK || status == CSP_ERR_DEVICE || status == CSP_ERR_MEMORY);
+        assert_true(n < 60);
+        assert_int_equal(gradient(r, fresh, &s, &rows, CSP_POOL_CUSPARSE, 0, &dh, &de), CSP_OK);
+        rig_check_same(r, &dh, &want_dh);
+        rig_check_same(r, &de, &want_de);
+        csp_backend_destroy(fresh);
+    }
+    assert_int_equal(csp_sparse_pool_choose(r->be, CSP_POOL_AUTO), CSP_OK);
+}
+
+static void sum_pooling_goes_by_tiles_only(void **state)
+{
+    rig *r = *state;
+    csp_tensor dh, de;
+
+    rig_begin(r, 4);
+    const pool_setup s = pool_random(r, 1, CSP_POOL_SUM, CSP_F32);
+    const csp_sparse rows = rig_sparse_random(r, s.ref.B, s.ref.V, 0.5, 1);
+
+    assert_int_equal(gradient(r, r->be, &s, &rows, CSP_POOL_LISTS, 0, &dh, &de),
+                     CSP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(csp_error_text(), "sum pooling goes by tiles only"));
+    assert_int_equal(gradient(r, r->be, &s, &rows, CSP_POOL_TILES, 0, &dh, &de), CSP_OK);
+    assert_int_equal(csp_sparse_pool_choose(r->be, CSP_POOL_AUTO), CSP_OK);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_number_of_entries_picks_the_way),
+        cmocka_unit_test(a_missing_cusparse_is_said_in_words),
+        cmocka_unit_test(failures_of_cusparse_are_reported_and_passed),
+        cmocka_unit_test(sum_pooling_goes_by_tiles_only),
+    };
+    char device[] = "cuda:0", *arguments[] = { argv[0], device, NULL };
+
+    (void)argc;
+    return rig_main(2, arguments, tests, sizeof(tests) / sizeof(tests[0]));
+}
