@@ -125,7 +125,7 @@ def commands(args, case):
     tiny = ["--tiny"] if args.tiny else []
     for name in owns:
         yield True, name, shlex.split(args.csplade) + [
-            "bench", name, "--device", "cpu" if args.device == "cpu" else "cuda:0", "--format", "json",
+            "bench", name, "--device", "cpu" if args.device == "cpu" else "cuda:0", "--tune-products", "--format", "json",
             "--steps", "2" if args.tiny else "10", "--warmup", "1" if args.tiny else "3"] + tiny
     for name, side in peers:
         yield False, side, [args.python, os.path.join(HERE, "bench_gpu_torch.py"), name, side, "--device",

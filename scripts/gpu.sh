@@ -1,6 +1,7 @@
 #!/bin/bash
 # Proves and measures csplade's CUDA backend on this machine, from a bundle that scripts/gpu_bundle.sh made
-# elsewhere. Needed here: an NVIDIA driver, Python 3.8, and cuBLAS of CUDA 13 (the toolkit or pip's wheels).
+# elsewhere. Needed here: an NVIDIA driver, Python 3.8, and cuBLAS of CUDA 13 (the toolkit or pip's
+# wheels), for one case cuSPARSE.
 #
 #   gpu.sh [OPTION...]          all parts that are not done yet, in order, into ./gpu-results
 #   gpu.sh run COMMAND [WORD...]   a program of the bundle with its libraries found, e.g. run csplade doctor

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds csplade with its CUDA backend and packs all that a bare GPU machine needs into one archive:
 # programs, their tests for a device, the host libraries they need, CUDA sources, scripts. Not packed are
-# what such a machine has: glibc, the driver, cuBLAS. docs/benchmarks/gpu.md says how it is used.
+# what such a machine has: glibc, the driver, cuBLAS, cuSPARSE. docs/benchmarks/gpu.md says how it is used.
 #
 #   scripts/gpu_bundle.sh [--no-build] [OUTPUT]
 #

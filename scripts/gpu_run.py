@@ -199,8 +199,8 @@ class Runner:
         """Returns why there is no device, or None."""
         machine = describe_machine(self.bundle)
         if self.bundle.missing:
-            reason = "%s not found in the CUDA toolkit, pip's wheels or the loader's cache (--cuda-libs names a " \
-                     "folder)" % ", ".join(self.bundle.missing)
+            reason = "%s not found in the CUDA toolkit, pip's wheels (nvidia-cublas) or the loader's " \
+                     "cache (--cuda-libs names a folder)" % ", ".join(self.bundle.missing)
         else:
             text, code = run_limited([self.bundle.program("csplade"), "doctor"], LIMITS["doctor"],
                                      self.bundle.environment)
@@ -263,7 +263,7 @@ class Runner:
     def bench(self):
         for case in CASES:
             command = [self.bundle.program("csplade"), "bench", case, "--device", "cuda:0", "--steps", "10", "--warmup", "3",
-                       "--format", "json"]
+                       "--tune-products", "--format", "json"]
             self.spend("bench/" + case, command + (["--profile"] if case in PROFILED else []), LIMITS["bench"])
 
     def peers(self):
@@ -403,7 +403,7 @@ def parse(words):
     parser.add_argument("--again", action="store_true", help="also what is done already")
     parser.add_argument("--rebuild", action="store_true", help="compile the CUDA sources for this GPU first")
     parser.add_argument("--arch", metavar="NN", help="of --rebuild, as 90 (standard: what nvidia-smi says)")
-    parser.add_argument("--cuda-libs", metavar="DIR", help="where libcublas.so is")
+    parser.add_argument("--cuda-libs", metavar="DIR", help="where libcublas.so and CUDA's other libraries are")
     parser.add_argument("--torch-python", default=sys.executable, metavar="PROGRAM", help="a Python with PyTorch, for peers")
     args = parser.parse_args(words)
     args.only = [part for part in args.only.split(",") if part]

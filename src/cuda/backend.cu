@@ -203,6 +203,8 @@ static void fill_table(csp_ops *ops)
     ops->sync = cuda_wait;
     ops->mark = cuda_mark;
     ops->elapsed = cuda_elapsed;
+    ops->tuning_get = cuda_tuning_get;
+    ops->tuning_set = cuda_tuning_set;
     ops->linear_fwd = cuda_linear_fwd;
     ops->linear_bwd = cuda_linear_bwd;
     ops->norm_fwd = cuda_norm_fwd;

@@ -6,6 +6,7 @@
  */
 #include "cusparse.cuh"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/memory.h"
@@ -78,7 +79,10 @@ csp_status cuda_cusparse(csp_backend *be, const cusparse_table **out)
     state->cusparse = s;
     s->library = cu::library_open(file_name, &reason);
     if (s->library == NULL) {
-        CSP_TRY_GOTO(CSP_FAIL(CSP_ERR_DEVICE, "%s: cuSPARSE was asked for and cannot be opened: %s",
+        CSP_TRY_GOTO(CSP_FAIL(CSP_ERR_DEVICE,
+                              "%s: cuSPARSE was asked for and cannot be opened: %s: install the "
+                              "CUDA toolkit, or pip's nvidia-cusparse, and name its folder in "
+                              "LD_LIBRARY_PATH",
                               state->name, reason));
     }
     CSP_TRY_GOTO(find_all(state, s->library, &s->table));
@@ -95,6 +99,28 @@ csp_status cuda_cusparse(csp_backend *be, const cusparse_table **out)
 fail:
     cuda_cusparse_close(state);
     return status;
+}
+
+void cuda_cusparse_version(char *text, size_t bytes)
+{
+    const char *reason;
+    void *library = cu::library_open(file_name, &reason), *at;
+    int version[3] = { 0, 0, 0 };
+
+    (void)snprintf(text, bytes, "not found");
+    if (library == NULL) {
+        return;
+    }
+    at = cu::library_function(library, "cusparseGetProperty");
+    if (at != NULL) {
+        const auto ask = (decltype(&::cusparseGetProperty))at;
+
+        (void)ask(MAJOR_VERSION, &version[0]);
+        (void)ask(MINOR_VERSION, &version[1]);
+        (void)ask(PATCH_LEVEL, &version[2]);
+        (void)snprintf(text, bytes, "%d.%d.%d", version[0], version[1], version[2]);
+    }
+    cu::library_close(library);
 }
 
 void cuda_cusparse_close(cuda_state *state)

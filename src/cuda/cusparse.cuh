@@ -30,6 +30,9 @@ typedef struct cusparse_table {
  */
 CSP_CHECKED csp_status cuda_cusparse(csp_backend *be, const cusparse_table **out);
 
+/* Writes "12.6.3", or "not found" where the loader has none. Does not keep it open. */
+void cuda_cusparse_version(char *text, size_t bytes);
+
 /* Closes it if it was opened. */
 void cuda_cusparse_close(cuda_state *state);
 

@@ -13,8 +13,6 @@
 #include "device.h"
 #include "launch.cuh"
 
-/* What NVIDIA recommends for Hopper; a fixed workspace also makes cuBLAS repeat its bits. */
-#define BLAS_WORKSPACE_BYTES ((size_t)32 << 20)
 #define STAGING_HALF ((size_t)4 << 20)
 /* Every part of an upload starts at a multiple of this in the staging memory. */
 #define STAGING_ALIGN ((size_t)64)
@@ -121,30 +119,6 @@ csp_status cuda_allocate_host(cuda_state *state, const char *what, size_t bytes,
     return CSP_OK;
 }
 
-static csp_status open_blas(cuda_state *state)
-{
-    cublasStatus_t blas = cublasCreate(&state->blas);
-
-    /* Or partial sums of a product that is stored as bf16 may be added in bf16. */
-    if (blas == CUBLAS_STATUS_SUCCESS) {
-        blas = cublasSetMathMode(
-            state->blas,
-            (cublasMath_t)(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION));
-    }
-    if (blas == CUBLAS_STATUS_SUCCESS) {
-        blas = cublasSetStream(state->blas, state->stream);
-    }
-    if (blas == CUBLAS_STATUS_SUCCESS) {
-        blas =
-            cublasSetWorkspace(state->blas, state->blas_workspace.at, state->blas_workspace.bytes);
-    }
-    if (blas != CUBLAS_STATUS_SUCCESS) {
-        return CSP_FAIL(CSP_ERR_DEVICE, "%s: cuBLAS does not start: %s", state->name,
-                        cublasGetStatusString(blas));
-    }
-    return CSP_OK;
-}
-
 static csp_status open_beside(cuda_beside *beside)
 {
     int least, greatest;
@@ -189,10 +163,7 @@ csp_status cuda_device_open(cuda_state *state, int device)
     }
     CSP_TRY(cuda_allocate_host(state, "uploads", 2 * STAGING_HALF, &staging));
     state->staging.at = (char *)staging;
-    CSP_TRY(
-        cuda_allocate(state, "cuBLAS workspace", BLAS_WORKSPACE_BYTES, &state->blas_workspace.at));
-    state->blas_workspace.bytes = BLAS_WORKSPACE_BYTES;
-    return open_blas(state);
+    return cuda_gemm_open(state);
 }
 
 /* Errors have been reported where they arose, or nobody is left to read them. */
@@ -203,10 +174,7 @@ void cuda_device_close(cuda_state *state)
     }
     close_beside(&state->beside);
     cuda_cusparse_close(state);
-    if (state->blas != NULL) {
-        (void)cublasDestroy(state->blas);
-    }
-    (void)cudaFree(state->blas_workspace.at);
+    cuda_gemm_close(&state->gemm);
     (void)cudaFree(state->scratch.at);
     if (state->host.at != NULL) {
         (void)cudaFreeHost(state->host.at);
@@ -335,42 +303,4 @@ csp_status cuda_stage(csp_backend *be, const void *host, size_t bytes, void *dev
         done += part;
     }
     return CSP_OK;
-}
-
-csp_status cuda_gemm_stored(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N,
-                            int64_t K, float alpha, csp_dtype in, const void *a, int64_t lda,
-                            const void *b, int64_t ldb, float beta, csp_dtype out, void *c,
-                            int64_t ldc)
-{
-    const cudaDataType of_in = in == CSP_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-    const cudaDataType of_out = out == CSP_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-    const int64_t size[] = { M, N, K, lda, ldb, ldc };
-    int32_t as_int[6];
-    cublasStatus_t status;
-
-    for (int i = 0; i < 6; i++) {
-        CSP_TRY(csp_size_i32("matrix product", size[i], &as_int[i]));
-    }
-    if (M == 0 || N == 0) {
-        return CSP_OK;
-    }
-    /* cuBLAS counts columns first: what is C there is the transpose of ours, B^T A^T. */
-    status = cublasGemmEx(cuda_state_of(be)->blas, trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-                          trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, as_int[1], as_int[0], as_int[2],
-                          &alpha, b, of_in, as_int[4], a, of_in, as_int[3], &beta, c, of_out,
-                          as_int[5], CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
-    if (status != CUBLAS_STATUS_SUCCESS) {
-        return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s: cuBLAS product (%lld,%lld,%lld): %s",
-                        cuda_state_of(be)->name, cuda_state_of(be)->op, (long long)M, (long long)N,
-                        (long long)K, cublasGetStatusString(status));
-    }
-    return CSP_OK;
-}
-
-csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N, int64_t K,
-                     float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                     float beta, float *c, int64_t ldc)
-{
-    return cuda_gemm_stored(be, trans_a, trans_b, M, N, K, alpha, CSP_F32, a, lda, b, ldb, beta,
-                            CSP_F32, c, ldc);
 }

@@ -7,10 +7,10 @@
  */
 #pragma once
 
-#include <cublas_v2.h>
 #include <cuda_runtime.h>
 
 #include "backend.h"
+#include "gemm.h"
 #include "ops/table.h"
 
 /* The oldest major compute capability with what kernels use: asynchronous copies, bf16, tf32. */
@@ -47,11 +47,10 @@ typedef struct cuda_state {
     char name[16];       /* "cuda:0"                                                        */
     int device;          /* its number in this process                                      */
     cudaStream_t stream; /* all work of the backend                                         */
-    cublasHandle_t blas; /* bound to stream; float32 accumulation, f32 operands not as tf32 */
-    cuda_block blas_workspace;
-    cuda_block scratch; /* device memory of a whole op                                     */
-    cuda_block host;    /* page-locked memory for results that the host reads              */
+    cuda_block scratch;  /* device memory of a whole op                                     */
+    cuda_block host;     /* page-locked memory for results that the host reads              */
     cuda_staging staging;
+    cuda_gemm_state gemm; /* matrix products */
     cuda_beside beside;
     csp_pool_way pool_way;           /* of the head's backward pass                        */
     struct cusparse_state *cusparse; /* NULL until it is asked for (cusparse.cuh)          */
@@ -93,18 +92,8 @@ CSP_CHECKED csp_status cuda_wait(csp_backend *be);
 CSP_CHECKED csp_status cuda_fetch(csp_backend *be, const void *device, size_t bytes, void **out);
 
 /*
- * C (M,N) = alpha op(A) op(B) + beta C in float32, row-major; op is the transpose where trans_ is
- * set; ld_ is the distance of rows in elements. With beta 0 C is not read. By cuBLAS on the stream.
- *
- * Errors: CSP_ERR_DEVICE.
- */
-CSP_CHECKED csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N,
-                                 int64_t K, float alpha, const float *a, int64_t lda,
-                                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
-
-/*
- * The same of operands stored as `in` (CSP_F32 or CSP_BF16) and C as `out` (in, or CSP_F32):
- * products and sums in float32, C rounded once. gemm.cuh picks it by the types of addresses.
+ * A product without a bias (gemm.h), its C stored as `out`. gemm.cuh has cuda_gemm, which takes the
+ * types from the addresses.
  */
 CSP_CHECKED csp_status cuda_gemm_stored(csp_backend *be, bool trans_a, bool trans_b, int64_t M,
                                         int64_t N, int64_t K, float alpha, csp_dtype in,

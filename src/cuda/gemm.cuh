@@ -1,26 +1,44 @@
 /*
- * gemm.cuh - cuda_gemm of device.h for bf16 operands, so that code that is templated on the storage
- * type calls one name. Products and sums are in float32; C is rounded once where it is bf16.
+ * gemm.cuh - products as code that is templated on storage types writes them: by the types of
+ * addresses. Contract in gemm.h.
  */
 #pragma once
 
 #include "device.h"
 #include "portable.cuh"
 
-static inline csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M,
-                                   int64_t N, int64_t K, float alpha, const __nv_bfloat16 *a,
-                                   int64_t lda, const __nv_bfloat16 *b, int64_t ldb, float beta,
-                                   __nv_bfloat16 *c, int64_t ldc)
+template <typename T> static inline csp_dtype cuda_stored_as();
+
+template <> inline csp_dtype cuda_stored_as<float>()
 {
-    return cuda_gemm_stored(be, trans_a, trans_b, M, N, K, alpha, CSP_BF16, a, lda, b, ldb, beta,
-                            CSP_BF16, c, ldc);
+    return CSP_F32;
 }
 
-static inline csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M,
-                                   int64_t N, int64_t K, float alpha, const __nv_bfloat16 *a,
-                                   int64_t lda, const __nv_bfloat16 *b, int64_t ldb, float beta,
-                                   float *c, int64_t ldc)
+template <> inline csp_dtype cuda_stored_as<__nv_bfloat16>()
 {
-    return cuda_gemm_stored(be, trans_a, trans_b, M, N, K, alpha, CSP_BF16, a, lda, b, ldb, beta,
-                            CSP_F32, c, ldc);
+    return CSP_BF16;
+}
+
+/* A product without a bias, which a caller may add. */
+template <typename in, typename out>
+static inline cuda_product cuda_product_of(bool trans_a, bool trans_b, int64_t M, int64_t N,
+                                           int64_t K, float alpha, const in *a, int64_t lda,
+                                           const in *b, int64_t ldb, float beta, out *c,
+                                           int64_t ldc)
+{
+    return {
+        trans_a, trans_b, M, N,   K,   alpha, beta, cuda_stored_as<in>(), cuda_stored_as<out>(),
+        a,       b,       c, lda, ldb, ldc,   NULL
+    };
+}
+
+template <typename in, typename out>
+static inline csp_status cuda_gemm(csp_backend *be, bool trans_a, bool trans_b, int64_t M,
+                                   int64_t N, int64_t K, float alpha, const in *a, int64_t lda,
+                                   const in *b, int64_t ldb, float beta, out *c, int64_t ldc)
+{
+    const cuda_product p =
+        cuda_product_of(trans_a, trans_b, M, N, K, alpha, a, lda, b, ldb, beta, c, ldc);
+
+    return cuda_multiply(be, &p);
 }

@@ -1,5 +1,5 @@
 /*
- * linear.cu - CUDA side of ops/linear.h: products by cuBLAS, and the rank-R branches around them.
+ * linear.cu - CUDA side of ops/linear.h: products by cuBLASLt, and the rank-R branches around them.
  *
  * With tails the branch is part of the product: u stands beside x and s B beside W, so that the sum
  * over the input goes on over the ranks, in float32, and y is written once and never read; so too
@@ -155,10 +155,43 @@ static csp_status branches_fwd(const linear_call<T> *c, const csp_linear_rows *r
     return CSP_OK;
 }
 
-/* Writes what the product of part i is added to: its branch, or its bias. Says whether it did. */
+/* Whether parts first .. end-1 all have biases, one behind the other in memory. */
+template <typename T> static bool has_joined_bias(const csp_linear_group *g, int first, int end)
+{
+    const void *end_of_last = NULL;
+
+    for (int i = first; i < end; i++) {
+        const csp_tensor *bias = &g->part[i].bias;
+
+        if (bias->ndim == 0 || (i > first && bias->data != end_of_last)) {
+            return false;
+        }
+        end_of_last = (const T *)bias->data + bias->dim[0];
+    }
+    return true;
+}
+
+/* Which parts' biases the product adds: where several parts are one product, joined ones only. */
 template <typename T>
-static csp_status begin_output(const linear_call<T> *c, int i, bool tails, csp_linear_rows *rows,
-                               bool *begun)
+static void pick_joined(const csp_linear_group *g, const csp_linear_rows *rows, bool *joined)
+{
+    for (int i = 0; i < g->count;) {
+        const linear_run run = outputs_from(g, rows->y, i);
+        const bool all = has_joined_bias<T>(g, i, run.end);
+
+        while (i < run.end) {
+            joined[i++] = all;
+        }
+    }
+}
+
+/*
+ * Writes what the product of part i is added to: its branch, or a bias that is not joined. Says
+ * whether it did.
+ */
+template <typename T>
+static csp_status begin_output(const linear_call<T> *c, int i, bool tails, bool joined,
+                               csp_linear_rows *rows, bool *begun)
 {
     const linear_part<T> *p = &c->part[i];
     const csp_tensor *bias = &c->group->part[i].bias;
@@ -169,7 +202,7 @@ static csp_status begin_output(const linear_call<T> *c, int i, bool tails, csp_l
         return cuda_gemm(c->be, false, true, c->N, p->O, p->R, p->scale, (const T *)rows->u[i].data,
                          p->R, p->b, p->R, 0.0f, y.at, y.row);
     }
-    if (bias->ndim > 0) {
+    if (bias->ndim > 0 && !joined) {
         return cuda_linear_bias_fwd(c->be, false, (const T *)bias->data, c->N, p->O, y);
     }
     *begun = false;
@@ -185,7 +218,7 @@ static csp_status linear_fwd(csp_backend *be, const csp_linear_group *group, csp
     const linear_matrix<const T> x = matrix_of<const T>(&rows->x);
     const linear_matrix<T> x_tail =
         tails ? matrix_of<T>(&rows->x_tail) : linear_matrix<T> { NULL, 0 };
-    bool begun[CSP_LINEAR_PARTS];
+    bool begun[CSP_LINEAR_PARTS], joined[CSP_LINEAR_PARTS];
 
     (void)cuda_stream(be, "linear_fwd");
     CSP_TRY(branches_fwd(&c, rows, x_tail));
@@ -195,8 +228,9 @@ static csp_status linear_fwd(csp_backend *be, const csp_linear_group *group, csp
         CSP_TRY(cuda_linear_close_tail(&c, x_tail, W, u));
         CSP_TRY(cuda_linear_w_tail(&c, matrix_of<T>(&group->w_tail), W));
     }
+    pick_joined<T>(group, rows, joined);
     for (int i = 0; i < c.count; i++) {
-        CSP_TRY(begin_output(&c, i, tails, rows, &begun[i]));
+        CSP_TRY(begin_output(&c, i, tails, joined[i], rows, &begun[i]));
     }
     for (int i = 0; i < c.count;) {
         const linear_run run = outputs_from(group, rows->y, i);
@@ -209,14 +243,18 @@ static csp_status linear_fwd(csp_backend *be, const csp_linear_group *group, csp
         }
         const int end = same ? run.end : i + 1;
 
-        CSP_TRY(cuda_gemm(be, false, true, c.N, same ? run.O : p->O, c.I + W, 1.0f, x.at, x.row,
-                          p->w.at, p->w.row, begun[i] ? 1.0f : 0.0f, y.at, y.row));
+        cuda_product product =
+            cuda_product_of(false, true, c.N, same ? run.O : p->O, c.I + W, 1.0f, x.at, x.row,
+                            p->w.at, p->w.row, begun[i] ? 1.0f : 0.0f, y.at, y.row);
+
+        product.bias = joined[i] ? group->part[i].bias.data : NULL;
+        CSP_TRY(cuda_multiply(be, &product));
         i = end;
     }
     for (int i = 0; i < c.count; i++) {
         const csp_tensor *bias = &group->part[i].bias;
 
-        if (c.part[i].R > 0 && !tails && bias->ndim > 0) {
+        if (c.part[i].R > 0 && !tails && bias->ndim > 0 && !joined[i]) {
             CSP_TRY(cuda_linear_bias_fwd(be, true, (const T *)bias->data, c.N, c.part[i].O,
                                          matrix_of<T>(&rows->y[i])));
         }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cusparse.cuh"
 #include "device.h"
 #include "launch.cuh"
 
@@ -32,17 +33,22 @@ static csp_status describe_device(int device, char *line, size_t bytes)
 
 static csp_status describe(char *text, size_t bytes)
 {
-    char line[512];
+    char line[512], sparse[64];
+    const size_t lt = cublasLtGetVersion();
     int count, driver = 0, blas[3] = { 0, 0, 0 };
 
     (void)cudaDriverGetVersion(&driver);
     (void)cublasGetProperty(MAJOR_VERSION, &blas[0]);
     (void)cublasGetProperty(MINOR_VERSION, &blas[1]);
     (void)cublasGetProperty(PATCH_LEVEL, &blas[2]);
+    cuda_cusparse_version(sparse, sizeof(sparse));
     text[0] = '\0';
-    (void)snprintf(line, sizeof(line), "CUDA %d.%d, cuBLAS %d.%d.%d, driver for CUDA %d.%d",
+    (void)snprintf(line, sizeof(line),
+                   "CUDA %d.%d, cuBLAS %d.%d.%d, cuBLASLt %zu.%zu.%zu, cuSPARSE %s, driver "
+                   "for CUDA %d.%d",
                    CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, blas[0], blas[1], blas[2],
-                   driver / 1000, driver % 1000 / 10);
+                   lt / 10000, lt % 10000 / 100, lt % 100, sparse, driver / 1000,
+                   driver % 1000 / 10);
     if (driver == 0) {
         *strstr(line, ", driver") = '\0';
     }

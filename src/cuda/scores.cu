@@ -16,7 +16,7 @@
  * gathered, one or two in sum dense; the gathered backward pass also holds ds transposed.
  */
 #include "core/size.h"
-#include "device.h"
+#include "gemm.cuh"
 #include "launch.cuh"
 #include "reduce.cuh"
 #include "scores_pick.h"

@@ -94,6 +94,28 @@ def build_on_an_absent_library(folder):
     return folder / "needs.so"
 
 
+def check_libraries_of_cuda(folder):
+    """A library of CUDA that the loader does not find, or that lacks a function: named, with its wheel."""
+    for library, function, name, wheel in (
+            ("cublasLt", "cublasLtMatmul", "cuBLASLt", "nvidia-cublas"),
+            ("cublas", "cublasGemmEx", "cuBLAS", "nvidia-cublas")):
+        file, needs = f"lib{library}.so.99", folder / f"needs_{library}.so"
+        (folder / "new.c").write_text(f"int {function}(void) {{ return 1; }}\nint kept(void) {{ return 1; }}\n")
+        (folder / "old.c").write_text("int kept(void) { return 1; }\n")
+        (folder / "needs.c").write_text(f"int {function}(void);\nint kept(void);\n"
+                                        f"int use(void) {{ return {function}() + kept(); }}\n")
+        make = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{file}", "-o", file]
+        subprocess.run([*make, "new.c"], cwd=folder, check=True)
+        subprocess.run(["cc", "-shared", "-fPIC", "needs.c", "-o", needs, f"./{file}", f"-Wl,-rpath,{folder}"],
+                       cwd=folder, check=True)
+        subprocess.run([*make, "old.c"], cwd=folder, check=True)
+        check(needs, f"undefined symbol: {function}; the {name} there is too old: install a later CUDA "
+                     f"toolkit, or pip's {wheel}, and name its folder in LD_LIBRARY_PATH")
+        (folder / file).unlink()
+        check(needs, f"needs {name}, and the loader finds no {file}: install the CUDA toolkit, or pip's "
+                     f"{wheel}, and name its folder in LD_LIBRARY_PATH")
+
+
 def build(folder, name, offset):
     source, library = folder / f"{name}.c", folder / f"{name}.so"
     source.write_text(PLUGIN)
@@ -123,6 +145,7 @@ def main():
         if shutil.which("cc"):
             check(build(folder, "other", 1), "belongs to another csplade")
             check(build_on_an_absent_library(folder), "libabsentblas.so: cannot open shared object")
+            check_libraries_of_cuda(folder)
             fitting = build(folder, "fitting", 0)
             check(fitting, "pretended")
             doctor = run(fitting, "doctor").stdout

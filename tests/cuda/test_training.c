@@ -5,6 +5,9 @@
  */
 #include "train/tiny.h"
 
+#ifdef CSPLADE_EMULATED
+#include "emulator/control.h"
+#endif
 #include "train/checkpoint.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -210,12 +213,9 @@ static void bf16_steps_of_adapters_follow_the_cpu(void **state)
               adapt_losses_without_dropout);
 }
 
-/* Writes a checkpoint of t and opens it in place of its model. */
-static void save_and_resume(tiny *t, csp_storage storage)
+/* Writes a checkpoint of t. The caller frees its path. */
+static char *save(const tiny *t)
 {
-    const csp_open_options how = { .train = CSP_TRAIN_FULL,
-                                   .storage = storage,
-                                   .max_len = TINY_LONGEST };
     const csp_snapshot snapshot = { .model = t->model,
                                     .contract = &t->contract,
                                     .tokenizer = "{}",
@@ -229,14 +229,25 @@ static void save_and_resume(tiny *t, csp_storage storage)
                               .precision = "bf16",
                               .metric = "nDCG@10",
                               .best = NAN };
-    csp_health_memory health = { 0 };
-    csp_opened opened;
     csp_config *config;
     char *path;
 
     assert_ok(csp_config_parse(
         "test", "model.path: m\nrun: {output_dir: o, phases: [contrastive]}\n", &config));
     assert_ok(csp_checkpoint_write(scratch_dir, &snapshot, config, &progress, NULL, &path));
+    csp_config_free(config);
+    return path;
+}
+
+/* Opens a checkpoint in place of the model of t. */
+static void resume(tiny *t, csp_storage storage, const char *path)
+{
+    const csp_open_options how = { .train = CSP_TRAIN_FULL,
+                                   .storage = storage,
+                                   .max_len = TINY_LONGEST };
+    csp_health_memory health = { 0 };
+    csp_opened opened;
+
     csp_model_destroy(t->model);
     t->model = NULL;
     assert_ok(csp_snapshot_open(t->be, path, &how, &opened));
@@ -245,8 +256,6 @@ static void save_and_resume(tiny *t, csp_storage storage)
     opened.model = NULL;
     csp_opened_clear(&opened);
     csp_health_memory_clear(&health);
-    csp_config_free(config);
-    free(path);
 }
 
 /* Everything that training changes. The caller frees it. */
@@ -277,7 +286,7 @@ static void a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits(void **state)
     (void)state;
     for (int i = 0; i < 2; i++) {
         double whole[MOST + 1], parts[MOST + 1];
-        char *want, *got;
+        char *want, *got, *path;
         size_t bytes, again;
         tiny t;
 
@@ -287,7 +296,9 @@ static void a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits(void **state)
         tiny_close(&t);
         tiny_open_stored(&t, "cuda:0", CSP_VARIANT_CAUSAL, false, storages[i]);
         contrastive_losses(&t, 1, half, parts);
-        save_and_resume(&t, storages[i]);
+        path = save(&t);
+        resume(&t, storages[i], path);
+        free(path);
         contrastive_losses(&t, half + 1, steps, parts + half);
         got = state_of(&t, &again);
         tiny_close(&t);
@@ -299,6 +310,52 @@ static void a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits(void **state)
     }
 }
 
+/* The emulator says that another algorithm is the fastest when the run goes on. */
+static void fastest(int algorithm)
+{
+#ifdef CSPLADE_EMULATED
+    emu_blaslt_favour(algorithm);
+#else
+    (void)algorithm;
+#endif
+}
+
+static void open_tuned(tiny *t)
+{
+    tiny_open_stored(t, "cuda:0", CSP_VARIANT_CAUSAL, false, bf16);
+    t->be->tune_products = true;
+}
+
+static void a_tuned_run_goes_on_from_a_checkpoint_to_the_same_bits(void **state)
+{
+    double loss, again_loss;
+    char *want, *got, *path;
+    size_t bytes, again;
+    tiny t;
+
+    (void)state;
+    open_tuned(&t);
+    fastest(0);
+    contrastive_losses(&t, 1, 1, &loss);
+    path = save(&t);
+    contrastive_losses(&t, 2, 2, &loss);
+    want = state_of(&t, &bytes);
+    tiny_close(&t);
+    open_tuned(&t);
+    resume(&t, bf16, path);
+    fastest(1);
+    contrastive_losses(&t, 2, 2, &again_loss);
+    fastest(-1);
+    got = state_of(&t, &again);
+    tiny_close(&t);
+    assert_int_equal(bytes, again);
+    assert_memory_equal(got, want, bytes);
+    assert_memory_equal(&again_loss, &loss, sizeof(loss));
+    free(want);
+    free(got);
+    free(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +365,7 @@ int main(void)
         cmocka_unit_test(bf16_steps_of_all_weights_follow_the_cpu),
         cmocka_unit_test(bf16_steps_of_adapters_follow_the_cpu),
         cmocka_unit_test(a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits),
+        cmocka_unit_test(a_tuned_run_goes_on_from_a_checkpoint_to_the_same_bits),
     };
     csp_backend *be;
 

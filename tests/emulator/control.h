@@ -23,6 +23,12 @@ uint64_t emu_allocations(void);
 /* Synchronisations (of streams, events, the device) and kernels run since the start. */
 uint64_t emu_synchronisations(void);
 uint64_t emu_kernels(void);
+/* cuBLASLt has no algorithm for anything from now on; 0: it has them again. */
+void emu_blaslt_refuse(int refuses);
+/* All algorithms of cuBLASLt but this one take longer by what events say; -1: none does. */
+void emu_blaslt_favour(int number);
+/* Heuristics that cuBLASLt was asked since the start. */
+uint64_t emu_blaslt_heuristics(void);
 
 #ifdef __cplusplus
 }

@@ -164,6 +164,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
     product.alpha = *(const float *)alpha;
     product.beta = *(const float *)beta;
     product.batches = batches;
+    product.parts = 2;
     product.rounds_partial_sums =
         (handle->math & CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION) == 0;
     product.workspace = handle->workspace;

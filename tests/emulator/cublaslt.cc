@@ -1,13 +1,14 @@
 /*
- * cublaslt.cc - the fake cuBLASLt: cublasLtMatmul with layouts, bias, ReLU and GELU epilogues.
+ * cublaslt.cc - the fake cuBLASLt: cublasLtMatmul with layouts, bias, ReLU and GELU epilogues, by
+ * one of several algorithms, which differ in what they need and in the order of their additions.
  *
  * Descriptors are opaque storage of the caller; ours lie in its first bytes.
  */
 #include <cublasLt.h>
 
-#include <math.h>
 #include <string.h>
 
+#include "emulator/control.h"
 #include "emulator/product.h"
 
 using namespace emu;
@@ -33,15 +34,41 @@ struct Layout {
 
 struct Preference {
     uint64_t workspace;
+    uint32_t reduction;    /* mask of schemes                      */
+    uint32_t alignment[4]; /* of a, b, c and d, promised in bytes  */
 };
 
-/* An algorithm is a number, and how much workspace it wants. */
+/* What an algorithm needs, and how it adds. */
+struct Method {
+    uint64_t workspace;
+    uint32_t alignment; /* of addresses and of the bytes between columns */
+    uint32_t reduction; /* cublasLtReductionScheme_t                     */
+    int parts;          /* of the sum over k                             */
+    int64_t columns;    /* of d: a multiple of these                     */
+};
+
+/* The dearest last; a heuristic names it first, as a fast algorithm would be. */
+const Method METHODS[] = {
+    { 0, 2, CUBLASLT_REDUCTION_SCHEME_NONE, 1, 1 },
+    { 4096, 16, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 2, 1 },
+    { 1 << 20, 16, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 3, 4 },
+    { 1 << 20, 2, CUBLASLT_REDUCTION_SCHEME_INPLACE, 3, 1 },
+    { 1 << 20, 2, CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 4, 1 },
+};
+const int METHOD_COUNT = (int)(sizeof(METHODS) / sizeof(METHODS[0]));
+
+/* A method, made for operands of these types and transpositions. */
 struct Algorithm {
-    uint64_t mark, number, workspace;
+    uint64_t mark, number, made_for;
 };
 
+/* What an algorithm that is not the favourite takes longer: more than any computer would. */
+const double SLOWER_S = 1000.0;
 const uint64_t MARK = 0x656D756C61746F72u;
-const uint64_t WORKSPACES[] = { 0, 4096, 1 << 20 };
+
+int favourite = -1;
+bool refusing;
+uint64_t heuristics;
 
 static_assert(sizeof(Description) <= sizeof(cublasLtMatmulDescOpaque_t), "fits");
 static_assert(sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t), "fits");
@@ -106,7 +133,7 @@ cublasStatus_t describe(const Description &desc, const Layout &a, const Layout &
     if ((desc.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) {
         product.bias = desc.bias;
         product.bias_type = desc.bias_type < 0 ? product.d.type : (cudaDataType)desc.bias_type;
-        if (element_bytes(product.bias_type) == 0) {
+        if (product.bias_type != product.d.type) {
             return CUBLAS_STATUS_NOT_SUPPORTED;
         }
     }
@@ -114,7 +141,64 @@ cublasStatus_t describe(const Description &desc, const Layout &a, const Layout &
     return CUBLAS_STATUS_SUCCESS;
 }
 
+uint64_t kind_of(const Product &product)
+{
+    return (uint64_t)product.a.type << 32 | (uint64_t)product.d.type << 16 |
+           (product.bias != nullptr ? 4u : 0u) | (product.transpose_a ? 2u : 0u) |
+           (product.transpose_b ? 1u : 0u);
+}
+
+bool is_aligned(const Matrix &m, uint32_t to)
+{
+    return (uintptr_t)m.p % to == 0 && (m.ld * (int64_t)element_bytes(m.type)) % (int64_t)to == 0;
+}
+
+/* Whether the method computes a product of these sizes; where addresses are set, from there. */
+bool can_compute(const Method &method, const Product &product)
+{
+    return product.d.cols % method.columns == 0 && is_aligned(product.a, method.alignment) &&
+           is_aligned(product.b, method.alignment) && is_aligned(product.c, method.alignment) &&
+           is_aligned(product.d, method.alignment);
+}
+
+/* The method of an algorithm that was made for such operands; NULL: there is none. */
+const Method *method_of(const cublasLtMatmulAlgo_t *algo, const Product &product)
+{
+    const Algorithm *algorithm = (const Algorithm *)algo;
+
+    return algorithm->mark == MARK && algorithm->number < (uint64_t)METHOD_COUNT &&
+                   algorithm->made_for == kind_of(product)
+               ? &METHODS[algorithm->number]
+               : nullptr;
+}
+
+bool is_preferred(const Method &method, const Preference &preference)
+{
+    bool aligned = true;
+
+    for (uint32_t alignment : preference.alignment) {
+        aligned = aligned && alignment >= method.alignment;
+    }
+    return aligned && method.workspace <= preference.workspace &&
+           (method.reduction & ~preference.reduction) == 0;
+}
+
 } // namespace
+
+void emu_blaslt_refuse(int refuses)
+{
+    refusing = refuses != 0;
+}
+
+void emu_blaslt_favour(int number)
+{
+    favourite = number;
+}
+
+uint64_t emu_blaslt_heuristics(void)
+{
+    return heuristics;
+}
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *out)
 {
@@ -265,7 +349,9 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t opaque,
 
 cublasStatus_t cublasLtMatmulPreferenceInit_internal(cublasLtMatmulPreference_t out, size_t)
 {
-    memset((void *)out, 0, sizeof(*out));
+    const Preference preference = { 0, CUBLASLT_REDUCTION_SCHEME_MASK, { 256, 256, 256, 256 } };
+
+    memcpy((void *)out, &preference, sizeof(preference));
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -275,7 +361,7 @@ cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *out)
         return CUBLAS_STATUS_ALLOC_FAILED;
     }
     *out = new cublasLtMatmulPreferenceOpaque_t();
-    return CUBLAS_STATUS_SUCCESS;
+    return cublasLtMatmulPreferenceInit_internal(*out, sizeof(**out));
 }
 
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference)
@@ -284,15 +370,28 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
     return CUBLAS_STATUS_SUCCESS;
 }
 
-/* Promises about alignment and the like are kept by us anyway. */
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t opaque,
                                                     cublasLtMatmulPreferenceAttributes_t which,
                                                     const void *value, size_t bytes)
 {
-    if (which == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) {
-        return assign(&((Preference *)opaque)->workspace, value, bytes);
+    Preference *preference = (Preference *)opaque;
+
+    switch (which) {
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+        return assign(&preference->workspace, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+        return assign(&preference->reduction, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
+        return assign(&preference->alignment[0], value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
+        return assign(&preference->alignment[1], value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
+        return assign(&preference->alignment[2], value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
+        return assign(&preference->alignment[3], value, bytes);
+    default:
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     }
-    return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
@@ -302,34 +401,66 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatmulHeuristicResult_t results[],
                                               int *returned)
 {
-    const uint64_t most = preference == nullptr ? 0 : ((const Preference *)preference)->workspace;
+    Preference standard;
     Product product;
     int found = 0;
 
+    cublasLtMatmulPreferenceInit_internal((cublasLtMatmulPreference_t)&standard, sizeof(standard));
     *returned = 0;
     if (requested < 1) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
+    heuristics++;
     const cublasStatus_t status =
         describe(*(const Description *)desc, *(const Layout *)a, *(const Layout *)b,
                  *(const Layout *)c, *(const Layout *)d, &product);
-    if (status != CUBLAS_STATUS_SUCCESS || planned_failure()) {
+    if (status != CUBLAS_STATUS_SUCCESS || refusing || planned_failure()) {
         return CUBLAS_STATUS_NOT_SUPPORTED;
     }
-    /* The dearest first, as a fast algorithm would be. */
-    for (int i = 2; i >= 0 && found < requested; i--) {
-        if (WORKSPACES[i] <= most) {
-            const Algorithm algorithm = { MARK, (uint64_t)i, WORKSPACES[i] };
+    for (int i = METHOD_COUNT - 1; i >= 0 && found < requested; i--) {
+        const Algorithm algorithm = { MARK, (uint64_t)i, kind_of(product) };
+        cublasLtMatmulHeuristicResult_t *result = &results[found];
 
-            memset((void *)&results[found], 0, sizeof(results[found]));
-            memcpy((void *)&results[found].algo, &algorithm, sizeof(algorithm));
-            results[found].workspaceSize = (size_t)WORKSPACES[i];
-            results[found].state = CUBLAS_STATUS_SUCCESS;
-            results[found].wavesCount = 1.0f;
-            found++;
+        if (!can_compute(METHODS[i], product) ||
+            !is_preferred(METHODS[i],
+                          preference == nullptr ? standard : *(const Preference *)preference)) {
+            continue;
         }
+        memset((void *)result, 0, sizeof(*result));
+        memcpy((void *)&result->algo, &algorithm, sizeof(algorithm));
+        result->workspaceSize = (size_t)METHODS[i].workspace;
+        result->state = CUBLAS_STATUS_SUCCESS;
+        result->wavesCount = 1.0f;
+        found++;
     }
     *returned = found;
+    return found > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo,
+                                       cublasLtMatmulHeuristicResult_t *result)
+{
+    Product product;
+    const cublasStatus_t status =
+        describe(*(const Description *)desc, *(const Layout *)a, *(const Layout *)b,
+                 *(const Layout *)c, *(const Layout *)d, &product);
+
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        return status;
+    }
+    const Method *method = method_of(algo, product);
+    if (method == nullptr) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (!can_compute(*method, product)) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    result->workspaceSize = (size_t)method->workspace;
+    result->state = CUBLAS_STATUS_SUCCESS;
+    result->wavesCount = 1.0f;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -348,10 +479,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     if (status != CUBLAS_STATUS_SUCCESS) {
         return status;
     }
-    const Algorithm *algorithm = (const Algorithm *)algo;
-    if ((algorithm != nullptr &&
-         (algorithm->mark != MARK || algorithm->workspace > workspace_bytes)) ||
-        (workspace_bytes > 0 && (uintptr_t)workspace % 16 != 0)) {
+    if (workspace_bytes > 0 && (uintptr_t)workspace % 16 != 0) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
     product.a.p = (void *)a;
@@ -361,10 +489,29 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     product.alpha = *(const float *)alpha;
     product.beta = *(const float *)beta;
     product.workspace = workspace;
-    product.workspace_bytes = algorithm == nullptr ? workspace_bytes : (size_t)algorithm->workspace;
-    if (planned_failure() ||
-        enqueue(
-            stream, [product]() { multiply(product); }, product.who) != cudaSuccess) {
+    product.workspace_bytes = workspace_bytes;
+    bool slow = false;
+    if (algo != nullptr) {
+        const Method *method = method_of(algo, product);
+
+        if (method == nullptr || method->workspace > workspace_bytes ||
+            !can_compute(*method, product)) {
+            return CUBLAS_STATUS_INVALID_VALUE;
+        }
+        product.workspace_bytes = (size_t)method->workspace;
+        product.parts = method->parts;
+        product.rounds_partial_sums =
+            (method->reduction &
+             (CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE)) != 0;
+        slow = favourite >= 0 && method != &METHODS[favourite];
+    }
+    const auto work = [product, slow]() {
+        multiply(product);
+        if (slow) {
+            pass_time(SLOWER_S);
+        }
+    };
+    if (planned_failure() || enqueue(stream, work, product.who) != cudaSuccess) {
         return CUBLAS_STATUS_EXECUTION_FAILED;
     }
     return CUBLAS_STATUS_SUCCESS;

@@ -153,6 +153,14 @@ cusparseStatus_t cusparseSetStream(cusparseHandle_t handle, cudaStream_t stream)
     return CUSPARSE_STATUS_SUCCESS;
 }
 
+cusparseStatus_t cusparseGetProperty(libraryPropertyType which, int *value)
+{
+    *value = which == MAJOR_VERSION   ? CUSPARSE_VER_MAJOR
+             : which == MINOR_VERSION ? CUSPARSE_VER_MINOR
+                                      : CUSPARSE_VER_PATCH;
+    return CUSPARSE_STATUS_SUCCESS;
+}
+
 cusparseStatus_t cusparseGetVersion(cusparseHandle_t, int *version)
 {
     *version = CUSPARSE_VERSION;

@@ -62,6 +62,8 @@ void check_write(const void *p, size_t bytes, const char *who);
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work, const char *who);
 /* True while any stream is being captured into a graph: waiting and allocating are refused then. */
 bool is_capturing();
+/* Device work says how long it would have taken: events see it. */
+void pass_time(double seconds);
 /* Does all enqueued work. */
 void run_everything();
 /* Remembers an error for cudaGetLastError and returns it. */

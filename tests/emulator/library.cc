@@ -23,17 +23,12 @@ struct Function {
     }
 
 const Function cusparse[] = {
-    FUNCTION(cusparseCreate),
-    FUNCTION(cusparseDestroy),
-    FUNCTION(cusparseSetStream),
-    FUNCTION(cusparseGetErrorString),
-    FUNCTION(cusparseCreateConstCsr),
-    FUNCTION(cusparseDestroySpMat),
-    FUNCTION(cusparseCreateConstDnMat),
-    FUNCTION(cusparseCreateDnMat),
-    FUNCTION(cusparseDestroyDnMat),
-    FUNCTION(cusparseSpMM_bufferSize),
-    FUNCTION(cusparseSpMM),
+    FUNCTION(cusparseGetProperty),     FUNCTION(cusparseCreate),
+    FUNCTION(cusparseDestroy),         FUNCTION(cusparseSetStream),
+    FUNCTION(cusparseGetErrorString),  FUNCTION(cusparseCreateConstCsr),
+    FUNCTION(cusparseDestroySpMat),    FUNCTION(cusparseCreateConstDnMat),
+    FUNCTION(cusparseCreateDnMat),     FUNCTION(cusparseDestroyDnMat),
+    FUNCTION(cusparseSpMM_bufferSize), FUNCTION(cusparseSpMM),
 };
 
 } // namespace

@@ -166,18 +166,22 @@ void compute(const Product &product, const Matrix &a, const Matrix &b, const Mat
         const std::vector<float> left = packed(a, product.transpose_a, product.rounding);
         const std::vector<float> right = packed(b, product.transpose_b, product.rounding);
 
-        const int64_t first = product.rounds_partial_sums ? k / 2 : 0;
+        const int64_t parts = product.parts < 1 ? 1 : product.parts;
 
-        if (first > 0) {
-            cblas_sgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)first, 1.0f,
-                        left.data(), (int)m, right.data(), (int)k, 0.0f, sum.data(), (int)m);
-            for (float &part : sum) {
-                part = stored(part, d.type);
+        for (int64_t part = 0; part < parts; part++) {
+            const int64_t first = part * k / parts, end = (part + 1) * k / parts;
+
+            if (end > first) {
+                cblas_sgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n,
+                            (int)(end - first), 1.0f, left.data() + first * m, (int)m,
+                            right.data() + first, (int)k, 1.0f, sum.data(), (int)m);
+            }
+            for (float &value : sum) {
+                if (product.rounds_partial_sums && part < parts - 1) {
+                    value = stored(value, d.type);
+                }
             }
         }
-        cblas_sgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)(k - first),
-                    1.0f, left.data() + first * m, (int)m, right.data() + first, (int)k, 1.0f,
-                    sum.data(), (int)m);
     }
     for (int64_t j = 0; j < n; j++) {
         for (int64_t i = 0; i < m; i++) {

@@ -28,6 +28,7 @@ struct Product {
     bool transpose_a, transpose_b;
     float alpha, beta;
     Rounding rounding;
+    int parts;                /* of the sum over k, each added up alone; 0 is 1                   */
     bool rounds_partial_sums; /* to the type of d, as split sums may be where it is not forbidden */
     int64_t batches;
     const void *bias; /* one for each row of d, NULL: none */

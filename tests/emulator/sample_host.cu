@@ -357,6 +357,146 @@ static int gemm_lt(cudaStream_t stream, int)
     return 0;
 }
 
+/* Columns of bf16: d (LM,LN) = a (LM,LK) b (LK,LN) + bias of each row. */
+enum { LM = 8, LN = 8, LK = 96, LT_WORKSPACE = 1 << 20 };
+
+/* What an algorithm is asked for, and used with. */
+struct lt_case {
+    cublasLtHandle_t handle;
+    cublasLtMatmulDescOpaque_t desc;
+    cublasLtMatrixLayoutOpaque_t a, b, d;
+};
+
+static int lt_layouts(lt_case *c, int columns)
+{
+    EXPECT(cublasLtMatrixLayoutInit(&c->a, CUDA_R_16BF, LM, LK, LM) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasLtMatrixLayoutInit(&c->b, CUDA_R_16BF, LK, (uint64_t)columns, LK) ==
+           CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasLtMatrixLayoutInit(&c->d, CUDA_R_16BF, LM, (uint64_t)columns, LM) ==
+           CUBLAS_STATUS_SUCCESS);
+    return 0;
+}
+
+static int lt_describe(lt_case *c, const void *bias)
+{
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    const int32_t wrong = CUDA_R_32F, right = CUDA_R_16BF;
+    cublasLtMatmulHeuristicResult_t found[1];
+    int count = 0;
+
+    EXPECT(cublasLtCreate(&c->handle) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasLtMatmulDescInit(&c->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) ==
+           CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasLtMatmulDescSetAttribute(&c->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                          sizeof(epilogue)) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasLtMatmulDescSetAttribute(&c->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+                                          sizeof(bias)) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(lt_layouts(c, LN) == 0);
+    cublasLtMatmulDescSetAttribute(&c->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &wrong,
+                                   sizeof(wrong));
+    EXPECT(cublasLtMatmulAlgoGetHeuristic(c->handle, &c->desc, &c->a, &c->b, &c->d, &c->d, NULL, 1,
+                                          found, &count) == CUBLAS_STATUS_NOT_SUPPORTED);
+    cublasLtMatmulDescSetAttribute(&c->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &right,
+                                   sizeof(right));
+    return 0;
+}
+
+/* The algorithm that comes first, with this workspace; partial sums in f32 unless any may be. */
+static int lt_choose(lt_case *c, bool any, cublasLtMatmulAlgo_t *out)
+{
+    const size_t most = LT_WORKSPACE;
+    const uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, narrow = 2;
+    cublasLtMatmulPreferenceOpaque_t preference;
+    cublasLtMatmulHeuristicResult_t found[8], checked;
+    int count = 0;
+
+    EXPECT(cublasLtMatmulPreferenceInit(&preference) == CUBLAS_STATUS_SUCCESS);
+    cublasLtMatmulPreferenceSetAttribute(&preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                         &most, sizeof(most));
+    if (!any) {
+        cublasLtMatmulPreferenceSetAttribute(
+            &preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof(reduction));
+    }
+    EXPECT(cublasLtMatmulAlgoGetHeuristic(c->handle, &c->desc, &c->a, &c->b, &c->d, &c->d,
+                                          &preference, 8, found, &count) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(count == (any ? 5 : 3));
+    *out = found[0].algo;
+    EXPECT(cublasLtMatmulAlgoCheck(c->handle, &c->desc, &c->a, &c->b, &c->d, &c->d, out,
+                                   &checked) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(checked.workspaceSize == found[0].workspaceSize && checked.workspaceSize == most);
+    cublasLtMatmulPreferenceSetAttribute(&preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                                         &narrow, sizeof(narrow));
+    EXPECT(cublasLtMatmulAlgoGetHeuristic(c->handle, &c->desc, &c->a, &c->b, &c->d, &c->d,
+                                          &preference, 8, found, &count) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(count == (any ? 3 : 1));
+    return 0;
+}
+
+static void lt_expected(const __nv_bfloat16 *a, const __nv_bfloat16 *b, const __nv_bfloat16 *bias,
+                        float *want)
+{
+    for (int i = 0; i < LM; i++) {
+        for (int j = 0; j < LN; j++) {
+            double sum = __bfloat162float(bias[i]);
+
+            for (int k = 0; k < LK; k++) {
+                sum += (double)__bfloat162float(a[k * LM + i]) * __bfloat162float(b[j * LK + k]);
+            }
+            want[j * LM + i] = (float)sum;
+        }
+    }
+}
+
+/*
+ * 1: less workspace than is told; 2: a bias that is too short; 3: a bias of f32 where bf16 is read;
+ * 4: partial sums may be rounded; 5: an algorithm of another number of columns, whose refusal
+ * nobody looks at; 6: the same of a misaligned operand.
+ */
+static int gemm_lt_bias(cudaStream_t stream, int mistake)
+{
+    __nv_bfloat16 a[LM * LK + 1], b[LK * LN], bias[LM], got[LM * LN];
+    float want[LM * LN], wide[LM];
+    const float one = 1.0f, zero = 0.0f;
+    cublasLtMatmulAlgo_t algo;
+    lt_case c;
+
+    for (int i = 0; i < LM * LK + 1; i++) {
+        a[i] = __float2bfloat16_rn(sample_number((uint32_t)i));
+    }
+    for (int i = 0; i < LK * LN; i++) {
+        b[i] = __float2bfloat16_rn(sample_number((uint32_t)i + 1000));
+    }
+    for (int i = 0; i < LM; i++) {
+        bias[i] = __float2bfloat16_rn(wide[i] = sample_number((uint32_t)i + 3000));
+    }
+    lt_expected(a, b, bias, want);
+    __nv_bfloat16 *da = sample_upload(a, LM * LK + 1, stream);
+    const __nv_bfloat16 *db = sample_upload(b, LK * LN, stream);
+    const void *dbias = mistake == 3 ? (const void *)sample_upload(wide, LM, stream)
+                                     : sample_upload(bias, mistake == 2 ? LM - 1 : LM, stream);
+    __nv_bfloat16 *dd = sample_device<__nv_bfloat16>(LM * LN);
+    void *workspace = sample_device<char>(mistake == 1 ? 4096 : LT_WORKSPACE);
+    EXPECT(lt_describe(&c, dbias) == 0);
+    EXPECT(lt_choose(&c, mistake == 4, &algo) == 0);
+    if (mistake == 5) {
+        EXPECT(lt_layouts(&c, LN - 1) == 0);
+    }
+    const cublasStatus_t status =
+        cublasLtMatmul(c.handle, &c.desc, &one, da + (mistake == 6), &c.a, db, &c.b, &zero, dd,
+                       &c.d, dd, &c.d, &algo, workspace, LT_WORKSPACE, stream);
+    EXPECT((status == CUBLAS_STATUS_SUCCESS) == (mistake < 5));
+    sample_download(got, dd, LM * LN, stream);
+    for (int i = 0; i < LM * LN; i++) {
+        const float value = __bfloat162float(got[i]);
+
+        if (sample_compare(&value, &want[i], 1, 0x1.02p-8f * fabsf(want[i]) + 1e-5f) != 0) {
+            return 1;
+        }
+    }
+    EXPECT(cublasLtDestroy(c.handle) == CUBLAS_STATUS_SUCCESS);
+    return 0;
+}
+
 /* cuSPARSE: c (3,2) in rows = a (3,4) in CSR times b (4,2). 1: a column index outside of a. */
 static int spmm(cudaStream_t stream, int mistake)
 {
@@ -510,10 +650,15 @@ static int fragments(cudaStream_t stream, int)
 }
 
 /* In this order by "all", without mistakes. */
-static const sample_case cases[] = { { "streams", streams },     { "memory", memory },
-                                     { "graph", graph },         { "gemm", gemm },
-                                     { "gemm_bf16", gemm_bf16 }, { "gemm_lt", gemm_lt },
-                                     { "spmm", spmm },           { "fragments", fragments },
+static const sample_case cases[] = { { "streams", streams },
+                                     { "memory", memory },
+                                     { "graph", graph },
+                                     { "gemm", gemm },
+                                     { "gemm_bf16", gemm_bf16 },
+                                     { "gemm_lt", gemm_lt },
+                                     { "gemm_lt_bias", gemm_lt_bias },
+                                     { "spmm", spmm },
+                                     { "fragments", fragments },
                                      { "refusals", refusals } };
 
 int main(int argc, char **argv)

@@ -69,6 +69,8 @@ TABLE = [
     ("host", "graph", 1, "numbers?", "numbers?", "race"),
     ("host", "gemm", 1, "emulator", "emulator", "emulator"),
     ("host", "gemm_bf16", 1, "numbers", "numbers", "numbers"),
+    *[("host", "gemm_lt_bias", n, "emulator", "emulator", "emulator") for n in range(1, 3)],
+    *[("host", "gemm_lt_bias", n, "numbers", "numbers", "numbers") for n in range(3, 7)],
     ("host", "spmm", 1, "emulator", "emulator", "emulator"),
 ]
 

@@ -74,6 +74,23 @@ static void devices_are_numbered_from_0(void **state)
     assert_null(be);
 }
 
+/* What a backend says of its choices it takes up again, and no other text. */
+static void choices_are_taken_from_their_own_kind_of_backend_only(void **state)
+{
+    rig *r = *state;
+    char *text, *again;
+
+    assert_int_equal(csp_backend_tuning_get(r->be, &text), CSP_OK);
+    assert_int_equal(text[0] == '\0', strcmp(r->be->name, "cpu") == 0);
+    assert_int_equal(csp_backend_tuning_set(r->be, text), CSP_OK);
+    assert_int_equal(csp_backend_tuning_set(r->be, "slide rule 7\n"), CSP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(csp_error_text(), "were chosen by \"slide rule 7\", and this is "));
+    assert_int_equal(csp_backend_tuning_get(r->be, &again), CSP_OK);
+    assert_string_equal(again, text);
+    free(text);
+    free(again);
+}
+
 static int waits;
 
 static csp_status count_wait(csp_backend *be)
@@ -474,6 +491,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(no_entry_of_the_table_is_null),
         cmocka_unit_test(names_choose_a_backend_or_are_refused),
         cmocka_unit_test(devices_are_numbered_from_0),
+        cmocka_unit_test(choices_are_taken_from_their_own_kind_of_backend_only),
         cmocka_unit_test(bf16_is_taken_by_backends_that_have_it),
         cmocka_unit_test(opening_fails_cleanly_without_memory),
         cmocka_unit_test(every_op_waits_where_that_is_asked_for),

@@ -102,6 +102,9 @@ static const csp_option options[] = {
     { .name = "profile",
       .kind = CSP_OPTION_FLAG,
       .help = "S1, S4, S5, S8: also what each op of a step takes, and loses against its ceiling" },
+    { .name = "tune-products",
+      .kind = CSP_OPTION_FLAG,
+      .help = "a GPU times the algorithms of each kind of matrix product before it is measured" },
     CSP_OPTION_ROW_DEVICE,
     CSP_OPTION_ROW_PRECISION,
     CSP_OPTION_ROW_THREADS,
@@ -485,6 +488,7 @@ static csp_status run_device_case(const csp_arguments *args, const csp_bench_cas
     csp_status status;
 
     CSP_TRY(csp_device_open(args, &b.be, &b.dtype));
+    b.be->tune_products = csp_args_flag(args, "tune-products");
     status = csp_bench_ceilings(&b);
     if (status == CSP_OK && c != NULL) {
         status = c->run(&b);
@@ -519,6 +523,7 @@ static csp_status run_cases(bench *b)
         return CSP_FAIL(CSP_ERR_CONFIG, "bench: --documents must be a multiple of --queries");
     }
     CSP_TRY(csp_device_open(b->args, &b->be, &b->dtype));
+    b->be->tune_products = csp_args_flag(b->args, "tune-products");
     CSP_TRY(csp_contract_init(&b->contract));
     CSP_TRY(draw_texts(b, "queries", "query-tokens", 1, &b->queries));
     CSP_TRY(draw_texts(b, "documents", "document-tokens", 2, &b->documents));

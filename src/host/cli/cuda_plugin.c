@@ -14,11 +14,54 @@ static struct {
     char path[PATH_MAX];
 } cuda;
 
+/* What the plugin needs of CUDA to open: how a file and its functions begin, and who brings it. */
+static const struct {
+    const char *file, *functions, *name, *wheel;
+} libraries[] = {
+    { "libcublasLt.so", "cublasLt", "cuBLASLt", "nvidia-cublas" },
+    { "libcublas.so", "cublas", "cuBLAS", "nvidia-cublas" },
+};
+
+/* Says how to get a library of CUDA that the loader finds missing or too old. */
+static csp_status explain(const char *path, csp_status status)
+{
+    static const char absent[] = "cannot open shared object", symbol[] = "undefined symbol: ";
+    char words[1024];
+    const char *missing;
+
+    (void)snprintf(words, sizeof(words), "%s", csp_error_text());
+    missing = strstr(words, symbol);
+    for (size_t i = 0; i < sizeof(libraries) / sizeof(libraries[0]); i++) {
+        const char *file = libraries[i].file, *functions = libraries[i].functions;
+        const char *named = strstr(words, file);
+        const bool old =
+            missing != NULL && strncmp(missing + strlen(symbol), functions, strlen(functions)) == 0;
+
+        if (old || (named != NULL && strstr(words, ": version `") != NULL)) {
+            return CSP_FAIL(status,
+                            "%s; the %s there is too old: install a later CUDA toolkit, or pip's "
+                            "%s, and name its folder in LD_LIBRARY_PATH",
+                            words, libraries[i].name, libraries[i].wheel);
+        }
+        if (named != NULL && strstr(named, absent) != NULL) {
+            return CSP_FAIL(status,
+                            "%s needs %s, and the loader finds no %.*s: install the CUDA toolkit, "
+                            "or pip's %s, and name its folder in LD_LIBRARY_PATH",
+                            path, libraries[i].name, (int)strcspn(named, ": "), named,
+                            libraries[i].wheel);
+        }
+    }
+    return status;
+}
+
 static csp_status open_at(const char *path)
 {
     const csp_plugin *plugin;
+    const csp_status status = csp_plugin_open(path, "csp_cuda_plugin", &plugin);
 
-    CSP_TRY(csp_plugin_open(path, "csp_cuda_plugin", &plugin));
+    if (status != CSP_OK) {
+        return explain(path, status);
+    }
     (void)snprintf(cuda.path, sizeof(cuda.path), "%s", path);
     cuda.plugin = plugin;
     return CSP_OK;

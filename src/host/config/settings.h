@@ -134,6 +134,7 @@ typedef struct csp_device_settings {
     int precision; /* csp_precision                   */
     int64_t threads;
     bool sync_every_op;
+    bool tune_products;
     int head_backward; /* csp_pool_way, 0: auto */
 } csp_device_settings;
 

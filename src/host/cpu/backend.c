@@ -223,6 +223,24 @@ static csp_status cpu_elapsed(csp_backend *be, int64_t from, int64_t to, double 
     return CSP_OK;
 }
 
+/* How work is cut depends on shapes and threads only: nothing is timed. */
+static csp_status cpu_tuning_get(csp_backend *be, char **text)
+{
+    (void)be;
+    return csp_strdup("tuning", "", text);
+}
+
+static csp_status cpu_tuning_set(csp_backend *be, const char *text)
+{
+    (void)be;
+    if (text[0] == '\0') {
+        return CSP_OK;
+    }
+    return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                    "algorithms of matrix products were chosen by \"%.*s\", and this is a CPU",
+                    (int)strcspn(text, "\n"), text);
+}
+
 static const csp_ops cpu_ops = {
     .destroy = cpu_destroy,
     .reserve = cpu_reserve,
@@ -242,6 +260,8 @@ static const csp_ops cpu_ops = {
     .sync = cpu_sync,
     .mark = cpu_mark,
     .elapsed = cpu_elapsed,
+    .tuning_get = cpu_tuning_get,
+    .tuning_set = cpu_tuning_set,
     .linear_fwd = cpu_linear_fwd,
     .linear_bwd = cpu_linear_bwd,
     .norm_fwd = cpu_norm_fwd,

@@ -213,6 +213,16 @@ csp_status csp_backend_fetch(csp_backend *be, const csp_tensor *src, void *host)
     return csp_tensor_bytes(src) > 0 ? csp_op_marked(be, be->ops->fetch(be, src, host)) : CSP_OK;
 }
 
+csp_status csp_backend_tuning_get(csp_backend *be, char **text)
+{
+    return be->ops->tuning_get(be, text);
+}
+
+csp_status csp_backend_tuning_set(csp_backend *be, const char *text)
+{
+    return be->ops->tuning_set(be, text);
+}
+
 csp_status csp_backend_sync(csp_backend *be)
 {
     return be->ops->sync(be);

@@ -25,6 +25,7 @@ typedef struct csp_backend {
     bool bf16;          /* its ops take bf16 where their contract says so; else they refuse it */
     bool apart;         /* the same of matrices whose rows lie apart (csp_tensor.apart)        */
     struct csp_profile *profile; /* the one that runs (ops/profile.h), or NULL                */
+    bool tune_products; /* a GPU times the algorithms of each kind of matrix product          */
 } csp_backend;
 
 /*
@@ -108,6 +109,19 @@ CSP_CHECKED csp_status csp_download_start(csp_backend *be, csp_download *d, cons
                                           int count, void **at);
 CSP_CHECKED csp_status csp_download_wait(csp_backend *be, csp_download *d);
 void csp_download_clear(csp_backend *be, csp_download *d);
+
+/*
+ * What the backend chose by timing, and what it must be for the choices to hold, as a text that
+ * only it reads; "" from one that times nothing. It belongs into a checkpoint: an algorithm sets
+ * the order of additions. Set before the first op, it gives the same bits as the backend it was
+ * got from.
+ *
+ * Owner:  the caller frees *text.
+ * Errors: CSP_ERR_MEMORY; of set also CSP_ERR_UNSUPPORTED (chosen on another device, or by another
+ *         version of its library: both are named) and CSP_ERR_FORMAT. Nothing is set then.
+ */
+CSP_CHECKED csp_status csp_backend_tuning_get(csp_backend *be, char **text);
+CSP_CHECKED csp_status csp_backend_tuning_set(csp_backend *be, const char *text);
 
 /* Waits for everything enqueued; reports faults of kernels, naming the last op. */
 CSP_CHECKED csp_status csp_backend_sync(csp_backend *be);

@@ -39,6 +39,8 @@ struct csp_ops {
     csp_status (*sync)(csp_backend *be);
     csp_status (*mark)(csp_backend *be, int64_t index);
     csp_status (*elapsed)(csp_backend *be, int64_t from, int64_t to, double *seconds);
+    csp_status (*tuning_get)(csp_backend *be, char **text);
+    csp_status (*tuning_set)(csp_backend *be, const char *text);
 
     csp_status (*linear_fwd)(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
     csp_status (*linear_bwd)(csp_backend *be, const csp_linear_group *group,

@@ -13,7 +13,7 @@
 #include "core/memory.h"
 #include "io/file.h"
 
-enum { NAME_BYTES = 64, CONFIG_LIMIT = 1 << 24 };
+enum { NAME_BYTES = 64, TEXT_LIMIT = 1 << 24 };
 
 static void file_name(const char *phase, int64_t step, char name[NAME_BYTES])
 {
@@ -77,17 +77,38 @@ static csp_status write_progress(csp_hdf5 *file, const csp_progress *p)
     return csp_hdf5_set_text(file, at, "best_phase", p->best_phase);
 }
 
+/* A text of any length, which an attribute cannot hold. */
+static csp_status write_text(csp_hdf5 *file, const char *name, const char *text)
+{
+    const int64_t bytes[] = { (int64_t)strlen(text) };
+    const csp_tensor t = csp_tensor_view((void *)(uintptr_t)text, CSP_U8, 1, bytes);
+
+    return csp_hdf5_write(file, name, &t);
+}
+
+static csp_status write_tuning(csp_hdf5 *file, csp_backend *be)
+{
+    csp_status status = CSP_OK;
+    char *text = NULL;
+
+    CSP_TRY(csp_backend_tuning_get(be, &text));
+    if (text[0] != '\0') {
+        status = write_text(file, "/tuning", text);
+    }
+    free(text);
+    return status;
+}
+
 static csp_status write_file(const char *path, const csp_snapshot *snapshot, const char *config,
                              const csp_progress *progress, const csp_health_memory *health)
 {
-    const int64_t bytes[] = { (int64_t)strlen(config) };
-    csp_tensor text = csp_tensor_view((void *)(uintptr_t)config, CSP_U8, 1, bytes);
     csp_hdf5 *file = NULL;
     csp_status status;
 
     CSP_TRY(csp_hdf5_create(path, &file));
     CSP_TRY_GOTO(csp_snapshot_write(file, snapshot));
-    CSP_TRY_GOTO(csp_hdf5_write(file, "/config_yaml", &text));
+    CSP_TRY_GOTO(write_text(file, "/config_yaml", config));
+    CSP_TRY_GOTO(write_tuning(file, snapshot->model->be));
     CSP_TRY_GOTO(write_moments(file, snapshot->model));
     CSP_TRY_GOTO(write_progress(file, progress));
     if (health != NULL) {
@@ -384,12 +405,33 @@ static csp_status check_progress(const char *path, const csp_progress *p, const 
     return CSP_OK;
 }
 
+/* What write_text wrote. Owner: the caller frees *out. */
+static csp_status read_text(const csp_hdf5 *file, const char *path, const char *name, char **out)
+{
+    csp_tensor t;
+    char *text;
+    csp_status status;
+
+    CSP_TRY(csp_hdf5_describe(file, name, &t));
+    if (csp_tensor_count(&t) > TEXT_LIMIT || t.dtype != CSP_U8) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: its %s is not a text", path, name);
+    }
+    CSP_TRY(csp_alloc_zero("checkpoint", csp_tensor_count(&t) + 1, 1, &text));
+    t.data = text;
+    status = csp_hdf5_read(file, name, &t);
+    if (status != CSP_OK) {
+        free(text);
+        return status;
+    }
+    *out = text;
+    return CSP_OK;
+}
+
 csp_status csp_checkpoint_peek(const char *path, csp_progress *progress, csp_config **config)
 {
     csp_progress p = { 0 };
     csp_config *there = NULL;
     csp_hdf5 *file = NULL;
-    csp_tensor t;
     char *text = NULL;
     csp_status status;
 
@@ -399,14 +441,7 @@ csp_status csp_checkpoint_peek(const char *path, csp_progress *progress, csp_con
         goto fail;
     }
     CSP_TRY_GOTO(read_progress(file, &p));
-    CSP_TRY_GOTO(csp_hdf5_describe(file, "/config_yaml", &t));
-    if (csp_tensor_count(&t) > CONFIG_LIMIT || t.dtype != CSP_U8) {
-        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: its config is not a text", path);
-        goto fail;
-    }
-    CSP_TRY_GOTO(csp_alloc_zero("checkpoint", csp_tensor_count(&t) + 1, 1, &text));
-    t.data = text;
-    CSP_TRY_GOTO(csp_hdf5_read(file, "/config_yaml", &t));
+    CSP_TRY_GOTO(read_text(file, path, "/config_yaml", &text));
     CSP_TRY_GOTO(csp_config_parse(path, text, &there));
     CSP_TRY_GOTO(check_progress(path, &p, there));
     *progress = p;
@@ -447,6 +482,26 @@ fail:
     return status;
 }
 
+/* Choices that do not hold here are only a warning: what they give differs by roundings. */
+static csp_status read_tuning(const csp_hdf5 *file, const char *path, csp_backend *be)
+{
+    char *text;
+    csp_status status;
+
+    if (!csp_hdf5_has(file, "/tuning")) {
+        return CSP_OK;
+    }
+    CSP_TRY(read_text(file, path, "/tuning", &text));
+    status = csp_backend_tuning_set(be, text);
+    free(text);
+    if (status == CSP_ERR_UNSUPPORTED) {
+        csp_log(CSP_LOG_WARN, "train", "%s: the run goes on, but not to the same bits",
+                csp_error_text());
+        return CSP_OK;
+    }
+    return status;
+}
+
 csp_status csp_checkpoint_read_state(const char *path, csp_model *model, csp_health_memory *health)
 {
     csp_hdf5 *file = NULL;
@@ -454,6 +509,7 @@ csp_status csp_checkpoint_read_state(const char *path, csp_model *model, csp_hea
 
     CSP_TRY(csp_hdf5_open(path, &file));
     CSP_TRY_GOTO(read_moments(file, model));
+    CSP_TRY_GOTO(read_tuning(file, path, model->be));
     status = csp_health_memory_read(file, model->params->config.V, health);
 
 fail:

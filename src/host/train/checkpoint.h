@@ -6,6 +6,8 @@
  *     /optim/m/<name>, /optim/v/<name>   moments of every trained tensor, f32
  *     / config_yaml                      (bytes) u8: every setting that decides the result
  *                                        (csp_config_meaning; RUN/config.yaml has the others too)
+ *     / tuning                           (bytes) u8: what a GPU's choices of algorithms hold for,
+ *                                        and those that were timed (csp_backend_tuning_get)
  *     /progress                          attributes: the members of csp_progress
  *     /health                            of the contrastive phase: train/health_memory.h
  *
@@ -66,8 +68,9 @@ CSP_CHECKED csp_status csp_checkpoint_peek(const char *path, csp_progress *progr
                                            csp_config **config);
 
 /*
- * Reads the moments into a model opened from the same checkpoint, and what the health panel
- * remembered. Owner: csp_health_memory_clear(health).
+ * Reads the moments into a model opened from the same checkpoint, what the health panel remembered,
+ * and which algorithms the backend is to use; warns where those are not for this device or its
+ * libraries. Owner: csp_health_memory_clear(health).
  */
 CSP_CHECKED csp_status csp_checkpoint_read_state(const char *path, csp_model *model,
                                                  csp_health_memory *health);

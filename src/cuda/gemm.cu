@@ -1,0 +1,183 @@
+/*
+ * gemm.cu - matrix products: by the plan that gemm_plan.cu has for them, or by cuBLAS where
+ * cuBLASLt has no algorithm.
+ *
+ * Memory: the workspace of both libraries, WORKSPACE_BYTES, for the life of the backend.
+ */
+#include "gemm.h"
+
+#include <stdlib.h>
+
+#include "core/log.h"
+#include "core/size.h"
+#include "device.h"
+#include "gemm.cuh"
+#include "launch.cuh"
+#include "vec.cuh"
+
+/* What NVIDIA recommends for Hopper; a fixed workspace also makes cuBLAS repeat its bits. */
+#define WORKSPACE_BYTES ((size_t)32 << 20)
+#define BIAS_THREADS 128
+
+static csp_status open_blas(cuda_state *state)
+{
+    cuda_gemm_state *g = &state->gemm;
+    cublasStatus_t blas = cublasCreate(&g->blas);
+
+    /* Or partial sums of a product that is stored as bf16 may be added in bf16. */
+    if (blas == CUBLAS_STATUS_SUCCESS) {
+        blas = cublasSetMathMode(
+            g->blas,
+            (cublasMath_t)(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION));
+    }
+    if (blas == CUBLAS_STATUS_SUCCESS) {
+        blas = cublasSetStream(g->blas, state->stream);
+    }
+    if (blas == CUBLAS_STATUS_SUCCESS) {
+        blas = cublasSetWorkspace(g->blas, g->workspace, g->workspace_bytes);
+    }
+    if (blas != CUBLAS_STATUS_SUCCESS) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: cuBLAS does not start: %s", state->name,
+                        cublasGetStatusString(blas));
+    }
+    return CSP_OK;
+}
+
+csp_status cuda_gemm_open(cuda_state *state)
+{
+    cuda_gemm_state *g = &state->gemm;
+    cublasStatus_t status;
+
+    CSP_TRY(cuda_allocate(state, "cuBLAS workspace", WORKSPACE_BYTES, &g->workspace));
+    g->workspace_bytes = WORKSPACE_BYTES;
+    CSP_TRY(open_blas(state));
+    status = cublasLtCreate(&g->lt);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: cuBLASLt does not start: %s", state->name,
+                        cublasLtGetStatusString(status));
+    }
+    return CSP_OK;
+}
+
+void cuda_gemm_close(cuda_gemm_state *g)
+{
+    cuda_gemm_forget(g);
+    free(g->choices);
+    if (g->lt != NULL) {
+        (void)cublasLtDestroy(g->lt);
+    }
+    if (g->blas != NULL) {
+        (void)cublasDestroy(g->blas);
+    }
+    (void)cudaFree(g->workspace);
+}
+
+static csp_status product_failed(csp_backend *be, const cuda_product *p, const char *library,
+                                 const char *words)
+{
+    const cuda_state *state = cuda_state_of(be);
+
+    return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s: %s product (%lld,%lld,%lld): %s", state->name,
+                    state->op, library, (long long)p->M, (long long)p->N, (long long)p->K, words);
+}
+
+/* c = bias, or c + bias. Any grid works: threads stride over the elements of c. */
+template <typename T, bool added>
+static __global__ void __launch_bounds__(BIAS_THREADS)
+    gemm_bias_kernel(const T *__restrict__ bias, // (N)
+                     T *__restrict__ c,          // (M,N), rows ldc apart
+                     int64_t M, int64_t N, int64_t ldc)
+{
+    for (int64_t i = grid_thread(); i < M * N; i += grid_threads()) {
+        const int64_t n = i % N;
+        T *at = c + i / N * ldc + n;
+
+        *at = added ? from_f32<T>(to_f32(*at) + to_f32(bias[n])) : bias[n];
+    }
+}
+
+template <typename T> static csp_status put_bias(csp_backend *be, const cuda_product *p, bool add)
+{
+    const cuda_state *state = cuda_state_of(be);
+    const dim3 grid = stride_grid(p->M * p->N, BIAS_THREADS, (int64_t)state->processors * 16);
+
+    CUDA_TRY(cu::launch(add ? gemm_bias_kernel<T, true> : gemm_bias_kernel<T, false>, grid,
+                        BIAS_THREADS, 0, state->stream, (const T *)p->bias, (T *)p->c, p->M, p->N,
+                        p->ldc));
+    return CSP_OK;
+}
+
+static csp_status bias_into(csp_backend *be, const cuda_product *p, bool add)
+{
+    return p->out == CSP_BF16 ? put_bias<__nv_bfloat16>(be, p, add) : put_bias<float>(be, p, add);
+}
+
+/*
+ * By cuBLAS, which adds no bias: it is what C holds before where C is not read, and is added after
+ * otherwise, which rounds a bf16 C twice.
+ */
+static csp_status by_cublas(csp_backend *be, const cuda_product *p)
+{
+    const cudaDataType of_in = p->in == CSP_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    const cudaDataType of_out = p->out == CSP_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    const int64_t size[] = { p->M, p->N, p->K, p->lda, p->ldb, p->ldc };
+    const bool before = p->bias != NULL && p->beta == 0.0f;
+    const float beta = before ? 1.0f : p->beta;
+    int32_t as_int[6];
+    cublasStatus_t status;
+
+    for (int i = 0; i < 6; i++) {
+        CSP_TRY(csp_size_i32("matrix product", size[i], &as_int[i]));
+    }
+    if (before) {
+        CSP_TRY(bias_into(be, p, false));
+    }
+    /* cuBLAS counts columns first: what is C there is the transpose of ours, B^T A^T. */
+    status = cublasGemmEx(cuda_state_of(be)->gemm.blas, p->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                          p->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, as_int[1], as_int[0], as_int[2],
+                          &p->alpha, p->b, of_in, as_int[4], p->a, of_in, as_int[3], &beta, p->c,
+                          of_out, as_int[5], CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        return product_failed(be, p, "cuBLAS", cublasGetStatusString(status));
+    }
+    return p->bias != NULL && !before ? bias_into(be, p, true) : CSP_OK;
+}
+
+csp_status cuda_multiply(csp_backend *be, const cuda_product *p)
+{
+    cuda_gemm_state *g = &cuda_state_of(be)->gemm;
+    cuda_gemm_plan *plan = NULL;
+    cublasStatus_t status;
+
+    if (p->M == 0 || p->N == 0) {
+        return CSP_OK;
+    }
+    if (p->K > 0) {
+        CSP_TRY(cuda_gemm_plan_for(be, p, &plan));
+    }
+    if (plan != NULL) {
+        status = cuda_gemm_run(be, p, plan, p->c);
+        return status == CUBLAS_STATUS_SUCCESS
+                   ? CSP_OK
+                   : product_failed(be, p, "cuBLASLt", cublasLtGetStatusString(status));
+    }
+    if (!g->said_fallback) {
+        csp_log(CSP_LOG_DEBUG, "device",
+                "cuBLASLt has no algorithm for a product (%lld,%lld,%lld): cuBLAS computes it, and "
+                "others like it",
+                (long long)p->M, (long long)p->N, (long long)p->K);
+        g->said_fallback = true;
+    }
+    return by_cublas(be, p);
+}
+
+csp_status cuda_gemm_stored(csp_backend *be, bool trans_a, bool trans_b, int64_t M, int64_t N,
+                            int64_t K, float alpha, csp_dtype in, const void *a, int64_t lda,
+                            const void *b, int64_t ldb, float beta, csp_dtype out, void *c,
+                            int64_t ldc)
+{
+    const cuda_product p = { trans_a, trans_b, M, N, K,   alpha, beta, in,
+                             out,     a,       b, c, lda, ldb,   ldc,  NULL };
+
+    return cuda_multiply(be, &p);
+}
