@@ -90,6 +90,7 @@ static __global__ void __launch_bounds__(LIST_THREADS)
         excluded = 0;
         bad_row = (unsigned long long)N;
     }
+    __syncthreads();
     for (int64_t first = 0; first < N; first += LIST_THREADS) {
         const int64_t n = first + threadIdx.x;
         const bool listed = n < N && target[n] >= 0;
