@@ -409,10 +409,12 @@ void find_main_stack()
     if (main_fiber.stack != nullptr && pthread_equal(main_thread, pthread_self())) {
         return;
     }
+    tsan_ignore_begin(); /* this stack is the host's, whose frames were where these variables are */
     if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
         pthread_attr_getstack(&attributes, &bottom, &main_fiber.stack_bytes);
         pthread_attr_destroy(&attributes);
     }
+    tsan_ignore_end();
     main_fiber.stack = (char *)bottom;
     main_thread = pthread_self();
 }

@@ -331,8 +331,13 @@ static void texts_cut_by_tiles_match_exactly(void **state)
 static void many_texts_of_a_large_vocabulary_match_in(rig *r, csp_dtype S)
 {
     enum { TEXTS = 9, TERMS = 1 << 20 };
+#if defined(__SANITIZE_THREAD__)
+    enum { MOST_FULL = 0 }; /* nine million entries would take minutes more */
+#else
+    enum { MOST_FULL = 1 };
+#endif
 
-    for (int full = 0; full <= 1; full++) {
+    for (int full = 0; full <= MOST_FULL; full++) {
         const int64_t every = full != 0 ? 1 : 4096, entries = TEXTS * (TERMS / every);
         float h[TEXTS], *e;
         int64_t length[TEXTS];
@@ -376,7 +381,12 @@ static void many_texts_of_a_large_vocabulary_match_in(rig *r, csp_dtype S)
 
 static void many_texts_of_a_large_vocabulary_match(void **state)
 {
+#if defined(__SANITIZE_THREAD__)
+    /* Minutes there: its groups follow one another on one stream, so one storage type is enough. */
+    many_texts_of_a_large_vocabulary_match_in(*state, CSP_F32);
+#else
     rig_each_storage(*state, many_texts_of_a_large_vocabulary_match_in);
+#endif
 }
 
 /* The number of threads changes no bit: every entry has one writer and one order of rows. */
@@ -469,9 +479,10 @@ static void failing_memory_is_reported_in(rig *r, csp_dtype S)
         status = csp_sparse_pool_fwd(fresh, &s.head, &s.h, &s.texts, 0, &w);
         csp_fault_arm(0);
         if (status != CSP_OK) {
+            /* Of entries only those of earlier rows are promised: a table may lie behind. */
             assert_int_equal(status, CSP_ERR_MEMORY);
+            assert_int_equal(csp_backend_sync(fresh), CSP_OK);
             rig_check_untouched(r, &w.row_ptr);
-            rig_check_untouched(r, &w.weight);
         }
         assert_true(n < 100);
         csp_backend_destroy(fresh);
