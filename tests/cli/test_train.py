@@ -363,8 +363,9 @@ def estimate_plans_for_a_named_memory(w):
         numbers = json.loads(result.stdout)
         phase, = numbers["phases"]
         keeps[size] = phase["keep"], result.returncode
-        # 1.24e9 weights in 2 bytes; adapters have masters, gradients and two moments.
-        w.expect(numbers["weights_bytes"] == 2 * numbers["parameters"], numbers)
+        # 1.24e9 weights in 2 bytes, with room for the adapters beside and below the matrices; adapters have
+        # masters, gradients and two moments.
+        w.expect(2 * numbers["parameters"] < numbers["weights_bytes"] < 2.06 * numbers["parameters"], numbers)
         w.expect(numbers["master_bytes"] == numbers["gradient_bytes"] == 4 * numbers["trained"], numbers)
         # 16 bytes for every term of 64 queries and 1,024 documents.
         w.expect(16 * 1088 * 128256 <= phase["sparse_bytes"] < 1.01 * 16 * 1088 * 128256, phase)

@@ -566,8 +566,8 @@ const csp_command csp_cmd_bench = {
     .option_count = CSP_COUNT(options),
     .positional = "[CASE]",
     .details = "cases: all (standard), sgemm, head, step: of the model that the options describe\n"
-               "       ceilings, K1, K3, K4, K5, K7, K8, K9, K10, K11: kernels of Llama-3.2-1B\n"
-               "       beside the products and copies that bound them\n"
+               "       ceilings, K1, K3, K4, K5, K6, K7, K8, K9, K10, K11: kernels of\n"
+               "       Llama-3.2-1B beside the products and copies that bound them\n"
                "       S1, S4, S5, S7, S8, M1: training steps, encoding, the largest batch\n\n"
                "scripts/bench_cpu.sh and scripts/bench_gpu.py run the same in PyTorch beside it;\n"
                "docs/benchmarks/gpu.md says what each case is.",
