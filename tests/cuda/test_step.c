@@ -207,13 +207,6 @@ int main(void)
         cmocka_unit_test(a_step_waits_once_and_allocates_nothing),
         cmocka_unit_test(what_is_not_finite_changes_nothing),
     };
-    csp_backend *be;
 
-    devices_register();
-    if (csp_backend_create("cuda:0", 1, &be) != CSP_OK) {
-        print_error("skipped: %s\n", csp_error_text());
-        return 77;
-    }
-    csp_backend_destroy(be);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), NULL, NULL);
 }

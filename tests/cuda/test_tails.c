@@ -205,13 +205,6 @@ int main(void)
         cmocka_unit_test(a_file_is_loaded_and_merged_as_on_the_cpu),
         cmocka_unit_test(what_is_kept_does_not_matter),
     };
-    csp_backend *be;
 
-    devices_register();
-    if (csp_backend_create("cuda:0", 1, &be) != CSP_OK) {
-        print_error("skipped: %s\n", csp_error_text());
-        return 77;
-    }
-    csp_backend_destroy(be);
-    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
+    return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), scratch_make, scratch_remove);
 }

@@ -369,13 +369,6 @@ int main(void)
         cmocka_unit_test(a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits),
         cmocka_unit_test(a_tuned_run_goes_on_from_a_checkpoint_to_the_same_bits),
     };
-    csp_backend *be;
 
-    devices_register();
-    if (csp_backend_create("cuda:0", 1, &be) != CSP_OK) {
-        print_error("skipped: %s\n", csp_error_text());
-        return 77;
-    }
-    csp_backend_destroy(be);
-    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
+    return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), scratch_make, scratch_remove);
 }

@@ -33,6 +33,21 @@ typedef struct tiny {
     int64_t count; /* elements of all trained tensors */
 } tiny;
 
+/* What main returns of tests on a device: 77, and why, where there is none. */
+static inline int tiny_main_on_cuda(const struct CMUnitTest *tests, size_t count,
+                                    CMFixtureFunction set_up, CMFixtureFunction tear_down)
+{
+    csp_backend *be;
+
+    devices_register();
+    if (csp_backend_create("cuda:0", 1, &be) != CSP_OK) {
+        print_error("skipped: %s\n", csp_error_text());
+        return 77;
+    }
+    csp_backend_destroy(be);
+    return _cmocka_run_group_tests("cuda:0", tests, count, set_up, tear_down);
+}
+
 /* A contrastive step and what came out of it. */
 static inline csp_status tiny_contrastive(const tiny *t, csp_contrastive *c,
                                           const csp_contrastive_texts *texts,

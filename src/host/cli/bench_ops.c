@@ -267,7 +267,6 @@ fail:
 }
 
 /* The seven matrices of a block, with adapters or without, placed as in a model of one block. */
-enum { RANK = 16 };
 typedef struct lora_bench {
     int64_t N;
     csp_params *params;
@@ -281,7 +280,7 @@ static csp_status create_lora(const csp_bench *b, lora_bench *c)
 {
     csp_model_config config = csp_model_config_standard(CSP_FAMILY_LLAMA);
     const csp_storage storage = { .dtype = b->dtype, .apart = b->be->apart };
-    csp_lora lora = { .R = RANK, .alpha = 2 * RANK };
+    csp_lora lora = { .R = CSP_BENCH_RANK, .alpha = 2 * CSP_BENCH_RANK };
 
     config.V = 1;
     config.L = 1;
@@ -312,7 +311,7 @@ static csp_status place_lora(const csp_bench *b, lora_bench *c)
         place_rows(b, &c->step, N, 2 * F, csp_params_tail(c->params, CSP_GROUP_GATE_UP), &c->y));
     CSP_TRY(place_rows(b, &c->step, N, F, 0, &c->dx));
     for (int i = 0; i < CSP_LINEAR_PARTS; i++) {
-        CSP_TRY(place_rows(b, &c->step, N, RANK, 0, &c->u[i]));
+        CSP_TRY(place_rows(b, &c->step, N, CSP_BENCH_RANK, 0, &c->u[i]));
     }
     return CSP_OK;
 }
@@ -343,8 +342,8 @@ static void lay_out(const lora_bench *c, csp_matrix_group group, const csp_linea
     const int64_t I = g->part[0].w.dim[1];
     int64_t at = 0, columns = 0, whole = 0;
 
-    rows->x = !c->params->storage.apart || group == CSP_GROUP_O ? take_columns(&c->x, I, &whole)
-                                                                : csp_tensor_columns(&c->x, 0, I);
+    rows->x = alone || group == CSP_GROUP_O ? take_columns(&c->x, I, &whole)
+                                            : csp_tensor_columns(&c->x, 0, I);
     rows->x_tail = group == CSP_GROUP_O ? csp_tensor_none() : tail_at(c, group, &c->x, I);
     for (int i = 0; i < g->count; i++) {
         const int64_t O = g->part[i].w.dim[0];

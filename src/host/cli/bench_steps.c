@@ -122,7 +122,7 @@ static csp_status make_model(csp_bench *b, const csp_bench_shape *shape, csp_tra
     c.eos_count = 0;
     CSP_TRY(csp_model_config_check(&c, "bench"));
     if (train == CSP_TRAIN_LORA) {
-        m.lora = (csp_lora) { .R = CSP_BENCH_RANK, .alpha = 32.0 };
+        m.lora = (csp_lora) { .R = CSP_BENCH_RANK, .alpha = 2 * CSP_BENCH_RANK };
         CSP_TRY(csp_lora_target(&m.lora, "all-linear"));
     }
     CSP_TRY(csp_model_create(b->be, &m, model));

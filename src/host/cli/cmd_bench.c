@@ -232,7 +232,7 @@ static csp_status make_model(bench *b)
     m.max_len = 4096;
     if (csp_args_flag(b->args, "lora")) {
         m.train = CSP_TRAIN_LORA;
-        m.lora = (csp_lora) { .R = 16, .alpha = 32.0 };
+        m.lora = (csp_lora) { .R = CSP_BENCH_RANK, .alpha = 2 * CSP_BENCH_RANK };
         CSP_TRY(csp_lora_target(&m.lora, "all-linear"));
     }
     return csp_model_create(b->be, &m, &b->model);
