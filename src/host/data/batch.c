@@ -18,6 +18,17 @@ void csp_batch_clear(csp_batch *batch)
     *batch = (csp_batch) { 0 };
 }
 
+int64_t csp_batch_text_of(const csp_batch *batch, int64_t *row)
+{
+    int64_t text = 0;
+
+    while (text + 1 < batch->B && batch->seq_start[text + 1] <= *row) {
+        text++;
+    }
+    *row -= batch->seq_start[text];
+    return text;
+}
+
 csp_status csp_batch_reserve(csp_batch *batch, int64_t B, int64_t N)
 {
     if (B + 1 > batch->text_room) {

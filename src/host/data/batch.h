@@ -35,6 +35,9 @@ typedef struct csp_batch {
 
 void csp_batch_clear(csp_batch *batch);
 
+/* The text that row 0 <= row < N belongs to; row becomes the position in it. */
+int64_t csp_batch_text_of(const csp_batch *batch, int64_t *row);
+
 /* Memory for B texts and N rows, so that packs up to there allocate nothing. CSP_ERR_MEMORY. */
 CSP_CHECKED csp_status csp_batch_reserve(csp_batch *batch, int64_t B, int64_t N);
 

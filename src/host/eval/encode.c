@@ -169,12 +169,9 @@ void csp_encoder_target(csp_encoder *e, csp_side side, csp_encoded_row emit, voi
 /* Pooling passes over a NaN, so the text that has one is named here. */
 static csp_status say_bad_hidden(const csp_encoder *e, const micro_batch *m, int64_t row)
 {
-    int64_t text = 0;
+    const int64_t text = csp_batch_text_of(&m->batch, &row);
     char parameter[CSP_PARAM_NAME_BYTES + 32];
 
-    while (text + 1 < m->batch.B && m->batch.seq_start[text + 1] <= row) {
-        text++;
-    }
     csp_model_say_bad_parameter(e->model, parameter, sizeof(parameter));
     return CSP_FAIL(CSP_ERR_NUMERIC, "text %s: its hidden states are not finite%s", m->names[text],
                     parameter);

@@ -252,14 +252,9 @@ csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
 void csp_chunked_say_row(const csp_chunked *c, int64_t i, int64_t row, char *out, size_t bytes)
 {
     const csp_chunk *chunk = &c->chunks[i];
-    const csp_batch *b = &chunk->batch;
-    int64_t text = 0;
+    const int64_t text = csp_batch_text_of(&chunk->batch, &row);
 
-    while (text + 1 < b->B && b->seq_start[text + 1] <= row) {
-        text++;
-    }
-    snprintf(out, bytes, "token %lld of %s %lld of the batch",
-             (long long)(row - b->seq_start[text]),
+    snprintf(out, bytes, "token %lld of %s %lld of the batch", (long long)row,
              chunk->side == CSP_SIDE_QUERY ? "query" : "text", (long long)(chunk->first + text));
 }
 
