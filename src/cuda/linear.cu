@@ -84,14 +84,38 @@ static linear_run outputs_from(const csp_linear_group *g, const csp_tensor *y, i
     return run;
 }
 
-/* Parts from first on, all with an adapter, whose matrices (R,I) that `of` points out lie below one
- * another. */
-template <typename T, typename tensor_of>
-static linear_run ranks_from(const linear_call<T> *c, int first, tensor_of of)
+/* A matrix of each part: A of its adapter, or its gradient; none where it has none. */
+struct part_matrices {
+    const csp_tensor *of[CSP_LINEAR_PARTS];
+};
+
+template <typename T> static part_matrices adapters_of(const linear_call<T> *c)
+{
+    part_matrices m = {};
+
+    for (int i = 0; i < c->count; i++) {
+        m.of[i] = &c->group->part[i].lora_a;
+    }
+    return m;
+}
+
+static part_matrices gradients_of(const csp_linear_group_grad *g)
+{
+    part_matrices m = {};
+
+    for (int i = 0; i < CSP_LINEAR_PARTS; i++) {
+        m.of[i] = &g->part[i].dlora_a;
+    }
+    return m;
+}
+
+/* Parts from first on, all with an adapter, whose matrices (R,I) lie below one another. */
+template <typename T>
+static linear_run ranks_from(const linear_call<T> *c, int first, const part_matrices &m)
 {
     linear_run run = { first + 1, 0, c->part[first].R };
 
-    while (run.end < c->count && csp_tensor_is_below(of(run.end - 1), of(run.end))) {
+    while (run.end < c->count && csp_tensor_is_below(m.of[run.end - 1], m.of[run.end])) {
         run.R += c->part[run.end++].R;
     }
     return run;
@@ -135,7 +159,7 @@ static csp_status branches_fwd(const linear_call<T> *c, const csp_linear_rows *r
 
     for (int i = 0; i < c->count;) {
         const linear_part<T> *p = &c->part[i];
-        linear_run run = ranks_from(c, i, [c](int part) { return &c->group->part[part].lora_a; });
+        linear_run run = ranks_from(c, i, adapters_of(c));
         linear_matrix<T> u = { tail.at + p->before, tail.row };
 
         if (tail.at == NULL || p->dropout != NULL) {
@@ -276,19 +300,19 @@ static csp_status parameters_bwd(const linear_call<T> *c, const csp_linear_group
 
     for (int i = 0; i < c->count;) {
         const csp_linear_grad *part = &g->part[i];
-        linear_run run = outputs_from(c->group, g->dy, i);
+        const int most = outputs_from(c->group, g->dy, i).end;
         const linear_matrix<const T> dy = matrix_of<const T>(&g->dy[i]);
         int end = i + 1;
         int64_t O = c->part[i].O;
 
-        while (end < run.end && csp_tensor_is_below(&g->part[end - 1].dw, &g->part[end].dw)) {
+        while (end < most && csp_tensor_is_below(&g->part[end - 1].dw, &g->part[end].dw)) {
             O += c->part[end++].O;
         }
         if (part->dw.ndim > 0) {
             CSP_TRY(cuda_gemm(c->be, true, false, O, c->I, c->N, 1.0f, dy.at, dy.row, x.at, x.row,
                               1.0f, (float *)part->dw.data, c->I));
         }
-        i = part->dw.ndim > 0 ? end : i + 1;
+        i = end;
     }
     for (int i = 0; i < c->count; i++) {
         const linear_part<T> *p = &c->part[i];
@@ -379,7 +403,7 @@ static csp_status branches_bwd(const linear_call<T> *c, const csp_linear_group_g
         }
     }
     for (int i = 0; i < c->count;) {
-        const linear_run run = ranks_from(c, i, [g](int part) { return &g->part[part].dlora_a; });
+        const linear_run run = ranks_from(c, i, gradients_of(g));
 
         if (g->part[i].dlora_a.ndim > 0) {
             CSP_TRY(cuda_gemm(c->be, true, false, run.R, I, c->N, 1.0f,
@@ -389,8 +413,7 @@ static csp_status branches_bwd(const linear_call<T> *c, const csp_linear_group_g
         i = run.end;
     }
     for (int i = 0; i < c->count && to->dx != NULL;) {
-        const linear_run run =
-            ranks_from(c, i, [c](int part) { return &c->group->part[part].lora_a; });
+        const linear_run run = ranks_from(c, i, adapters_of(c));
         const linear_part<T> *p = &c->part[i];
 
         if (p->R > 0) {
