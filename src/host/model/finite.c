@@ -14,14 +14,6 @@ csp_status csp_run_note_bad_row(const csp_model *model, const csp_run *run, csp_
     return csp_norm_bad_row(model->be, &run->rstd_final, &run->h, row);
 }
 
-csp_status csp_run_find_bad_row(const csp_model *model, const csp_run *run, int64_t *row)
-{
-    csp_tensor bad_row = run->bad_row;
-
-    CSP_TRY(csp_run_note_bad_row(model, run, &bad_row));
-    return csp_backend_download(model->be, &bad_row, row);
-}
-
 static csp_status is_finite(const csp_model *model, const csp_param *row, bool *out)
 {
     const int64_t count = csp_tensor_count(&row->value);

@@ -21,10 +21,6 @@ extern "C" {
 CSP_CHECKED csp_status csp_run_note_bad_row(const csp_model *model, const csp_run *run,
                                             csp_tensor *row);
 
-/* The same for the host, which waits for the model's backend. */
-CSP_CHECKED csp_status csp_run_find_bad_row(const csp_model *model, const csp_run *run,
-                                            int64_t *row);
-
 /* ", and so is model.norm.weight" for the first parameter that is not finite, else "". */
 void csp_model_say_bad_parameter(const csp_model *model, char *text, size_t bytes);
 

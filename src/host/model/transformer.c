@@ -78,12 +78,11 @@ csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step)
 {
     const csp_params *params = run->params;
     const csp_dtype type = params->storage.dtype;
-    const int64_t shape[] = { N, params->config.D }, one = 1;
+    const int64_t shape[] = { N, params->config.D };
 
     run->N = N;
     CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->h));
     CSP_TRY(csp_arena_tensor(step, CSP_F32, 1, &N, &run->rstd_final));
-    CSP_TRY(csp_arena_tensor(step, CSP_I64, 1, &one, &run->bad_row));
     if (run->keep == CSP_KEEP_ALL || run->keep == CSP_KEEP_MOST) {
         for (int64_t l = 0; l < params->config.L; l++) {
             CSP_TRY(csp_arena_tensor(step, type, 2, shape, &run->saved[l].x));

@@ -98,7 +98,6 @@ typedef struct csp_run {
     csp_tensor dh;          /* (N,D) the caller writes their gradient; consumed; none if NOTHING */
     csp_tensor x_final;     /* (N,D) before the final norm                                     */
     csp_tensor rstd_final;  /* (N)                                                             */
-    csp_tensor bad_row;     /* (1) i64, for model/finite.h                                     */
     csp_block_saved *saved; /* [L]: aliases of one another where not kept                      */
     csp_block_work work;
 } csp_run;
