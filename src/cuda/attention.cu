@@ -315,7 +315,7 @@ static fwd_launch<S> fwd_launch_of(csp_backend *be, const csp_attention *a, cons
                                    const csp_tensor *lse)
 {
     return { be,
-             attention_batch_of(a),
+             attention_batch_of(a, q, k, v),
              (const S *)q->data,
              (const S *)k->data,
              (const S *)v->data,

@@ -49,7 +49,7 @@ static bwd_launch<S> bwd_launch_of(csp_backend *be, const csp_attention *a,
 {
     return { be,
              cuda_stream(be, "attention_bwd"),
-             attention_batch_of(a),
+             attention_batch_of(a, &g->q, &g->k, &g->v),
              { (const S *)g->q.data, (const S *)g->k.data, (const S *)g->v.data,
                (const S *)g->o.data, (const float *)g->lse.data, (const S *)g->d_o.data,
                (S *)g->dq.data, (S *)g->dk.data, (S *)g->dv.data },

@@ -355,11 +355,11 @@ template <int W> static csp_status launch_fwd(const mma_fwd_launch &l)
 bool attention_mma_takes(const csp_attention *a, const csp_tensor *const *rows, int count)
 {
     bool taken = attention_mma_width(a->E) && (uintptr_t)a->cos.data % 16 == 0 &&
-                 (uintptr_t)a->sin.data % 16 == 0 && csp_attention_stride_q(a) % 8 == 0 &&
-                 csp_attention_stride_k(a) % 8 == 0 && csp_attention_stride_v(a) % 8 == 0;
+                 (uintptr_t)a->sin.data % 16 == 0;
 
     for (int i = 0; i < count; i++) {
-        taken = taken && rows[i]->dtype == CSP_BF16 && (uintptr_t)rows[i]->data % 16 == 0;
+        taken = taken && rows[i]->dtype == CSP_BF16 && (uintptr_t)rows[i]->data % 16 == 0 &&
+                csp_tensor_row(rows[i]) % 8 == 0;
     }
     return taken;
 }
@@ -369,7 +369,7 @@ csp_status attention_mma_fwd(csp_backend *be, const csp_attention *a, const csp_
                              csp_tensor *lse)
 {
     const mma_fwd_launch l = { be,
-                               attention_batch_of(a),
+                               attention_batch_of(a, q, k, v),
                                (const __nv_bfloat16 *)q->data,
                                (const __nv_bfloat16 *)k->data,
                                (const __nv_bfloat16 *)v->data,

@@ -6,7 +6,7 @@
 
 #include "ops/attention.h"
 
-/* Are these bf16, of a width, at addresses and strides that the tensor core kernels take? */
+/* Are these bf16, of a width, at addresses and with rows that the tensor core kernels take? */
 bool attention_mma_takes(const csp_attention *a, const csp_tensor *const *rows, int count);
 
 csp_status attention_mma_fwd(csp_backend *be, const csp_attention *a, const csp_tensor *q,

@@ -414,7 +414,8 @@ static __device__ __forceinline__ int rows_left(int32_t total, int32_t r, int mo
     return total - r < most ? total - r : most;
 }
 
-static inline attention_batch attention_batch_of(const csp_attention *a)
+static inline attention_batch attention_batch_of(const csp_attention *a, const csp_tensor *q,
+                                                 const csp_tensor *k, const csp_tensor *v)
 {
     return { (const int32_t *)a->seq_start.data,
              (const int32_t *)a->order.data,
@@ -424,9 +425,9 @@ static inline attention_batch attention_batch_of(const csp_attention *a)
              a->H,
              a->G,
              a->E,
-             csp_attention_stride_q(a),
-             csp_attention_stride_k(a),
-             csp_attention_stride_v(a),
+             csp_tensor_row(q),
+             csp_tensor_row(k),
+             csp_tensor_row(v),
              1.0f / sqrtf((float)a->E),
              a->causal };
 }

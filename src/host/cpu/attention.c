@@ -125,7 +125,7 @@ static int64_t keys_of(const piece *w, int64_t t)
 /* p = rotated scaled queries t .. t+rows-1 of head h against the keys they may see. */
 static void score_block(piece *w, const float *q, int64_t h, int64_t t, int64_t rows, int64_t keys)
 {
-    const int64_t E = w->a->E, stride = csp_attention_stride_q(w->a);
+    const int64_t E = w->a->E, stride = w->a->H * E;
 
     rotate_rows(w->a, t, rows, q + (w->first + t) * stride + h * E, stride, 1.0f,
                 1.0f / sqrtf((float)E), w->q, E);
@@ -134,14 +134,14 @@ static void score_block(piece *w, const float *q, int64_t h, int64_t t, int64_t 
 
 static void rotate_keys(piece *w, const float *k)
 {
-    const int64_t E = w->a->E, stride = csp_attention_stride_k(w->a);
+    const int64_t E = w->a->E, stride = w->a->G * E;
 
     rotate_rows(w->a, 0, w->T, k + w->first * stride + w->g * E, stride, 1.0f, 1.0f, w->k, E);
 }
 
 static void forward_head(piece *w, int64_t h, const float *q, const float *v, float *o, float *lse)
 {
-    const int64_t E = w->a->E, H = w->a->H, T = w->T, v_stride = csp_attention_stride_v(w->a);
+    const int64_t E = w->a->E, H = w->a->H, T = w->T, v_stride = w->a->G * E;
 
     for (int64_t t = 0; t < T; t += QUERY_BLOCK) {
         const int64_t rows = T - t < QUERY_BLOCK ? T - t : QUERY_BLOCK;
@@ -173,8 +173,7 @@ typedef struct backward_args {
 
 static void backward_block(piece *w, int64_t h, int64_t t, int64_t rows, const backward_args *x)
 {
-    const int64_t E = w->a->E, H = w->a->H, T = w->T, stride = H * E;
-    const int64_t q_stride = csp_attention_stride_q(w->a), v_stride = csp_attention_stride_v(w->a);
+    const int64_t E = w->a->E, H = w->a->H, T = w->T, stride = H * E, v_stride = w->a->G * E;
     const int64_t keys = keys_of(w, t + rows - 1), at = (w->first + t) * stride + h * E;
 
     score_block(w, x->q, h, t, rows, keys);
@@ -189,16 +188,13 @@ static void backward_block(piece *w, int64_t h, int64_t t, int64_t rows, const b
     cpu_gemm_serial(true, false, keys, E, rows, 1.0f, w->p, T, x->d_o + at, stride, 1.0f, w->dv, E);
     cpu_gemm_serial(true, false, keys, E, rows, 1.0f, w->dp, T, w->q, E, 1.0f, w->dk, E);
     cpu_gemm_serial(false, false, rows, E, keys, 1.0f, w->dp, T, w->k, E, 0.0f, w->dq, E);
-    rotate_rows(w->a, t, rows, w->dq, E, -1.0f, 1.0f / sqrtf((float)E),
-                x->dq + (w->first + t) * q_stride + h * E, q_stride);
+    rotate_rows(w->a, t, rows, w->dq, E, -1.0f, 1.0f / sqrtf((float)E), x->dq + at, stride);
 }
 
 static void backward_piece(piece *w, const backward_args *x)
 {
-    const int64_t E = w->a->E, T = w->T, group = w->a->H / w->a->G;
-    const int64_t k_stride = csp_attention_stride_k(w->a), v_stride = csp_attention_stride_v(w->a);
-    float *dk = x->dk + w->first * k_stride + w->g * E,
-          *dv = x->dv + w->first * v_stride + w->g * E;
+    const int64_t E = w->a->E, T = w->T, group = w->a->H / w->a->G, stride = w->a->G * E;
+    float *dk = x->dk + w->first * stride + w->g * E, *dv = x->dv + w->first * stride + w->g * E;
 
     rotate_keys(w, x->k);
     memset(w->dk, 0, (size_t)(T * E) * sizeof(float));
@@ -208,9 +204,9 @@ static void backward_piece(piece *w, const backward_args *x)
             backward_block(w, h, t, T - t < QUERY_BLOCK ? T - t : QUERY_BLOCK, x);
         }
     }
-    rotate_rows(w->a, 0, T, w->dk, E, -1.0f, 1.0f, dk, k_stride);
+    rotate_rows(w->a, 0, T, w->dk, E, -1.0f, 1.0f, dk, stride);
     for (int64_t t = 0; t < T; t++) {
-        memcpy(dv + t * v_stride, w->dv + t * E, (size_t)E * sizeof(float));
+        memcpy(dv + t * stride, w->dv + t * E, (size_t)E * sizeof(float));
     }
 }
 

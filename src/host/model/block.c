@@ -314,27 +314,6 @@ static csp_status norm_again(const csp_block_pass *pass, int64_t layer, csp_matr
     return csp_norm_fwd(pass->be, x, &none, &g->value, (float)pass->eps, &sum, &rstd, &w->t);
 }
 
-/* Attention over q, k and v that lie where they do. */
-static csp_attention attention_of(const csp_block_pass *pass, const csp_tensor *q,
-                                  const csp_tensor *k, const csp_tensor *v)
-{
-    csp_attention a = pass->attention;
-
-    a.stride_q = csp_tensor_row(q);
-    a.stride_k = csp_tensor_row(k);
-    a.stride_v = csp_tensor_row(v);
-    return a;
-}
-
-/* A matrix as attention takes it, to which the distance of its rows is told apart from it. */
-static csp_tensor for_attention(const csp_tensor *t)
-{
-    csp_tensor dense = *t;
-
-    dense.apart = 0;
-    return dense;
-}
-
 static csp_status attention_forward(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,
                                     csp_block_work *w)
 {
@@ -343,16 +322,13 @@ static csp_status attention_forward(const csp_block_pass *pass, int64_t layer, c
     const csp_tensor none = csp_tensor_none();
     const bool normed = rows->q_norm != NULL;
     const csp_tensor *q = normed ? &w->qn : &s->q, *k = normed ? &w->kn : &s->k;
-    const csp_attention a = attention_of(pass, q, k, &s->v);
-    const csp_tensor dense_q = for_attention(q), dense_k = for_attention(k);
-    const csp_tensor dense_v = for_attention(&s->v);
 
     CSP_TRY(project(pass, layer, CSP_GROUP_QKV, &w->t, &w->t_tail, s, &qkv));
     if (normed) {
         CSP_TRY(head_norm(pass, rows->q_norm, &s->q, &s->rq, &w->qn));
         CSP_TRY(head_norm(pass, rows->k_norm, &s->k, &s->rk, &w->kn));
     }
-    CSP_TRY(csp_attention_fwd(pass->be, &a, &dense_q, &dense_k, &dense_v, &s->o, &s->lse));
+    CSP_TRY(csp_attention_fwd(pass->be, &pass->attention, q, k, &s->v, &s->o, &s->lse));
     return project(pass, layer, CSP_GROUP_O, &s->o, &none, s, &branch);
 }
 
@@ -432,16 +408,15 @@ static csp_status attention_backward(const csp_block_pass *pass, int64_t layer, 
     const csp_layer *rows = &pass->params->layers[layer];
     const bool normed = rows->q_norm != NULL;
     csp_tensor *q = normed ? &w->qn : &s->q, *k = normed ? &w->kn : &s->k;
-    const csp_attention a = attention_of(pass, q, k, &s->v);
-    csp_attention_grad g = { .q = for_attention(q),
-                             .k = for_attention(k),
-                             .v = for_attention(&s->v),
+    csp_attention_grad g = { .q = *q,
+                             .k = *k,
+                             .v = s->v,
                              .o = s->o,
                              .lse = s->lse,
                              .d_o = w->d_o,
-                             .dq = for_attention(q),
-                             .dk = for_attention(k),
-                             .dv = for_attention(&s->v) };
+                             .dq = *q,
+                             .dk = *k,
+                             .dv = s->v };
 
     if (normed) {
         csp_tensor rq = csp_tensor_rows(&w->r, 0, s->rq.dim[0]);
@@ -450,7 +425,7 @@ static csp_status attention_backward(const csp_block_pass *pass, int64_t layer, 
         CSP_TRY(head_norm(pass, rows->q_norm, &s->q, &rq, &w->qn));
         CSP_TRY(head_norm(pass, rows->k_norm, &s->k, &rk, &w->kn));
     }
-    CSP_TRY(csp_attention_bwd(pass->be, &a, &g));
+    CSP_TRY(csp_attention_bwd(pass->be, &pass->attention, &g));
     if (normed) {
         CSP_TRY(head_norm_back(pass, rows->q_norm, &s->q, &s->rq, q));
         CSP_TRY(head_norm_back(pass, rows->k_norm, &s->k, &s->rk, k));

@@ -14,16 +14,6 @@ static csp_status check_heads(const csp_attention *a)
         return CSP_FAIL(CSP_ERR_SHAPE, "attention: head width %lld must be even and at least 2",
                         (long long)a->E);
     }
-    if ((a->stride_q != 0 && a->stride_q < a->H * a->E) ||
-        (a->stride_k != 0 && a->stride_k < a->G * a->E) ||
-        (a->stride_v != 0 && a->stride_v < a->G * a->E)) {
-        return CSP_FAIL(CSP_ERR_SHAPE,
-                        "attention: rows of q, k, v lie %lld, %lld, %lld elements apart, shorter "
-                        "than the rows of %lld, %lld, %lld",
-                        (long long)a->stride_q, (long long)a->stride_k, (long long)a->stride_v,
-                        (long long)(a->H * a->E), (long long)(a->G * a->E),
-                        (long long)(a->G * a->E));
-    }
     CSP_TRY(csp_check_rank("attention", "seq_start", &a->seq_start, CSP_I32, 1));
     CSP_TRY(csp_check_rank("attention", "cos", &a->cos, CSP_F32, 2));
     CSP_TRY(csp_check_tensor("attention", "cos", &a->cos, CSP_F32, 2,
@@ -48,19 +38,29 @@ static csp_status check_qkvo(const csp_backend *be, const csp_attention *a, cons
                              const csp_tensor *k, const csp_tensor *v, const csp_tensor *o,
                              const csp_tensor *lse)
 {
+    const int64_t N = q->dim[0], wide = a->H * a->E, narrow = a->G * a->E;
     csp_dtype S;
 
-    CSP_TRY(csp_check_storage(be, "attention", "q", q, 2, &S));
-    {
-        const int64_t wide[] = { q->dim[0], a->H * a->E };
-        const int64_t narrow[] = { q->dim[0], a->G * a->E };
+    CSP_TRY(csp_check_storage(be, "attention", "o", o, 2, &S));
+    CSP_TRY(csp_check_matrix(be, "attention", "q", q, S, N, wide));
+    CSP_TRY(csp_check_matrix(be, "attention", "k", k, S, N, narrow));
+    CSP_TRY(csp_check_matrix(be, "attention", "v", v, S, N, narrow));
+    CSP_TRY(csp_check_tensor("attention", "o", o, S, 2, (int64_t[]) { N, wide }));
+    return csp_check_tensor("attention", "lse", lse, CSP_F32, 2, (int64_t[]) { N, a->H });
+}
 
-        CSP_TRY(csp_check_tensor("attention", "q", q, S, 2, wide));
-        CSP_TRY(csp_check_tensor("attention", "k", k, S, 2, narrow));
-        CSP_TRY(csp_check_tensor("attention", "v", v, S, 2, narrow));
-        CSP_TRY(csp_check_tensor("attention", "o", o, S, 2, wide));
+/* The gradient of x lies as x does. */
+static csp_status check_like(const csp_backend *be, const char *name, const csp_tensor *dx,
+                             const csp_tensor *x)
+{
+    CSP_TRY(csp_check_matrix(be, "attention", name, dx, x->dtype, x->dim[0], x->dim[1]));
+    if (csp_tensor_row(dx) != csp_tensor_row(x)) {
+        return CSP_FAIL(CSP_ERR_SHAPE,
+                        "attention: the rows of %s lie %lld elements apart, those of its tensor "
+                        "%lld",
+                        name, (long long)csp_tensor_row(dx), (long long)csp_tensor_row(x));
     }
-    return csp_check_tensor("attention", "lse", lse, CSP_F32, 2, (int64_t[]) { q->dim[0], a->H });
+    return CSP_OK;
 }
 
 csp_status csp_attention_fwd(csp_backend *be, const csp_attention *a, const csp_tensor *q,
@@ -77,8 +77,8 @@ csp_status csp_attention_bwd(csp_backend *be, const csp_attention *a, csp_attent
     CSP_TRY(check_heads(a));
     CSP_TRY(check_qkvo(be, a, &g->q, &g->k, &g->v, &g->o, &g->lse));
     CSP_TRY(csp_check_tensor("attention", "d_o", &g->d_o, g->q.dtype, 2, g->q.dim));
-    CSP_TRY(csp_check_tensor("attention", "dq", &g->dq, g->q.dtype, 2, g->q.dim));
-    CSP_TRY(csp_check_tensor("attention", "dk", &g->dk, g->q.dtype, 2, g->k.dim));
-    CSP_TRY(csp_check_tensor("attention", "dv", &g->dv, g->q.dtype, 2, g->v.dim));
+    CSP_TRY(check_like(be, "dq", &g->dq, &g->q));
+    CSP_TRY(check_like(be, "dk", &g->dk, &g->k));
+    CSP_TRY(check_like(be, "dv", &g->dv, &g->v));
     return g->q.dim[0] > 0 ? csp_op_done(be, be->ops->attention_bwd(be, a, g)) : CSP_OK;
 }

@@ -22,26 +22,7 @@ typedef struct csp_attention {
     int64_t E;            /* head width, even; on CUDA devices up to 256                       */
     int64_t longest;      /* rows of the longest text of this batch, or more                   */
     bool causal;          /* key position <= query position; false: all positions of the text  */
-    int64_t stride_q;     /* elements from a row of q, and of dq, to the next; 0: H*E (dense)  */
-    int64_t stride_k;     /* of k and dk; 0: G*E                                               */
-    int64_t stride_v;     /* of v and dv; 0: G*E                                               */
 } csp_attention;
-
-/* The distances of rows, with what 0 stands for. */
-static inline int64_t csp_attention_stride_q(const csp_attention *a)
-{
-    return a->stride_q > 0 ? a->stride_q : a->H * a->E;
-}
-
-static inline int64_t csp_attention_stride_k(const csp_attention *a)
-{
-    return a->stride_k > 0 ? a->stride_k : a->G * a->E;
-}
-
-static inline int64_t csp_attention_stride_v(const csp_attention *a)
-{
-    return a->stride_v > 0 ? a->stride_v : a->G * a->E;
-}
 
 /*
  * Scaled dot-product attention inside each text.
@@ -51,8 +32,7 @@ static inline int64_t csp_attention_stride_v(const csp_attention *a)
  *
  * Source: docs/method.md 8.2 and 8.3.
  *
- * q, k and v may be columns of one wider tensor: each is given as a tensor of the shape below that
- * begins at its first column, and a row of it follows at its stride.
+ * Rows of q, k and v may lie apart where be has that (csp_backend.apart).
  *
  *   q    in    (N,H*E)  elem  not rotated; elem is f32 or, on CUDA devices, bf16
  *   k    in    (N,G*E)  elem  not rotated
@@ -72,7 +52,8 @@ CSP_CHECKED csp_status csp_attention_fwd(csp_backend *be, const csp_attention *a
 typedef struct csp_attention_grad {
     csp_tensor q, k, v, o, lse; /* in:  of the forward pass                           */
     csp_tensor d_o;             /* in:  (N,H*E) elem                                  */
-    csp_tensor dq, dk, dv;      /* out: gradients of the q, k, v given; overwritten   */
+    csp_tensor dq, dk, dv;      /* out: gradients of the q, k, v given, whose rows lie
+                                        as far apart as theirs; overwritten           */
 } csp_attention_grad;
 
 /*
