@@ -205,10 +205,8 @@ static void bf16_steps_of_all_weights_follow_the_cpu(void **state)
 static void bf16_steps_of_adapters_follow_the_cpu(void **state)
 {
     (void)state;
-    /* Half as many steps: float32 runs on the CPU whose weights were rounded to bf16 once, before
-     * the first step, are up to 4 % apart in the first 13 of this one, and up to 8 % after 26. */
-    follow_in("contrastive, bf16, echo, lora", CSP_VARIANT_ECHO, true, bf16, STEPS_BF16 / 4 + 1,
-              contrastive_losses);
+    /* Not contrastive: of 16 seeds of dropout, float32 runs on the CPU whose weights were rounded
+     * to bf16 once are 2 to 8 % apart within 26 steps. test_bf16_steps.c takes each by itself. */
     follow_in("adapt, bf16, lora", CSP_VARIANT_CAUSAL, true, bf16, STEPS_BF16 / 2 + 1,
               adapt_losses);
     follow_in("adapt, bf16, lora, no dropout", CSP_VARIANT_CAUSAL, true, bf16, STEPS_BF16 / 2 + 1,
