@@ -9,7 +9,6 @@
 #include "cli/commands.h"
 #include "cli/model_args.h"
 #include "core/memory.h"
-#include "eval/quantize.h"
 #include "export/report_html.h"
 #include "io/file.h"
 #include "io/lines.h"

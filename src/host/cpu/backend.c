@@ -277,6 +277,7 @@ static const csp_ops cpu_ops = {
     .sparse_pool_bwd = cpu_sparse_pool_bwd,
     .sparse_pool_choose = cpu_sparse_pool_choose,
     .top_k = cpu_top_k,
+    .impacts = cpu_impacts,
     .token_loss = cpu_token_loss,
     .scores_fwd = cpu_scores_fwd,
     .scores_bwd = cpu_scores_bwd,

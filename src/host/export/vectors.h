@@ -14,7 +14,7 @@
  */
 #pragma once
 
-#include "eval/quantize.h"
+#include "core/quantize.h"
 #include "io/vectors.h"
 
 typedef enum csp_export_format {

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/quantize.h"
+#include "core/quantize.h"
 
 static void reads_schemes_and_refuses_others(void **state)
 {
