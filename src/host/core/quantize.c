@@ -24,7 +24,7 @@ csp_status csp_quant_parse(const char *text, csp_quant *out)
         char *end = NULL;
 
         if (strlen(names[kind]) != word || strncmp(names[kind], text, word) != 0 ||
-            is_scaled((csp_quant_kind)kind) != (colon != NULL)) {
+            (colon != NULL && !is_scaled((csp_quant_kind)kind))) {
             continue;
         }
         if (colon != NULL) {

@@ -41,6 +41,7 @@ struct csp_encoder {
     micro_batch *computing; /* its rows come next                              */
     int64_t waiting_rows;
     int64_t done_rows;
+    csp_quant_counts quantised;
     csp_run *run;
     csp_arena step; /* activations of one micro-batch */
     csp_contract_head head;
@@ -78,7 +79,7 @@ static int64_t rows_at_once(int64_t max_rows, int64_t longest)
 csp_status csp_encoder_bytes(const csp_params *params, int64_t max_rows, int64_t longest,
                              int64_t top_k, size_t *out)
 {
-    const csp_kept_limits limits = { TEXTS, top_k };
+    const csp_kept_limits limits = { .texts = TEXTS, .top_k = top_k };
     csp_encoder e = { 0 };
     csp_arena step = { 0 };
     csp_tensor keep;
@@ -102,7 +103,9 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
 {
     const int64_t cut_q = cut_of(options, contract, CSP_SIDE_QUERY);
     const int64_t cut_p = cut_of(options, contract, CSP_SIDE_PASSAGE);
-    const csp_kept_limits limits = { .texts = TEXTS, .top_k = cut_q > cut_p ? cut_q : cut_p };
+    const csp_kept_limits limits = { .texts = TEXTS,
+                                     .top_k = cut_q > cut_p ? cut_q : cut_p,
+                                     .quant = options->quant };
     csp_encoder *e;
     csp_arena ruler = { 0 };
     csp_pack pack;
@@ -215,6 +218,9 @@ static csp_status hand_out(csp_encoder *e, micro_batch *m, const csp_fetched_row
         }
         CSP_TRY(e->emit(e->context, m->names[i], nnz, rows->term + from, rows->weight + from));
     }
+    e->quantised.kept += rows->counts.kept;
+    e->quantised.dropped += rows->counts.dropped;
+    e->quantised.clipped += rows->counts.clipped;
     forget(m);
     return CSP_OK;
 }
@@ -280,6 +286,11 @@ csp_status csp_encoder_add(csp_encoder *e, const char *id, const char *text, int
 const csp_text_counts *csp_encoder_counts(const csp_encoder *e, csp_side side)
 {
     return csp_text_encoder_counts(e->texts, side);
+}
+
+const csp_quant_counts *csp_encoder_quant_counts(const csp_encoder *e)
+{
+    return &e->quantised;
 }
 
 int64_t csp_encoder_rows(const csp_encoder *e)
