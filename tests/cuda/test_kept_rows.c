@@ -6,6 +6,7 @@
 #include "train/tiny.h"
 
 #include "eval/kept_rows.h"
+#include "eval/packed.h"
 
 /* What each build of the emulator has time for. */
 #if defined(__SANITIZE_THREAD__)
@@ -64,26 +65,18 @@ static void close_encoding(encoding *e)
 }
 
 /* Enqueues the hidden states of micro-batch i. */
-static void start(encoding *e, int i, csp_pool_texts *texts)
+static void start(encoding *e, int i, csp_packed *packed)
 {
     csp_batch *b = &e->batch;
-    csp_pack pack = { .order = csp_tensor_none(), .row_key = csp_tensor_none() };
     const csp_pass pass = { .causal = true };
 
     assert_ok(csp_batch_pack(&e->t.contract, &e->t.passages, cuts[i].first, cuts[i].last, 0, b));
     e->step.used = 0;
-    assert_ok(csp_arena_tensor(&e->step, CSP_I32, 1, &b->N, &pack.token));
-    assert_ok(csp_arena_tensor(&e->step, CSP_I32, 1, (int64_t[]) { b->B + 1 }, &pack.seq_start));
-    assert_ok(csp_arena_tensor(&e->step, CSP_U8, 1, &b->N, &texts->keep));
+    assert_ok(csp_packed_place(b->B, b->N, false, &e->step, packed));
     assert_ok(csp_run_place(e->run, b->N, &e->step));
-    assert_ok(csp_backend_upload(e->t.be, b->tokens, &pack.token));
-    assert_ok(csp_backend_upload(e->t.be, b->seq_start, &pack.seq_start));
-    assert_ok(csp_backend_upload(e->t.be, b->keep, &texts->keep));
-    pack.longest = texts->longest = b->max_len;
-    texts->seq_start = pack.seq_start;
-    texts->kept = b->kept;
+    assert_ok(csp_packed_upload(e->t.be, b, packed));
     if (b->N > 0) {
-        assert_ok(csp_model_fwd(e->t.model, &pack, &pass, e->run));
+        assert_ok(csp_model_fwd(e->t.model, &packed->pack, &pass, e->run));
     }
 }
 
@@ -111,13 +104,13 @@ static void fetch(encoding *e, came *out)
 static void run_all(encoding *e, int64_t top_k, bool beside, came out[BATCHES])
 {
     for (int i = 0; i < BATCHES; i++) {
-        csp_pool_texts texts;
+        csp_packed packed;
 
-        start(e, i, &texts);
+        start(e, i, &packed);
         if (beside && i > 0) {
             fetch(e, &out[i - 1]);
         }
-        assert_ok(csp_kept_rows_pool(e->kept, e->t.model, &e->head, e->run, &texts, top_k));
+        assert_ok(csp_kept_rows_pool(e->kept, e->t.model, &e->head, e->run, &packed.texts, top_k));
         if (!beside) {
             assert_ok(csp_backend_sync(e->t.be));
             fetch(e, &out[i]);
