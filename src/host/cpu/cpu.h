@@ -32,7 +32,7 @@ typedef struct cpu_state {
     cpu_block *of_thread; /* be->threads scratch blocks                                 */
     cpu_block shared;     /* scratch of a whole op                                      */
     int64_t allocations;  /* blocks got from the system so far: a test watches it stand */
-    double *marks;        /* csp_backend_mark: the clock at each; negative: not set     */
+    double *marks;        /* csp_backend_mark: the clock at each; 0: not set            */
     int64_t mark_count;
 } cpu_state;
 
