@@ -149,18 +149,8 @@ static csp_status cuda_zero(csp_backend *be, csp_tensor *t)
 static csp_status cuda_mark(csp_backend *be, int64_t index)
 {
     cuda_state *state = cuda_state_of(be);
-    const int64_t count = 2 * index + 64;
-    cudaEvent_t *marks;
 
-    if (index >= state->mark_count) {
-        CSP_TRY(csp_alloc_zero("marks", count, sizeof(*marks), &marks));
-        if (state->mark_count > 0) {
-            memcpy(marks, state->marks, (size_t)state->mark_count * sizeof(*marks));
-        }
-        free(state->marks);
-        state->marks = marks;
-        state->mark_count = count;
-    }
+    CSP_TRY(csp_reach("marks", index, sizeof(*state->marks), &state->marks, &state->mark_count));
     if (state->marks[index] == NULL) {
         CUDA_TRY(cudaEventCreate(&state->marks[index]));
     }
@@ -220,6 +210,7 @@ static void fill_table(csp_ops *ops)
     ops->sparse_pool_bwd = cuda_sparse_pool_bwd;
     ops->sparse_pool_choose = cuda_sparse_pool_choose;
     ops->top_k = cuda_top_k;
+    ops->impacts = cuda_impacts;
     ops->token_loss = cuda_token_loss;
     ops->scores_fwd = cuda_scores_fwd;
     ops->scores_bwd = cuda_scores_bwd;

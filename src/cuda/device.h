@@ -156,6 +156,8 @@ csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_spars
 csp_status cuda_sparse_pool_choose(csp_backend *be, csp_pool_way way);
 csp_status cuda_top_k(csp_backend *be, const csp_sparse *w, int64_t rows, int64_t k,
                       csp_sparse *out);
+csp_status cuda_impacts(csp_backend *be, const csp_sparse *w, int64_t rows, const csp_quant *quant,
+                        csp_impact_rows *out);
 csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args);
 csp_status cuda_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                            int64_t P, float scale, csp_tensor *s);

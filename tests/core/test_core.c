@@ -190,6 +190,34 @@ static void random_rounding_to_bf16_is_right_in_the_mean(void **state)
     }
 }
 
+static void a_block_reaches_an_index_and_is_zero_there(void **state)
+{
+    int64_t *numbers = NULL, count = 0;
+
+    (void)state;
+    assert_int_equal(csp_reach("numbers", 3, sizeof(*numbers), &numbers, &count), CSP_OK);
+    assert_true(count > 3);
+    for (int64_t i = 0; i < count; i++) {
+        assert_int_equal(numbers[i], 0);
+        numbers[i] = i + 1;
+    }
+    const int64_t before = count;
+
+    assert_int_equal(csp_reach("numbers", 0, sizeof(*numbers), &numbers, &count), CSP_OK);
+    assert_int_equal(count, before);
+    csp_fault_arm(1);
+    assert_int_equal(csp_reach("numbers", count, sizeof(*numbers), &numbers, &count),
+                     CSP_ERR_MEMORY);
+    csp_fault_arm(0);
+    assert_int_equal(count, before);
+    assert_int_equal(csp_reach("numbers", count, sizeof(*numbers), &numbers, &count), CSP_OK);
+    assert_true(count > 2 * before);
+    for (int64_t i = 0; i < count; i++) {
+        assert_int_equal(numbers[i], i < before ? i + 1 : 0);
+    }
+    free(numbers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +231,7 @@ int main(void)
         cmocka_unit_test(half_precision_numbers_convert_exactly),
         cmocka_unit_test(the_fault_driver_fails_one_call),
         cmocka_unit_test(peak_memory_counts_what_was_touched),
+        cmocka_unit_test(a_block_reaches_an_index_and_is_zero_there),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include "train/tiny.h"
 
 #include "eval/kept_rows.h"
+#include "eval/packed.h"
 
 /* What each build of the emulator has time for. */
 #if defined(__SANITIZE_THREAD__)
@@ -22,7 +23,7 @@ static const struct {
 
 /* What came of one micro-batch, copied. */
 typedef struct came {
-    int64_t texts, bad_row, row_ptr[MOST_TEXTS + 1];
+    int64_t texts, bad_row, dropped, clipped, row_ptr[MOST_TEXTS + 1];
     int32_t term[MOST_TEXTS * TINY_V];
     float weight[MOST_TEXTS * TINY_V];
 } came;
@@ -36,10 +37,13 @@ typedef struct encoding {
     csp_kept_rows *kept;
 } encoding;
 
-static void open_encoding(encoding *e, const char *device, csp_storage storage, int64_t top_k)
+static const csp_quant none = { CSP_QUANT_NONE, 0.0 };
+
+static void open_encoding(encoding *e, const char *device, csp_storage storage, int64_t top_k,
+                          csp_quant quant)
 {
-    const csp_kept_limits limits = { MOST_TEXTS, top_k };
-    const csp_tensor none = csp_tensor_none();
+    const csp_kept_limits limits = { .texts = MOST_TEXTS, .top_k = top_k, .quant = quant };
+    const csp_tensor all = csp_tensor_none();
     size_t bytes;
 
     memset(e, 0, sizeof(*e));
@@ -48,7 +52,7 @@ static void open_encoding(encoding *e, const char *device, csp_storage storage, 
     assert_ok(csp_run_bytes(e->t.model->params, ROWS, CSP_KEEP_NOTHING, &bytes));
     assert_ok(csp_backend_reserve(e->t.be, bytes + 64 * ROWS, &e->step));
     assert_ok(csp_kept_rows_create(e->t.be, e->t.model->params, &limits, &e->kept));
-    e->head = csp_model_head(e->t.model, 1.0f, CSP_POOL_MAX, &none);
+    e->head = csp_model_head(e->t.model, 1.0f, CSP_POOL_MAX, &all);
 }
 
 static void close_encoding(encoding *e)
@@ -61,26 +65,18 @@ static void close_encoding(encoding *e)
 }
 
 /* Enqueues the hidden states of micro-batch i. */
-static void start(encoding *e, int i, csp_pool_texts *texts)
+static void start(encoding *e, int i, csp_packed *packed)
 {
     csp_batch *b = &e->batch;
-    csp_pack pack = { .order = csp_tensor_none(), .row_key = csp_tensor_none() };
     const csp_pass pass = { .causal = true };
 
     assert_ok(csp_batch_pack(&e->t.contract, &e->t.passages, cuts[i].first, cuts[i].last, 0, b));
     e->step.used = 0;
-    assert_ok(csp_arena_tensor(&e->step, CSP_I32, 1, &b->N, &pack.token));
-    assert_ok(csp_arena_tensor(&e->step, CSP_I32, 1, (int64_t[]) { b->B + 1 }, &pack.seq_start));
-    assert_ok(csp_arena_tensor(&e->step, CSP_U8, 1, &b->N, &texts->keep));
+    assert_ok(csp_packed_place(b->B, b->N, false, &e->step, packed));
     assert_ok(csp_run_place(e->run, b->N, &e->step));
-    assert_ok(csp_backend_upload(e->t.be, b->tokens, &pack.token));
-    assert_ok(csp_backend_upload(e->t.be, b->seq_start, &pack.seq_start));
-    assert_ok(csp_backend_upload(e->t.be, b->keep, &texts->keep));
-    pack.longest = texts->longest = b->max_len;
-    texts->seq_start = pack.seq_start;
-    texts->kept = b->kept;
+    assert_ok(csp_packed_upload(e->t.be, b, packed));
     if (b->N > 0) {
-        assert_ok(csp_model_fwd(e->t.model, &pack, &pass, e->run));
+        assert_ok(csp_model_fwd(e->t.model, &packed->pack, &pass, e->run));
     }
 }
 
@@ -95,6 +91,8 @@ static void fetch(encoding *e, came *out)
     memset(out, 0, sizeof(*out));
     out->texts = rows.texts;
     out->bad_row = rows.bad_row;
+    out->dropped = rows.counts.dropped;
+    out->clipped = rows.counts.clipped;
     memcpy(out->row_ptr, rows.row_ptr, (size_t)(rows.texts + 1) * sizeof(int64_t));
     if (nnz > 0) {
         memcpy(out->term, rows.term, (size_t)nnz * sizeof(int32_t));
@@ -106,13 +104,13 @@ static void fetch(encoding *e, came *out)
 static void run_all(encoding *e, int64_t top_k, bool beside, came out[BATCHES])
 {
     for (int i = 0; i < BATCHES; i++) {
-        csp_pool_texts texts;
+        csp_packed packed;
 
-        start(e, i, &texts);
+        start(e, i, &packed);
         if (beside && i > 0) {
             fetch(e, &out[i - 1]);
         }
-        assert_ok(csp_kept_rows_pool(e->kept, e->t.model, &e->head, e->run, &texts, top_k));
+        assert_ok(csp_kept_rows_pool(e->kept, e->t.model, &e->head, e->run, &packed.texts, top_k));
         if (!beside) {
             assert_ok(csp_backend_sync(e->t.be));
             fetch(e, &out[i]);
@@ -134,7 +132,7 @@ static void fetching_beside_work_changes_no_bit(void **state)
     for (int i = 0; i < STORAGES; i++) {
         encoding e;
 
-        open_encoding(&e, "cuda:0", storages[i], CUT);
+        open_encoding(&e, "cuda:0", storages[i], CUT, none);
         for (int64_t cut = LEAST_CUT; cut <= CUT; cut += CUT) {
             run_all(&e, cut, true, rows);
             run_all(&e, cut, false, again);
@@ -171,12 +169,12 @@ static void rows_are_those_of_the_cpu(void **state)
     encoding e;
 
     (void)state;
-    open_encoding(&e, "cpu", f32, CUT);
+    open_encoding(&e, "cpu", f32, CUT, none);
     apart = 8.0 * 2.0 * UNIT_F32 * tiny_roundings(&e.t);
     run_all(&e, CUT, true, cpu);
     run_all(&e, 0, true, all);
     close_encoding(&e);
-    open_encoding(&e, "cuda:0", f32, CUT);
+    open_encoding(&e, "cuda:0", f32, CUT, none);
     run_all(&e, CUT, true, rows);
     close_encoding(&e);
     for (int b = 0; b < BATCHES; b++) {
@@ -203,6 +201,60 @@ static void rows_are_those_of_the_cpu(void **state)
     }
 }
 
+/* What is left of the weights of one micro-batch by the one definition of an impact. */
+static void quantise(const came *w, csp_quant quant, came *out)
+{
+    csp_quant_counts counts = { 0 };
+    int64_t n = 0;
+
+    memset(out, 0, sizeof(*out));
+    out->texts = w->texts;
+    out->bad_row = w->bad_row;
+    for (int64_t text = 0; text < w->texts; text++) {
+        for (int64_t i = w->row_ptr[text]; i < w->row_ptr[text + 1]; i++) {
+            const int32_t impact = csp_quant_impact(&quant, w->weight[i], CSP_IMPACT_MOST, &counts);
+
+            if (impact > 0) {
+                out->term[n] = w->term[i];
+                out->weight[n++] = (float)impact;
+            }
+        }
+        out->row_ptr[text + 1] = n;
+    }
+    out->dropped = counts.dropped;
+    out->clipped = counts.clipped;
+}
+
+/* Scales for one, two and four bytes; all terms and a cut; in the storage that devices take. */
+static void impacts_are_those_of_the_weights(void **state)
+{
+    static const csp_quant quants[] = { { CSP_QUANT_ROUND, 0.7 },
+                                        { CSP_QUANT_CEIL, 300.0 },
+                                        { CSP_QUANT_ROUND, 3e8 } };
+    static came want;
+    int64_t dropped = 0, clipped = 0;
+
+    (void)state;
+    for (int q = 0; q < 3; q++) {
+        const int64_t cut = q == 1 ? CUT : 0;
+        encoding e;
+
+        open_encoding(&e, "cuda:0", bf16, CUT, none);
+        run_all(&e, cut, true, rows);
+        close_encoding(&e);
+        open_encoding(&e, "cuda:0", bf16, CUT, quants[q]);
+        run_all(&e, cut, true, again);
+        close_encoding(&e);
+        for (int b = 0; b < BATCHES; b++) {
+            quantise(&rows[b], quants[q], &want);
+            assert_memory_equal(&again[b], &want, sizeof(want));
+            dropped += want.dropped;
+            clipped += want.clipped;
+        }
+    }
+    assert_true(dropped > 0 && clipped > 0);
+}
+
 /*
  * The embedding of one token holds a NaN: the first row that has it is named, or one before it in
  * the same text, which may see a weight of 0 times that NaN; in other micro-batches none.
@@ -215,7 +267,7 @@ static void a_row_that_is_not_finite_is_named_with_its_micro_batch(void **state)
     int32_t token;
 
     (void)state;
-    open_encoding(&e, "cuda:0", f32, CUT);
+    open_encoding(&e, "cuda:0", f32, CUT, none);
     embedding = e.t.model->params->embed;
     assert_ok(
         csp_batch_pack(&e.t.contract, &e.t.passages, cuts[1].first, cuts[1].last, 0, &e.batch));
@@ -247,6 +299,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fetching_beside_work_changes_no_bit),
         cmocka_unit_test(rows_are_those_of_the_cpu),
+        cmocka_unit_test(impacts_are_those_of_the_weights),
         cmocka_unit_test(a_row_that_is_not_finite_is_named_with_its_micro_batch),
     };
 

@@ -16,7 +16,6 @@
 
 #include "core/fault.h"
 #include "core/rng.h"
-#include "eval/quantize.h"
 #include "eval/search.h"
 
 /* Random rows: about mean_terms terms each, common ones first as in text, some rows empty. */

@@ -83,8 +83,12 @@ static inline const char *write_rows(place *p, const char *name, const row *rows
     csp_vectors_writer *writer;
 
     (void)snprintf(path, sizeof(path), "%s/%s", p->dir, name);
-    assert_int_equal(
-        csp_vectors_create(path, vocab, "document", "{\"model_hash\": \"abc\"}", &writer), CSP_OK);
+    assert_int_equal(csp_vectors_create(path,
+                                        &(csp_vectors_head) { .vocab = vocab,
+                                                              .side = "document",
+                                                              .meta = "{\"model_hash\": \"abc\"}" },
+                                        &writer),
+                     CSP_OK);
     for (int64_t r = 0; r < count; r++) {
         assert_int_equal(
             csp_vectors_append(writer, rows[r].id, rows[r].nnz, rows[r].term, rows[r].weight),

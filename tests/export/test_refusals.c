@@ -88,8 +88,10 @@ static void too_many_terms_for_16_bits_are_refused(void **state)
 
             (void)snprintf(p->path, sizeof(p->path), "%s/v-%d.jsonl", p->dir, extra);
             (void)snprintf(p->out, sizeof(p->out), "%s/out-%d-%d", p->dir, extra, i);
-            assert_int_equal(csp_vectors_create(p->path, 100000, "document", NULL, &writer),
-                             CSP_OK);
+            assert_int_equal(
+                csp_vectors_create(
+                    p->path, &(csp_vectors_head) { .vocab = 100000, .side = "document" }, &writer),
+                CSP_OK);
             assert_int_equal(csp_vectors_append(writer, "d", TERMS - 1 + extra, term, weight),
                              CSP_OK);
             assert_int_equal(csp_vectors_commit(writer), CSP_OK);

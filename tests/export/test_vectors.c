@@ -394,6 +394,41 @@ static void tokens_stand_for_terms(void **state)
     free(text);
 }
 
+/* Impacts as they are, with what was counted when they were made; what a reader cuts of that is
+ * counted once. */
+static void impacts_are_taken_as_they_are(void **state)
+{
+    static const int32_t term[] = { 1, 2, 3 };
+    static const float impact[] = { 300.0f, 200.0f, (float)CSP_IMPACT_MOST };
+    const csp_vectors_head head = { 10, "document", NULL, { CSP_QUANT_CEIL, 7.0 } };
+    const csp_quant_counts counts = { .dropped = 2, .clipped = 1 };
+    place *p = *state;
+    csp_export_options options = options_for(CSP_EXPORT_CIFF);
+    csp_vectors_writer *writer;
+    csp_export_report report;
+    char path[128];
+    const char *paths[] = { path };
+
+    (void)snprintf(path, sizeof(path), "%s/impacts.h5", p->dir);
+    assert_int_equal(csp_vectors_create(path, &head, &writer), CSP_OK);
+    csp_vectors_count(writer, &counts);
+    assert_int_equal(csp_vectors_append(writer, "d", 3, term, impact), CSP_OK);
+    assert_int_equal(csp_vectors_commit(writer), CSP_OK);
+    assert_int_equal(csp_export_vectors(paths, 1, &options, p->out, &report), CSP_ERR_ARGUMENT);
+    assert_non_null(strstr(csp_error_text(), "impacts of ceil:7"));
+    assert_false(csp_file_exists(p->out));
+    options.quant_is_default = true;
+    for (int bmp = 0; bmp <= 1; bmp++) {
+        (void)snprintf(p->out, sizeof(p->out), "%s/out-%d", p->dir, bmp);
+        options.target = bmp == 1 ? CSP_TARGET_BMP : CSP_TARGET_ANY;
+        assert_int_equal(csp_export_vectors(paths, 1, &options, p->out, &report), CSP_OK);
+        assert_int_equal(report.postings, 3);
+        assert_int_equal(report.dropped, 2);
+        assert_int_equal(report.clipped, bmp == 1 ? 2 : 1);
+        assert_true(report.scale == 7.0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -406,6 +441,7 @@ int main(void)
         CASE(the_manifest_says_what_was_written),
         CASE(checksums_are_those_of_xxh128sum),
         CASE(tokens_stand_for_terms),
+        CASE(impacts_are_taken_as_they_are),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

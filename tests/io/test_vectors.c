@@ -23,7 +23,11 @@ static csp_status write_three(const char *path)
     csp_vectors_writer *w = NULL;
     csp_status status;
 
-    CSP_TRY(csp_vectors_create(path, 100, "document", "{\"top_k\":512,\"name\":\"\xC3\xBC\"}", &w));
+    CSP_TRY(csp_vectors_create(
+        path,
+        &(csp_vectors_head) {
+            .vocab = 100, .side = "document", .meta = "{\"top_k\":512,\"name\":\"\xC3\xBC\"}" },
+        &w));
     CSP_TRY_GOTO(csp_vectors_append(w, "d1", 3, terms, weights));
     CSP_TRY_GOTO(csp_vectors_append(w, "empty \"quoted\" \\ \t\xC3\xBC", 0, NULL, NULL));
     CSP_TRY_GOTO(csp_vectors_append(w, "d3", 1, terms + 1, weights));
@@ -65,7 +69,8 @@ static void files_without_rows_and_without_meta_read_back(void **state)
         csp_vectors_writer *w;
         csp_vectors *v;
 
-        assert_ok(csp_vectors_create(named("none", endings[i]), 7, "query", NULL, &w));
+        assert_ok(csp_vectors_create(named("none", endings[i]),
+                                     &(csp_vectors_head) { .vocab = 7, .side = "query" }, &w));
         assert_ok(csp_vectors_commit(w));
         assert_ok(csp_vectors_read(named("none", endings[i]), &v));
         assert_int_equal(v->rows, 0);
@@ -95,7 +100,9 @@ static void many_rows_read_back(void **state)
         char id[32];
         int64_t nnz = 0;
 
-        assert_ok(csp_vectors_create(named("many", endings[e]), VOCAB, "document", NULL, &w));
+        assert_ok(csp_vectors_create(named("many", endings[e]),
+                                     &(csp_vectors_head) { .vocab = VOCAB, .side = "document" },
+                                     &w));
         for (int row = 0; row < ROWS; row++) {
             const int count = row == 77 ? VOCAB - 10 : row % 4;
 
@@ -264,6 +271,14 @@ static void bad_first_lines_and_names_are_refused(void **state)
     assert_null(v);
 }
 
+static void refuse_create(const char *path, csp_vectors_head head)
+{
+    csp_vectors_writer *w = NULL;
+
+    assert_int_equal(csp_vectors_create(path, &head, &w), CSP_ERR_ARGUMENT);
+    assert_null(w);
+}
+
 static void what_is_not_a_vector_is_not_written(void **state)
 {
     const int32_t ok[] = { 1, 2 }, falling[] = { 2, 1 }, twice[] = { 1, 1 }, high[] = { 1, 10 },
@@ -284,7 +299,8 @@ static void what_is_not_a_vector_is_not_written(void **state)
     (void)state;
     for (size_t e = 0; e < 3; e++) {
         for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-            assert_ok(csp_vectors_create(named("refused", endings[e]), 10, "query", NULL, &w));
+            assert_ok(csp_vectors_create(named("refused", endings[e]),
+                                         &(csp_vectors_head) { .vocab = 10, .side = "query" }, &w));
             assert_int_equal(csp_vectors_append(w, cases[i].id, 2, cases[i].term, cases[i].weight),
                              cases[i].status);
             assert_error_has("refused.");
@@ -294,13 +310,12 @@ static void what_is_not_a_vector_is_not_written(void **state)
     }
     w = NULL;
     csp_vectors_abandon(w);
-    assert_int_equal(csp_vectors_create("x.jsonl.gz", 10, "query", NULL, &w), CSP_ERR_ARGUMENT);
-    assert_int_equal(csp_vectors_create("x.npz", 10, "query", NULL, &w), CSP_ERR_ARGUMENT);
-    assert_int_equal(csp_vectors_create("x.h5", 0, "query", NULL, &w), CSP_ERR_ARGUMENT);
-    assert_int_equal(csp_vectors_create("x.h5", 10, "both", NULL, &w), CSP_ERR_ARGUMENT);
-    assert_int_equal(csp_vectors_create("x.h5", 10, "query", "[1]", &w), CSP_ERR_ARGUMENT);
-    assert_int_equal(csp_vectors_create("x.jsonl", 10, "query", "{", &w), CSP_ERR_ARGUMENT);
-    assert_null(w);
+    refuse_create("x.jsonl.gz", (csp_vectors_head) { .vocab = 10, .side = "query" });
+    refuse_create("x.npz", (csp_vectors_head) { .vocab = 10, .side = "query" });
+    refuse_create("x.h5", (csp_vectors_head) { .vocab = 0, .side = "query" });
+    refuse_create("x.h5", (csp_vectors_head) { .vocab = 10, .side = "both" });
+    refuse_create("x.h5", (csp_vectors_head) { .vocab = 10, .side = "query", .meta = "[1]" });
+    refuse_create("x.jsonl", (csp_vectors_head) { .vocab = 10, .side = "query", .meta = "{" });
 }
 
 /* A file that is HDF5 and complete, with something in it that vectors must not have. */
@@ -458,7 +473,8 @@ static void a_full_disk_keeps_the_earlier_file(void **state)
         snprintf(path, sizeof(path), "%s", named("full", endings[e]));
         assert_ok(write_three(path));
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-        assert_ok(csp_vectors_create(path, 50000, "document", NULL, &w));
+        assert_ok(csp_vectors_create(
+            path, &(csp_vectors_head) { .vocab = 50000, .side = "document" }, &w));
         for (int row = 0; row < 20 && status == CSP_OK; row++) {
             snprintf(id, sizeof(id), "%d", row);
             status = csp_vectors_append(w, id, 50000, terms, weights);

@@ -181,14 +181,14 @@ static inline float *tiny_gradients(tiny *t)
 
     assert_non_null(all);
     for (int64_t i = 0; i < t->model->params->count; i++) {
-        const csp_param *row = &t->model->params->rows[i];
+        csp_param *row = &t->model->params->rows[i];
 
         if (row->trained) {
             assert_ok(csp_backend_download(t->be, &row->grad, all + at));
+            assert_ok(csp_backend_zero(t->be, &row->grad));
             at += csp_tensor_count(&row->grad);
         }
     }
-    assert_ok(csp_params_zero_grads(t->be, t->model->params));
     return all;
 }
 

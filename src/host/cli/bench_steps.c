@@ -435,7 +435,7 @@ static csp_status case_s7(csp_bench *b)
     const csp_bench_shape shape =
         b->tiny ? tiny_shape : with_marco_texts(llama(false, "encode", false));
     encode_bench e = { .B = shape.documents, .T = shape.document_tokens };
-    const csp_kept_limits limits = { e.B, ENCODE_TERMS };
+    const csp_kept_limits limits = { .texts = e.B, .top_k = ENCODE_TERMS };
     csp_tensor none = csp_tensor_none();
     csp_bench_time time;
     csp_status status;

@@ -37,8 +37,25 @@ static const csp_option options[] = {
       .value = "I/N",
       .standard = "0/1",
       .help = "encode only part I of N of the input, counted from 0" },
+    { .name = "quant",
+      .kind = CSP_OPTION_TEXT,
+      .value = "SCHEME",
+      .standard = "none",
+      .help = "round or ceil: integer impacts in place of weights, scaled as the contract says; "
+              "round:SCALE and ceil:SCALE override it" },
     CSP_MODEL_OPTIONS,
 };
+
+static csp_status parse_quant(const char *text, csp_quant *out)
+{
+    CSP_TRY(csp_quant_parse(text, out));
+    if (out->kind == CSP_QUANT_U8_MAX) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "--quant u8-max: needs the largest weight of the whole collection: encode "
+                        "without --quant, and give u8-max to csplade export");
+    }
+    return CSP_OK;
+}
 
 static csp_status parse_shard(const char *text, int64_t *shard, int64_t *shards)
 {
@@ -69,6 +86,14 @@ static void say(const csp_encoder *encoder, csp_side side, const csp_contract *c
         csp_log(CSP_LOG_INFO, "encode", "%lld of %lld texts were there from an earlier run",
                 (long long)r->reused, (long long)r->rows);
     }
+    if (r->quantised.dropped > 0) {
+        csp_log(CSP_LOG_INFO, "encode", "%lld weights have an impact of 0 and are left out",
+                (long long)r->quantised.dropped);
+    }
+    if (r->quantised.clipped > 0) {
+        csp_log(CSP_LOG_WARN, "encode", "%lld impacts were above %d and are cut",
+                (long long)r->quantised.clipped, CSP_IMPACT_MOST);
+    }
     csp_log(CSP_LOG_INFO, "encode", "%.1f texts/s, %.0f token rows/s",
             r->seconds > 0.0 ? (double)(r->rows - r->reused) / r->seconds : 0.0,
             r->seconds > 0.0 ? (double)r->token_rows / r->seconds : 0.0);
@@ -84,10 +109,13 @@ static csp_status run(const csp_arguments *args)
                                   .strict = csp_args_flag(args, "strict") };
     csp_encode_file_report report;
     csp_inference inference;
+    csp_quant quant;
     csp_status status;
 
     CSP_TRY(parse_shard(csp_args_text(args, "shard"), &o.shard, &o.shards));
-    CSP_TRY(csp_inference_open(args, side, &inference));
+    CSP_TRY(parse_quant(csp_args_text(args, "quant"), &quant));
+    CSP_TRY(csp_inference_open(args, side, quant, &inference));
+    o.quant = inference.quant;
     o.separator = inference.opened.contract.title_separator;
     o.meta = inference.meta;
     o.vocab = inference.opened.model->params->config.V;
@@ -109,7 +137,8 @@ const csp_command csp_cmd_encode = {
     .positional = "",
     .details =
         "csplade encode --model runs/a/checkpoints/contrastive-00000500.h5 --input beir/ --output "
-        "docs.h5\ncsplade encode --model DIR --side query --input beir/ --output queries.h5\n\n"
+        "docs.h5\ncsplade encode --model DIR --side query --input beir/ --output queries.h5\n"
+        "csplade encode --model DIR --quant round --input beir/ --output docs.h5\n\n"
         "A run that was killed goes on where it was when the same command is given again.",
     .run = run,
 };

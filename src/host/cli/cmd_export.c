@@ -69,8 +69,9 @@ static const csp_option options[] = {
       .kind = CSP_OPTION_TEXT,
       .value = "SCHEME",
       .help =
-          "none, round:SCALE, ceil:SCALE or u8-max; without it what the format's users do: none "
-          "for seismic, u8-max for bmp, else round:100" },
+          "none, round, ceil (scaled as the contract says; round:SCALE, ceil:SCALE) or u8-max; "
+          "without it what vectors of encode --quant hold, or what the format's users do: none for "
+          "seismic, u8-max for bmp, else round" },
     { .name = "term",
       .kind = CSP_OPTION_ENUM,
       .value = "id|token|text",
@@ -128,6 +129,7 @@ static csp_status read_options(const csp_arguments *args, csp_export_options *ou
     CSP_TRY(csp_export_target_parse(csp_args_text(args, "target"), &out->target));
     out->queries = strcmp(csp_args_text(args, "side"), "query") == 0;
     out->quant = csp_export_default_quant(out->format, out->target);
+    out->quant_is_default = quant == NULL;
     if (quant != NULL) {
         CSP_TRY(csp_quant_parse(quant, &out->quant));
     }

@@ -109,6 +109,7 @@ static csp_status info_vectors(const char *path)
 {
     csp_vectors *v = NULL;
     int64_t empty = 0;
+    char quant[48];
 
     CSP_TRY(csp_vectors_read(path, &v));
     for (int64_t i = 0; i < v->rows; i++) {
@@ -119,6 +120,11 @@ static csp_status info_vectors(const char *path)
     printf("vocabulary            %lld\n", (long long)v->vocab);
     printf("terms a row           %.2f\n",
            v->rows > 0 ? (double)v->row_ptr[v->rows] / (double)v->rows : 0.0);
+    if (v->quant.kind != CSP_QUANT_NONE) {
+        printf("impacts               %s, %lld weights became 0, %lld were cut to %d\n",
+               csp_quant_describe(&v->quant, quant, sizeof(quant)), (long long)v->counts.dropped,
+               (long long)v->counts.clipped, CSP_IMPACT_MOST);
+    }
     printf("meta                  %s\n", v->meta != NULL ? v->meta : "none");
     csp_vectors_free(v);
     return CSP_OK;

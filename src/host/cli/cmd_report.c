@@ -9,7 +9,6 @@
 #include "cli/commands.h"
 #include "cli/model_args.h"
 #include "core/memory.h"
-#include "eval/quantize.h"
 #include "export/report_html.h"
 #include "io/file.h"
 #include "io/lines.h"
@@ -334,6 +333,7 @@ static csp_status explain_all(const csp_arguments *args, csp_inference *inferenc
 
 static csp_status write_vectors(const csp_arguments *args, FILE *out)
 {
+    const csp_quant none = { CSP_QUANT_NONE, 0.0 };
     csp_inference inference;
     csp_status status;
 
@@ -342,7 +342,7 @@ static csp_status write_vectors(const csp_arguments *args, FILE *out)
                    ? CSP_OK
                    : CSP_FAIL(CSP_ERR_CONFIG, "report: --query and --document need --model");
     }
-    CSP_TRY(csp_inference_open(args, CSP_SIDE_QUERY, &inference));
+    CSP_TRY(csp_inference_open(args, CSP_SIDE_QUERY, none, &inference));
     csp_html_heading(out, "What the vectors hold");
     CSP_TRY_GOTO(explain_all(args, &inference, CSP_SIDE_QUERY, out));
     status = explain_all(args, &inference, CSP_SIDE_PASSAGE, out);

@@ -1,7 +1,6 @@
 /*
  * cmd_search.c - csplade search: exact search with encoded queries or texts over encoded documents.
  */
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,24 +112,6 @@ static void clear_search(search *s)
     csp_backend_destroy(s->be);
 }
 
-/* The contract in the meta text of a vector file; *has is false where there is none. */
-static csp_status read_contract(const csp_vectors *v, const char *path, csp_contract *out,
-                                bool *has)
-{
-    json_t *meta = v->meta != NULL ? json_loads(v->meta, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    json_t *contract = json_object_get(meta, "contract");
-    char *text = contract != NULL ? json_dumps(contract, JSON_ENCODE_ANY) : NULL;
-    csp_status status = CSP_OK;
-
-    *has = text != NULL;
-    if (text != NULL) {
-        status = csp_contract_from_json(text, path, out);
-    }
-    free(text);
-    json_decref(meta);
-    return status;
-}
-
 /* Refuses queries whose text contract is not that of the index: their terms would not meet. */
 static csp_status check_contract(const csp_arguments *args, const search *s,
                                  const csp_contract *queries)
@@ -141,7 +122,7 @@ static csp_status check_contract(const csp_arguments *args, const search *s,
     bool has = false;
     csp_status status;
 
-    CSP_TRY(read_contract(s->part[0], path, &index, &has));
+    CSP_TRY(csp_vectors_contract(s->part[0], path, &index, &has));
     if (!has) {
         csp_log(CSP_LOG_DEBUG, "search", "%s does not say under which text contract it was made",
                 path);
@@ -216,7 +197,7 @@ static csp_status read_queries(const csp_arguments *args, search *s)
     CSP_TRY(csp_vectors_read(path, &s->queries));
     CSP_TRY(check_terms(args, s, path, s->queries->vocab, s->queries->side != NULL));
     warn_of_side(s->queries, path, "query");
-    CSP_TRY(read_contract(s->queries, path, &contract, &has));
+    CSP_TRY(csp_vectors_contract(s->queries, path, &contract, &has));
     if (has) {
         status = check_contract(args, s, &contract);
     }
@@ -240,7 +221,8 @@ static csp_status open_model(const csp_arguments *args, search *s)
 /* Texts of --query and of the positional arguments, as vectors named q1, q2, ... */
 static csp_status encode_queries(const csp_arguments *args, search *s)
 {
-    const csp_encoder_options how = { .top_k = -1 };
+    /* As the documents are, so that scores are those of encoded query files. */
+    const csp_encoder_options how = { .top_k = -1, .quant = s->part[0]->quant };
     const int listed = csp_args_list_count(args, "query");
     csp_encoder *encoder = NULL;
     csp_status status;
@@ -385,6 +367,8 @@ const csp_command csp_cmd_search = {
     .details = "csplade search --index docs.h5 --queries queries.h5 --output run.txt\n"
                "csplade search --index docs.h5 --model run/demo --corpus corpus.jsonl \"a starry "
                "night\"\n\n"
+               "Scores are inner products of what the files hold. Query texts are quantised as the "
+               "documents\nare, where those hold impacts.\n"
                "Terms marked * are tokens of the query itself; the others are the model's "
                "expansion.",
     .run = run,

@@ -43,6 +43,19 @@ static void say_overrides(const csp_arguments *args)
     }
 }
 
+/* The scale that is not named is the contract's. */
+static void settle_quant(const csp_contract *contract, csp_quant *quant)
+{
+    char text[48];
+
+    csp_quant_settle(quant, contract->quant_scale);
+    if (quant->kind != CSP_QUANT_NONE && quant->scale != contract->quant_scale) {
+        csp_log(CSP_LOG_WARN, "model",
+                "the contract's scale of impacts, %.9g, is overridden by --quant %s",
+                contract->quant_scale, csp_quant_describe(quant, text, sizeof(text)));
+    }
+}
+
 /* Rows of the longest text under the overrides, before the model is opened; 0 = no override. */
 static csp_status rows_for(const csp_arguments *args, csp_side side, int64_t *rows)
 {
@@ -106,12 +119,14 @@ csp_status csp_device_open(const csp_arguments *args, csp_backend **be, csp_dtyp
     return CSP_OK;
 }
 
-csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_inference *out)
+csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_quant quant,
+                              csp_inference *out)
 {
     csp_open_options open = { .train = CSP_TRAIN_NONE, .base = csp_args_text(args, "base") };
-    const csp_encoder_options options = { .max_rows = csp_args_i64(args, "micro-batch-tokens"),
-                                          .top_k = csp_args_i64(args, "top-k"),
-                                          .strict = csp_args_flag(args, "strict") };
+    csp_encoder_options options = { .max_rows = csp_args_i64(args, "micro-batch-tokens"),
+                                    .top_k = csp_args_i64(args, "top-k"),
+                                    .strict = csp_args_flag(args, "strict"),
+                                    .quant = quant };
     csp_inference *inf = out; /* filled in place: the encoder keeps the contract's address */
     csp_status status;
 
@@ -121,6 +136,8 @@ csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_infe
     CSP_TRY_GOTO(csp_snapshot_open(inf->be, csp_args_text(args, "model"), &open, &inf->opened));
     say_overrides(args);
     CSP_TRY_GOTO(override_contract(args, side, &inf->opened.contract));
+    settle_quant(&inf->opened.contract, &options.quant);
+    inf->quant = options.quant;
     CSP_TRY_GOTO(csp_tokenizer_from_text(inf->opened.tokenizer, inf->opened.tokenizer_bytes,
                                          "tokenizer.json", &inf->tokenizer));
     if (csp_tokenizer_vocab_size(inf->tokenizer) > inf->opened.model->params->config.V) {

@@ -65,14 +65,18 @@ typedef struct csp_inference {
     csp_opened opened;
     csp_tokenizer *tokenizer;
     csp_encoder *encoder;
+    csp_quant quant; /* of what the encoder gives                                          */
     char *meta; /* JSON text: contract, model hash, vocabulary, side, cut; stored with vectors */
 } csp_inference;
 
 /*
  * Opens --model under the options above for one side.
  *
+ *   quant   in   none, or round or ceil: an impact in place of each weight. Without a scale, the
+ *                contract's; another one is said aloud as an override
+ *
  * Owner: csp_inference_close. Errors: those of csp_snapshot_open, csp_tokenizer_from_text.
  */
-CSP_CHECKED csp_status csp_inference_open(const csp_arguments *args, csp_side side,
+CSP_CHECKED csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_quant quant,
                                           csp_inference *out);
 void csp_inference_close(csp_inference *inference);

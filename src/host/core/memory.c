@@ -55,6 +55,21 @@ csp_status csp_realloc(const char *what, int64_t count, size_t size, void *block
     return give(what, realloc(old, bytes), bytes, block);
 }
 
+csp_status csp_reach(const char *what, int64_t index, size_t size, void *block, int64_t *count)
+{
+    const int64_t before = *count, after = 2 * index + 64;
+    char *at;
+
+    if (index < before) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_realloc(what, after, size, block));
+    memcpy(&at, block, sizeof(at));
+    memset(at + (size_t)before * size, 0, (size_t)(after - before) * size);
+    *count = after;
+    return CSP_OK;
+}
+
 csp_status csp_strdup(const char *what, const char *text, char **out)
 {
     const size_t bytes = strlen(text) + 1;

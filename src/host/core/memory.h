@@ -20,6 +20,15 @@ CSP_CHECKED csp_status csp_alloc(const char *what, int64_t count, size_t size, v
 CSP_CHECKED csp_status csp_alloc_zero(const char *what, int64_t count, size_t size, void *out);
 CSP_CHECKED csp_status csp_realloc(const char *what, int64_t count, size_t size, void *block);
 
+/*
+ * Makes a block long enough for element index, in steps that double it; fresh elements are 0.
+ *
+ *   block   in,out   T **; NULL inside where count is 0
+ *   count   in,out   its elements
+ */
+CSP_CHECKED csp_status csp_reach(const char *what, int64_t index, size_t size, void *block,
+                                 int64_t *count);
+
 /* A copy of text. Owner: the caller frees it. */
 CSP_CHECKED csp_status csp_strdup(const char *what, const char *text, char **out);
 

@@ -194,18 +194,8 @@ static csp_status cpu_sync(csp_backend *be)
 static csp_status cpu_mark(csp_backend *be, int64_t index)
 {
     cpu_state *state = cpu_state_of(be);
-    const int64_t count = 2 * index + 64;
-    double *marks;
 
-    if (index >= state->mark_count) {
-        CSP_TRY(csp_alloc("marks", count, sizeof(*marks), &marks));
-        for (int64_t i = 0; i < count; i++) {
-            marks[i] = i < state->mark_count ? state->marks[i] : -1.0;
-        }
-        free(state->marks);
-        state->marks = marks;
-        state->mark_count = count;
-    }
+    CSP_TRY(csp_reach("marks", index, sizeof(*state->marks), &state->marks, &state->mark_count));
     state->marks[index] = csp_machine_seconds();
     return CSP_OK;
 }
@@ -215,7 +205,7 @@ static csp_status cpu_elapsed(csp_backend *be, int64_t from, int64_t to, double 
     const cpu_state *state = cpu_state_of(be);
     const int64_t larger = from > to ? from : to;
 
-    if (larger >= state->mark_count || state->marks[from] < 0.0 || state->marks[to] < 0.0) {
+    if (larger >= state->mark_count || state->marks[from] == 0.0 || state->marks[to] == 0.0) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "elapsed: mark %lld or %lld was not set", (long long)from,
                         (long long)to);
     }
@@ -277,6 +267,7 @@ static const csp_ops cpu_ops = {
     .sparse_pool_bwd = cpu_sparse_pool_bwd,
     .sparse_pool_choose = cpu_sparse_pool_choose,
     .top_k = cpu_top_k,
+    .impacts = cpu_impacts,
     .token_loss = cpu_token_loss,
     .scores_fwd = cpu_scores_fwd,
     .scores_bwd = cpu_scores_bwd,

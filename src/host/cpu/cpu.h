@@ -32,7 +32,7 @@ typedef struct cpu_state {
     cpu_block *of_thread; /* be->threads scratch blocks                                 */
     cpu_block shared;     /* scratch of a whole op                                      */
     int64_t allocations;  /* blocks got from the system so far: a test watches it stand */
-    double *marks;        /* csp_backend_mark: the clock at each; negative: not set     */
+    double *marks;        /* csp_backend_mark: the clock at each; 0: not set            */
     int64_t mark_count;
 } cpu_state;
 
@@ -109,6 +109,8 @@ csp_status cpu_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse
 csp_status cpu_sparse_pool_choose(csp_backend *be, csp_pool_way way);
 csp_status cpu_top_k(csp_backend *be, const csp_sparse *w, int64_t rows, int64_t k,
                      csp_sparse *out);
+csp_status cpu_impacts(csp_backend *be, const csp_sparse *w, int64_t rows, const csp_quant *quant,
+                       csp_impact_rows *out);
 csp_status cpu_token_loss(csp_backend *be, csp_token_loss_args *args);
 csp_status cpu_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                           int64_t P, float scale, csp_tensor *s);

@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "data/batch.h"
 #include "eval/kept_rows.h"
+#include "eval/packed.h"
 #include "model/contract_head.h"
 #include "model/finite.h"
 
@@ -41,6 +41,7 @@ struct csp_encoder {
     micro_batch *computing; /* its rows come next                              */
     int64_t waiting_rows;
     int64_t done_rows;
+    csp_quant_counts quantised;
     csp_run *run;
     csp_arena step; /* activations of one micro-batch */
     csp_contract_head head;
@@ -54,17 +55,11 @@ static int64_t cut_of(const csp_encoder_options *options, const csp_contract *co
     return options->top_k >= 0 ? options->top_k : csp_contract_top_k(contract, side);
 }
 
-/* Device tensors of a packed batch, then the run's; on a ruler this measures. */
-static csp_status place_step(csp_encoder *e, int64_t B, int64_t N, csp_arena *arena, csp_pack *pack,
-                             csp_tensor *keep)
+/* A packed batch, then the run's activations; on a ruler this measures. */
+static csp_status place_step(csp_encoder *e, int64_t B, int64_t N, csp_arena *arena,
+                             csp_packed *packed)
 {
-    const int64_t starts[] = { B + 1 }, texts[] = { B };
-
-    pack->row_key = csp_tensor_none();
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &N, &pack->token));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &pack->seq_start));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, texts, &pack->order));
-    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &N, keep));
+    CSP_TRY(csp_packed_place(B, N, false, arena, packed));
     return csp_run_place(e->run, N, arena);
 }
 
@@ -78,16 +73,15 @@ static int64_t rows_at_once(int64_t max_rows, int64_t longest)
 csp_status csp_encoder_bytes(const csp_params *params, int64_t max_rows, int64_t longest,
                              int64_t top_k, size_t *out)
 {
-    const csp_kept_limits limits = { TEXTS, top_k };
+    const csp_kept_limits limits = { .texts = TEXTS, .top_k = top_k };
     csp_encoder e = { 0 };
     csp_arena step = { 0 };
-    csp_tensor keep;
-    csp_pack pack;
+    csp_packed packed;
     size_t rows;
     csp_status status;
 
     CSP_TRY_GOTO(csp_run_create(params, CSP_KEEP_NOTHING, &e.run));
-    CSP_TRY_GOTO(place_step(&e, TEXTS, rows_at_once(max_rows, longest), &step, &pack, &keep));
+    CSP_TRY_GOTO(place_step(&e, TEXTS, rows_at_once(max_rows, longest), &step, &packed));
     CSP_TRY_GOTO(csp_kept_rows_bytes(params, &limits, &rows));
     *out = step.peak + rows;
 
@@ -102,11 +96,12 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
 {
     const int64_t cut_q = cut_of(options, contract, CSP_SIDE_QUERY);
     const int64_t cut_p = cut_of(options, contract, CSP_SIDE_PASSAGE);
-    const csp_kept_limits limits = { .texts = TEXTS, .top_k = cut_q > cut_p ? cut_q : cut_p };
+    const csp_kept_limits limits = { .texts = TEXTS,
+                                     .top_k = cut_q > cut_p ? cut_q : cut_p,
+                                     .quant = options->quant };
     csp_encoder *e;
     csp_arena ruler = { 0 };
-    csp_pack pack;
-    csp_tensor keep;
+    csp_packed packed;
     csp_status status;
 
     CSP_TRY(csp_alloc_zero("encoder", 1, sizeof(*e), &e));
@@ -120,7 +115,7 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
     CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, options->strict, &e->texts));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &e->head));
     CSP_TRY_GOTO(csp_run_create(model->params, CSP_KEEP_NOTHING, &e->run));
-    CSP_TRY_GOTO(place_step(e, TEXTS, e->options.max_rows, &ruler, &pack, &keep));
+    CSP_TRY_GOTO(place_step(e, TEXTS, e->options.max_rows, &ruler, &packed));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->step));
     CSP_TRY_GOTO(csp_kept_rows_create(be, model->params, &limits, &e->kept));
     *out = e;
@@ -178,24 +173,16 @@ static csp_status say_bad_hidden(const csp_encoder *e, const micro_batch *m, int
 }
 
 /* Enqueues the hidden states of the texts that wait. */
-static csp_status start_hidden(csp_encoder *e, csp_batch *batch, csp_pool_texts *texts)
+static csp_status start_hidden(csp_encoder *e, csp_batch *batch, csp_packed *packed)
 {
     const csp_pass pass = { .causal = e->contract->variant != CSP_VARIANT_BI };
-    csp_pack pack;
 
     CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, 0, batch));
     e->step.used = 0;
-    CSP_TRY(place_step(e, batch->B, batch->N, &e->step, &pack, &texts->keep));
-    CSP_TRY(csp_backend_upload(e->be, batch->tokens, &pack.token));
-    CSP_TRY(csp_backend_upload(e->be, batch->seq_start, &pack.seq_start));
-    CSP_TRY(csp_backend_upload(e->be, batch->order, &pack.order));
-    CSP_TRY(csp_backend_upload(e->be, batch->keep, &texts->keep));
-    pack.longest = batch->max_len;
-    texts->seq_start = pack.seq_start;
-    texts->kept = batch->kept;
-    texts->longest = batch->max_len;
+    CSP_TRY(place_step(e, batch->B, batch->N, &e->step, packed));
+    CSP_TRY(csp_packed_upload(e->be, batch, packed));
     /* Empty texts alone make no rows: there is nothing to run, and their vectors are empty. */
-    return batch->N > 0 ? csp_model_fwd(e->model, &pack, &pass, e->run) : CSP_OK;
+    return batch->N > 0 ? csp_model_fwd(e->model, &packed->pack, &pass, e->run) : CSP_OK;
 }
 
 /* Hands out the rows of a micro-batch, which are on the host. */
@@ -215,6 +202,9 @@ static csp_status hand_out(csp_encoder *e, micro_batch *m, const csp_fetched_row
         }
         CSP_TRY(e->emit(e->context, m->names[i], nnz, rows->term + from, rows->weight + from));
     }
+    e->quantised.kept += rows->counts.kept;
+    e->quantised.dropped += rows->counts.dropped;
+    e->quantised.clipped += rows->counts.clipped;
     forget(m);
     return CSP_OK;
 }
@@ -228,13 +218,13 @@ static csp_status turn_over(csp_encoder *e)
     const int64_t cut = cut_of(&e->options, e->contract, e->side);
     micro_batch *next = e->waiting, *last = e->computing;
     csp_fetched_rows rows = { 0 };
-    csp_pool_texts texts;
+    csp_packed packed;
 
-    CSP_TRY(start_hidden(e, &next->batch, &texts));
+    CSP_TRY(start_hidden(e, &next->batch, &packed));
     if (last->count > 0) {
         CSP_TRY(csp_kept_rows_fetch(e->kept, &rows));
     }
-    CSP_TRY(csp_kept_rows_pool(e->kept, e->model, &e->head.head, e->run, &texts, cut));
+    CSP_TRY(csp_kept_rows_pool(e->kept, e->model, &e->head.head, e->run, &packed.texts, cut));
     csp_token_lists_reset(&e->lists);
     e->waiting_rows = 0;
     e->done_rows += next->batch.N;
@@ -280,6 +270,11 @@ csp_status csp_encoder_add(csp_encoder *e, const char *id, const char *text, int
 const csp_text_counts *csp_encoder_counts(const csp_encoder *e, csp_side side)
 {
     return csp_text_encoder_counts(e->texts, side);
+}
+
+const csp_quant_counts *csp_encoder_quant_counts(const csp_encoder *e)
+{
+    return &e->quantised;
 }
 
 int64_t csp_encoder_rows(const csp_encoder *e)

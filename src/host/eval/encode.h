@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "core/quantize.h"
 #include "data/text_encoder.h"
 #include "io/vectors.h"
 #include "model/transformer.h"
@@ -14,11 +15,12 @@ typedef struct csp_encoder_options {
     int64_t max_rows; /* token rows computed at once; 0 = 4,096                        */
     int64_t top_k;    /* strongest terms kept; 0 = all, -1 = as the contract says      */
     bool strict;      /* empty and over-long texts are errors                          */
+    csp_quant quant;  /* none: weights; round or ceil with their scale: their impacts  */
 } csp_encoder_options;
 
 /*
- * Gets one row of the result, in the order of the texts. Pointers are valid during the call.
- * A failure stops the encoding and is passed on.
+ * Gets one row of the result, in the order of the texts; quantised, weights are whole numbers.
+ * Pointers are valid during the call. A failure stops the encoding and is passed on.
  */
 typedef csp_status (*csp_encoded_row)(void *context, const char *id, int64_t nnz,
                                       const int32_t *term, const float *weight);
@@ -35,7 +37,7 @@ CSP_CHECKED csp_status csp_encoder_create(csp_backend *be, const csp_model *mode
 void csp_encoder_destroy(csp_encoder *e);
 
 /*
- * Device memory that an encoder of a model takes; max_rows as in the options. Needs a table only.
+ * Device memory that an encoder of weights takes; max_rows as in the options. Needs a table only.
  *
  *   longest   in   rows of the longest text
  *   top_k     in   the larger cut of the two sides, 0: none
@@ -60,6 +62,9 @@ CSP_CHECKED csp_status csp_encoder_flush(csp_encoder *e);
 
 /* Texts seen, empty, cut. */
 const csp_text_counts *csp_encoder_counts(const csp_encoder *e, csp_side side);
+
+/* What quantisation made of the weights of all rows that came out. */
+const csp_quant_counts *csp_encoder_quant_counts(const csp_encoder *e);
 
 /* Token rows computed so far. */
 int64_t csp_encoder_rows(const csp_encoder *e);

@@ -21,7 +21,8 @@ enum { PART_ROWS = 8192, NAME_BYTES = 32, PLAN_LIMIT = 1 << 24 };
 typedef struct part_state {
     const csp_encode_file_options *options;
     csp_encode_file_report *report;
-    char *folder; /* OUTPUT.parts */
+    csp_vectors_head head; /* of parts and output alike */
+    char *folder;          /* OUTPUT.parts */
     csp_file_lock *lock;
     uint64_t texts_hash;        /* of all ids and texts of the input */
     int64_t first, last;        /* rows of the input that are this shard's */
@@ -137,6 +138,7 @@ fail:
 static csp_status plan_text(const part_state *p, const csp_encoder *encoder, char **out)
 {
     const csp_encode_file_options *o = p->options;
+    char quant[48];
     size_t size = 0;
     FILE *stream = open_memstream(out, &size);
     int64_t max_rows;
@@ -148,9 +150,11 @@ static csp_status plan_text(const part_state *p, const csp_encoder *encoder, cha
     csp_encoder_bits(encoder, &threads, &max_rows);
     fprintf(stream,
             "{\"first\": %lld, \"last\": %lld, \"part_rows\": %d, \"threads\": %d, "
-            "\"micro_batch_tokens\": %lld, \"texts\": \"%016llx\", \"meta\": %s}\n",
+            "\"micro_batch_tokens\": %lld, \"texts\": \"%016llx\", \"quant\": \"%s\", "
+            "\"meta\": %s}\n",
             (long long)p->first, (long long)p->last, PART_ROWS, threads, (long long)max_rows,
-            (unsigned long long)p->texts_hash, o->meta);
+            (unsigned long long)p->texts_hash, csp_quant_describe(&o->quant, quant, sizeof(quant)),
+            o->meta);
     if (fclose(stream) != 0) {
         free(*out);
         *out = NULL;
@@ -194,6 +198,13 @@ static csp_status count_row(part_state *p, int64_t nnz)
     return CSP_OK;
 }
 
+/* Adds what quantisation counted, of a part that is done or that was just encoded. */
+static void count_quantised(part_state *p, const csp_quant_counts *counts)
+{
+    p->report->quantised.dropped += counts->dropped;
+    p->report->quantised.clipped += counts->clipped;
+}
+
 static csp_status write_row(void *context, const char *id, int64_t nnz, const int32_t *term,
                             const float *weight)
 {
@@ -202,8 +213,8 @@ static csp_status write_row(void *context, const char *id, int64_t nnz, const in
     return csp_vectors_append(p->writer, id, nnz, term, weight);
 }
 
-/* Whether a part is there and whole. */
-static bool part_is_done(const part_state *p, int64_t part, int64_t rows)
+/* Whether a part is there and whole; what its quantisation counted is added then. */
+static bool part_is_done(part_state *p, int64_t part, int64_t rows)
 {
     csp_vectors *vectors = NULL;
     char *path = NULL;
@@ -212,10 +223,30 @@ static bool part_is_done(const part_state *p, int64_t part, int64_t rows)
     if (part_path(p, part, &path) == CSP_OK && csp_file_exists(path) &&
         csp_vectors_read(path, &vectors) == CSP_OK) {
         done = vectors->rows == rows;
+        if (done) {
+            count_quantised(p, &vectors->counts);
+        }
     }
     csp_vectors_free(vectors);
     free(path);
     return done;
+}
+
+/* Ends a part; before is what the encoder had counted when it began. */
+static csp_status finish_part(part_state *p, csp_encoder *encoder, csp_quant_counts before)
+{
+    csp_vectors_writer *writer = p->writer;
+    csp_quant_counts counts;
+
+    CSP_TRY(csp_encoder_flush(encoder));
+    counts = *csp_encoder_quant_counts(encoder);
+    counts.dropped -= before.dropped;
+    counts.clipped -= before.clipped;
+    csp_vectors_count(writer, &counts);
+    p->writer = NULL;
+    CSP_TRY(csp_vectors_commit(writer));
+    count_quantised(p, &counts);
+    return CSP_OK;
 }
 
 /* Encodes the next `rows` texts into one part, or passes over them where the part is done. */
@@ -224,6 +255,7 @@ static csp_status do_part(part_state *p, csp_encoder *encoder, csp_texts *texts,
 {
     const csp_encode_file_options *o = p->options;
     const bool done = part_is_done(p, part, rows);
+    const csp_quant_counts before = *csp_encoder_quant_counts(encoder);
     const double start = csp_machine_seconds();
     char *path = NULL;
     csp_text_row row;
@@ -231,7 +263,7 @@ static csp_status do_part(part_state *p, csp_encoder *encoder, csp_texts *texts,
 
     if (!done) {
         CSP_TRY_GOTO(part_path(p, part, &path));
-        CSP_TRY_GOTO(csp_vectors_create(path, o->vocab, side_name(o->side), o->meta, &p->writer));
+        CSP_TRY_GOTO(csp_vectors_create(path, &p->head, &p->writer));
         csp_encoder_target(encoder, o->side, write_row, p);
     }
     for (int64_t i = 0; i < rows; i++) {
@@ -254,9 +286,7 @@ static csp_status do_part(part_state *p, csp_encoder *encoder, csp_texts *texts,
         p->report->reused += rows;
         goto fail;
     }
-    CSP_TRY_GOTO(csp_encoder_flush(encoder));
-    status = csp_vectors_commit(p->writer);
-    p->writer = NULL;
+    CSP_TRY_GOTO(finish_part(p, encoder, before));
     p->report->seconds += csp_machine_seconds() - start;
 
 fail:
@@ -290,10 +320,10 @@ fail:
 /* Parts become the output. */
 static csp_status join_parts(part_state *p, int64_t parts)
 {
-    const csp_encode_file_options *o = p->options;
     csp_status status;
 
-    CSP_TRY(csp_vectors_create(o->output, o->vocab, side_name(o->side), o->meta, &p->writer));
+    CSP_TRY(csp_vectors_create(p->options->output, &p->head, &p->writer));
+    csp_vectors_count(p->writer, &p->report->quantised);
     for (int64_t i = 0; i < parts; i++) {
         CSP_TRY_GOTO(append_part(p, i));
     }
@@ -329,6 +359,7 @@ csp_status csp_encode_file(csp_encoder *encoder, const csp_encode_file_options *
     csp_status status;
 
     memset(report, 0, sizeof(*report));
+    p.head = (csp_vectors_head) { o->vocab, side_name(o->side), o->meta, o->quant };
     if (strcmp(o->input, "-") == 0) {
         return CSP_FAIL(CSP_ERR_CONFIG, "encode: standard input cannot be read twice: give a file");
     }

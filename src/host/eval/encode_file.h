@@ -3,9 +3,9 @@
  * killed goes on where it was.
  *
  * While it runs, finished parts are OUTPUT.parts/part-00000.h5, ... beside OUTPUT.parts/plan.json,
- * which says what they are parts of (model, contract, texts, shard, threads): parts of another plan
- * are thrown away. At the end they become OUTPUT and the folder goes. One process at a time works
- * in it.
+ * which says what they are parts of (model, contract, texts, shard, threads, quantisation): parts
+ * of another plan are thrown away. At the end they become OUTPUT and the folder goes. One process
+ * at a time works in it.
  */
 #pragma once
 
@@ -18,15 +18,17 @@ typedef struct csp_encode_file_options {
     const char *separator; /* between title and text                                         */
     const char *meta;      /* JSON text stored with the vectors; also identifies the plan    */
     int64_t vocab;
+    csp_quant quant;       /* as the encoder has it                                        */
     int64_t shard, shards; /* this process encodes rows total·shard/shards .. of the input   */
     bool strict;
 } csp_encode_file_options;
 
 /* What was done. */
 typedef struct csp_encode_file_report {
-    int64_t rows;   /* of the output                               */
-    int64_t reused; /* of these, found in parts of an earlier run  */
-    int64_t empty;  /* rows without any term                       */
+    int64_t rows;               /* of the output                               */
+    int64_t reused;             /* of these, found in parts of an earlier run  */
+    int64_t empty;              /* rows without any term                       */
+    csp_quant_counts quantised; /* of quantisation, all rows              */
     double mean_terms;
     double seconds; /* of encoding, not of reuse                   */
     int64_t token_rows;

@@ -23,6 +23,17 @@ static int by_id_descending(const void *a, const void *b)
     return strcmp(((const source *)b)->id, ((const source *)a)->id);
 }
 
+static csp_status say_other_quant(const csp_quant *first, const csp_quant *other, int64_t p)
+{
+    char one[48], two[48];
+
+    return CSP_FAIL(CSP_ERR_DATA,
+                    "vectors that are quantised in different ways: %s in the first set, %s in "
+                    "number %lld",
+                    csp_quant_describe(first, one, sizeof(one)),
+                    csp_quant_describe(other, two, sizeof(two)), (long long)p + 1);
+}
+
 /* Checks the parts against each other and counts; vocab is theirs. */
 static csp_status count_rows(const csp_vectors *const *part, int64_t parts, csp_index *index)
 {
@@ -36,6 +47,9 @@ static csp_status count_rows(const csp_vectors *const *part, int64_t parts, csp_
                             "vectors of different models: %lld terms in the first set, %lld in "
                             "number %lld",
                             (long long)part[0]->vocab, (long long)v->vocab, (long long)p + 1);
+        }
+        if (!csp_quant_equal(&v->quant, &part[0]->quant)) {
+            return say_other_quant(&part[0]->quant, &v->quant, p);
         }
         for (int64_t r = 0; r < v->rows; r++) {
             for (int64_t i = v->row_ptr[r]; i < v->row_ptr[r + 1]; i++) {

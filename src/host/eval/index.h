@@ -33,9 +33,9 @@ typedef struct csp_index {
  *   threads  in   0 = all that OpenMP offers; the result does not depend on it
  *
  * Owner:  csp_index_free.
- * Errors: CSP_ERR_DATA: sizes of the term axis differ, an id twice, a term outside the axis, a
- *         weight that is not positive and finite; CSP_ERR_UNSUPPORTED: more than 2^31-1 documents
- *         or a block of more than 2^32-1 postings; CSP_ERR_MEMORY.
+ * Errors: CSP_ERR_DATA: sizes of the term axis or quantisation differ, an id twice, a term outside
+ *         the axis, a weight that is not positive and finite; CSP_ERR_UNSUPPORTED: more than 2^31-1
+ *         documents or a block of more than 2^32-1 postings; CSP_ERR_MEMORY.
  */
 CSP_CHECKED csp_status csp_index_build(const csp_vectors *const *part, int64_t parts, int threads,
                                        csp_index **out);

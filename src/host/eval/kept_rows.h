@@ -1,6 +1,7 @@
 /*
  * kept_rows.h - representations of one micro-batch after the other, on their way to the host: the
- * strongest terms are taken on the device, and only they are copied, while it computes the next.
+ * strongest terms are taken on the device, their weights quantised there if that is asked for, and
+ * only what is left is copied, while it computes the next.
  *
  *     csp_model_fwd                      of micro-batch i+1
  *     csp_kept_rows_fetch                of i: its rows are on the host; the device is at i+1
@@ -9,23 +10,26 @@
  */
 #pragma once
 
+#include "core/quantize.h"
 #include "model/transformer.h"
 
 typedef struct csp_kept_rows csp_kept_rows;
 
-/* What the rows of one micro-batch may be at most. */
+/* What the rows of one micro-batch may be at most, and whether they hold weights or impacts. */
 typedef struct csp_kept_limits {
     int64_t texts;
-    int64_t top_k; /* the largest cut that is asked for, 0: none */
+    int64_t top_k;   /* the largest cut that is asked for, 0: none      */
+    csp_quant quant; /* none, or round or ceil with their scale         */
 } csp_kept_limits;
 
 /* Rows on the host; addresses are valid until the next fetch. */
 typedef struct csp_fetched_rows {
     int64_t texts;
-    const int64_t *row_ptr; /* [texts+1] */
-    const int32_t *term;    /* ascending in a row */
-    const float *weight;
-    int64_t bad_row; /* the first token row whose hidden state is not finite, -1: none */
+    const int64_t *row_ptr;  /* [texts+1] */
+    const int32_t *term;     /* ascending in a row */
+    const float *weight;     /* quantised: whole numbers, infinity where the weight is */
+    csp_quant_counts counts; /* of quantisation */
+    int64_t bad_row;         /* the first token row whose hidden state is not finite, -1: none */
 } csp_fetched_rows;
 
 /* Device memory it takes; needs a table only. */
@@ -44,7 +48,7 @@ void csp_kept_rows_destroy(csp_kept_rows *kept);
  *   top_k    in   strongest terms of each text, at most the limit's; 0 = all
  *
  * Stream:  enqueued; waits only for memory the first times.
- * Errors:  those of csp_sparse_pool_fwd and csp_top_k.
+ * Errors:  those of csp_sparse_pool_fwd, csp_top_k and csp_impacts.
  */
 CSP_CHECKED csp_status csp_kept_rows_pool(csp_kept_rows *kept, const csp_model *model,
                                           const csp_head *head, const csp_run *run,

@@ -38,6 +38,58 @@ static csp_status load(const char *const *path, int64_t paths, csp_collection *c
     return CSP_OK;
 }
 
+/* The scale that the text contracts of all parts name, 100 where there are none. */
+static csp_status scale_of_contracts(const char *const *path, const csp_collection *c, double *out)
+{
+    double scale = 0.0;
+
+    for (int64_t p = 0; p < c->parts; p++) {
+        csp_contract contract = { 0 };
+        double theirs = 100.0;
+        bool has;
+
+        CSP_TRY(csp_vectors_contract(c->part[p], path[p], &contract, &has));
+        theirs = has ? contract.quant_scale : theirs;
+        csp_contract_clear(&contract);
+        if (p > 0 && theirs != scale) {
+            return CSP_FAIL(CSP_ERR_DATA,
+                            "%s and %s have text contracts with scales of impacts %.9g and %.9g: "
+                            "name one, round:SCALE",
+                            path[0], path[p], scale, theirs);
+        }
+        scale = theirs;
+    }
+    *out = scale;
+    return CSP_OK;
+}
+
+/*
+ * Refuses vectors that are quantised in different ways, and another quantisation than theirs that
+ * was asked for: what rounding took from weights cannot be had back.
+ */
+static csp_status check_quantised(const char *const *path, const csp_collection *c,
+                                  const csp_export_options *options)
+{
+    const csp_quant *theirs = &c->part[0]->quant;
+    char one[48], two[48];
+
+    for (int64_t p = 1; p < c->parts; p++) {
+        if (!csp_quant_equal(&c->part[p]->quant, theirs)) {
+            return CSP_FAIL(CSP_ERR_DATA, "%s is quantised by %s, %s by %s: not of one collection",
+                            path[0], csp_quant_describe(theirs, one, sizeof(one)), path[p],
+                            csp_quant_describe(&c->part[p]->quant, two, sizeof(two)));
+        }
+    }
+    if (theirs->kind != CSP_QUANT_NONE && !options->quant_is_default &&
+        !csp_quant_equal(&c->quant, theirs)) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT,
+                        "%s holds impacts of %s, which are exported as they are and not by %s",
+                        path[0], csp_quant_describe(theirs, one, sizeof(one)),
+                        csp_quant_describe(&c->quant, two, sizeof(two)));
+    }
+    return CSP_OK;
+}
+
 csp_collection_row csp_collection_at(const csp_collection *c, int64_t r)
 {
     const csp_vectors *v;
@@ -160,24 +212,56 @@ static csp_status check_weights(const csp_collection *c, bool must_be_whole, flo
     return CSP_OK;
 }
 
-static csp_status plan_quantisation(csp_collection *c, const csp_export_options *options)
+/* Impacts go out as they are; what was counted when they were made is counted here. */
+static csp_status plan_impacts(csp_collection *c)
 {
-    const bool integers = options->format != CSP_EXPORT_SEISMIC;
     float largest;
 
-    c->quant = options->quant;
-    c->is_float = !integers && c->quant.kind == CSP_QUANT_NONE;
-    c->limit = options->target == CSP_TARGET_BMP ? 255 : INT32_MAX;
-    CSP_TRY(check_weights(c, integers && c->quant.kind == CSP_QUANT_NONE, &largest));
+    CSP_TRY(check_weights(c, true, &largest));
+    c->quant = c->part[0]->quant;
+    c->arithmetic = (csp_quant) { CSP_QUANT_ROUND, 1.0 };
+    for (int64_t p = 0; p < c->parts; p++) {
+        c->counts.dropped += c->part[p]->counts.dropped;
+        /* With a lower limit those are above it too, and are counted when they are cut again. */
+        c->counts.clipped += c->limit < CSP_IMPACT_MOST ? 0 : c->part[p]->counts.clipped;
+    }
+    return CSP_OK;
+}
+
+static csp_status plan_weights(csp_collection *c, const csp_export_options *options)
+{
+    const bool none = c->quant.kind == CSP_QUANT_NONE;
+    float largest;
+
+    CSP_TRY(check_weights(c, options->format != CSP_EXPORT_SEISMIC && none, &largest));
     csp_quant_fit(&c->quant, largest);
-    if (c->quant.kind == CSP_QUANT_NONE) {
+    if (none) {
         c->quant.scale = 1.0;
     }
     c->arithmetic = c->quant;
-    if (c->quant.kind == CSP_QUANT_NONE) {
+    if (none) {
         c->arithmetic.kind = CSP_QUANT_ROUND; /* of whole numbers: they stay what they are */
     }
     return CSP_OK;
+}
+
+static csp_status plan_quantisation(const char *const *path, csp_collection *c,
+                                    const csp_export_options *options)
+{
+    const bool impacts = c->part[0]->quant.kind != CSP_QUANT_NONE;
+    const bool none = options->quant.kind == CSP_QUANT_NONE && !impacts;
+    double scale = 0.0;
+
+    c->quant = options->quant;
+    if (csp_quant_lacks_scale(&c->quant) && !(impacts && options->quant_is_default)) {
+        CSP_TRY(scale_of_contracts(path, c, &scale));
+        csp_quant_settle(&c->quant, scale);
+    }
+    CSP_TRY(check_quantised(path, c, options));
+    c->is_float = none && options->format == CSP_EXPORT_SEISMIC;
+    /* Whole weights that stay as they are may be as large as the format's integers. */
+    c->limit = options->target == CSP_TARGET_BMP ? 255 : none ? INT32_MAX : CSP_IMPACT_MOST;
+    return impacts ? plan_impacts(c) : plan_weights(c, options);
 }
 
 /* Counts what is left after quantisation; used[t] says that term t is. */
@@ -328,7 +412,7 @@ csp_status csp_collection_open(const char *const *path, int64_t paths,
     CSP_TRY(csp_alloc_zero("export", 1, sizeof(*c), &c));
     CSP_TRY_GOTO(load(path, paths, c));
     CSP_TRY_GOTO(check_ids(c, options));
-    CSP_TRY_GOTO(plan_quantisation(c, options));
+    CSP_TRY_GOTO(plan_quantisation(path, c, options));
     CSP_TRY_GOTO(csp_alloc_zero("export", c->vocab, 1, &used));
     count_postings(c, used);
     CSP_TRY_GOTO(check_target(c, options->target));

@@ -16,8 +16,8 @@ typedef struct csp_collection {
     int64_t max_term;   /* -1: none           */
     int64_t max_impact; /* 0 for float weights */
 
-    csp_quant quant;      /* as asked for, with the scale used        */
-    csp_quant arithmetic; /* what impacts are computed with           */
+    csp_quant quant;      /* as asked for, or of quantised vectors, with the scale used */
+    csp_quant arithmetic; /* what impacts are computed with from the vectors' weights   */
     bool is_float;        /* weights are written as they are          */
     int32_t limit;        /* largest impact                           */
     csp_quant_counts counts;

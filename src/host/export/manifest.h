@@ -4,7 +4,7 @@
  *     {"format": "ciff", "format_version": 1, "side": "document", "target": "any", "keys": "id",
  *      "rows": 2, "empty_rows": 0, "postings": 9, "vocab_size": 32768, "max_term": 31999,
  *      "distinct_terms": 8, "longest_key": 5,
- *      "quantisation": {"scheme": "round", "scale": 100.0, "limit": 2147483647, "max_impact": 312,
+ *      "quantisation": {"scheme": "round", "scale": 100.0, "limit": 16777216, "max_impact": 312,
  *                       "dropped": 1, "clipped": 0},
  *      "files": [{"name": "index.ciff", "bytes": 123, "xxh3_128": "..."}, ...],
  *      "source": [{"path": "d.h5", "meta": {...}}]}

@@ -61,7 +61,7 @@ csp_quant csp_export_default_quant(csp_export_format format, csp_export_target t
         return (csp_quant) { CSP_QUANT_U8_MAX, 0.0 };
     }
     return format == CSP_EXPORT_SEISMIC ? (csp_quant) { CSP_QUANT_NONE, 0.0 }
-                                        : (csp_quant) { CSP_QUANT_ROUND, 100.0 };
+                                        : (csp_quant) { CSP_QUANT_ROUND, 0.0 };
 }
 
 static csp_status check_options(const csp_export_options *options, int64_t paths)

@@ -14,7 +14,7 @@
  */
 #pragma once
 
-#include "eval/quantize.h"
+#include "core/quantize.h"
 #include "io/vectors.h"
 
 typedef enum csp_export_format {
@@ -39,10 +39,11 @@ typedef csp_status (*csp_export_key)(void *context, int32_t term, const char **k
 typedef struct csp_export_options {
     csp_export_format format;
     csp_export_target target;
-    bool queries;         /* the vectors are queries                                     */
-    csp_quant quant;      /* see csp_export_default_quant                                */
-    const char *key_kind; /* "id", "token" or "text": recorded                           */
-    csp_export_key key;   /* NULL: terms are written as decimal ids                      */
+    bool queries;          /* the vectors are queries                                     */
+    csp_quant quant;       /* see csp_export_default_quant; a scale of 0: the contract's   */
+    bool quant_is_default; /* nobody asked for it: vectors that hold impacts keep theirs  */
+    const char *key_kind;  /* "id", "token" or "text": recorded                           */
+    csp_export_key key;    /* NULL: terms are written as decimal ids                      */
     void *key_context;
     int64_t shards; /* files of an anserini collection; 0 and 1 elsewhere          */
 } csp_export_options;
@@ -53,7 +54,7 @@ const char *csp_export_format_name(csp_export_format format);
 CSP_CHECKED csp_status csp_export_target_parse(const char *text, csp_export_target *out);
 const char *csp_export_target_name(csp_export_target target);
 
-/* none for seismic, round:100 for anserini and ciff, u8-max for bmp: what their users do. */
+/* none for seismic, round for anserini and ciff, u8-max for bmp: what their users do. */
 csp_quant csp_export_default_quant(csp_export_format format, csp_export_target target);
 
 /* What was written; the manifest has the same numbers. */
@@ -68,7 +69,9 @@ typedef struct csp_export_report {
 } csp_export_report;
 
 /*
- * Exports the rows of one or several files (the shards of one collection, in this order).
+ * Exports the rows of one or several files (the shards of one collection, in this order). Impacts
+ * of quantised vectors are taken as they are. The scale of weights, where none is named, is that of
+ * the text contract in the files, 100 without one.
  *
  *   path  in   files as csp_vectors_read takes them
  *   dir   in   made if missing; must not hold an export already
@@ -76,7 +79,8 @@ typedef struct csp_export_report {
  * All vectors are in memory meanwhile; CIFF needs 8 bytes a posting more. Files appear under their
  * names when complete, the manifest last: a folder without one is not a whole export.
  *
- * Errors: CSP_ERR_ARGUMENT: options that do not fit together, float weights for an integer format;
+ * Errors: CSP_ERR_ARGUMENT: options that do not fit together, float weights for an integer format,
+ *         a quantisation other than that of quantised vectors;
  *         CSP_ERR_DATA: an id twice, keys that two terms share, that are empty, no UTF-8 or
  * (anserini) hold white space or more than 255 characters, more terms than the target has numbers
  * for, a document longer than the format's integers; CSP_ERR_FORMAT, CSP_ERR_IO, CSP_ERR_MEMORY.

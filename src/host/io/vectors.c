@@ -31,6 +31,35 @@ csp_vectors_format csp_vectors_format_of(const char *path)
     return CSP_VECTORS_UNKNOWN;
 }
 
+bool csp_vectors_quant_is_known(const csp_quant *quant)
+{
+    return quant->kind == CSP_QUANT_NONE ||
+           ((quant->kind == CSP_QUANT_ROUND || quant->kind == CSP_QUANT_CEIL) &&
+            quant->scale > 0.0 && isfinite(quant->scale));
+}
+
+csp_status csp_vectors_take_quant(const char *path, const char *scheme, double scale,
+                                  csp_quant *out)
+{
+    for (csp_quant_kind kind = CSP_QUANT_ROUND; kind <= CSP_QUANT_CEIL; kind++) {
+        const csp_quant quant = { kind, scale };
+
+        if (strcmp(scheme, csp_quant_name(kind)) == 0 && csp_vectors_quant_is_known(&quant)) {
+            *out = quant;
+            return CSP_OK;
+        }
+    }
+    return CSP_FAIL(CSP_ERR_FORMAT,
+                    "%s: quantised by \"%.40s\" with a scale of %g, not by round or ceil with one "
+                    "above 0",
+                    path, scheme, scale);
+}
+
+bool csp_vectors_is_impact(float weight)
+{
+    return weight >= 1.0f && weight <= (float)CSP_IMPACT_MOST && weight == floorf(weight);
+}
+
 static uint64_t place_of(const csp_id_set *set, char *const *ids, const char *id)
 {
     const uint64_t mask = (uint64_t)set->size - 1;
@@ -167,6 +196,44 @@ static csp_status check_text(const csp_hdf5 *file, const char *path, const char 
     return same ? CSP_OK : CSP_ERR_FORMAT;
 }
 
+static csp_status read_quantisation(const csp_hdf5 *file, const char *path, csp_vectors *v)
+{
+    csp_quant_counts *counts = &v->counts;
+    double scale;
+    char *scheme;
+    csp_status status;
+
+    CSP_TRY(csp_hdf5_get_f64(file, "/", "quant_scale", &scale));
+    CSP_TRY(csp_hdf5_get_i64(file, "/", "quant_dropped", &counts->dropped));
+    CSP_TRY(csp_hdf5_get_i64(file, "/", "quant_clipped", &counts->clipped));
+    CSP_TRY(csp_hdf5_get_text(file, "/", "quant_scheme", &scheme));
+    status = csp_vectors_take_quant(path, scheme, scale, &v->quant);
+    free(scheme);
+    return status;
+}
+
+/* The impacts of /X/data become weights, in the memory they are read into. */
+static csp_status read_impacts(const csp_hdf5 *file, const char *path, int64_t *nnz, csp_vectors *v)
+{
+    char *at;
+
+    CSP_TRY(read_array(file, path, "/X/data", CSP_I32, nnz, &at));
+    v->weight = (float *)(void *)at;
+    for (int64_t i = 0; i < *nnz; i++, at += sizeof(float)) {
+        int32_t impact;
+        float weight;
+
+        memcpy(&impact, at, sizeof(impact));
+        if (impact < 1 || impact > CSP_IMPACT_MOST) {
+            return CSP_FAIL(CSP_ERR_FORMAT, "%s: impact %lld is %d, not in 1..%d", path,
+                            (long long)i, (int)impact, CSP_IMPACT_MOST);
+        }
+        weight = (float)impact;
+        memcpy(at, &weight, sizeof(weight));
+    }
+    return CSP_OK;
+}
+
 static csp_status read_header(const csp_hdf5 *file, const char *path, csp_vectors *v)
 {
     int64_t version, shape[2];
@@ -192,6 +259,9 @@ static csp_status read_header(const csp_hdf5 *file, const char *path, csp_vector
     if (csp_hdf5_has_attribute(file, "/", "meta")) {
         CSP_TRY(csp_hdf5_get_text(file, "/", "meta", &v->meta));
     }
+    if (csp_hdf5_has_attribute(file, "/", "quant_scheme")) {
+        CSP_TRY(read_quantisation(file, path, v));
+    }
     /* The ids come first: rows counts what csp_vectors_free gives back. */
     CSP_TRY(csp_hdf5_read_strings(file, "/ids", &v->ids, &v->rows));
     if (v->rows != shape[0]) {
@@ -212,7 +282,11 @@ csp_status csp_vectors_read_hdf5(const char *path, csp_vectors *out)
     pointers = out->rows + 1;
     CSP_TRY_GOTO(read_array(file, path, "/X/indptr", CSP_I64, &pointers, &out->row_ptr));
     CSP_TRY_GOTO(read_array(file, path, "/X/indices", CSP_I32, &nnz, &out->term));
-    CSP_TRY_GOTO(read_array(file, path, "/X/data", CSP_F32, &nnz, &out->weight));
+    if (out->quant.kind != CSP_QUANT_NONE) {
+        CSP_TRY_GOTO(read_impacts(file, path, &nnz, out));
+    } else {
+        CSP_TRY_GOTO(read_array(file, path, "/X/data", CSP_F32, &nnz, &out->weight));
+    }
     CSP_TRY_GOTO(check(path, out, nnz));
 fail:
     csp_hdf5_close(file);

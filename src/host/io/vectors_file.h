@@ -16,6 +16,16 @@ typedef enum csp_vectors_format {
 
 csp_vectors_format csp_vectors_format_of(const char *path);
 
+/* Whether a file may say so: none, or round or ceil with a finite scale above 0. */
+bool csp_vectors_quant_is_known(const csp_quant *quant);
+
+/* What a file says of its quantisation. Errors: CSP_ERR_FORMAT where csplade writes no such. */
+CSP_CHECKED csp_status csp_vectors_take_quant(const char *path, const char *scheme, double scale,
+                                              csp_quant *out);
+
+/* Whether a weight is a whole number in 1 .. CSP_IMPACT_MOST. */
+bool csp_vectors_is_impact(float weight);
+
 /* Row numbers by id, open addressing; zeroed to begin with, the caller frees table. */
 typedef struct csp_id_set {
     int64_t *table; /* row + 1, 0 = free */

@@ -82,6 +82,9 @@ static csp_status scan_vector(csp_json_scanner *s, reader *r)
         if (!(weight > 0.0f) || !isfinite(weight)) {
             return csp_json_bad(s, "a weight that is not a finite number above 0");
         }
+        if (r->v->quant.kind != CSP_QUANT_NONE && !csp_vectors_is_impact(weight)) {
+            return csp_json_bad(s, "an impact that is no whole number from 1 to 16777216");
+        }
         CSP_TRY(add_term(r, term, weight));
         csp_json_space(s);
         if (*s->at != ',') {
@@ -217,12 +220,33 @@ static csp_status scan_row(csp_json_scanner *s, reader *r, char *id, char *key)
     return end_row(r, id);
 }
 
+/* What {"scheme": .., "scale": .., "dropped": .., "clipped": ..} says. */
+static csp_status take_quantisation(reader *r, const json_t *quantisation)
+{
+    const char *path = csp_lines_path(r->lines);
+    const json_t *scheme = json_object_get(quantisation, "scheme");
+    const json_t *scale = json_object_get(quantisation, "scale");
+    const json_t *dropped = json_object_get(quantisation, "dropped");
+    const json_t *clipped = json_object_get(quantisation, "clipped");
+
+    if (!json_is_string(scheme) || !json_is_number(scale) || !json_is_integer(dropped) ||
+        !json_is_integer(clipped)) {
+        return CSP_FAIL(CSP_ERR_FORMAT,
+                        "%s:1: quantisation lacks scheme, scale, dropped or clipped", path);
+    }
+    r->v->counts.dropped = json_integer_value(dropped);
+    r->v->counts.clipped = json_integer_value(clipped);
+    return csp_vectors_take_quant(path, json_string_value(scheme), json_number_value(scale),
+                                  &r->v->quant);
+}
+
 /* What {"csplade_vectors": {..}} says. */
 static csp_status take_header(reader *r, const json_t *header)
 {
     const json_t *version = json_object_get(header, "format_version");
     const json_t *vocab = json_object_get(header, "vocab");
     const json_t *side = json_object_get(header, "side"), *meta = json_object_get(header, "meta");
+    const json_t *quantisation = json_object_get(header, "quantisation");
     const char *path = csp_lines_path(r->lines);
     char *dumped;
     csp_status status;
@@ -241,6 +265,9 @@ static csp_status take_header(reader *r, const json_t *header)
     r->vocab_known = true;
     if (json_is_string(side)) {
         CSP_TRY(csp_strdup(path, json_string_value(side), &r->v->side));
+    }
+    if (quantisation != NULL) {
+        CSP_TRY(take_quantisation(r, quantisation));
     }
     if (!json_is_object(meta)) {
         return CSP_OK;

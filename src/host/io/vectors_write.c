@@ -6,6 +6,7 @@
  */
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +22,8 @@ enum { PIECE = 1 << 16, ID_PIECE = 1 << 12 };
 typedef struct piece {
     int32_t term[PIECE];
     float weight[PIECE];
-    int64_t end[PIECE]; /* of rows, the first 0 included */
+    int32_t impact[PIECE]; /* of quantised vectors, in place of weight */
+    int64_t end[PIECE];    /* of rows, the first 0 included */
     char *ids[ID_PIECE];
     int64_t nnz, ends, id_count;
 } piece;
@@ -29,16 +31,28 @@ typedef struct piece {
 struct csp_vectors_writer {
     char *path;
     int64_t vocab, rows, nnz;
+    csp_quant quant;
+    csp_quant_counts counts;
     csp_hdf5 *hdf5; /* one of these two */
     csp_file *jsonl;
     piece *piece; /* HDF5 */
-    char *line;   /* JSONL */
+    char *side;
+    char *meta; /* JSONL: as it is written, or "" */
+    bool begun; /* JSONL: the first line is written */
+    char *line;
     int64_t line_capacity;
 };
 
-static csp_status check_create(const char *path, int64_t vocab, const char *side, const char *meta)
+static bool is_quantised(const csp_vectors_writer *w)
+{
+    return w->quant.kind != CSP_QUANT_NONE;
+}
+
+static csp_status check_create(const char *path, const csp_vectors_head *head)
 {
     const csp_vectors_format format = csp_vectors_format_of(path);
+    const char *side = head->side, *meta = head->meta;
+    const int64_t vocab = head->vocab;
     json_error_t problem;
     json_t *value;
 
@@ -54,6 +68,10 @@ static csp_status check_create(const char *path, int64_t vocab, const char *side
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: side \"%s\" is neither document nor query", path,
                         side);
     }
+    if (!csp_vectors_quant_is_known(&head->quant)) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: vectors are not written as %s with a scale of %g",
+                        path, csp_quant_name(head->quant.kind), head->quant.scale);
+    }
     if (meta == NULL) {
         return CSP_OK;
     }
@@ -66,59 +84,54 @@ static csp_status check_create(const char *path, int64_t vocab, const char *side
     return CSP_OK;
 }
 
-static csp_status begin_hdf5(csp_vectors_writer *w, const char *side, const char *meta)
+static csp_status begin_hdf5(csp_vectors_writer *w, const csp_vectors_head *head)
 {
     CSP_TRY(csp_alloc_zero(w->path, 1, sizeof(*w->piece), &w->piece));
     w->piece->ends = 1;
     CSP_TRY(csp_hdf5_create(w->path, &w->hdf5));
     CSP_TRY(csp_hdf5_set_text(w->hdf5, "/", "format", "csplade-vectors"));
     CSP_TRY(csp_hdf5_set_i64(w->hdf5, "/", "format_version", CSP_VECTORS_VERSION));
-    CSP_TRY(csp_hdf5_set_text(w->hdf5, "/", "side", side));
-    if (meta != NULL) {
-        CSP_TRY(csp_hdf5_set_text(w->hdf5, "/", "meta", meta));
+    CSP_TRY(csp_hdf5_set_text(w->hdf5, "/", "side", head->side));
+    if (head->meta != NULL) {
+        CSP_TRY(csp_hdf5_set_text(w->hdf5, "/", "meta", head->meta));
     }
     CSP_TRY(csp_hdf5_set_text(w->hdf5, "/X", "encoding-type", "csr_matrix"));
     return csp_hdf5_set_text(w->hdf5, "/X", "encoding-version", "0.1.0");
 }
 
-static csp_status begin_jsonl(csp_vectors_writer *w, const char *side, const char *meta)
+static csp_status begin_jsonl(csp_vectors_writer *w, const csp_vectors_head *head)
 {
-    json_t *value = meta != NULL ? json_loads(meta, 0, NULL) : NULL;
+    json_t *value = head->meta != NULL ? json_loads(head->meta, 0, NULL) : NULL;
     char *compact =
         value != NULL ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     csp_status status;
 
     json_decref(value);
-    if (meta != NULL && compact == NULL) {
+    if (head->meta != NULL && compact == NULL) {
         return CSP_FAIL(CSP_ERR_MEMORY, "%s: no memory for meta", w->path);
     }
-    status = csp_file_create(w->path, &w->jsonl);
-    if (status == CSP_OK) {
-        status =
-            csp_file_print(w->jsonl,
-                           "{\"csplade_vectors\": {\"format_version\": %d, \"vocab\": %lld, "
-                           "\"side\": \"%s\"%s%s}}\n",
-                           CSP_VECTORS_VERSION, (long long)w->vocab, side,
-                           compact != NULL ? ", \"meta\": " : "", compact != NULL ? compact : "");
-    }
+    status = csp_strdup(w->path, compact != NULL ? compact : "", &w->meta);
     free(compact);
-    return status;
+    CSP_TRY(status);
+    return csp_file_create(w->path, &w->jsonl);
 }
 
-csp_status csp_vectors_create(const char *path, int64_t vocab, const char *side, const char *meta,
+csp_status csp_vectors_create(const char *path, const csp_vectors_head *head,
                               csp_vectors_writer **out)
 {
     csp_vectors_writer *w = NULL;
     csp_status status;
 
-    CSP_TRY(check_create(path, vocab, side, meta));
+    CSP_TRY(check_create(path, head));
     CSP_TRY(csp_alloc_zero(path, 1, sizeof(*w), &w));
-    w->vocab = vocab;
+    w->vocab = head->vocab;
+    w->quant = head->quant;
     CSP_TRY_GOTO(csp_strdup(path, path, &w->path));
+    CSP_TRY_GOTO(csp_strdup(path, head->side, &w->side));
     if (csp_vectors_format_of(path) == CSP_VECTORS_HDF5) {
-        CSP_TRY_GOTO(begin_hdf5(w, side, meta));
+        CSP_TRY_GOTO(begin_hdf5(w, head));
     } else {
-        CSP_TRY_GOTO(begin_jsonl(w, side, meta));
+        CSP_TRY_GOTO(begin_jsonl(w, head));
     }
     *out = w;
     return CSP_OK;
@@ -128,11 +141,58 @@ fail:
     return status;
 }
 
+void csp_vectors_count(csp_vectors_writer *w, const csp_quant_counts *counts)
+{
+    CSP_ASSERT(w->hdf5 != NULL || !w->begun);
+    w->counts.dropped += counts->dropped;
+    w->counts.clipped += counts->clipped;
+}
+
+/* The first line, if it is not written. */
+static csp_status write_first_line(csp_vectors_writer *w)
+{
+    char quantised[160] = "";
+
+    if (w->begun) {
+        return CSP_OK;
+    }
+    w->begun = true;
+    if (is_quantised(w)) {
+        (void)snprintf(quantised, sizeof(quantised),
+                       ", \"quantisation\": {\"scheme\": \"%s\", \"scale\": %.17g, \"dropped\": "
+                       "%lld, \"clipped\": %lld}",
+                       csp_quant_name(w->quant.kind), w->quant.scale, (long long)w->counts.dropped,
+                       (long long)w->counts.clipped);
+    }
+    return csp_file_print(w->jsonl,
+                          "{\"csplade_vectors\": {\"format_version\": %d, \"vocab\": %lld, "
+                          "\"side\": \"%s\"%s%s%s}}\n",
+                          CSP_VECTORS_VERSION, (long long)w->vocab, w->side, quantised,
+                          w->meta[0] != '\0' ? ", \"meta\": " : "", w->meta);
+}
+
+/* What is known when all rows are there. */
+static csp_status finish_hdf5(csp_vectors_writer *w)
+{
+    CSP_TRY(csp_hdf5_set_i64s(w->hdf5, "/X", "shape", (int64_t[]) { w->rows, w->vocab }, 2));
+    if (!is_quantised(w)) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_hdf5_set_text(w->hdf5, "/", "quant_scheme", csp_quant_name(w->quant.kind)));
+    CSP_TRY(csp_hdf5_set_f64(w->hdf5, "/", "quant_scale", w->quant.scale));
+    CSP_TRY(csp_hdf5_set_i64(w->hdf5, "/", "quant_dropped", w->counts.dropped));
+    return csp_hdf5_set_i64(w->hdf5, "/", "quant_clipped", w->counts.clipped);
+}
+
 static csp_status flush_terms(csp_vectors_writer *w)
 {
     piece *p = w->piece;
 
-    CSP_TRY(csp_hdf5_append(w->hdf5, "/X/data", CSP_F32, p->weight, p->nnz));
+    if (is_quantised(w)) {
+        CSP_TRY(csp_hdf5_append(w->hdf5, "/X/data", CSP_I32, p->impact, p->nnz));
+    } else {
+        CSP_TRY(csp_hdf5_append(w->hdf5, "/X/data", CSP_F32, p->weight, p->nnz));
+    }
     CSP_TRY(csp_hdf5_append(w->hdf5, "/X/indices", CSP_I32, p->term, p->nnz));
     p->nnz = 0;
     return CSP_OK;
@@ -167,7 +227,13 @@ static csp_status append_hdf5(csp_vectors_writer *w, const char *id, int64_t nnz
         const int64_t part = nnz - done < room ? nnz - done : room;
 
         memcpy(p->term + p->nnz, term + done, (size_t)part * sizeof(*term));
-        memcpy(p->weight + p->nnz, weight + done, (size_t)part * sizeof(*weight));
+        if (is_quantised(w)) {
+            for (int64_t i = 0; i < part; i++) {
+                p->impact[p->nnz + i] = (int32_t)weight[done + i];
+            }
+        } else {
+            memcpy(p->weight + p->nnz, weight + done, (size_t)part * sizeof(*weight));
+        }
         p->nnz += part;
         done += part;
         if (p->nnz == PIECE) {
@@ -237,6 +303,7 @@ static csp_status append_jsonl(csp_vectors_writer *w, const char *id, int64_t nn
     const int64_t needed = 6 * (int64_t)strlen(id) + 64 + nnz * 48;
     char *to;
 
+    CSP_TRY(write_first_line(w));
     if (needed > w->line_capacity) {
         CSP_TRY(csp_realloc(w->path, 2 * needed, 1, &w->line));
         w->line_capacity = 2 * needed;
@@ -271,6 +338,11 @@ csp_status csp_vectors_append(csp_vectors_writer *w, const char *id, int64_t nnz
                             "%s: %s: weight %g of term %d is not a finite number above 0", w->path,
                             id, (double)weight[i], (int)term[i]);
         }
+        if (is_quantised(w) && !csp_vectors_is_impact(weight[i])) {
+            return CSP_FAIL(CSP_ERR_ARGUMENT,
+                            "%s: %s: impact %.9g of term %d is no whole number up to %d", w->path,
+                            id, (double)weight[i], (int)term[i], CSP_IMPACT_MOST);
+        }
     }
     CSP_TRY(w->hdf5 != NULL ? append_hdf5(w, id, nnz, term, weight)
                             : append_jsonl(w, id, nnz, term, weight));
@@ -289,7 +361,9 @@ csp_status csp_vectors_commit(csp_vectors_writer *w)
         CSP_TRY_GOTO(flush_terms(w));
         CSP_TRY_GOTO(flush_ends(w));
         CSP_TRY_GOTO(flush_ids(w));
-        CSP_TRY_GOTO(csp_hdf5_set_i64s(hdf5, "/X", "shape", (int64_t[]) { w->rows, w->vocab }, 2));
+        CSP_TRY_GOTO(finish_hdf5(w));
+    } else {
+        CSP_TRY_GOTO(write_first_line(w));
     }
     w->jsonl = NULL;
     w->hdf5 = NULL;
@@ -311,6 +385,8 @@ void csp_vectors_abandon(csp_vectors_writer *w)
     }
     free(w->piece);
     free(w->line);
+    free(w->side);
+    free(w->meta);
     free(w->path);
     free(w);
 }

@@ -383,13 +383,3 @@ void csp_params_optim(const csp_params *params, csp_optim_tensor *tensors)
         }
     }
 }
-
-csp_status csp_params_zero_grads(csp_backend *be, csp_params *params)
-{
-    for (int64_t i = 0; i < params->count; i++) {
-        if (params->rows[i].trained) {
-            CSP_TRY(csp_backend_zero(be, &params->rows[i].grad));
-        }
-    }
-    return CSP_OK;
-}

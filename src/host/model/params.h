@@ -142,9 +142,6 @@ csp_param *csp_params_find(const csp_params *params, const char *name);
 /* Fills tensors[params->trained] for csp_grad_squares and csp_adamw, in table order. */
 void csp_params_optim(const csp_params *params, csp_optim_tensor *tensors);
 
-/* Sets all gradients to 0. */
-CSP_CHECKED csp_status csp_params_zero_grads(csp_backend *be, csp_params *params);
-
 static inline bool csp_param_is_lora(const csp_param *row)
 {
     return row->kind == CSP_PARAM_LORA_A || row->kind == CSP_PARAM_LORA_B;

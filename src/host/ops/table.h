@@ -11,6 +11,7 @@
 #include "ops/attention.h"
 #include "ops/backend.h"
 #include "ops/embed.h"
+#include "ops/impacts.h"
 #include "ops/linear.h"
 #include "ops/loss.h"
 #include "ops/norm.h"
@@ -71,6 +72,8 @@ struct csp_ops {
     csp_status (*sparse_pool_choose)(csp_backend *be, csp_pool_way way);
     csp_status (*top_k)(csp_backend *be, const csp_sparse *w, int64_t rows, int64_t k,
                         csp_sparse *out);
+    csp_status (*impacts)(csp_backend *be, const csp_sparse *w, int64_t rows,
+                          const csp_quant *quant, csp_impact_rows *out);
     csp_status (*token_loss)(csp_backend *be, csp_token_loss_args *args);
     csp_status (*scores_fwd)(csp_backend *be, const csp_sparse *q, int64_t Q, const csp_sparse *p,
                              int64_t P, float scale, csp_tensor *s);

@@ -91,7 +91,7 @@ static csp_status run_chunk(csp_adapt *a, int64_t i, const csp_pass *pass, bool 
     CSP_TRY(csp_chunked_fwd(a->chunks, i, pass));
     CSP_TRY(csp_run_note_bad_row(a->model, chunk->run, &bad_row));
     args.h = chunk->run->h;
-    args.target = chunk->target;
+    args.target = chunk->packed.target;
     args.dh = backward ? chunk->run->dh : csp_tensor_none();
     args.de = backward ? csp_model_head_grad(a->model) : csp_tensor_none();
     CSP_TRY(csp_token_loss(a->be, &args));

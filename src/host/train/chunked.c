@@ -77,15 +77,7 @@ static csp_status make_room(csp_chunked *c, int64_t count)
 /* Takes the device tensors of a chunk from an arena; on a ruler this measures. */
 static csp_status place(csp_chunk *chunk, csp_arena *arena)
 {
-    const int64_t rows[] = { chunk->batch.N }, starts[] = { chunk->batch.B + 1 };
-    const int64_t texts[] = { chunk->batch.B };
-
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->pack.token));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &chunk->pack.seq_start));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, texts, &chunk->pack.order));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, rows, &chunk->pack.row_key));
-    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, rows, &chunk->texts.keep));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->target));
+    CSP_TRY(csp_packed_place(chunk->batch.B, chunk->batch.N, true, arena, &chunk->packed));
     return csp_run_place(chunk->run, chunk->batch.N, arena);
 }
 
@@ -236,17 +228,9 @@ csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
 
     chunk->mark = csp_arena_mark(&c->step);
     CSP_TRY(place(chunk, &c->step));
-    CSP_TRY(csp_backend_upload(c->be, chunk->batch.tokens, &chunk->pack.token));
-    CSP_TRY(csp_backend_upload(c->be, chunk->batch.seq_start, &chunk->pack.seq_start));
-    CSP_TRY(csp_backend_upload(c->be, chunk->batch.order, &chunk->pack.order));
-    CSP_TRY(csp_backend_upload(c->be, chunk->batch.row_key, &chunk->pack.row_key));
-    CSP_TRY(csp_backend_upload(c->be, chunk->batch.keep, &chunk->texts.keep));
-    CSP_TRY(csp_backend_upload(c->be, chunk->batch.target, &chunk->target));
-    chunk->pack.longest = chunk->batch.max_len;
-    chunk->texts.seq_start = chunk->pack.seq_start;
-    chunk->texts.kept = chunk->batch.kept;
-    chunk->texts.longest = chunk->batch.max_len;
-    return chunk->batch.N > 0 ? csp_model_fwd(c->model, &chunk->pack, pass, chunk->run) : CSP_OK;
+    CSP_TRY(csp_packed_upload(c->be, &chunk->batch, &chunk->packed));
+    return chunk->batch.N > 0 ? csp_model_fwd(c->model, &chunk->packed.pack, pass, chunk->run)
+                              : CSP_OK;
 }
 
 void csp_chunked_say_row(const csp_chunked *c, int64_t i, int64_t row, char *out, size_t bytes)
@@ -276,7 +260,8 @@ csp_status csp_chunked_bwd(csp_chunked *c, int64_t i, const csp_pass *pass)
 {
     csp_chunk *chunk = &c->chunks[i];
 
-    return chunk->batch.N > 0 ? csp_model_bwd(c->model, &chunk->pack, pass, chunk->run) : CSP_OK;
+    return chunk->batch.N > 0 ? csp_model_bwd(c->model, &chunk->packed.pack, pass, chunk->run)
+                              : CSP_OK;
 }
 
 void csp_chunked_leave(csp_chunked *c, int64_t i)

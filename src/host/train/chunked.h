@@ -10,8 +10,7 @@
  */
 #pragma once
 
-#include "data/batch.h"
-#include "model/transformer.h"
+#include "eval/packed.h"
 
 typedef struct csp_chunk {
     csp_batch batch; /* on the host                                              */
@@ -20,10 +19,8 @@ typedef struct csp_chunk {
     size_t bytes;  /* of the step arena, in its form                           */
     csp_keep form; /* what of its activations is in memory                     */
     bool kept;
-    size_t mark;          /* arena position before it was placed                      */
-    csp_pack pack;        /* on the device from csp_chunked_fwd on, while in memory   */
-    csp_pool_texts texts; /* of pack, for the head                                  */
-    csp_tensor target;
+    size_t mark;       /* arena position before it was placed                      */
+    csp_packed packed; /* on the device from csp_chunked_fwd on, while in memory   */
     csp_run *run;
 } csp_chunk;
 

@@ -164,7 +164,7 @@ static csp_status represent(csp_contrastive *c)
 
         CSP_TRY(csp_chunked_fwd(c->chunks, i, &c->step.pass));
         CSP_TRY(csp_run_note_bad_row(c->model, chunk->run, &bad_row));
-        CSP_TRY(csp_sparse_pool_fwd(c->be, &c->head.head, &chunk->run->h, &chunk->texts,
+        CSP_TRY(csp_sparse_pool_fwd(c->be, &c->head.head, &chunk->run->h, &chunk->packed.texts,
                                     chunk->first, &c->side[chunk->side].w));
         csp_chunked_leave(c->chunks, i);
     }
@@ -253,7 +253,7 @@ static csp_status backpropagate(csp_contrastive *c)
 
         CSP_TRY(csp_chunked_again(c->chunks, i, &c->step.pass));
         g.h = chunk->run->h;
-        g.texts = chunk->texts;
+        g.texts = chunk->packed.texts;
         g.dh = chunk->run->dh;
         g.de = csp_model_head_grad(c->model);
         CSP_TRY(csp_sparse_pool_bwd(c->be, &c->head.head, &g));

@@ -7,16 +7,21 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/quantize.h"
+#include "core/quantize.h"
+#include "core/rng.h"
 
 static void reads_schemes_and_refuses_others(void **state)
 {
-    static const char *const bad[] = { "",         "round",    "round:", "round:0",    "round:-1",
-                                       "round:x",  "round:1x", "none:1", "u8-max:2",   "ceil:nan",
-                                       "ceil:inf", "Round:10", ":",      "round:1e999" };
+    static const char *const bad[] = { "",        "rounds",   "round:",   "round:0",    "round:-1",
+                                       "round:x", "round:1x", "none:1",   "u8-max:2",   "ceil:nan",
+                                       ":",       "ceil:inf", "Round:10", "round:1e999" };
+    static const char *const good[] = { "none",      "round",     "ceil",  "round:100",
+                                        "ceil:51.2", "round:0.1", "u8-max" };
+    char text[48];
     csp_quant q;
 
     assert_int_equal(csp_quant_parse("none", &q), CSP_OK);
@@ -29,6 +34,10 @@ static void reads_schemes_and_refuses_others(void **state)
     assert_int_equal(csp_quant_parse("u8-max", &q), CSP_OK);
     assert_int_equal(q.kind, CSP_QUANT_U8_MAX);
     assert_string_equal(csp_quant_name(q.kind), "u8-max");
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        assert_int_equal(csp_quant_parse(good[i], &q), CSP_OK);
+        assert_string_equal(csp_quant_describe(&q, text, sizeof(text)), good[i]);
+    }
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         assert_int_equal(csp_quant_parse(bad[i], &q), CSP_ERR_ARGUMENT);
         assert_int_equal(q.kind, CSP_QUANT_U8_MAX);
@@ -65,11 +74,50 @@ static void rounds_drops_and_clips(void **state)
     assert_true(round100.scale == 100.0);
 }
 
+/* Against the C library, from subnormal weights to what overflows; halves are exact at scale 64. */
+static void impacts_are_rounded_as_the_c_library_does(void **state)
+{
+    static const double scales[] = { 1e-3, 0.7, 1.0, 37.3, 64.0, 100.0, 1e6, 1e300 };
+    const csp_rng rng = { .seed = 1, .draw = CSP_DRAW_TEST };
+
+    (void)state;
+    for (uint64_t i = 0; i < 200000; i++) {
+        const double scale = scales[i % (sizeof(scales) / sizeof(scales[0]))];
+        const float weight = i % 3 == 0 ? (float)csp_rng_below(rng, 2 * i, 4000) / 128.0f
+                                        : ldexpf(1.0f + csp_rng_uniform(rng, 2 * i),
+                                                 (int)csp_rng_below(rng, 2 * i + 1, 60) - 40);
+        const double x = scale * (double)weight;
+
+        assert_true((double)csp_impact(CSP_QUANT_ROUND, scale, weight) == fmin(round(x), 0x1p40));
+        assert_true((double)csp_impact(CSP_QUANT_CEIL, scale, weight) == fmin(ceil(x), 0x1p40));
+    }
+    assert_true(csp_impact(CSP_QUANT_ROUND, 1.0, INFINITY) == INT64_C(1) << 40);
+    assert_true(csp_impact(CSP_QUANT_ROUND, 0.5, nextafterf(1.0f, 0.0f)) == 0);
+}
+
+static void a_scale_that_is_not_named_is_the_contracts(void **state)
+{
+    csp_quant q = { CSP_QUANT_CEIL, 0.0 }, same = { CSP_QUANT_CEIL, 50.0 };
+
+    (void)state;
+    csp_quant_settle(&q, 50.0);
+    assert_true(csp_quant_equal(&q, &same));
+    csp_quant_settle(&q, 70.0);
+    assert_true(csp_quant_equal(&q, &same));
+    same.kind = CSP_QUANT_ROUND;
+    assert_false(csp_quant_equal(&q, &same));
+    q = (csp_quant) { CSP_QUANT_NONE, 0.0 };
+    csp_quant_settle(&q, 50.0);
+    assert_true(q.scale == 0.0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_schemes_and_refuses_others),
         cmocka_unit_test(rounds_drops_and_clips),
+        cmocka_unit_test(impacts_are_rounded_as_the_c_library_does),
+        cmocka_unit_test(a_scale_that_is_not_named_is_the_contracts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
