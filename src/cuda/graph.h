@@ -2,9 +2,9 @@
  * graph.h - passes recorded as CUDA graphs (ops/graph.h). Private to this folder and its tests.
  *
  * A pass is enqueued as it is when its key is seen first: scratch grows then, products are planned
- * and timed, kernels are loaded. At the second sight it is recorded, and replayed from then on. Keys
- * stand in a table of CUDA_GRAPHS; the one used longest ago gives its place away, whether it has
- * been recorded or not, so that passes which never repeat are never recorded.
+ * and timed, kernels are loaded. At the second sight it is recorded, and replayed from then on.
+ * Keys stand in a table of CUDA_GRAPHS; the one used longest ago gives its place away, whether it
+ * has been recorded or not, so that passes which never repeat are never recorded.
  */
 #pragma once
 

@@ -3,8 +3,8 @@
  * arithmetic a step needs at the measured rate of a large product, and the bytes that fused
  * elementwise work moves at the measured bandwidth.
  *
- * Weights are random with the shapes of Llama; texts are random tokens without padding. Every step has
- * the same sizes, so that small ones (S8) are replayed as graphs where the device has them.
+ * Weights are random with the shapes of Llama; texts are random tokens without padding. Every step
+ * has the same sizes, so that small ones (S8) are replayed as graphs where the device has them.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /*
- * transformer.c - the stack of blocks, and what a pass keeps. A pass is one stretch of work for the
- * device, which may replay it (ops/graph.h): all that it depends on is in the key that key_of makes.
+ * transformer.c - the stack of blocks, and what a pass keeps. A pass is one stretch of work for
+ * the device, which may replay it (ops/graph.h): all that it depends on is in the key of key_of.
  */
 #include "model/transformer.h"
 
@@ -200,8 +200,8 @@ static uint64_t *add_addresses(uint64_t *at, const csp_tensor *t, int64_t count)
 }
 
 /*
- * Makes run->key, key_words long. Shapes of activations follow from N, those of parameters and their
- * addresses, and the rest of the settings, from the model, which lasts as long as its memory.
+ * Makes run->key, key_words long. Shapes of activations follow from N; those of parameters, their
+ * addresses and all settings from the model, which lasts as long as its memory.
  */
 static void key_of(const model_pass *p, bool backward)
 {

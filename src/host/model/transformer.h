@@ -119,8 +119,8 @@ CSP_CHECKED csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_ke
  *
  * Precision:  that of the ops at params->storage.dtype. Bits depend on shapes and be->threads only,
  *             not on run->keep.
- * Stream:     enqueued on the model's backend, op by op or, where a pass of the same sizes on the same
- *             memory came before, as a graph (ops/graph.h).
+ * Stream:     enqueued on the model's backend, op by op or, where a pass of the same sizes on the
+ *             same memory came before, as a graph (ops/graph.h).
  * Errors:     CSP_ERR_ARGUMENT (a text above max_len), CSP_ERR_SHAPE, CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack,
