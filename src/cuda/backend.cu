@@ -35,7 +35,7 @@ static csp_status cuda_reserve(csp_backend *be, size_t bytes, csp_arena *out)
     return CSP_OK;
 }
 
-/* Work that was enqueued may still use the arena, and what comes next to lie there is not what was. */
+/* Work that was enqueued may still use the arena; what lies there next is not what graphs mean. */
 static void cuda_release(csp_backend *be, csp_arena *arena)
 {
     cuda_graphs_forget(&cuda_state_of(be)->graphs);

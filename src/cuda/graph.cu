@@ -150,7 +150,7 @@ static void say_first(csp_backend *be)
     } else if (!graphs->said) {
         csp_log(CSP_LOG_INFO, "device",
                 "%s: passes of up to %d token rows that repeat are replayed as graphs", be->name,
-                GRAPH_ROWS);
+                CSP_GRAPH_ROWS);
     }
     graphs->said = true;
 }

@@ -23,7 +23,7 @@ uint64_t emu_allocations(void);
 /* Synchronisations (of streams, events, the device) and kernels run since the start. */
 uint64_t emu_synchronisations(void);
 uint64_t emu_kernels(void);
-/* Launches of kernels since the start: one that is captured once may run in any number of replays. */
+/* Launches of kernels since the start; one that was captured runs in every replay. */
 uint64_t emu_launches(void);
 /* cuBLASLt has no algorithm for anything from now on; 0: it has them again. */
 void emu_blaslt_refuse(int refuses);

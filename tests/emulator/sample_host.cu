@@ -546,7 +546,7 @@ static __global__ void trap_kernel()
     __syncthreads();
 }
 
-/* A capture in which such a call was made ends as it must: nothing of it is left, and no graph is made. */
+/* A capture in which such a call was made ends as it must: without a graph, and nothing is left. */
 static bool ends_invalid(cudaStream_t stream)
 {
     cudaGraph_t recorded = nullptr;

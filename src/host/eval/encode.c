@@ -54,7 +54,7 @@ static int64_t cut_of(const csp_encoder_options *options, const csp_contract *co
     return options->top_k >= 0 ? options->top_k : csp_contract_top_k(contract, side);
 }
 
-/* Device tensors of a packed batch, then the run's; on a ruler this measures. */
+/* Device tensors of B texts and N rows, padding among them, then the run's; on a ruler measures. */
 static csp_status place_step(csp_encoder *e, int64_t B, int64_t N, csp_arena *arena, csp_pack *pack,
                              csp_tensor *keep)
 {
@@ -66,6 +66,16 @@ static csp_status place_step(csp_encoder *e, int64_t B, int64_t N, csp_arena *ar
     CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, texts, &pack->order));
     CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &N, keep));
     return csp_run_place(e->run, N, arena);
+}
+
+/* Of a micro-batch of up to `rows` rows: measures. */
+static csp_status place_most(csp_encoder *e, int64_t rows, csp_arena *ruler)
+{
+    csp_tensor keep;
+    csp_pack pack;
+
+    return place_step(e, csp_batch_padded_texts(TEXTS, rows), csp_batch_padded_rows(rows), ruler,
+                      &pack, &keep);
 }
 
 static int64_t rows_at_once(int64_t max_rows, int64_t longest)
@@ -81,13 +91,11 @@ csp_status csp_encoder_bytes(const csp_params *params, int64_t max_rows, int64_t
     const csp_kept_limits limits = { TEXTS, top_k };
     csp_encoder e = { 0 };
     csp_arena step = { 0 };
-    csp_tensor keep;
-    csp_pack pack;
     size_t rows;
     csp_status status;
 
     CSP_TRY_GOTO(csp_run_create(params, CSP_KEEP_NOTHING, &e.run));
-    CSP_TRY_GOTO(place_step(&e, TEXTS, rows_at_once(max_rows, longest), &step, &pack, &keep));
+    CSP_TRY_GOTO(place_most(&e, rows_at_once(max_rows, longest), &step));
     CSP_TRY_GOTO(csp_kept_rows_bytes(params, &limits, &rows));
     *out = step.peak + rows;
 
@@ -105,8 +113,6 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
     const csp_kept_limits limits = { .texts = TEXTS, .top_k = cut_q > cut_p ? cut_q : cut_p };
     csp_encoder *e;
     csp_arena ruler = { 0 };
-    csp_pack pack;
-    csp_tensor keep;
     csp_status status;
 
     CSP_TRY(csp_alloc_zero("encoder", 1, sizeof(*e), &e));
@@ -120,7 +126,7 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
     CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, options->strict, &e->texts));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &e->head));
     CSP_TRY_GOTO(csp_run_create(model->params, CSP_KEEP_NOTHING, &e->run));
-    CSP_TRY_GOTO(place_step(e, TEXTS, e->options.max_rows, &ruler, &pack, &keep));
+    CSP_TRY_GOTO(place_most(e, e->options.max_rows, &ruler));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->step));
     CSP_TRY_GOTO(csp_kept_rows_create(be, model->params, &limits, &e->kept));
     *out = e;
@@ -181,17 +187,23 @@ static csp_status say_bad_hidden(const csp_encoder *e, const micro_batch *m, int
 static csp_status start_hidden(csp_encoder *e, csp_batch *batch, csp_pool_texts *texts)
 {
     const csp_pass pass = { .causal = e->contract->variant != CSP_VARIANT_BI };
+    csp_tensor keep;
     csp_pack pack;
 
     CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, 0, batch));
+    if (e->be->replays) {
+        CSP_TRY(csp_batch_pad(batch, e->model->max_len));
+    }
     e->step.used = 0;
-    CSP_TRY(place_step(e, batch->B, batch->N, &e->step, &pack, &texts->keep));
+    CSP_TRY(place_step(e, batch->texts, batch->rows, &e->step, &pack, &keep));
+    csp_run_cut(e->run, batch->N);
+    texts->keep = csp_tensor_rows(&keep, 0, batch->N);
     CSP_TRY(csp_backend_upload(e->be, batch->tokens, &pack.token));
     CSP_TRY(csp_backend_upload(e->be, batch->seq_start, &pack.seq_start));
     CSP_TRY(csp_backend_upload(e->be, batch->order, &pack.order));
     CSP_TRY(csp_backend_upload(e->be, batch->keep, &texts->keep));
-    pack.longest = batch->max_len;
-    texts->seq_start = pack.seq_start;
+    pack.longest = batch->longest;
+    texts->seq_start = csp_tensor_rows(&pack.seq_start, 0, batch->B + 1);
     texts->kept = batch->kept;
     texts->longest = batch->max_len;
     /* Empty texts alone make no rows: there is nothing to run, and their vectors are empty. */

@@ -129,6 +129,24 @@ csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step)
     return CSP_OK;
 }
 
+void csp_run_cut(csp_run *run, int64_t rows)
+{
+    run->h = csp_tensor_rows(&run->h, 0, rows);
+    run->rstd_final = csp_tensor_rows(&run->rstd_final, 0, rows);
+    if (run->dh.ndim > 0) {
+        run->dh = csp_tensor_rows(&run->dh, 0, rows);
+    }
+}
+
+/* All rows of a tensor that csp_run_cut may have cut. */
+static csp_tensor whole(const csp_run *run, const csp_tensor *t)
+{
+    csp_tensor all = *t;
+
+    all.dim[0] = run->N;
+    return all;
+}
+
 csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_keep keep, size_t *out)
 {
     csp_arena ruler = { 0 };
@@ -256,6 +274,7 @@ static csp_status enqueue_fwd(void *pass)
     const csp_pack *pack = p->pack;
     csp_run *run = p->run;
     csp_tensor before = csp_tensor_none();
+    csp_tensor h = whole(run, &run->h), rstd = whole(run, &run->rstd_final);
 
     CSP_TRY(csp_embed_fwd(model->be, &params->embed->value, &pack->token, &run->saved[0].x));
     for (int64_t l = 0; l < params->config.L; l++) {
@@ -263,7 +282,7 @@ static csp_status enqueue_fwd(void *pass)
         before = run->saved[l].y;
     }
     return csp_norm_fwd(model->be, &before, &run->work.t, &params->final_norm->value,
-                        (float)params->config.rms_eps, &run->x_final, &run->rstd_final, &run->h);
+                        (float)params->config.rms_eps, &run->x_final, &rstd, &h);
 }
 
 csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack, const csp_pass *pass,
@@ -283,10 +302,11 @@ static csp_status enqueue_bwd(void *pass)
     csp_run *run = p->run;
     const csp_tensor none = csp_tensor_none();
     const bool all = params->train == CSP_TRAIN_FULL;
+    const csp_tensor dh = whole(run, &run->dh), rstd = whole(run, &run->rstd_final);
     csp_tensor dg = params->final_norm->grad;
 
-    CSP_TRY(csp_norm_bwd(model->be, &run->x_final, &params->final_norm->value, &run->rstd_final,
-                         &run->dh, &none, &run->work.dx, &dg));
+    CSP_TRY(csp_norm_bwd(model->be, &run->x_final, &params->final_norm->value, &rstd, &dh, &none,
+                         &run->work.dx, &dg));
     for (int64_t l = params->config.L - 1; l >= 0; l--) {
         csp_block_saved *s = &run->saved[l];
 
@@ -312,6 +332,13 @@ csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack, const csp
 
     CSP_ASSERT(run->keep != CSP_KEEP_NOTHING);
     CSP_TRY(begin(model, pack, pass, run, &p.blocks));
+    if (run->dh.dim[0] < run->N) {
+        /* Not part of the pass, which has the same rows however many of them are anybody's. */
+        const csp_tensor all = whole(run, &run->dh);
+        csp_tensor rest = csp_tensor_rows(&all, run->dh.dim[0], run->N - run->dh.dim[0]);
+
+        CSP_TRY(csp_backend_zero(model->be, &rest));
+    }
     return run_pass(&p, true, enqueue_bwd);
 }
 

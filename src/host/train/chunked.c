@@ -13,7 +13,9 @@ csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp
                               int64_t max_rows, int64_t longest, int64_t texts, size_t budget,
                               csp_keep keep, csp_chunked **out)
 {
-    const int64_t rows = max_rows > longest ? max_rows : longest;
+    const int64_t most = max_rows > longest ? max_rows : longest;
+    const int64_t rows = be->replays ? csp_batch_padded_rows(most) : most;
+    const int64_t most_texts = be->replays ? csp_batch_padded_texts(texts, most) : texts;
     csp_chunked *c;
     size_t least;
     csp_status status;
@@ -26,7 +28,7 @@ csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp
     c->keep = keep == CSP_KEEP_NOTHING ? CSP_KEEP_ALL : keep;
     CSP_TRY_GOTO(csp_run_bytes(model->params, rows, c->keep, &least));
     /* Tokens, starts and order (empty texts are there too), keys, keep, target. */
-    least += (size_t)rows * 17 + (size_t)(2 * texts + 1) * 4 + 6 * CSP_ARENA_ALIGN;
+    least += (size_t)rows * 17 + (size_t)(2 * most_texts + 1) * 4 + 6 * CSP_ARENA_ALIGN;
     CSP_TRY_GOTO(csp_backend_reserve(be, budget > least ? budget : least, &c->step));
     *out = c;
     return CSP_OK;
@@ -77,16 +79,22 @@ static csp_status make_room(csp_chunked *c, int64_t count)
 /* Takes the device tensors of a chunk from an arena; on a ruler this measures. */
 static csp_status place(csp_chunk *chunk, csp_arena *arena)
 {
-    const int64_t rows[] = { chunk->batch.N }, starts[] = { chunk->batch.B + 1 };
-    const int64_t texts[] = { chunk->batch.B };
+    const csp_batch *batch = &chunk->batch;
+    const int64_t starts = batch->texts + 1;
+    csp_tensor keep, target;
 
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->pack.token));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, starts, &chunk->pack.seq_start));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, texts, &chunk->pack.order));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, rows, &chunk->pack.row_key));
-    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, rows, &chunk->texts.keep));
-    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, rows, &chunk->target));
-    return csp_run_place(chunk->run, chunk->batch.N, arena);
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &batch->rows, &chunk->pack.token));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &starts, &chunk->pack.seq_start));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &batch->texts, &chunk->pack.order));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I64, 1, &batch->rows, &chunk->pack.row_key));
+    /* As many rows as there are, so that what follows lies where it does in other batches. */
+    CSP_TRY(csp_arena_tensor(arena, CSP_U8, 1, &batch->rows, &keep));
+    CSP_TRY(csp_arena_tensor(arena, CSP_I32, 1, &batch->rows, &target));
+    chunk->texts.keep = csp_tensor_rows(&keep, 0, batch->N);
+    chunk->target = csp_tensor_rows(&target, 0, batch->N);
+    CSP_TRY(csp_run_place(chunk->run, batch->rows, arena));
+    csp_run_cut(chunk->run, batch->N);
+    return CSP_OK;
 }
 
 /* Gives a chunk another form, and measures it. */
@@ -119,6 +127,9 @@ static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *l
                                              text_base, &chunk->batch)
                       : csp_batch_pack(c->contract, lists, c->edges[i], c->edges[i + 1], text_base,
                                        &chunk->batch));
+        if (c->be->replays) {
+            CSP_TRY(csp_batch_pad(&chunk->batch, c->model->max_len));
+        }
         chunk->side = side;
         chunk->first = c->edges[i];
         CSP_TRY(set_form(chunk, c->keep));
@@ -242,8 +253,8 @@ csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.row_key, &chunk->pack.row_key));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.keep, &chunk->texts.keep));
     CSP_TRY(csp_backend_upload(c->be, chunk->batch.target, &chunk->target));
-    chunk->pack.longest = chunk->batch.max_len;
-    chunk->texts.seq_start = chunk->pack.seq_start;
+    chunk->pack.longest = chunk->batch.longest;
+    chunk->texts.seq_start = csp_tensor_rows(&chunk->pack.seq_start, 0, chunk->batch.B + 1);
     chunk->texts.kept = chunk->batch.kept;
     chunk->texts.longest = chunk->batch.max_len;
     return chunk->batch.N > 0 ? csp_model_fwd(c->model, &chunk->pack, pass, chunk->run) : CSP_OK;
