@@ -38,8 +38,8 @@ static csp_status cuda_reserve(csp_backend *be, size_t bytes, csp_arena *out)
 /* Work that was enqueued may still use the arena; what lies there next is not what graphs mean. */
 static void cuda_release(csp_backend *be, csp_arena *arena)
 {
-    cuda_graphs_forget(&cuda_state_of(be)->graphs);
     (void)cudaStreamSynchronize(cuda_state_of(be)->stream);
+    cuda_graphs_forget(&cuda_state_of(be)->graphs);
     (void)cudaFree(arena->base);
 }
 

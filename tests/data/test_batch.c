@@ -378,7 +378,7 @@ static void buckets_hold_what_they_are_for_and_little_more(void **state)
         const int64_t rows = csp_graph_bucket_rows(n);
 
         assert_true(rows >= n && rows >= csp_graph_bucket_rows(n - (n > 1)));
-        assert_true(n <= 128 ? rows < n + 16 : 8 * (rows - n) <= n);
+        assert_true(n <= 64 ? rows < n + 8 : 8 * (rows - n) <= n);
         assert_int_equal(csp_graph_bucket_rows(rows), rows);
         assert_true(csp_graph_bucket_texts(n) >= n && csp_graph_bucket_longest(n) >= n);
         assert_int_equal(csp_batch_padded_rows(n), n < CSP_GRAPH_ROWS ? rows : n);

@@ -198,7 +198,7 @@ int64_t csp_batch_padded_texts(int64_t B, int64_t N)
 {
     const int64_t rows = N < CSP_GRAPH_ROWS ? N : CSP_GRAPH_ROWS;
 
-    return csp_graph_bucket_texts(B + csp_graph_bucket_rows(rows) / 8 + 16);
+    return csp_graph_bucket_texts(B + csp_graph_bucket_rows(rows) / 8 + 8);
 }
 
 csp_status csp_batch_pad(csp_batch *batch, int64_t max_len)

@@ -74,11 +74,11 @@ CSP_CHECKED csp_status csp_batch_pack_adapt(const csp_contract *contract,
                                             int64_t last, int64_t text_base, csp_batch *batch);
 
 /*
- * Adds texts that nobody asks about to a batch of up to CSP_GRAPH_ROWS rows, behind its own, so that
- * its sizes are those of other batches and the passes over it repeat (ops/graph.h). They are copies
- * of its longest text, the last one cut short, and texts without rows. A model computes their hidden
- * states; nothing else looks at them, their gradient is 0, and B, N, keep, target and what is
- * counted stay as they are.
+ * Adds texts that nobody asks about to a batch of up to CSP_GRAPH_ROWS rows, behind its own, so
+ * that its sizes are those of other batches and passes over it repeat (ops/graph.h). They are
+ * copies of its longest text, the last one cut short, and texts without rows. A model computes
+ * their hidden states; nothing else looks at them, their gradient is 0, and B, N, keep, target and
+ * what is counted stay as they are.
  *
  *   max_len  in   of the model: batch->longest does not grow beyond it
  *

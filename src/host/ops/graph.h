@@ -24,13 +24,13 @@ enum { CSP_GRAPH_ROWS = 4096 };
 /*
  * Sizes of small passes on devices that replay them, so that they repeat though batches differ: the
  * rows of a pass, its texts, and the rows of the longest of them, each the next of a few. Rows cost
- * arithmetic: multiples of 16, above 128 of an eighth of the power of two below, so that at most an
+ * arithmetic: multiples of 8, above 64 of an eighth of the power of two below, so that at most an
  * eighth is added. Texts without rows, and a longest text that is not there, cost next to nothing:
  * powers of two, the latter multiples of 64 above 64.
  */
 static inline int64_t csp_graph_bucket_rows(int64_t rows)
 {
-    int64_t step = 16;
+    int64_t step = 8;
 
     while (step * 16 <= rows) {
         step *= 2;
