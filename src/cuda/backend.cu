@@ -35,10 +35,11 @@ static csp_status cuda_reserve(csp_backend *be, size_t bytes, csp_arena *out)
     return CSP_OK;
 }
 
-/* Work that was enqueued may still use the arena. */
+/* Work that was enqueued may still use the arena; what lies there next is not what graphs mean. */
 static void cuda_release(csp_backend *be, csp_arena *arena)
 {
     (void)cudaStreamSynchronize(cuda_state_of(be)->stream);
+    cuda_graphs_forget(&cuda_state_of(be)->graphs);
     (void)cudaFree(arena->base);
 }
 
@@ -195,6 +196,7 @@ static void fill_table(csp_ops *ops)
     ops->elapsed = cuda_elapsed;
     ops->tuning_get = cuda_tuning_get;
     ops->tuning_set = cuda_tuning_set;
+    ops->graph_run = cuda_graph_run;
     ops->linear_fwd = cuda_linear_fwd;
     ops->linear_bwd = cuda_linear_bwd;
     ops->norm_fwd = cuda_norm_fwd;
@@ -269,6 +271,7 @@ csp_status csp_cuda_open(const char *name, int threads, csp_backend **out)
     be->name = state->name;
     be->bf16 = true;
     be->apart = true;
+    be->replays = true;
     be->threads = threads > 0 ? threads : available_cores();
     CSP_TRY_GOTO(cuda_device_open(state, device));
     *out = be;

@@ -1,5 +1,6 @@
 /*
- * device.cu - the state of a CUDA backend: opening a device, its memory, uploads, waiting.
+ * device.cu - the state of a CUDA backend: opening a device, its memory, uploads, waiting. Graphs
+ * hold the address of scratch memory: they are dropped when it moves.
  *
  * Blocks only grow, each time a quarter beyond what was asked, so that batches that grow slowly do
  * not allocate each time; after the first steps nothing is allocated.
@@ -163,6 +164,7 @@ csp_status cuda_device_open(cuda_state *state, int device)
     }
     CSP_TRY(cuda_allocate_host(state, "uploads", 2 * STAGING_HALF, &staging));
     state->staging.at = (char *)staging;
+    CSP_TRY(cuda_graphs_open(state));
     return cuda_gemm_open(state);
 }
 
@@ -172,6 +174,7 @@ void cuda_device_close(cuda_state *state)
     if (state->stream != NULL) {
         (void)cudaStreamSynchronize(state->stream);
     }
+    cuda_graphs_close(&state->graphs);
     close_beside(&state->beside);
     cuda_cusparse_close(state);
     cuda_gemm_close(&state->gemm);
@@ -223,7 +226,12 @@ csp_status cuda_scratch(csp_backend *be, size_t bytes, void **out)
     if (bytes > state->scratch.bytes) {
         const size_t wanted = csp_size_round_up(bytes + bytes / 4, 4096);
 
+        if (state->graphs.recording) {
+            return CSP_FAIL(CSP_ERR_DEVICE, "scratch would grow to %zu bytes inside a graph",
+                            wanted);
+        }
         CSP_TRY(cuda_wait(be));
+        cuda_graphs_drop(&state->graphs);
         CUDA_TRY(cudaFree(state->scratch.at));
         state->scratch = {};
         CSP_TRY(cuda_allocate(state, "scratch", wanted, &state->scratch.at));

@@ -11,6 +11,7 @@
 
 #include "backend.h"
 #include "gemm.h"
+#include "graph.h"
 #include "ops/table.h"
 
 /* The oldest major compute capability with what kernels use: asynchronous copies, bf16, tf32. */
@@ -52,6 +53,7 @@ typedef struct cuda_state {
     cuda_staging staging;
     cuda_gemm_state gemm; /* matrix products */
     cuda_beside beside;
+    cuda_graphs graphs;
     csp_pool_way pool_way;           /* of the head's backward pass                        */
     struct cusparse_state *cusparse; /* NULL until it is asked for (cusparse.cuh)          */
     int processors;      /* streaming multiprocessors: grids are cut to fill them           */

@@ -17,7 +17,8 @@
 
 typedef struct mask_source {
     csp_rng rng;
-    float p, scale; /* scale = 1/(1-p) */
+    float p, scale;       /* scale = 1/(1-p)                                        */
+    const uint64_t *step; /* not NULL: rng.step lies there, for graphs are replayed */
 } mask_source;
 
 /* m = the mask of channels 4 block .. 4 block + 3 of a row. */
@@ -77,6 +78,9 @@ static __global__ void __launch_bounds__(DROPOUT_THREADS)
     const int W = wide ? vec_width<T>::value : 4;
     const int64_t groups = ceil_div(I, W);
 
+    if (source.step != NULL) {
+        source.rng.step = *source.step;
+    }
     for (int64_t i = grid_thread(); i < rows * groups; i += grid_threads()) {
         const int64_t n = i / groups, c = i % groups * W;
         float m[W];
@@ -93,13 +97,22 @@ static __global__ void __launch_bounds__(DROPOUT_THREADS)
     }
 }
 
-static mask_source source_of(const csp_dropout *d)
+/* What is recorded reads the step of its replay; the pass has one for all its ops. */
+static csp_status source_of(csp_backend *be, const csp_dropout *d, mask_source *out)
 {
-    const mask_source source = { { d->seed, CSP_DRAW_DROPOUT, d->key, d->step },
-                                 d->p,
-                                 1.0f / (1.0f - d->p) };
+    cuda_graphs *graphs = &cuda_state_of(be)->graphs;
 
-    return source;
+    *out = { { d->seed, CSP_DRAW_DROPOUT, d->key, d->step }, d->p, 1.0f / (1.0f - d->p), NULL };
+    if (!graphs->recording) {
+        return CSP_OK;
+    }
+    if (d->step != graphs->step_recorded) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "dropout of step %llu in a graph of step %llu",
+                        (unsigned long long)d->step, (unsigned long long)graphs->step_recorded);
+    }
+    graphs->step_read = true;
+    out->step = graphs->step;
+    return CSP_OK;
 }
 
 template <typename T, bool added>
@@ -111,10 +124,12 @@ static csp_status launch(csp_backend *be, const csp_dropout *d, int64_t first, i
     const dim3 grid =
         stride_grid(rows * ceil_div(I, wide ? vec_width<T>::value : 4), DROPOUT_THREADS,
                     (int64_t)cuda_state_of(be)->processors * DROPOUT_BLOCKS);
+    mask_source source;
 
+    CSP_TRY(source_of(be, d, &source));
     CUDA_TRY(cu::launch(wide ? dropout_kernel<T, true, added> : dropout_kernel<T, false, added>,
-                        grid, DROPOUT_THREADS, 0, cuda_state_of(be)->stream, source_of(d), row_key,
-                        in, in_row, out, rows, I));
+                        grid, DROPOUT_THREADS, 0, cuda_state_of(be)->stream, source, row_key, in,
+                        in_row, out, rows, I));
     return CSP_OK;
 }
 

@@ -307,14 +307,9 @@ static csp_status tune(csp_backend *be, const cuda_product *p, cuda_gemm_plan *p
 {
     cuda_state *state = cuda_state_of(be);
     const size_t size = csp_dtype_bytes(p->out);
-    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
     void *beside = NULL;
     csp_status status = CSP_OK;
 
-    CUDA_TRY(cudaStreamIsCapturing(state->stream, &capture));
-    if (capture != cudaStreamCaptureStatusNone) {
-        return CSP_OK; /* nothing can be waited for */
-    }
     if (p->beta != 0.0f && cuda_allocate(state, "a timed product",
                                          (size_t)p->M * (size_t)p->ldc * size, &beside) != CSP_OK) {
         csp_log(CSP_LOG_DEBUG, "device", "products are not timed: %s", csp_error_text());
@@ -379,6 +374,11 @@ static csp_status find_or_make(csp_backend *be, const cuda_product *p, const cud
             *out = plan;
             return CSP_OK;
         }
+    }
+    if (cuda_state_of(be)->graphs.recording) {
+        /* Its candidates could not be timed there, and a plan stays. */
+        return CSP_FAIL(CSP_ERR_DEVICE, "a product (%lld,%lld,%lld) would be planned in a graph",
+                        (long long)p->M, (long long)p->N, (long long)p->K);
     }
     CSP_TRY(csp_alloc_zero("matrix product", 1, sizeof(*plan), &plan));
     plan->key = *key;

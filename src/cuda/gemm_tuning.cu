@@ -160,6 +160,7 @@ csp_status cuda_tuning_set(csp_backend *be, const char *text)
                         (int)(first < 200 ? first : 200), text, origin);
     }
     forget_choices(&state->gemm);
+    cuda_graphs_forget(&state->graphs);
     for (const char *at = text + first + (text[first] == '\n'); *at != '\0' && status == CSP_OK;) {
         cuda_gemm_choice choice;
 

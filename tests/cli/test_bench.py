@@ -17,6 +17,7 @@ CASES = {"ceilings": (0, None), "K1": (1, "ratio_to_product"), "K3": (3, "ratio_
          "S8": (1, "tokens_per_s"), "M1": (1, "queries")}
 if EMULATED.exists():
     CASES["K6"] = (3, "cusparse_over_own")  # a CPU has one way only
+    CASES["S8"] = (2, "tokens_per_s")  # with graphs and without
 failures = []
 
 
@@ -41,6 +42,8 @@ def check_case(name, count, figure):
     for row in own:
         if not isinstance(row.get(figure), (int, float)) or row["device"] not in (device, "cpu"):
             failures.append(f"{name}: {row}")
+    if name == "S8" and [row["graphs"] for row in own] != [1, 0][:count] and device != "cpu":
+        failures.append(f"S8: graphs in rows {own}")
     for row in rows:
         if "seconds" in row and not 0 < row["low"] <= row["seconds"] <= row["high"]:
             failures.append(f"{name}: {row}")

@@ -64,6 +64,8 @@ def main():
         (["check", "configs/demo.yaml", "device.name=cuda", "device.head_backward=cusparse",
           "model.pooling=sum"], 2, "device.head_backward is of max pooling"),
         (["check", "configs/demo.yaml", "device.head_backward=dense"], 2, "head_backward=dense"),
+        (["check", "configs/demo.yaml", "device.name=cpu", "device.graphs=on"], 2,
+         "device.graphs is of a GPU"),
         (["check"], 2, "a FILE is missing"),
         (["burn"], 2, "neither check nor print"),
         ([], 2, "check|print is missing"),

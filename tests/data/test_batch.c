@@ -2,6 +2,7 @@
 #include "scratch.h"
 
 #include "data/batch.h"
+#include "ops/graph.h"
 
 static void add(csp_token_lists *lists, int64_t count, const int32_t *ids)
 {
@@ -309,6 +310,101 @@ static void a_full_cache_keeps_what_it_has(void **state)
     csp_token_lists_clear(&lists);
 }
 
+/* Of any size, as long as there are rows: its own part stays, the rest follows the rules. */
+static void padding_keeps_a_batch_and_fills_it_up_to_sizes_that_repeat(void **state)
+{
+    enum { LONGEST = 50, LIMIT = 40 };
+    const csp_contract contract = { .variant = CSP_VARIANT_CAUSAL };
+    int32_t ids[LONGEST];
+
+    (void)state;
+    for (int i = 0; i < LONGEST; i++) {
+        ids[i] = 3 + i;
+    }
+    for (int64_t count = 1; count <= 60; count += 7) {
+        csp_batch plain = { 0 }, batch = { 0 };
+        csp_token_lists lists = { 0 };
+        int64_t N = 0;
+
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t T = i == 2 ? 0 : 1 + (13 * i + count) % LONGEST;
+
+            assert_int_equal(csp_token_lists_add(&lists, ids, T), CSP_OK);
+            N += T;
+        }
+        assert_int_equal(csp_batch_pack(&contract, &lists, 0, count, 0, &plain), CSP_OK);
+        assert_int_equal(csp_batch_pack(&contract, &lists, 0, count, 0, &batch), CSP_OK);
+        assert_true(batch.rows == N && batch.texts == count && batch.longest == batch.max_len);
+        assert_int_equal(csp_batch_pad(&batch, LIMIT), CSP_OK);
+        assert_true(batch.B == count && batch.N == N && batch.kept == N);
+        assert_true(batch.max_len == plain.max_len);
+        assert_memory_equal(batch.tokens, plain.tokens, (size_t)N * sizeof(int32_t));
+        assert_memory_equal(batch.seq_start, plain.seq_start, (size_t)(count + 1) * 4);
+        assert_memory_equal(batch.row_key, plain.row_key, (size_t)N * sizeof(int64_t));
+        assert_memory_equal(batch.keep, plain.keep, (size_t)N);
+        assert_memory_equal(batch.target, plain.target, (size_t)N * sizeof(int32_t));
+
+        assert_int_equal(batch.rows, csp_batch_padded_rows(N));
+        assert_true(batch.texts >= count && batch.texts <= csp_batch_padded_texts(count, N));
+        assert_true(batch.longest >= (batch.max_len < LIMIT ? batch.max_len : LIMIT));
+        assert_true(batch.longest <= LIMIT);
+        assert_int_equal(batch.seq_start[batch.texts], batch.rows);
+        for (int64_t b = 0; b < batch.texts; b++) {
+            const int32_t T = batch.seq_start[b + 1] - batch.seq_start[b];
+
+            assert_true(T >= 0 && T <= batch.max_len);
+            for (int64_t t = 0; t < T; t++) {
+                /* Every text here begins alike: so does the longest, which is copied. */
+                assert_int_equal(batch.tokens[batch.seq_start[b] + t], ids[t]);
+            }
+        }
+        for (int64_t b = 0; b < batch.texts; b++) {
+            const int32_t at = batch.order[b], next = b + 1 < batch.texts ? batch.order[b + 1] : at;
+
+            assert_true(at >= 0 && at < batch.texts);
+            assert_true(batch.seq_start[at + 1] - batch.seq_start[at] >=
+                        batch.seq_start[next + 1] - batch.seq_start[next]);
+        }
+        csp_batch_clear(&plain);
+        csp_batch_clear(&batch);
+        csp_token_lists_clear(&lists);
+    }
+}
+
+static void buckets_hold_what_they_are_for_and_little_more(void **state)
+{
+    (void)state;
+    for (int64_t n = 1; n <= 2 * CSP_GRAPH_ROWS; n++) {
+        const int64_t rows = csp_graph_bucket_rows(n);
+
+        assert_true(rows >= n && rows >= csp_graph_bucket_rows(n - (n > 1)));
+        assert_true(n <= 64 ? rows < n + 8 : 8 * (rows - n) <= n);
+        assert_int_equal(csp_graph_bucket_rows(rows), rows);
+        assert_true(csp_graph_bucket_texts(n) >= n && csp_graph_bucket_longest(n) >= n);
+        assert_int_equal(csp_batch_padded_rows(n), n < CSP_GRAPH_ROWS ? rows : n);
+    }
+    assert_int_equal(csp_graph_bucket_rows(CSP_GRAPH_ROWS), CSP_GRAPH_ROWS);
+}
+
+static void large_batches_and_ones_without_rows_are_not_padded(void **state)
+{
+    const csp_contract contract = { .variant = CSP_VARIANT_CAUSAL };
+    static int32_t ids[CSP_GRAPH_ROWS + 1];
+    csp_token_lists lists = { 0 };
+    csp_batch batch = { 0 };
+
+    (void)state;
+    assert_int_equal(csp_token_lists_add(&lists, ids, 0), CSP_OK);
+    assert_int_equal(csp_token_lists_add(&lists, ids, CSP_GRAPH_ROWS + 1), CSP_OK);
+    for (int64_t first = 0; first < 2; first++) {
+        assert_int_equal(csp_batch_pack(&contract, &lists, first, first + 1, 0, &batch), CSP_OK);
+        assert_int_equal(csp_batch_pad(&batch, 1 << 20), CSP_OK);
+        assert_true(batch.rows == batch.N && batch.texts == 1 && batch.longest == batch.max_len);
+    }
+    csp_batch_clear(&batch);
+    csp_token_lists_clear(&lists);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -323,6 +419,9 @@ int main(void)
         cmocka_unit_test(a_reserved_batch_allocates_nothing),
         cmocka_unit_test(the_cache_gives_back_what_was_put),
         cmocka_unit_test(a_full_cache_keeps_what_it_has),
+        cmocka_unit_test(padding_keeps_a_batch_and_fills_it_up_to_sizes_that_repeat),
+        cmocka_unit_test(buckets_hold_what_they_are_for_and_little_more),
+        cmocka_unit_test(large_batches_and_ones_without_rows_are_not_padded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

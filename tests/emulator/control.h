@@ -23,6 +23,8 @@ uint64_t emu_allocations(void);
 /* Synchronisations (of streams, events, the device) and kernels run since the start. */
 uint64_t emu_synchronisations(void);
 uint64_t emu_kernels(void);
+/* Launches of kernels since the start; one that was captured runs in every replay. */
+uint64_t emu_launches(void);
 /* cuBLASLt has no algorithm for anything from now on; 0: it has them again. */
 void emu_blaslt_refuse(int refuses);
 /* All algorithms of cuBLASLt but this one take longer by what events say; -1: none does. */

@@ -16,6 +16,10 @@ cudaError_t capture_node(CUstream_st *stream, std::function<void()> work, const 
     const int id = (int)capture->nodes.size();
     int lane = -1;
 
+    if (capture->broken) {
+        return remember(cudaErrorStreamCaptureInvalidated);
+    }
+
     /* A node goes on in the lane of one that it follows, if that one is the lane's last. */
     for (const int before : stream->frontier) {
         if (capture->lane_end[(size_t)capture->nodes[(size_t)before].lane] == before) {

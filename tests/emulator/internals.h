@@ -52,6 +52,8 @@ bool run_block(const BlockJob &job);
 
 /* Device memory (memory.cc): it can be touched between open and close only. */
 bool is_device(const void *p);
+/* The same, or page-locked memory of the host. */
+bool is_device_visible(const void *p);
 void memory_open();
 void memory_close();
 /* A library or a copy is about to read or write: ends the process if that is not allowed. */

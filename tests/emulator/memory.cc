@@ -215,13 +215,17 @@ void memory_close()
     }
 }
 
+bool is_device_visible(const void *p)
+{
+    const auto it = pinned.upper_bound((const char *)p);
+
+    return is_device(p) ||
+           (it != pinned.begin() && (const char *)p < std::prev(it)->first + std::prev(it)->second);
+}
+
 void check_argument(const void *p)
 {
-    if (p == nullptr || is_device(p)) {
-        return;
-    }
-    const auto it = pinned.upper_bound((const char *)p);
-    if (it == pinned.begin() || (const char *)p >= std::prev(it)->first + std::prev(it)->second) {
+    if (p != nullptr && !is_device_visible(p)) {
         fail({ nullptr, 0 }, "a kernel is given the address %p of host memory", p);
     }
 }
@@ -332,6 +336,9 @@ cudaError_t cudaMallocHost(void **out, size_t bytes)
 
 cudaError_t cudaFreeHost(void *p)
 {
+    if (is_capturing()) {
+        return remember(cudaErrorStreamCaptureUnsupported);
+    }
     run_everything();
     pinned.erase((const char *)p);
     free(p);

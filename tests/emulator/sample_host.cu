@@ -117,6 +117,7 @@ static int memory(cudaStream_t stream, int mistake)
 
 /*
  * Two branches of a captured graph, replayed. 1: the second does not wait for what the first makes.
+ * 2: memory that the graph uses is freed before the last replay.
  */
 static int graph(cudaStream_t stream, int mistake)
 {
@@ -144,6 +145,9 @@ static int graph(cudaStream_t stream, int mistake)
     SAMPLE_TRY(cudaStreamEndCapture(stream, &recorded));
     SAMPLE_TRY(cudaGraphInstantiate(&replay, recorded, 0));
     for (int time = 1; time <= 3; time++) {
+        if (mistake == 2 && time == 3) {
+            SAMPLE_TRY(cudaFree(d));
+        }
         SAMPLE_TRY(cudaGraphLaunch(replay, stream));
         sample_download(y, e, 2 * N, stream);
         for (int i = 0; i < 2 * N; i++) {
@@ -542,12 +546,62 @@ static __global__ void trap_kernel()
     __syncthreads();
 }
 
+/* A capture in which such a call was made ends as it must: without a graph, and nothing is left. */
+static bool ends_invalid(cudaStream_t stream)
+{
+    cudaGraph_t recorded = nullptr;
+    enum cudaStreamCaptureStatus status;
+
+    return cudaStreamIsCapturing(stream, &status) == cudaSuccess &&
+           status == cudaStreamCaptureStatusInvalidated &&
+           cudaStreamEndCapture(stream, &recorded) == cudaErrorStreamCaptureInvalidated &&
+           recorded == nullptr && cudaStreamIsCapturing(stream, &status) == cudaSuccess &&
+           status == cudaStreamCaptureStatusNone;
+}
+
+/* What cannot be part of a graph, or would wait for one that is not there yet. */
+static int captures(cudaStream_t stream, int)
+{
+    enum { CALLS = 8 };
+    float x = 0.0f, *d = sample_device<float>(4);
+    const cudaEvent_t event = event_on(stream);
+    void *none = nullptr, *page_locked;
+    cudaGraph_t recorded = nullptr;
+
+    SAMPLE_TRY(cudaMallocHost(&page_locked, 4));
+    *(float *)page_locked = 7.0f;
+    for (int i = 0; i < CALLS; i++) {
+        const cudaError_t want = cudaErrorStreamCaptureUnsupported;
+
+        EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+        EXPECT(i != 0 || cudaStreamSynchronize(stream) == want);
+        EXPECT(i != 1 || cudaDeviceSynchronize() == want);
+        EXPECT(i != 2 || cudaStreamQuery(stream) == want);
+        EXPECT(i != 3 || cudaEventQuery(event) == want);
+        EXPECT(i != 4 || cudaMalloc(&none, 16) == want);
+        EXPECT(i != 5 || cudaMallocHost(&none, 16) == want);
+        EXPECT(i != 6 || cudaFree(d) == want);
+        EXPECT(i != 7 || cudaMemcpyAsync(d, &x, 4, cudaMemcpyHostToDevice, stream) == want);
+        EXPECT(cu::launch(line_kernel, 1, 32, 0, stream, d, d, 1.0f, 0.0f, 4) ==
+               cudaErrorStreamCaptureInvalidated);
+        EXPECT(ends_invalid(stream) && none == nullptr);
+    }
+    EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess);
+    EXPECT(cudaMemcpyAsync(d, page_locked, 4, cudaMemcpyHostToDevice, stream) == cudaSuccess);
+    EXPECT(cudaStreamEndCapture(stream, &recorded) == cudaSuccess && recorded != nullptr);
+    EXPECT(cudaStreamEndCapture(stream, &recorded) == cudaErrorStreamCaptureUnmatched);
+    EXPECT(cudaStreamSynchronize(stream) == cudaSuccess);
+    EXPECT(cudaFreeHost(page_locked) == cudaSuccess && cudaFree(d) == cudaSuccess);
+    EXPECT(cudaEventDestroy(event) == cudaSuccess);
+    return 0;
+}
+
 /* What the runtime must refuse, and how a fault comes to light. */
 static int refusals(cudaStream_t stream, int)
 {
     float x = 0.0f, *d = sample_device<float>(4);
     void *none = nullptr;
-    cudaGraph_t recorded = nullptr;
 
     EXPECT(cu::launch(line_kernel, 1, 32, 0, (cudaStream_t) nullptr, d, d, 1.0f, 0.0f, 4) ==
            cudaErrorInvalidResourceHandle);
@@ -567,12 +621,6 @@ static int refusals(cudaStream_t stream, int)
            cudaErrorInvalidMemcpyDirection);
     EXPECT(cudaMalloc(&none, (size_t)1 << 40) == cudaErrorMemoryAllocation && none == nullptr);
     EXPECT(cudaGetLastError() == cudaErrorMemoryAllocation && cudaGetLastError() == cudaSuccess);
-    EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
-    EXPECT(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
-    EXPECT(cudaStreamEndCapture(stream, &recorded) == cudaErrorStreamCaptureInvalidated);
-    EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
-    EXPECT(cudaMalloc(&none, 16) == cudaErrorStreamCaptureUnsupported);
-    EXPECT(cudaStreamEndCapture(stream, &recorded) == cudaErrorStreamCaptureInvalidated);
     emu_fail_call(1);
     EXPECT(cudaMalloc(&none, 16) == cudaErrorMemoryAllocation);
     EXPECT(cudaMalloc(&none, 16) == cudaSuccess);
@@ -659,6 +707,7 @@ static const sample_case cases[] = { { "streams", streams },
                                      { "gemm_lt_bias", gemm_lt_bias },
                                      { "spmm", spmm },
                                      { "fragments", fragments },
+                                     { "captures", captures },
                                      { "refusals", refusals } };
 
 int main(int argc, char **argv)

@@ -21,7 +21,7 @@ namespace
 
 std::vector<CUstream_st *> streams;
 cudaError_t sticky = cudaSuccess, last = cudaSuccess;
-uint64_t synchronisations, kernels;
+uint64_t synchronisations, kernels, launches;
 int kernel_to_fault;
 int actor_now, streams_made;
 double pretended; /* seconds that work was said to take */
@@ -295,6 +295,7 @@ cudaError_t launch(Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, cu
     if (shared_bytes > shared_allowed(kernel.function)) {
         return remember(cudaErrorInvalidValue);
     }
+    launches++;
     return enqueue(
         stream,
         [=]() {
@@ -378,6 +379,9 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
     if (!is_stream(stream, "cudaStreamQuery")) {
         return remember(cudaErrorInvalidResourceHandle);
     }
+    if (is_capturing()) {
+        return remember(cudaErrorStreamCaptureUnsupported);
+    }
     work_a_little();
     if (!stream->queue.empty()) {
         return cudaErrorNotReady;
@@ -459,6 +463,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
+    if (is_capturing()) {
+        return remember(cudaErrorStreamCaptureUnsupported);
+    }
     work_a_little();
     if (event->recording != nullptr && !event->recording->done) {
         return cudaErrorNotReady;
@@ -521,6 +528,14 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size
     }
     if (width > dst_pitch || width > src_pitch) {
         return remember(cudaErrorInvalidPitchValue);
+    }
+    if (!is_stream(stream, "cudaMemcpyAsync")) {
+        return remember(cudaErrorInvalidResourceHandle);
+    }
+    if (stream->capture != nullptr && !(is_device_visible(dst) && is_device_visible(src))) {
+        /* Its replays would read and write what the host has long used for something else. */
+        stream->capture->broken = true;
+        return remember(cudaErrorStreamCaptureUnsupported);
     }
     return enqueue(
         stream,
@@ -600,4 +615,9 @@ uint64_t emu_synchronisations(void)
 uint64_t emu_kernels(void)
 {
     return kernels;
+}
+
+uint64_t emu_launches(void)
+{
+    return launches;
 }

@@ -67,6 +67,7 @@ TABLE = [
     ("host", "memory", 4, "emulator", "emulator", "emulator"),
     ("host", "memory", 5, "emulator", "emulator", "emulator"),
     ("host", "graph", 1, "numbers?", "numbers?", "race"),
+    ("host", "graph", 2, "numbers", "poison", "numbers"),
     ("host", "gemm", 1, "emulator", "emulator", "emulator"),
     ("host", "gemm_bf16", 1, "numbers", "numbers", "numbers"),
     *[("host", "gemm_lt_bias", n, "emulator", "emulator", "emulator") for n in range(1, 3)],

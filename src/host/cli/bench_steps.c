@@ -3,7 +3,8 @@
  * arithmetic a step needs at the measured rate of a large product, and the bytes that fused
  * elementwise work moves at the measured bandwidth.
  *
- * Weights are random with the shapes of Llama; texts are random tokens without padding.
+ * Weights are random with the shapes of Llama; texts are random tokens without padding. Every step
+ * has the same sizes, so that small ones (S8) are replayed as graphs where the device has them.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "core/rng.h"
 #include "eval/kept_rows.h"
 #include "model/param_values.h"
+#include "ops/graph.h"
 #include "train/contrastive.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -231,6 +233,7 @@ static csp_status bench_step(csp_bench *b, const char *name, const csp_bench_sha
     csp_bench_time time;
     csp_memory memory;
     double flop, ideal, entries;
+    const int64_t replayed = b->be->replayed;
     int64_t trained;
     csp_status status;
 
@@ -248,6 +251,7 @@ static csp_status bench_step(csp_bench *b, const char *name, const csp_bench_sha
                                            { "tokens_per_s", s.m.tokens / time.median },
                                            { "active_d", s.m.active_d },
                                            { "all_kept", s.kept ? 1.0 : 0.0 },
+                                           { "graphs", b->be->replayed > replayed ? 1.0 : 0.0 },
                                            { "free_gb", (double)memory.free * 1e-9 },
                                            { NULL, 0.0 } });
     if (b->profile) {
@@ -348,9 +352,9 @@ static csp_status case_s5(csp_bench *b)
     return bench_llama(b, "S5", with_marco_texts(llama(true, "8B LoRA step, 64 queries", true)));
 }
 
-static csp_status case_s8(csp_bench *b)
+static csp_bench_shape toy_step(const char *what)
 {
-    const csp_bench_shape toy = { .what = "toy step",
+    const csp_bench_shape toy = { .what = what,
                                   .D = 256,
                                   .F = 1024,
                                   .L = 6,
@@ -360,7 +364,26 @@ static csp_status case_s8(csp_bench *b)
                                   .V = 32768,
                                   .micro_batch = 4096 };
 
-    return bench_llama(b, "S8", with_texts(toy, 8, 16, 32, 60));
+    return with_texts(toy, 8, 16, 32, 60);
+}
+
+/* With graphs, and then without, where the device has them. */
+static csp_status case_s8(csp_bench *b)
+{
+    const csp_graphs graphs = b->be->graphs;
+    const bool profile = b->profile;
+    csp_status status;
+
+    CSP_TRY(bench_llama(b, "S8", toy_step("toy step")));
+    if (!b->be->replays) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_graph_choose(b->be, CSP_GRAPHS_OFF));
+    b->profile = false;
+    status = bench_llama(b, "S8", toy_step("toy step without graphs"));
+    b->profile = profile;
+    b->be->graphs = graphs;
+    return status;
 }
 
 /* Encoding: one micro-batch after the other, its strongest terms on the host. */

@@ -164,6 +164,9 @@ static void print_backends(void)
     print_cuda();
     if (csp_backend_create("auto", 0, &be) == CSP_OK) {
         printf("auto       takes %s\n", be->name);
+        printf("graphs     %s\n", be->replays
+                                      ? "small passes that repeat are replayed (device.graphs)"
+                                      : "none: this device has no launches to save");
         csp_backend_destroy(be);
     }
     printf("ranks      one process only: MPI is not built into this program\n");

@@ -198,6 +198,10 @@ static csp_status check_device(const csp_device_settings *device)
             CSP_ERR_CONFIG,
             "device.head_backward is of a GPU, and device.name is cpu: leave it at auto");
     }
+    if (cpu && device->graphs != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.graphs is of a GPU, and device.name is cpu: leave it at auto");
+    }
     if (cpu && device->precision == CSP_PRECISION_BF16) {
         return CSP_FAIL(CSP_ERR_UNSUPPORTED,
                         "device.precision bf16: device.name is cpu, which computes in fp32 only");

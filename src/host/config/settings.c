@@ -223,6 +223,9 @@ static const csp_field device_fields[] = {
                         "auto|lists|stream|tiles|cusparse",
                         "how a GPU forms the gradient of max pooling; auto = by how many terms are "
                         "active; cusparse needs libcusparse"),
+    CSP_FIELD_FREE_WORD(TYPE, graphs, CSP_FIELD_ENUM, "auto", "auto|off|on",
+                        "which passes that repeat a GPU replays as CUDA graphs, to the same bits; "
+                        "auto = those of up to 4096 token rows"),
 };
 #undef TYPE
 

@@ -136,6 +136,7 @@ typedef struct csp_device_settings {
     bool sync_every_op;
     bool tune_products;
     int head_backward; /* csp_pool_way, 0: auto */
+    int graphs;        /* csp_graphs, 0: auto   */
 } csp_device_settings;
 
 /* All settings, and where each value came from (private to config.c). */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "ops/graph.h"
 
 void csp_batch_clear(csp_batch *batch)
 {
@@ -62,6 +63,7 @@ static csp_status begin(const csp_contract *contract, const csp_token_lists *lis
     int64_t N = 0, longest = 0;
 
     batch->B = batch->N = batch->max_len = batch->kept = batch->predicted = 0;
+    batch->texts = batch->rows = batch->longest = 0;
     if (first < 0 || last < first || last > lists->count) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "batch: texts %lld..%lld of %lld", (long long)first,
                         (long long)last, (long long)lists->count);
@@ -80,9 +82,9 @@ static csp_status begin(const csp_contract *contract, const csp_token_lists *lis
         return CSP_FAIL(CSP_ERR_ARGUMENT, "batch: %lld rows, at most %d", (long long)N, INT32_MAX);
     }
     CSP_TRY(csp_batch_reserve(batch, last - first, N));
-    batch->B = last - first;
-    batch->N = N;
-    batch->max_len = longest;
+    batch->B = batch->texts = last - first;
+    batch->N = batch->rows = N;
+    batch->max_len = batch->longest = longest;
     return CSP_OK;
 }
 
@@ -93,7 +95,7 @@ static void find_order(csp_batch *batch)
     int32_t place = 0, *at = batch->of_length;
 
     memset(at, 0, (size_t)(batch->max_len + 1) * sizeof(*at));
-    for (int64_t b = 0; b < batch->B; b++) {
+    for (int64_t b = 0; b < batch->texts; b++) {
         at[start[b + 1] - start[b]]++;
     }
     for (int64_t T = batch->max_len; T >= 0; T--) {
@@ -102,7 +104,7 @@ static void find_order(csp_batch *batch)
         at[T] = place;
         place += count;
     }
-    for (int64_t b = 0; b < batch->B; b++) {
+    for (int64_t b = 0; b < batch->texts; b++) {
         batch->order[at[start[b + 1] - start[b]]++] = (int32_t)b;
     }
 }
@@ -182,6 +184,49 @@ csp_status csp_batch_pack_adapt(const csp_contract *contract, const csp_token_li
         n += count;
     }
     batch->seq_start[batch->B] = (int32_t)n;
+    find_order(batch);
+    return CSP_OK;
+}
+
+int64_t csp_batch_padded_rows(int64_t N)
+{
+    return N < CSP_GRAPH_ROWS ? csp_graph_bucket_rows(N) : N;
+}
+
+/* Texts that fill the rows are as long as the longest, of which there is at least one row. */
+int64_t csp_batch_padded_texts(int64_t B, int64_t N)
+{
+    const int64_t rows = N < CSP_GRAPH_ROWS ? N : CSP_GRAPH_ROWS;
+
+    return csp_graph_bucket_texts(B + csp_graph_bucket_rows(rows) / 8 + 8);
+}
+
+csp_status csp_batch_pad(csp_batch *batch, int64_t max_len)
+{
+    const int64_t N = batch->N, length = batch->max_len;
+    const int64_t longest = csp_graph_bucket_longest(length);
+    int64_t rows, texts;
+
+    if (N == 0 || N > CSP_GRAPH_ROWS) {
+        return CSP_OK;
+    }
+    rows = csp_graph_bucket_rows(N);
+    texts = csp_graph_bucket_texts(batch->B + (rows - N + length - 1) / length);
+    CSP_TRY(csp_batch_reserve(batch, texts, rows));
+    const int32_t *copied = batch->tokens + batch->seq_start[batch->order[0]];
+
+    for (int64_t n = N; n < rows; n++) {
+        batch->tokens[n] = copied[(n - N) % length];
+        batch->row_key[n] = 0;
+    }
+    for (int64_t b = batch->B + 1; b <= texts; b++) {
+        const int64_t end = N + (b - batch->B) * length;
+
+        batch->seq_start[b] = (int32_t)(end < rows ? end : rows);
+    }
+    batch->rows = rows;
+    batch->texts = texts;
+    batch->longest = longest < max_len ? longest : max_len;
     find_order(batch);
     return CSP_OK;
 }

@@ -23,11 +23,14 @@ typedef struct csp_batch {
     int64_t max_len;    /* rows of the longest text                                        */
     int64_t kept;       /* pooled rows                                                     */
     int64_t predicted;  /* rows with a target: adaptation's share of n_tok                 */
-    int32_t *tokens;    /* (N)                                                             */
-    int32_t *seq_start; /* (B+1)                                                           */
-    int32_t *order;     /* (B)   texts, longest first; equally long ones as they lie       */
+    int64_t texts;      /* B, and those that csp_batch_pad added                           */
+    int64_t rows;       /* N, and theirs                                                   */
+    int64_t longest;    /* max_len, or what csp_batch_pad has the model take for it        */
+    int32_t *tokens;    /* (rows)                                                          */
+    int32_t *seq_start; /* (texts+1)                                                       */
+    int32_t *order;     /* (texts) texts, longest first; equally long ones as they lie     */
     uint8_t *keep;      /* (N)   1 = pooled position                                       */
-    int64_t *row_key;   /* (N)   for dropout: the same in every split of the same batch    */
+    int64_t *row_key;   /* (rows) for dropout: the same in every split of the same batch   */
     int32_t *target;    /* (N)   next token of the same text, or -1; -1 outside adaptation */
     int32_t *of_length; /* (max_len+1) for finding order: where texts of a length begin    */
     int64_t text_room, row_room;
@@ -69,6 +72,23 @@ CSP_CHECKED csp_status csp_batch_pack(const csp_contract *contract, const csp_to
 CSP_CHECKED csp_status csp_batch_pack_adapt(const csp_contract *contract,
                                             const csp_token_lists *lists, int64_t first,
                                             int64_t last, int64_t text_base, csp_batch *batch);
+
+/*
+ * Adds texts that nobody asks about to a batch of up to CSP_GRAPH_ROWS rows, behind its own, so
+ * that its sizes are those of other batches and passes over it repeat (ops/graph.h). They are
+ * copies of its longest text, the last one cut short, and texts without rows. A model computes
+ * their hidden states; nothing else looks at them, their gradient is 0, and B, N, keep, target and
+ * what is counted stay as they are.
+ *
+ *   max_len  in   of the model: batch->longest does not grow beyond it
+ *
+ * Errors: CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_batch_pad(csp_batch *batch, int64_t max_len);
+
+/* The most rows, and texts, that a batch of up to N rows and B texts has when it is padded. */
+int64_t csp_batch_padded_rows(int64_t N);
+int64_t csp_batch_padded_texts(int64_t B, int64_t N);
 
 /* Rows with a target: n_tok of these lists, before any is packed. */
 int64_t csp_batch_predicted(const csp_contract *contract, const csp_token_lists *lists);

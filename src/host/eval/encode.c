@@ -55,12 +55,24 @@ static int64_t cut_of(const csp_encoder_options *options, const csp_contract *co
     return options->top_k >= 0 ? options->top_k : csp_contract_top_k(contract, side);
 }
 
-/* A packed batch, then the run's activations; on a ruler this measures. */
+/*
+ * Device tensors of B texts and N rows, padding among them, then the run's activations; on a ruler
+ * this measures.
+ */
 static csp_status place_step(csp_encoder *e, int64_t B, int64_t N, csp_arena *arena,
                              csp_packed *packed)
 {
     CSP_TRY(csp_packed_place(B, N, false, arena, packed));
     return csp_run_place(e->run, N, arena);
+}
+
+/* Of a micro-batch of up to `rows` rows: measures. */
+static csp_status place_most(csp_encoder *e, int64_t rows, csp_arena *ruler)
+{
+    csp_packed packed;
+
+    return place_step(e, csp_batch_padded_texts(TEXTS, rows), csp_batch_padded_rows(rows), ruler,
+                      &packed);
 }
 
 static int64_t rows_at_once(int64_t max_rows, int64_t longest)
@@ -76,12 +88,11 @@ csp_status csp_encoder_bytes(const csp_params *params, int64_t max_rows, int64_t
     const csp_kept_limits limits = { .texts = TEXTS, .top_k = top_k };
     csp_encoder e = { 0 };
     csp_arena step = { 0 };
-    csp_packed packed;
     size_t rows;
     csp_status status;
 
     CSP_TRY_GOTO(csp_run_create(params, CSP_KEEP_NOTHING, &e.run));
-    CSP_TRY_GOTO(place_step(&e, TEXTS, rows_at_once(max_rows, longest), &step, &packed));
+    CSP_TRY_GOTO(place_most(&e, rows_at_once(max_rows, longest), &step));
     CSP_TRY_GOTO(csp_kept_rows_bytes(params, &limits, &rows));
     *out = step.peak + rows;
 
@@ -101,7 +112,6 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
                                      .quant = options->quant };
     csp_encoder *e;
     csp_arena ruler = { 0 };
-    csp_packed packed;
     csp_status status;
 
     CSP_TRY(csp_alloc_zero("encoder", 1, sizeof(*e), &e));
@@ -115,7 +125,7 @@ csp_status csp_encoder_create(csp_backend *be, const csp_model *model, const csp
     CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, options->strict, &e->texts));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &e->head));
     CSP_TRY_GOTO(csp_run_create(model->params, CSP_KEEP_NOTHING, &e->run));
-    CSP_TRY_GOTO(place_step(e, TEXTS, e->options.max_rows, &ruler, &packed));
+    CSP_TRY_GOTO(place_most(e, e->options.max_rows, &ruler));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &e->step));
     CSP_TRY_GOTO(csp_kept_rows_create(be, model->params, &limits, &e->kept));
     *out = e;
@@ -178,8 +188,12 @@ static csp_status start_hidden(csp_encoder *e, csp_batch *batch, csp_packed *pac
     const csp_pass pass = { .causal = e->contract->variant != CSP_VARIANT_BI };
 
     CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, 0, batch));
+    if (e->be->replays) {
+        CSP_TRY(csp_batch_pad(batch, e->model->max_len));
+    }
     e->step.used = 0;
-    CSP_TRY(place_step(e, batch->B, batch->N, &e->step, packed));
+    CSP_TRY(place_step(e, batch->texts, batch->rows, &e->step, packed));
+    csp_run_cut(e->run, batch->N);
     CSP_TRY(csp_packed_upload(e->be, batch, packed));
     /* Empty texts alone make no rows: there is nothing to run, and their vectors are empty. */
     return batch->N > 0 ? csp_model_fwd(e->model, &packed->pack, &pass, e->run) : CSP_OK;

@@ -23,13 +23,15 @@ csp_status csp_packed_upload(csp_backend *be, const csp_batch *batch, csp_packed
     CSP_TRY(csp_backend_upload(be, batch->tokens, &p->pack.token));
     CSP_TRY(csp_backend_upload(be, batch->seq_start, &p->pack.seq_start));
     CSP_TRY(csp_backend_upload(be, batch->order, &p->pack.order));
+    p->texts.keep = csp_tensor_rows(&p->texts.keep, 0, batch->N);
     CSP_TRY(csp_backend_upload(be, batch->keep, &p->texts.keep));
     if (p->target.ndim > 0) {
         CSP_TRY(csp_backend_upload(be, batch->row_key, &p->pack.row_key));
+        p->target = csp_tensor_rows(&p->target, 0, batch->N);
         CSP_TRY(csp_backend_upload(be, batch->target, &p->target));
     }
-    p->pack.longest = batch->max_len;
-    p->texts.seq_start = p->pack.seq_start;
+    p->pack.longest = batch->longest;
+    p->texts.seq_start = csp_tensor_rows(&p->pack.seq_start, 0, batch->B + 1);
     p->texts.kept = batch->kept;
     p->texts.longest = batch->max_len;
     return CSP_OK;

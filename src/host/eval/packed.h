@@ -8,13 +8,14 @@
 #include "model/transformer.h"
 
 typedef struct csp_packed {
-    csp_pack pack;        /* row_key: none without training        */
-    csp_pool_texts texts; /* of pack, for the head                 */
-    csp_tensor target;    /* (N) i32; none without training        */
+    csp_pack pack;        /* with padding; row_key: none without training */
+    csp_pool_texts texts; /* of pack without padding, for the head        */
+    csp_tensor target;    /* (N) i32; none without training               */
 } csp_packed;
 
 /*
- * Takes the tensors of B texts and N rows from an arena; on a ruler this measures.
+ * Takes the tensors of B texts and N rows, padding among them, from an arena; on a ruler this
+ * measures.
  *
  *   train   in   with what training alone needs: row_key and target
  *

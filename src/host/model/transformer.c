@@ -1,5 +1,6 @@
 /*
- * transformer.c - the stack of blocks, and what a pass keeps.
+ * transformer.c - the stack of blocks, and what a pass keeps. A pass is one stretch of work for
+ * the device, which may replay it (ops/graph.h): all that it depends on is in the key of key_of.
  */
 #include "model/transformer.h"
 
@@ -8,7 +9,23 @@
 
 #include "core/memory.h"
 #include "ops/embed.h"
+#include "ops/graph.h"
 #include "ops/norm.h"
+
+/* Both consist of tensors alone, so that a key can have all of them. */
+enum {
+    SAVED_TENSORS = sizeof(csp_block_saved) / sizeof(csp_tensor),
+    WORK_TENSORS = sizeof(csp_block_work) / sizeof(csp_tensor),
+    PASS_WORDS = 18 /* of a key before them */
+};
+
+_Static_assert(sizeof(csp_block_saved) % sizeof(csp_tensor) == 0, "tensors alone");
+_Static_assert(sizeof(csp_block_work) % sizeof(csp_tensor) == 0, "tensors alone");
+
+static int64_t key_words(const csp_params *params)
+{
+    return PASS_WORDS + WORK_TENSORS + SAVED_TENSORS * params->config.L;
+}
 
 const char *csp_keep_name(csp_keep keep)
 {
@@ -30,6 +47,7 @@ csp_status csp_run_create(const csp_params *params, csp_keep keep, csp_run **out
     }
     CSP_TRY_GOTO(csp_alloc_zero("activations", 1, sizeof(*run), &run));
     CSP_TRY_GOTO(csp_alloc_zero("activations", params->config.L, sizeof(*run->saved), &run->saved));
+    CSP_TRY_GOTO(csp_alloc("activations", key_words(params), sizeof(*run->key), &run->key));
     run->params = params;
     run->keep = keep;
     *out = run;
@@ -44,6 +62,7 @@ void csp_run_destroy(csp_run *run)
 {
     if (run != NULL) {
         free(run->saved);
+        free(run->key);
         free(run);
     }
 }
@@ -110,6 +129,24 @@ csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step)
     return CSP_OK;
 }
 
+void csp_run_cut(csp_run *run, int64_t rows)
+{
+    run->h = csp_tensor_rows(&run->h, 0, rows);
+    run->rstd_final = csp_tensor_rows(&run->rstd_final, 0, rows);
+    if (run->dh.ndim > 0) {
+        run->dh = csp_tensor_rows(&run->dh, 0, rows);
+    }
+}
+
+/* All rows of a tensor that csp_run_cut may have cut. */
+static csp_tensor whole(const csp_run *run, const csp_tensor *t)
+{
+    csp_tensor all = *t;
+
+    all.dim[0] = run->N;
+    return all;
+}
+
 csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_keep keep, size_t *out)
 {
     csp_arena ruler = { 0 };
@@ -164,52 +201,145 @@ static csp_status begin(const csp_model *model, const csp_pack *pack, const csp_
     return CSP_OK;
 }
 
-csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack, const csp_pass *pass,
-                         csp_run *run)
-{
-    const csp_params *params = model->params;
-    csp_tensor before = csp_tensor_none();
+/* A pass in one direction. */
+typedef struct model_pass {
+    const csp_model *model;
+    const csp_pack *pack;
+    csp_run *run;
     csp_block_pass blocks;
+} model_pass;
 
-    CSP_TRY(begin(model, pack, pass, run, &blocks));
+static uint64_t *add_addresses(uint64_t *at, const csp_tensor *t, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        *at++ = (uint64_t)(uintptr_t)t[i].data;
+    }
+    return at;
+}
+
+/*
+ * Makes run->key, key_words long. Shapes of activations follow from N; those of parameters, their
+ * addresses and all settings from the model, which lasts as long as its memory.
+ */
+static void key_of(const model_pass *p, bool backward)
+{
+    const csp_run *run = p->run;
+    const csp_block_pass *b = &p->blocks;
+    uint64_t *at = run->key;
+
+    *at++ = (uint64_t)backward;
+    *at++ = (uint64_t)(uintptr_t)p->model;
+    *at++ = (uint64_t)run->keep;
+    *at++ = (uint64_t)run->N;
+    *at++ = (uint64_t)p->pack->seq_start.dim[0];
+    *at++ = (uint64_t)b->attention.longest;
+    *at++ = (uint64_t)b->attention.causal;
+    *at++ = (uint64_t)(b->dropout.p > 0.0f);
+    *at++ = b->dropout.p > 0.0f ? b->dropout.seed : 0;
+    at = add_addresses(at, &p->pack->token, 1);
+    at = add_addresses(at, &p->pack->seq_start, 1);
+    at = add_addresses(at, &p->pack->order, 1);
+    at = add_addresses(at, &b->dropout.row_key, 1);
+    at = add_addresses(at, &run->h, 1);
+    at = add_addresses(at, &run->dh, 1);
+    at = add_addresses(at, &run->x_final, 1);
+    at = add_addresses(at, &run->rstd_final, 1);
+    at = add_addresses(at, &p->model->cos, 1);
+    CSP_ASSERT(at == run->key + PASS_WORDS);
+    at = add_addresses(at, (const csp_tensor *)&run->work, WORK_TENSORS);
+    for (int64_t l = 0; l < run->params->config.L; l++) {
+        at = add_addresses(at, (const csp_tensor *)&run->saved[l], SAVED_TENSORS);
+    }
+}
+
+static csp_status run_pass(model_pass *p, bool backward, csp_status (*enqueue)(void *pass))
+{
+    const csp_graph_call call = { .name = backward ? "model_bwd" : "model_fwd",
+                                  .key = p->run->key,
+                                  .key_count = key_words(p->run->params),
+                                  .rows = p->run->N,
+                                  .step = p->blocks.dropout.step,
+                                  .enqueue = enqueue,
+                                  .context = p };
+
+    key_of(p, backward);
+    return csp_graph_run(p->model->be, &call);
+}
+
+static csp_status enqueue_fwd(void *pass)
+{
+    const model_pass *p = pass;
+    const csp_model *model = p->model;
+    const csp_params *params = model->params;
+    const csp_pack *pack = p->pack;
+    csp_run *run = p->run;
+    csp_tensor before = csp_tensor_none();
+    csp_tensor h = whole(run, &run->h), rstd = whole(run, &run->rstd_final);
+
     CSP_TRY(csp_embed_fwd(model->be, &params->embed->value, &pack->token, &run->saved[0].x));
     for (int64_t l = 0; l < params->config.L; l++) {
-        CSP_TRY(csp_block_fwd(&blocks, l, true, &before, &run->saved[l], &run->work));
+        CSP_TRY(csp_block_fwd(&p->blocks, l, true, &before, &run->saved[l], &run->work));
         before = run->saved[l].y;
     }
     return csp_norm_fwd(model->be, &before, &run->work.t, &params->final_norm->value,
-                        (float)params->config.rms_eps, &run->x_final, &run->rstd_final, &run->h);
+                        (float)params->config.rms_eps, &run->x_final, &rstd, &h);
+}
+
+csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack, const csp_pass *pass,
+                         csp_run *run)
+{
+    model_pass p = { .model = model, .pack = pack, .run = run };
+
+    CSP_TRY(begin(model, pack, pass, run, &p.blocks));
+    return run_pass(&p, false, enqueue_fwd);
+}
+
+static csp_status enqueue_bwd(void *pass)
+{
+    const model_pass *p = pass;
+    const csp_model *model = p->model;
+    const csp_params *params = model->params;
+    csp_run *run = p->run;
+    const csp_tensor none = csp_tensor_none();
+    const bool all = params->train == CSP_TRAIN_FULL;
+    const csp_tensor dh = whole(run, &run->dh), rstd = whole(run, &run->rstd_final);
+    csp_tensor dg = params->final_norm->grad;
+
+    CSP_TRY(csp_norm_bwd(model->be, &run->x_final, &params->final_norm->value, &rstd, &dh, &none,
+                         &run->work.dx, &dg));
+    for (int64_t l = params->config.L - 1; l >= 0; l--) {
+        csp_block_saved *s = &run->saved[l];
+
+        if (run->keep == CSP_KEEP_INPUTS) {
+            CSP_TRY(csp_block_fwd(&p->blocks, l, false, &none, s, &run->work));
+        } else if (run->keep == CSP_KEEP_MOST && l + 1 < params->config.L) {
+            CSP_TRY(csp_block_wide_again(&p->blocks, l, s, &run->work)); /* the last has its own */
+        }
+        CSP_TRY(csp_block_bwd(&p->blocks, l, l > 0 || all, s, &run->work));
+    }
+    if (params->embed->grad.ndim > 0) {
+        csp_tensor de = params->embed->grad;
+
+        CSP_TRY(csp_embed_bwd(model->be, &p->pack->token, &run->work.dx, &de));
+    }
+    return CSP_OK;
 }
 
 csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack, const csp_pass *pass,
                          csp_run *run)
 {
-    const csp_params *params = model->params;
-    const csp_tensor none = csp_tensor_none();
-    const bool all = params->train == CSP_TRAIN_FULL;
-    csp_tensor dg = params->final_norm->grad;
-    csp_block_pass blocks;
+    model_pass p = { .model = model, .pack = pack, .run = run };
 
     CSP_ASSERT(run->keep != CSP_KEEP_NOTHING);
-    CSP_TRY(begin(model, pack, pass, run, &blocks));
-    CSP_TRY(csp_norm_bwd(model->be, &run->x_final, &params->final_norm->value, &run->rstd_final,
-                         &run->dh, &none, &run->work.dx, &dg));
-    for (int64_t l = params->config.L - 1; l >= 0; l--) {
-        csp_block_saved *s = &run->saved[l];
+    CSP_TRY(begin(model, pack, pass, run, &p.blocks));
+    if (run->dh.dim[0] < run->N) {
+        /* Not part of the pass, which has the same rows however many of them are anybody's. */
+        const csp_tensor all = whole(run, &run->dh);
+        csp_tensor rest = csp_tensor_rows(&all, run->dh.dim[0], run->N - run->dh.dim[0]);
 
-        if (run->keep == CSP_KEEP_INPUTS) {
-            CSP_TRY(csp_block_fwd(&blocks, l, false, &none, s, &run->work));
-        } else if (run->keep == CSP_KEEP_MOST && l + 1 < params->config.L) {
-            CSP_TRY(csp_block_wide_again(&blocks, l, s, &run->work)); /* the last has its own */
-        }
-        CSP_TRY(csp_block_bwd(&blocks, l, l > 0 || all, s, &run->work));
+        CSP_TRY(csp_backend_zero(model->be, &rest));
     }
-    if (params->embed->grad.ndim > 0) {
-        csp_tensor de = params->embed->grad;
-
-        CSP_TRY(csp_embed_bwd(model->be, &pack->token, &run->work.dx, &de));
-    }
-    return CSP_OK;
+    return run_pass(&p, true, enqueue_bwd);
 }
 
 csp_head csp_model_head(const csp_model *model, float scale, csp_pool_kind pooling,

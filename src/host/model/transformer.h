@@ -92,14 +92,15 @@ const char *csp_keep_name(csp_keep keep);
 /* The activations of one micro-batch. Contents are private but for h and dh. */
 typedef struct csp_run {
     const csp_params *params;
-    csp_keep keep; /* may be changed between two csp_run_place, but not from or to NOTHING */
-    int64_t N;
-    csp_tensor h;           /* (N,D) final hidden states; overwritten by csp_model_bwd         */
-    csp_tensor dh;          /* (N,D) the caller writes their gradient; consumed; none if NOTHING */
-    csp_tensor x_final;     /* (N,D) before the final norm                                     */
+    csp_keep keep;      /* may be changed between two csp_run_place, but not from or to NOTHING */
+    int64_t N;          /* rows of a pass, those behind csp_run_cut's among them           */
+    csp_tensor h;       /* (N,D) final hidden states; overwritten by csp_model_bwd         */
+    csp_tensor dh;      /* (N,D) the caller writes their gradient; consumed; none if NOTHING */
+    csp_tensor x_final; /* (N,D) before the final norm                                     */
     csp_tensor rstd_final;  /* (N)                                                             */
     csp_block_saved *saved; /* [L]: aliases of one another where not kept                      */
     csp_block_work work;
+    uint64_t *key; /* of the last pass (ops/graph.h)                                     */
 } csp_run;
 
 /* Host memory only. params must outlive it. */
@@ -108,6 +109,12 @@ void csp_run_destroy(csp_run *run);
 
 /* Takes all activations of N rows from step, until the caller releases them. Allocates nothing. */
 CSP_CHECKED csp_status csp_run_place(csp_run *run, int64_t N, csp_arena *step);
+
+/*
+ * Says that only the first rows of a placed run are anybody's: h, dh and rstd_final have those from
+ * now on, and what the others add to gradients is 0 (csp_batch_pad).
+ */
+void csp_run_cut(csp_run *run, int64_t rows);
 
 /* Bytes csp_run_place takes for N rows; needs a table only, no memory for the model. */
 CSP_CHECKED csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_keep keep,
@@ -118,7 +125,8 @@ CSP_CHECKED csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_ke
  *
  * Precision:  that of the ops at params->storage.dtype. Bits depend on shapes and be->threads only,
  *             not on run->keep.
- * Stream:     enqueued on the model's backend.
+ * Stream:     enqueued on the model's backend, op by op or, where a pass of the same sizes on the
+ *             same memory came before, as a graph (ops/graph.h).
  * Errors:     CSP_ERR_ARGUMENT (a text above max_len), CSP_ERR_SHAPE, CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack,

@@ -16,6 +16,13 @@ extern "C" {
 typedef struct csp_ops csp_ops;
 struct csp_profile;
 
+/* Which passes a backend replays as graphs (ops/graph.h); device.graphs. */
+typedef enum csp_graphs {
+    CSP_GRAPHS_AUTO = 0, /* those so small that launching them is what takes the time */
+    CSP_GRAPHS_OFF = 1,
+    CSP_GRAPHS_ON = 2 /* all that repeat */
+} csp_graphs;
+
 typedef struct csp_backend {
     const csp_ops *ops;
     void *state;        /* private to the backend, its scratch memory among it             */
@@ -26,6 +33,9 @@ typedef struct csp_backend {
     bool apart;         /* the same of matrices whose rows lie apart (csp_tensor.apart)        */
     struct csp_profile *profile; /* the one that runs (ops/profile.h), or NULL                */
     bool tune_products; /* a GPU times the algorithms of each kind of matrix product          */
+    bool replays;       /* it can replay passes as graphs                                     */
+    csp_graphs graphs;  /* which: csp_graph_choose                                            */
+    int64_t replayed;   /* passes that were replayed so far                                   */
 } csp_backend;
 
 /*

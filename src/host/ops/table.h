@@ -11,6 +11,7 @@
 #include "ops/attention.h"
 #include "ops/backend.h"
 #include "ops/embed.h"
+#include "ops/graph.h"
 #include "ops/impacts.h"
 #include "ops/linear.h"
 #include "ops/loss.h"
@@ -42,6 +43,7 @@ struct csp_ops {
     csp_status (*elapsed)(csp_backend *be, int64_t from, int64_t to, double *seconds);
     csp_status (*tuning_get)(csp_backend *be, char **text);
     csp_status (*tuning_set)(csp_backend *be, const char *text);
+    csp_status (*graph_run)(csp_backend *be, const csp_graph_call *call);
 
     csp_status (*linear_fwd)(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
     csp_status (*linear_bwd)(csp_backend *be, const csp_linear_group *group,

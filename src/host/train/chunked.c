@@ -13,7 +13,9 @@ csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp
                               int64_t max_rows, int64_t longest, int64_t texts, size_t budget,
                               csp_keep keep, csp_chunked **out)
 {
-    const int64_t rows = max_rows > longest ? max_rows : longest;
+    const int64_t most = max_rows > longest ? max_rows : longest;
+    const int64_t rows = be->replays ? csp_batch_padded_rows(most) : most;
+    const int64_t most_texts = be->replays ? csp_batch_padded_texts(texts, most) : texts;
     csp_chunked *c;
     size_t least;
     csp_status status;
@@ -26,7 +28,7 @@ csp_status csp_chunked_create(csp_backend *be, const csp_model *model, const csp
     c->keep = keep == CSP_KEEP_NOTHING ? CSP_KEEP_ALL : keep;
     CSP_TRY_GOTO(csp_run_bytes(model->params, rows, c->keep, &least));
     /* Tokens, starts and order (empty texts are there too), keys, keep, target. */
-    least += (size_t)rows * 17 + (size_t)(2 * texts + 1) * 4 + 6 * CSP_ARENA_ALIGN;
+    least += (size_t)rows * 17 + (size_t)(2 * most_texts + 1) * 4 + 6 * CSP_ARENA_ALIGN;
     CSP_TRY_GOTO(csp_backend_reserve(be, budget > least ? budget : least, &c->step));
     *out = c;
     return CSP_OK;
@@ -77,8 +79,12 @@ static csp_status make_room(csp_chunked *c, int64_t count)
 /* Takes the device tensors of a chunk from an arena; on a ruler this measures. */
 static csp_status place(csp_chunk *chunk, csp_arena *arena)
 {
-    CSP_TRY(csp_packed_place(chunk->batch.B, chunk->batch.N, true, arena, &chunk->packed));
-    return csp_run_place(chunk->run, chunk->batch.N, arena);
+    const csp_batch *batch = &chunk->batch;
+
+    CSP_TRY(csp_packed_place(batch->texts, batch->rows, true, arena, &chunk->packed));
+    CSP_TRY(csp_run_place(chunk->run, batch->rows, arena));
+    csp_run_cut(chunk->run, batch->N);
+    return CSP_OK;
 }
 
 /* Gives a chunk another form, and measures it. */
@@ -111,6 +117,9 @@ static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *l
                                              text_base, &chunk->batch)
                       : csp_batch_pack(c->contract, lists, c->edges[i], c->edges[i + 1], text_base,
                                        &chunk->batch));
+        if (c->be->replays) {
+            CSP_TRY(csp_batch_pad(&chunk->batch, c->model->max_len));
+        }
         chunk->side = side;
         chunk->first = c->edges[i];
         CSP_TRY(set_form(chunk, c->keep));

@@ -60,7 +60,10 @@ void csp_chunked_destroy(csp_chunked *c);
 /* Forgets the last step's texts. */
 void csp_chunked_begin(csp_chunked *c);
 
-/* Cuts, packs and appends the texts of one side; text_base as in csp_batch_pack. */
+/*
+ * Cuts, packs and appends the texts of one side; text_base as in csp_batch_pack. Where be replays
+ * passes small micro-batches are padded (csp_batch_pad).
+ */
 CSP_CHECKED csp_status csp_chunked_add(csp_chunked *c, csp_side side, const csp_token_lists *lists,
                                        int64_t text_base);
 

@@ -4,8 +4,10 @@
 #include <string.h>
 
 #include "config/config.h"
+#include "data/batch.h"
 #include "eval/encode.h"
 #include "io/contract.h"
+#include "ops/graph.h"
 #include "train/contrastive.h"
 
 enum { LEAST_ROWS = 256 };
@@ -121,6 +123,12 @@ static size_t budget_of(const csp_phase_memory *p, const csp_memory *memory)
     return available > others ? (available - others) / 20 * 19 : 0;
 }
 
+/* Rows of a micro-batch of up to `rows` in memory: a device replays passes, and pads for that. */
+static int64_t rows_in_memory(const csp_memory *memory, int64_t rows)
+{
+    return memory->lazy ? rows : csp_batch_padded_rows(rows);
+}
+
 /* The rows and the form of a micro-batch: the fastest form first, then as many rows as fit. */
 static csp_status choose(const csp_params *params, const csp_memory *memory, bool recompute,
                          int64_t set, csp_phase_memory *p)
@@ -138,7 +146,8 @@ static csp_status choose(const csp_params *params, const csp_memory *memory, boo
                  rows /= 2) {
                 p->keep = forms[f];
                 p->rows = rows > p->longest ? rows : p->longest;
-                CSP_TRY(csp_run_bytes(params, p->rows, p->keep, &p->micro_batch));
+                CSP_TRY(csp_run_bytes(params, rows_in_memory(memory, p->rows), p->keep,
+                                      &p->micro_batch));
                 if (p->micro_batch <= limit) {
                     return CSP_OK;
                 }
@@ -203,17 +212,20 @@ csp_status csp_phase_memory_plan(const csp_config *config, const csp_params *par
     const csp_batch_settings *batch = adapt ? &config->adapt.batch : &config->contrastive.batch;
     const int64_t set = batch->micro_batch_tokens > 0 ? batch->micro_batch_tokens : rows;
     csp_phase_memory p = { .phase = phase, .longest = csp_phase_longest(config, phase) };
-    size_t limit;
+    size_t limit, spare;
 
     CSP_TRY(fixed_parts(config, params, memory->lazy, &p));
     p.budget = budget_of(&p, memory);
     CSP_TRY(choose(params, memory, batch->recompute, set, &p));
-    CSP_TRY(csp_run_bytes(params, p.rows, CSP_KEEP_INPUTS, &p.least_micro_batch));
+    CSP_TRY(csp_run_bytes(params, rows_in_memory(memory, p.rows), CSP_KEEP_INPUTS,
+                          &p.least_micro_batch));
     CSP_TRY(csp_run_bytes(params, p.rows, CSP_KEEP_ALL, &p.step));
     p.step = (size_t)((double)p.step * (double)step_rows(config, &p) / (double)p.rows);
     limit = memory->lazy ? (size_t)memory->free : p.budget;
-    if (!memory->lazy && p.budget > p.step + p.step / 16 + ((size_t)1 << 20)) {
-        p.budget = p.step + p.step / 16 + ((size_t)1 << 20); /* with tokens and alignment */
+    /* With tokens and alignment; and with the rows that small micro-batches are padded by. */
+    spare = p.step / (p.rows <= CSP_GRAPH_ROWS ? 6 : 16) + ((size_t)1 << 20);
+    if (!memory->lazy && p.budget > p.step + spare) {
+        p.budget = p.step + spare;
     }
     *out = p;
     return p.micro_batch <= limit ? CSP_OK : refuse(config, params, memory, &p);

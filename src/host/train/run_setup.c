@@ -11,6 +11,7 @@
 #include "core/memory.h"
 #include "model/precision.h"
 #include "model/weights.h"
+#include "ops/graph.h"
 #include "train/memory_plan.h"
 
 /* The contract that training stores with the model, from the settings and the model's ids. */
@@ -378,6 +379,7 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_backend_create(config->device.name, thread_count(run), &run->be));
     run->be->sync_every_op = config->device.sync_every_op;
     run->be->tune_products = config->device.tune_products;
+    CSP_TRY(csp_graph_choose(run->be, (csp_graphs)config->device.graphs));
     CSP_TRY(csp_sparse_pool_choose(run->be, (csp_pool_way)config->device.head_backward));
     CSP_TRY(choose_storage(run));
     CSP_TRY(open_model(run));

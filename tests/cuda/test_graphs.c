@@ -1,0 +1,640 @@
+/*
+ * test_graphs.c - passes replayed as CUDA graphs: training and hidden states are the same bits with
+ * and without; when a pass is recorded, replayed, dropped and forgotten; what cannot be recorded is
+ * enqueued as it is, and leaves nothing behind.
+ */
+#include "train/tiny.h"
+
+#ifdef CSPLADE_EMULATED
+#include "emulator/control.h"
+#endif
+#include "device.h"
+#include "ops/graph.h"
+#include "ops/profile.h"
+#include "ops/swiglu.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+/* What each build of the emulator has time for. */
+#if defined(__SANITIZE_THREAD__)
+enum { MOST = 3, SOME = 3, FEW = 3 };
+#elif defined(__SANITIZE_ADDRESS__)
+enum { MOST = 4, SOME = 4, FEW = 3 };
+#else
+enum { MOST = 20, SOME = 8, FEW = 4 };
+#endif
+
+/* Rows of a micro-batch: several for a step, some of them computed again. */
+enum { ROWS = 40, BUDGET = 300000, LONG = 200 };
+
+static const csp_optim_settings settings = { .learning_rate = 3e-3,
+                                             .lr_scheduler_type = CSP_LR_CONSTANT,
+                                             .adam_beta1 = 0.9,
+                                             .adam_beta2 = 0.999,
+                                             .adam_epsilon = 1e-8,
+                                             .max_grad_norm = 1.0 };
+
+/* Whether be can be waited for, as it can unless a stream is still captured. */
+static void assert_captures_nothing(csp_backend *be)
+{
+    assert_ok(csp_backend_sync(be));
+}
+
+/* A table that counts what is asked to be run as a graph. */
+static csp_status (*genuine_run)(csp_backend *be, const csp_graph_call *call);
+static int64_t passes;
+
+static csp_status counted_run(csp_backend *be, const csp_graph_call *call)
+{
+    passes++;
+    return genuine_run(be, call);
+}
+
+static void count_passes(csp_backend *be, csp_ops *table)
+{
+    *table = *be->ops;
+    genuine_run = table->graph_run;
+    table->graph_run = counted_run;
+    be->ops = table;
+    passes = 0;
+}
+
+/* Everything that training changes. The caller frees it. */
+static char *state_of(const tiny *t, size_t *bytes)
+{
+    const csp_params *params = t->model->params;
+    char *all = malloc((size_t)t->count * 18);
+
+    assert_non_null(all);
+    *bytes = 0;
+    for (int64_t i = 0; i < params->count; i++) {
+        const csp_param *row = &params->rows[i];
+        const csp_tensor *parts[] = { &row->value, &row->master, &row->m, &row->v };
+
+        for (int p = 0; row->trained && p < 4; p++) {
+            assert_ok(csp_backend_download(t->be, parts[p], all + *bytes));
+            *bytes += csp_tensor_bytes(parts[p]);
+        }
+    }
+    return all;
+}
+
+/* One of the phases of a training. */
+typedef struct phase {
+    csp_variant variant;
+    bool adapt, lora, varied; /* varied: other texts in every step */
+    bool grows;               /* grows: scratch moves to another address before the last step */
+    csp_storage storage;
+    int64_t steps;
+} phase;
+
+/* Scratch for more than all passes take, as rows that lie apart pass through it in an upload. */
+static void grow_scratch(csp_backend *be)
+{
+    const int64_t rows = 1 << 10, columns = 1 << 9;
+    csp_tensor wide, apart;
+    csp_arena arena = { 0 };
+    float *values = calloc((size_t)(rows * columns), sizeof(*values));
+
+    assert_non_null(values);
+    assert_ok(csp_backend_reserve(be, (size_t)(rows * 2 * columns) * sizeof(float), &arena));
+    assert_ok(csp_arena_tensor(&arena, CSP_F32, 2, (int64_t[]) { rows, 2 * columns }, &wide));
+    apart = csp_tensor_columns(&wide, 0, columns);
+    assert_ok(csp_backend_upload(be, values, &apart));
+    assert_ok(csp_backend_sync(be));
+    /* Not released: that would make the backend forget more than its scratch. */
+    free(values);
+}
+
+static csp_status step_of(const tiny *t, csp_adapt *a, csp_contrastive *c, int64_t k)
+{
+    const csp_contrastive_texts texts = {
+        .queries = &t->queries, .passages = &t->passages, .positive = t->positive, .mask = t->mask
+    };
+    const csp_pass pass = { .causal = a != NULL || t->contract.variant != CSP_VARIANT_BI,
+                            .dropout = true,
+                            .seed = 11,
+                            .step = (uint64_t)k };
+    const csp_contrastive_step step = {
+        .step = k, .lambda_q = 0.03, .lambda_d = 0.02, .pass = pass
+    };
+
+    return a != NULL ? csp_adapt_run(a, &t->passages, &pass, true)
+                     : csp_contrastive_run(c, &texts, &step);
+}
+
+/* Trains; the losses, and all that training changed, as bytes. */
+static char *train(const phase *p, csp_graphs graphs, double *loss, size_t *bytes, int64_t *replays)
+{
+    const csp_contrastive_options of_pairs = { .queries = TINY_QUERIES,
+                                               .passages = TINY_PASSAGES,
+                                               .max_rows = ROWS,
+                                               .budget = BUDGET,
+                                               .temperature = 2.0,
+                                               .limits = { 1.01, 1.01, 1.01 } };
+    const csp_adapt_options of_texts = {
+        .max_rows = ROWS, .max_len = 12, .texts = TINY_PASSAGES, .lambda_relu = 0.7
+    };
+    csp_adapt *a = NULL;
+    csp_contrastive *c = NULL;
+    csp_optimizer *o;
+    csp_ops table;
+    char *all;
+    tiny t;
+
+    tiny_open_stored(&t, "cuda:0", p->variant, p->lora, p->storage);
+    assert_ok(csp_graph_choose(t.be, graphs));
+    count_passes(t.be, &table);
+    if (p->adapt) {
+        assert_ok(csp_adapt_create(t.be, t.model, &t.contract, &of_texts, &a));
+    } else {
+        assert_ok(csp_contrastive_create(t.be, t.model, &t.contract, &of_pairs, &c));
+    }
+    assert_ok(csp_optimizer_create(t.be, t.model, &o));
+    assert_ok(csp_optimizer_reset(o));
+    for (int64_t k = 1; k <= p->steps; k++) {
+        csp_step_metrics m;
+        csp_tensor faults;
+
+        if (p->varied) {
+            csp_token_lists_clear(&t.passages);
+            tiny_texts(&t.passages, TINY_PASSAGES, (uint32_t)(2 + k), -1);
+        }
+        csp_step_metrics_clear(&m, p->adapt ? "adapt" : "contrastive", k, p->steps);
+        assert_ok(step_of(&t, a, c, k));
+        faults = a != NULL ? csp_adapt_faults(a) : csp_contrastive_faults(c);
+        assert_ok(csp_optimizer_step(o, &settings, k, p->steps, &faults));
+        assert_ok(csp_backend_sync(t.be));
+        assert_ok(a != NULL ? csp_adapt_read(a, &m) : csp_contrastive_read(c, &m));
+        loss[k - 1] = m.loss;
+        if (p->grows && k == p->steps - 1) {
+            grow_scratch(t.be);
+        }
+    }
+    if (graphs != CSP_GRAPHS_OFF) {
+        const cuda_graphs *g = &cuda_state_of(t.be)->graphs;
+        int64_t kinds = 0;
+
+        for (int i = 0; i < CUDA_GRAPHS; i++) {
+            kinds += g->place[i].key != NULL;
+        }
+        /* A pass of each kind was enqueued as it is; all others were replayed. */
+        assert_int_equal(passes - t.be->replayed, kinds);
+        assert_int_equal(g->recorded - g->dropped, kinds);
+        assert_true(!p->grows || g->dropped >= kinds);
+    }
+    *replays = t.be->replayed;
+    csp_optimizer_destroy(o);
+    csp_contrastive_destroy(c);
+    csp_adapt_destroy(a);
+    all = state_of(&t, bytes);
+    tiny_close(&t);
+    return all;
+}
+
+static void steps_are_the_same_bits(const phase *p)
+{
+    double want_loss[MOST], loss[MOST];
+    size_t want_bytes, bytes;
+    int64_t none, replays;
+    char *want = train(p, CSP_GRAPHS_OFF, want_loss, &want_bytes, &none);
+    char *got = train(p, CSP_GRAPHS_AUTO, loss, &bytes, &replays);
+
+    assert_int_equal(none, 0);
+    assert_true(replays >= (p->varied ? p->steps - 1 : 4 * (p->steps - 1)));
+    assert_memory_equal(loss, want_loss, (size_t)p->steps * sizeof(double));
+    assert_int_equal(bytes, want_bytes);
+    assert_memory_equal(got, want, bytes);
+    free(want);
+    free(got);
+}
+
+static void training_is_the_same_bits_with_graphs_and_without(void **state)
+{
+    const csp_storage f32 = { .dtype = CSP_F32 }, bf16 = { .dtype = CSP_BF16 };
+    const phase phases[] = {
+        { CSP_VARIANT_ECHO, false, true, false, false, f32, MOST }, /* dropout, computed again */
+        { CSP_VARIANT_CAUSAL, true, true, false, false, bf16, FEW },
+        { CSP_VARIANT_BI, false, false, false, true, bf16, FEW },
+        { CSP_VARIANT_CAUSAL, true, true, true, false, f32, SOME },
+        { CSP_VARIANT_CAUSAL, true, true, false, true, f32, FEW },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
+        steps_are_the_same_bits(&phases[i]);
+    }
+}
+
+/* A pass of one op, which counts how often it was enqueued, and may go wrong. */
+typedef enum mishap {
+    NONE,
+    ERROR, /* what happens at its second call */
+    WAITS,
+    ALLOCATES,
+    DOWNLOADS,
+    MISHAPS
+} mishap;
+
+typedef struct small_pass {
+    csp_backend *be;
+    csp_arena arena;
+    csp_tensor gate, up, m; /* (rows,8) */
+    uint64_t key[4];
+    int64_t rows; /* what it says of itself */
+    mishap mishap;
+    int enqueued;
+} small_pass;
+
+static void small_open(small_pass *s, csp_backend *be, uint64_t id)
+{
+    const int64_t shape[] = { 5, 8 };
+    float values[5 * 8];
+
+    *s = (small_pass) { .be = be, .key = { id }, .rows = 5 };
+    assert_ok(csp_backend_reserve(be, 4096, &s->arena));
+    assert_ok(csp_arena_tensor(&s->arena, CSP_F32, 2, shape, &s->gate));
+    assert_ok(csp_arena_tensor(&s->arena, CSP_F32, 2, shape, &s->up));
+    assert_ok(csp_arena_tensor(&s->arena, CSP_F32, 2, shape, &s->m));
+    for (int i = 0; i < 40; i++) {
+        values[i] = (float)i;
+    }
+    assert_ok(csp_backend_upload(be, values, &s->gate));
+}
+
+static csp_status go_wrong(small_pass *s)
+{
+    static float values[5 * 8];
+    csp_arena arena;
+
+    switch (s->mishap) {
+    case ERROR:
+        return CSP_FAIL(CSP_ERR_NUMERIC, "as asked for");
+    case WAITS:
+        return csp_backend_sync(s->be);
+    case ALLOCATES:
+        return csp_backend_reserve(s->be, 64, &arena);
+    case DOWNLOADS:
+        return csp_backend_download(s->be, &s->gate, values);
+    default:
+        return CSP_OK;
+    }
+}
+
+static csp_status enqueue_small(void *context)
+{
+    small_pass *s = context;
+
+    s->enqueued++;
+    if (s->mishap != NONE && s->enqueued == 2) {
+        CSP_TRY(go_wrong(s));
+    }
+    return csp_swiglu_fwd(s->be, &s->gate, &s->up, &s->m);
+}
+
+/* Runs it with other operands than before, and looks at what comes out. */
+static void small_run(small_pass *s, float factor)
+{
+    const csp_graph_call call = { .name = "small_pass",
+                                  .key = s->key,
+                                  .key_count = 4,
+                                  .rows = s->rows,
+                                  .enqueue = enqueue_small,
+                                  .context = s };
+    float up[5 * 8], m[5 * 8];
+
+    for (int i = 0; i < 40; i++) {
+        up[i] = factor;
+    }
+    assert_ok(csp_backend_upload(s->be, up, &s->up));
+    assert_ok(csp_graph_run(s->be, &call));
+    assert_ok(csp_backend_download(s->be, &s->m, m));
+    for (int i = 0; i < 40; i++) {
+        const double silu = (double)i / (1.0 + exp(-(double)i));
+
+        assert_true(fabs((double)m[i] - silu * (double)factor) <=
+                    8.0 * UNIT_F32 * fabs(silu * (double)factor));
+    }
+}
+
+static csp_backend *open_device(void)
+{
+    csp_backend *be;
+
+    devices_register();
+    assert_ok(csp_backend_create("cuda:0", 1, &be));
+    return be;
+}
+
+static void a_pass_is_recorded_at_its_second_sight_and_then_replayed(void **state)
+{
+    csp_backend *be = open_device();
+    small_pass s;
+
+    (void)state;
+    small_open(&s, be, 1);
+    for (int i = 0; i < 5; i++) {
+#ifdef CSPLADE_EMULATED
+        const uint64_t launches = emu_launches();
+#endif
+        small_run(&s, (float)(i + 1));
+        assert_int_equal(s.enqueued, i < 2 ? i + 1 : 2);
+        assert_int_equal(be->replayed, i);
+#ifdef CSPLADE_EMULATED
+        assert_int_equal(emu_launches() - launches, i < 2);
+#endif
+    }
+    assert_int_equal(cuda_state_of(be)->graphs.recorded, 1);
+    csp_backend_release(be, &s.arena);
+    csp_backend_destroy(be);
+}
+
+/* How often four runs of one key enqueue. */
+static int enqueued_in_four(csp_backend *be, int64_t rows)
+{
+    static uint64_t id = 1000;
+    small_pass s;
+
+    small_open(&s, be, id++);
+    s.rows = rows;
+    for (int i = 0; i < 4; i++) {
+        small_run(&s, (float)i);
+    }
+    /* Not released here: what else is recorded would be forgotten. */
+    return s.enqueued;
+}
+
+static void the_setting_says_which_passes_are_replayed(void **state)
+{
+    csp_backend *be = open_device(), *cpu;
+    csp_profile *profile;
+
+    (void)state;
+    assert_int_equal(be->graphs, CSP_GRAPHS_AUTO);
+    assert_int_equal(enqueued_in_four(be, CSP_GRAPH_ROWS), 2);
+    assert_int_equal(enqueued_in_four(be, CSP_GRAPH_ROWS + 1), 4);
+    assert_ok(csp_graph_choose(be, CSP_GRAPHS_ON));
+    assert_int_equal(enqueued_in_four(be, CSP_GRAPH_ROWS + 1), 2);
+    be->sync_every_op = true;
+    assert_int_equal(enqueued_in_four(be, 1), 4);
+    be->sync_every_op = false;
+    assert_ok(csp_profile_create(be, &profile));
+    assert_ok(csp_profile_start(profile));
+    assert_int_equal(enqueued_in_four(be, 1), 4);
+    assert_ok(csp_profile_stop(profile));
+    csp_profile_destroy(profile);
+    assert_ok(csp_graph_choose(be, CSP_GRAPHS_OFF));
+    assert_int_equal(enqueued_in_four(be, 1), 4);
+    assert_int_equal(cuda_state_of(be)->graphs.recorded, 2);
+    csp_backend_destroy(be);
+
+    assert_ok(csp_backend_create("cpu", 1, &cpu));
+    assert_int_equal(enqueued_in_four(cpu, 1), 4);
+    assert_ok(csp_graph_choose(cpu, CSP_GRAPHS_OFF));
+    assert_int_equal(csp_graph_choose(cpu, CSP_GRAPHS_ON), CSP_ERR_UNSUPPORTED);
+    assert_error_has("device.graphs is of a GPU: cpu has no launches");
+    csp_backend_destroy(cpu);
+}
+
+static void the_pass_used_longest_ago_gives_its_place_away(void **state)
+{
+    enum { MORE = CUDA_GRAPHS + 1 };
+    csp_backend *be = open_device();
+    const cuda_graphs *graphs = &cuda_state_of(be)->graphs;
+    static small_pass s[MORE];
+
+    (void)state;
+    for (int i = 0; i < MORE; i++) {
+        small_open(&s[i], be, (uint64_t)i);
+    }
+    /* One after the other in a circle too large for the table: none is ever found. */
+    for (int i = 0; i < 2 * MORE; i++) {
+        small_run(&s[i % MORE], 1.0f);
+    }
+    assert_int_equal(graphs->recorded, 0);
+    /* The last of them are in the table. */
+    for (int i = 1; i < MORE; i++) {
+        small_run(&s[i], 2.0f);
+    }
+    assert_int_equal(graphs->recorded, CUDA_GRAPHS);
+    small_run(&s[1], 3.0f);
+    small_run(&s[0], 3.0f);
+    assert_int_equal(graphs->dropped, 1);
+    for (int i = 1; i < MORE; i++) {
+        const int before = s[i].enqueued;
+
+        if (i != 2) {
+            small_run(&s[i], 4.0f);
+            assert_int_equal(s[i].enqueued, before);
+        }
+    }
+    small_run(&s[2], 5.0f);
+    small_run(&s[2], 6.0f);
+    assert_int_equal(graphs->recorded, CUDA_GRAPHS + 1);
+    csp_backend_destroy(be);
+}
+
+static void released_memory_is_forgotten(void **state)
+{
+    csp_backend *be = open_device();
+    small_pass s, other;
+
+    (void)state;
+    small_open(&s, be, 1);
+    small_open(&other, be, 2);
+    for (int i = 0; i < 3; i++) {
+        small_run(&s, (float)i);
+    }
+    csp_backend_release(be, &other.arena);
+    assert_int_equal(cuda_state_of(be)->graphs.dropped, 1);
+    small_run(&s, 4.0f);
+    assert_int_equal(cuda_state_of(be)->graphs.recorded, 1);
+    small_run(&s, 5.0f);
+    assert_int_equal(cuda_state_of(be)->graphs.recorded, 2);
+    csp_backend_destroy(be);
+}
+
+static void what_cannot_be_recorded_is_enqueued_as_it_is(void **state)
+{
+    csp_backend *be = open_device();
+
+    (void)state;
+    for (int m = ERROR; m < MISHAPS; m++) {
+        small_pass s;
+
+        small_open(&s, be, (uint64_t)m);
+        s.mishap = (mishap)m;
+        for (int i = 0; i < 4; i++) {
+            small_run(&s, (float)i);
+            assert_captures_nothing(be);
+            assert_false(cuda_state_of(be)->graphs.recording);
+        }
+        /* The second sight tried, and did it again; nobody tries any more. */
+        assert_int_equal(s.enqueued, 5);
+        assert_int_equal(cuda_state_of(be)->graphs.recorded, 0);
+        assert_int_equal(be->replayed, 0);
+    }
+    csp_backend_destroy(be);
+}
+
+/* A model for texts of up to LONG rows, in place of that of t. */
+static void make_long(tiny *t, csp_storage storage)
+{
+    csp_model_config config = t->model->params->config;
+    const csp_model_options m = {
+        .config = &config, .storage = storage, .train = CSP_TRAIN_FULL, .seed = 3, .max_len = LONG
+    };
+
+    config.max_position = LONG;
+    csp_model_destroy(t->model);
+    assert_ok(csp_model_create(t->be, &m, &t->model));
+}
+
+/* The call that fails in the pass of hidden, 0: none; and how many there were. */
+static int fail_at, calls_made;
+
+static csp_status forward(const tiny *t, const csp_pack *pack, csp_run *run)
+{
+    const csp_pass pass = { .causal = true };
+    csp_status status;
+
+#ifdef CSPLADE_EMULATED
+    emu_fail_call(fail_at);
+#endif
+    status = csp_model_fwd(t->model, pack, &pass, run);
+#ifdef CSPLADE_EMULATED
+    calls_made = emu_calls();
+    emu_fail_call(0);
+#endif
+    return status;
+}
+
+/* Two texts of these lengths through the model; all hidden states as they are stored. */
+static float *hidden(tiny *t, csp_run *run, csp_arena *arena, const int64_t length[2], int32_t key)
+{
+    const int64_t N = length[0] + length[1], starts = 3;
+    int32_t token[LONG], start[3] = { 0, (int32_t)length[0], (int32_t)N };
+    csp_pack pack = { .row_key = csp_tensor_none(), .order = csp_tensor_none() };
+    float *h = malloc((size_t)(N * t->model->params->config.D) * sizeof(*h));
+
+    assert_non_null(h);
+    for (int64_t n = 0; n < N; n++) {
+        token[n] = (int32_t)((7 * n + key) % TINY_V);
+    }
+    assert_ok(csp_arena_tensor(arena, CSP_I32, 1, &N, &pack.token));
+    assert_ok(csp_arena_tensor(arena, CSP_I32, 1, &starts, &pack.seq_start));
+    assert_ok(csp_run_place(run, N, arena));
+    assert_ok(csp_backend_upload(t->be, token, &pack.token));
+    assert_ok(csp_backend_upload(t->be, start, &pack.seq_start));
+    pack.longest = length[0] > length[1] ? length[0] : length[1];
+    assert_ok(forward(t, &pack, run));
+    assert_ok(csp_backend_download(t->be, &run->h, h));
+    return h;
+}
+
+/* Where the longest text, or an address, is another, nothing else is, so a graph would be taken. */
+static void passes_that_differ_in_one_thing_are_not_taken_for_each_other(void **state)
+{
+    static const int64_t lengths[][2] = { { 100, 100 }, { LONG - 1, 1 }, { 60, 140 } };
+    enum { RUNS = 12 };
+    float *want[RUNS];
+    int64_t recorded = 0;
+
+    (void)state;
+    for (int graphs = 0; graphs < 2; graphs++) {
+        csp_arena arena = { 0 };
+        csp_run *run;
+        size_t bytes;
+        tiny t;
+
+        tiny_open_on(&t, "cuda:0", CSP_VARIANT_CAUSAL, false);
+        make_long(&t, (csp_storage) { .dtype = CSP_F32 });
+        assert_ok(csp_graph_choose(t.be, graphs == 0 ? CSP_GRAPHS_OFF : CSP_GRAPHS_ON));
+        assert_ok(csp_run_create(t.model->params, CSP_KEEP_NOTHING, &run));
+        assert_ok(csp_run_bytes(t.model->params, LONG, CSP_KEEP_NOTHING, &bytes));
+        assert_ok(csp_backend_reserve(t.be, 3 * bytes + 65536, &arena));
+        for (int i = 0; i < RUNS; i++) {
+            float *h;
+
+            /* Three of each kind, the last kind somewhere else in the arena. */
+            arena.used = i < 9 ? 0 : bytes + 32768;
+            h = hidden(&t, run, &arena, lengths[i < 9 ? i / 3 : 2], i);
+            if (graphs == 0) {
+                want[i] = h;
+            } else {
+                assert_memory_equal(h, want[i], (size_t)LONG * 24 * sizeof(*h));
+                free(h);
+                free(want[i]);
+            }
+        }
+        assert_int_equal(t.be->replayed, graphs == 0 ? 0 : 8);
+        recorded = cuda_state_of(t.be)->graphs.recorded;
+        csp_run_destroy(run);
+        csp_backend_release(t.be, &arena);
+        tiny_close(&t);
+    }
+    assert_int_equal(recorded, 4);
+}
+
+#ifdef CSPLADE_EMULATED
+/* Each call of a library that recording a pass makes fails once: the pass is enqueued then. */
+static void a_failure_of_any_call_leaves_a_pass_that_works(void **state)
+{
+    const int64_t length[] = { 12, 8 };
+    csp_arena arena = { 0 }, none;
+    csp_run *run;
+    size_t bytes;
+    int failures = 0;
+    bool all = false;
+    float *want;
+    tiny t;
+
+    (void)state;
+    tiny_open_stored(&t, "cuda:0", CSP_VARIANT_CAUSAL, false, (csp_storage) { .dtype = CSP_BF16 });
+    assert_ok(csp_run_create(t.model->params, CSP_KEEP_NOTHING, &run));
+    assert_ok(csp_run_bytes(t.model->params, 20, CSP_KEEP_NOTHING, &bytes));
+    assert_ok(csp_backend_reserve(t.be, bytes + 65536, &arena));
+    want = hidden(&t, run, &arena, length, 1);
+    for (int n = 1; !all; n++) {
+        const int64_t recorded = cuda_state_of(t.be)->graphs.recorded;
+        float *h;
+
+        /* What is released is forgotten, so that the next sight is the first. */
+        assert_ok(csp_backend_reserve(t.be, 64, &none));
+        csp_backend_release(t.be, &none);
+        for (int sight = 1; sight <= 3; sight++) {
+            fail_at = sight == 2 ? n : 0;
+            arena.used = 0;
+            h = hidden(&t, run, &arena, length, 1);
+            all = all || (sight == 2 && calls_made < n);
+            assert_memory_equal(h, want, (size_t)20 * 24 * 2);
+            free(h);
+        }
+        failures += cuda_state_of(t.be)->graphs.recorded == recorded;
+    }
+    /* A launch at least for each op of a block, begin, end, instantiation. */
+    assert_true(failures > 2 * 8 + 3);
+    free(want);
+    csp_run_destroy(run);
+    csp_backend_release(t.be, &arena);
+    tiny_close(&t);
+}
+#endif
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(training_is_the_same_bits_with_graphs_and_without),
+        cmocka_unit_test(a_pass_is_recorded_at_its_second_sight_and_then_replayed),
+        cmocka_unit_test(the_setting_says_which_passes_are_replayed),
+        cmocka_unit_test(the_pass_used_longest_ago_gives_its_place_away),
+        cmocka_unit_test(released_memory_is_forgotten),
+        cmocka_unit_test(what_cannot_be_recorded_is_enqueued_as_it_is),
+        cmocka_unit_test(passes_that_differ_in_one_thing_are_not_taken_for_each_other),
+#ifdef CSPLADE_EMULATED
+        cmocka_unit_test(a_failure_of_any_call_leaves_a_pass_that_works),
+#endif
+    };
+
+    return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), NULL, NULL);
+}
