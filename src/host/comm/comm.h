@@ -1,7 +1,7 @@
 /*
- * comm.h - what the ranks of a job can do together, as an interface: collectives on host memory, and
- * one way to fail for all of them. A single rank is a real implementation, so that callers have one
- * path.
+ * comm.h - what the ranks of a job can do together, as an interface: collectives on host memory,
+ * and one way to fail for all of them. A single rank is a real implementation, so that callers
+ * have one path.
  *
  * Every rank calls the same collectives in the same order; what differs only in time may be started
  * early: csp_comm_*_start returns at once, work goes on in a thread of the communicator, and memory
@@ -28,6 +28,10 @@
 #include "comm/launch.h"
 #include "core/tensor.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct csp_comm csp_comm;
 
 typedef enum csp_comm_op {
@@ -37,16 +41,18 @@ typedef enum csp_comm_op {
 } csp_comm_op;
 
 typedef struct csp_comm_options {
-    double timeout_s; /* that a rank waits for the others in one collective; > 0 */
+    double
+        timeout_s; /* that a rank waits for the others in a collective, with nothing moving; > 0 */
+    const char *version; /* of the program, the same on all ranks; NULL: that of this build */
 } csp_comm_options;
 
 /* What has gone through a communicator, for metrics and for tests that assert it. */
 typedef struct csp_comm_traffic {
-    int64_t sent;       /* bytes to other ranks                                      */
-    int64_t received;   /* bytes from other ranks                                    */
-    int64_t calls;      /* collectives                                               */
-    double busy_s;      /* seconds of the thread in collectives                      */
-    double waited_s;    /* seconds of callers in csp_comm_wait: what was not hidden  */
+    int64_t sent;     /* bytes to other ranks                                      */
+    int64_t received; /* bytes from other ranks                                    */
+    int64_t calls;    /* collectives                                               */
+    double busy_s;    /* seconds of the thread in collectives                      */
+    double waited_s;  /* seconds of callers in csp_comm_wait: what was not hidden  */
 } csp_comm_traffic;
 
 /*
@@ -104,6 +110,9 @@ CSP_CHECKED csp_status csp_comm_scatter_sum_start(csp_comm *comm, const void *da
                                                   csp_dtype dtype, const int64_t *counts,
                                                   const char *what, int64_t *ticket);
 
+/* Ends on no rank before it was started on all. */
+CSP_CHECKED csp_status csp_comm_barrier_start(csp_comm *comm, const char *what, int64_t *ticket);
+
 /* Rank root's bytes go to all. data: in on root, out elsewhere. */
 CSP_CHECKED csp_status csp_comm_broadcast_start(csp_comm *comm, void *data, int64_t bytes, int root,
                                                 const char *what, int64_t *ticket);
@@ -129,8 +138,8 @@ CSP_CHECKED csp_status csp_comm_barrier(csp_comm *comm, const char *what);
  *
  *   what   in   "the config"
  *
- * Errors: CSP_ERR_CONFIG on every rank, naming the first rank that differs from rank 0 and the first
- *         line that does, as each has it.
+ * Errors: CSP_ERR_CONFIG on every rank, naming the first rank that differs from rank 0 and the
+ *         first line that does, as each has it.
  */
 CSP_CHECKED csp_status csp_comm_agree(csp_comm *comm, const char *text, const char *what);
 
@@ -151,3 +160,7 @@ void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code);
 
 /* Since the communicator was made. */
 csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm);
+
+#ifdef __cplusplus
+}
+#endif
