@@ -92,13 +92,19 @@ bool ranks_run(ranks_body body, int size, double limit_s, int *at)
 /* One job by mpirun, which starts this program again for one rank each. */
 static bool run_mpi(const char *program, const ranks_job *job, double limit_s, int *at)
 {
+    static const char plugin[] = CSPLADE_BINARY_DIR "/libcsplade_mpi.so";
     char size[16];
     pid_t process;
 
+    if (access(plugin, F_OK) != 0) {
+        at[0] = SKIPPED << 8;
+        return true;
+    }
     (void)snprintf(size, sizeof(size), "%d", job->size);
     fflush(NULL);
     process = fork();
     if (process == 0) {
+        setenv("CSPLADE_MPI_PLUGIN", plugin, 1);
         setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
         setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
         execlp("mpirun", "mpirun", "--oversubscribe", "-np", size, program, "rank", job->name,
@@ -135,7 +141,7 @@ int ranks_main(int argc, char **argv, const ranks_job *jobs, int count)
         good = is_mpi ? run_mpi(argv[0], job, limit_s, at)
                       : ranks_run(job->body, job->size, limit_s, at);
         if (is_mpi && WIFEXITED(at[0]) && WEXITSTATUS(at[0]) == SKIPPED) {
-            printf("skipped: no mpirun\n");
+            printf("skipped: no mpirun, or no plugin\n");
             return SKIPPED;
         }
         if (job->expect != NULL) {

@@ -14,6 +14,7 @@
 
 #include "comm/failure.h"
 #include "comm/meet.h"
+#include "comm/mpi_plugin.h"
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/memory.h"
@@ -23,7 +24,13 @@ static const double worker_s = 2.0;
 
 static csp_status open_transport(csp_comm *comm, csp_transport **out)
 {
-    return csp_tcp_open(&comm->launch, comm->options.timeout_s, &comm->stop, out);
+    const csp_mpi_plugin *plugin;
+
+    if (comm->launch.kind != CSP_LAUNCH_MPI) {
+        return csp_tcp_open(&comm->launch, comm->options.timeout_s, &comm->stop, out);
+    }
+    CSP_TRY(csp_mpi_plugin_get(comm->launch.mpi_plugin, &plugin, NULL));
+    return plugin->open(&comm->launch, &comm->stop, out);
 }
 
 static void job_done(csp_comm *comm, csp_job *job, csp_status status)
@@ -106,6 +113,9 @@ static void wait_change(csp_comm *comm)
 
 static void destroy_parts(csp_comm *comm)
 {
+    if (comm->is_left) {
+        return;
+    }
     while (comm->first != NULL) {
         csp_job *job = comm->first;
 
@@ -146,15 +156,26 @@ static csp_status alloc_parts(csp_comm *comm)
 /* Starts the worker and waits until it has joined the other ranks. */
 static csp_status join(csp_comm *comm)
 {
+    const double begin = csp_machine_seconds();
     csp_status status;
+    bool opened;
 
     CSP_TRY(start_worker(comm));
     pthread_mutex_lock(&comm->lock);
-    while (!comm->opened) {
+    while (!comm->opened && (comm->launch.kind != CSP_LAUNCH_MPI ||
+                             csp_machine_seconds() - begin < comm->options.timeout_s)) {
         wait_change(comm);
     }
+    opened = comm->opened;
     status = comm->open_status;
     pthread_mutex_unlock(&comm->lock);
+    if (!opened) {
+        comm->is_left = true; // MPI_Init has no deadline, and its thread is in it
+        return CSP_FAIL(CSP_ERR_COMM,
+                        "MPI_Init of rank %d has not come back within %g s: have all %d ranks "
+                        "been started?",
+                        comm->rank, comm->options.timeout_s, comm->size);
+    }
     if (status != CSP_OK) {
         pthread_join(comm->worker, NULL);
         return CSP_FAIL(status, "%s", comm->open_text);
@@ -237,9 +258,7 @@ void csp_comm_destroy(csp_comm *comm)
         if (rank < 0 && csp_comm_barrier(comm, "the end") != CSP_OK) {
             csp_log(CSP_LOG_DEBUG, "comm", "%s", csp_error_text());
         }
-        if (!end_worker(comm)) {
-            return; // its memory is still in use; the process is about to end
-        }
+        comm->is_left = !end_worker(comm);
     }
     destroy_parts(comm);
 }

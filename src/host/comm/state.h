@@ -59,6 +59,7 @@ struct csp_comm {
     const void **inputs; /* (size) */
     uint32_t exchanges;
 
+    bool is_left; /* its worker does not come back, so its memory stays; the process is to end */
     csp_stop stop;
     pthread_t worker;
     pthread_mutex_t lock; /* of all below */

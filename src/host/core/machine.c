@@ -1,9 +1,11 @@
-/* machine.c - memory by /proc/meminfo and the control group, the clock, peak memory. */
+/* machine.c - memory by /proc/meminfo and the control group, the clock, the program's folder. */
 #include "core/machine.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* The whole number a file begins with; -1 where there is none ("max", no such file). */
 static int64_t number_in(const char *path)
@@ -94,4 +96,19 @@ double csp_machine_peak_mb(void)
         fclose(file);
     }
     return (double)kib / 1024.0;
+}
+
+bool csp_machine_beside_program(const char *tail, char *path, size_t bytes)
+{
+    char program[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    int written;
+
+    if (length <= 0) {
+        return false;
+    }
+    program[length] = '\0';
+    *strrchr(program, '/') = '\0';
+    written = snprintf(path, bytes, "%s/%s", program, tail);
+    return written > 0 && (size_t)written < bytes && access(path, F_OK) == 0;
 }
