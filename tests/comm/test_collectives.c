@@ -332,7 +332,7 @@ static int check_agree(csp_comm *comm)
     return 0;
 }
 
-static int check_all(void)
+static int check_all(int argument)
 {
     csp_comm *comm;
     int rank, size, failed, code;
@@ -369,7 +369,7 @@ static int check_all(void)
 }
 
 /* A piece of more than 2^31 bytes; its pages are those of zeros until they are received into. */
-static int check_huge(void)
+static int check_huge(int argument)
 {
     const int64_t bytes[] = { (1LL << 31) + 4099, 3 };
     csp_comm *comm;
@@ -394,7 +394,7 @@ static int check_huge(void)
     return 0;
 }
 
-static int check_versions(void)
+static int check_versions(int argument)
 {
     csp_comm_options options = { .timeout_s = 10.0 };
     csp_launch launch;

@@ -70,7 +70,7 @@ static bool wait_all(pid_t *processes, int count, double limit_s, int *at)
     return in_time;
 }
 
-bool ranks_run(ranks_body body, int size, double limit_s, int *at)
+bool ranks_run(ranks_body body, int argument, int size, double limit_s, int *at)
 {
     pid_t processes[RANKS] = { 0 };
     const int port = free_port();
@@ -83,40 +83,100 @@ bool ranks_run(ranks_body body, int size, double limit_s, int *at)
             set_number("WORLD_SIZE", size);
             setenv("MASTER_ADDR", "127.0.0.1", 1);
             set_number("MASTER_PORT", port);
-            exit(body());
+            exit(body(argument));
         }
     }
     return wait_all(processes, size, limit_s, at);
 }
 
-/* One job by mpirun, which starts this program again for one rank each. */
-static bool run_mpi(const char *program, const ranks_job *job, double limit_s, int *at)
+/* The file in which a rank under mpirun leaves its exit code. */
+static void name_result(const char *dir, int rank, char *path, size_t bytes)
+{
+    (void)snprintf(path, bytes, "%s/rank.%d", dir, rank);
+}
+
+/* This process is a rank of a job that mpirun has started. */
+static int be_rank(const ranks_job *job)
+{
+    const int code = job->body(job->argument);
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *dir = getenv("RANKS_DIR");
+    char path[256];
+    FILE *file;
+
+    if (rank != NULL && dir != NULL) {
+        name_result(dir, atoi(rank), path, sizeof(path));
+        file = fopen(path, "w");
+        if (file != NULL) {
+            fprintf(file, "%d", code);
+            fclose(file);
+        }
+    }
+    return code;
+}
+
+/* The exit statuses out of the files that ranks left in dir, which goes. */
+static void collect_results(const char *dir, int size, int *at)
+{
+    char path[256];
+
+    for (int r = 0; r < size; r++) {
+        FILE *file;
+        int code;
+
+        name_result(dir, r, path, sizeof(path));
+        file = fopen(path, "r");
+        at[r] = file != NULL && fscanf(file, "%d", &code) == 1 ? code << 8 : RANKS_UNKNOWN;
+        if (file != NULL) {
+            fclose(file);
+        }
+        (void)remove(path);
+    }
+    (void)rmdir(dir);
+}
+
+/*
+ * One job by mpirun, which starts this program again for one rank each. *skipped where there is no
+ * mpirun or no plugin.
+ */
+static bool run_mpi(const char *program, const ranks_job *job, double limit_s, int *at,
+                    bool *skipped)
 {
     static const char plugin[] = CSPLADE_BINARY_DIR "/libcsplade_mpi.so";
-    char size[16];
+    char size[16], dir[] = "/tmp/csplade-ranks-XXXXXX";
     pid_t process;
+    int status = 0;
+    bool in_time;
 
-    if (access(plugin, F_OK) != 0) {
-        at[0] = SKIPPED << 8;
-        return true;
+    *skipped = access(plugin, F_OK) != 0;
+    if (*skipped || mkdtemp(dir) == NULL) {
+        return false;
     }
     (void)snprintf(size, sizeof(size), "%d", job->size);
     fflush(NULL);
     process = fork();
     if (process == 0) {
         setenv("CSPLADE_MPI_PLUGIN", plugin, 1);
+        setenv("RANKS_DIR", dir, 1);
         setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
         setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
-        execlp("mpirun", "mpirun", "--oversubscribe", "-np", size, program, "rank", job->name,
-               (char *)NULL);
+        execlp("mpirun", "mpirun", "--oversubscribe", "--bind-to", "none", "-np", size, program,
+               "rank", job->name, (char *)NULL);
         _exit(SKIPPED);
     }
-    return wait_all(&process, 1, limit_s, at);
+    in_time = wait_all(&process, 1, limit_s, &status);
+    *skipped = WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED;
+    collect_results(dir, job->size, at);
+    return in_time;
 }
 
-static bool is_job(const ranks_job *job, int argc, char **argv)
+static bool is_all_good(const ranks_job *job, const int *at)
 {
-    return argc < 3 || strcmp(argv[2], job->name) == 0;
+    for (int r = 0; r < job->size; r++) {
+        if (at[r] != 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 int ranks_main(int argc, char **argv, const ranks_job *jobs, int count)
@@ -130,31 +190,26 @@ int ranks_main(int argc, char **argv, const ranks_job *jobs, int count)
         const double limit_s = job->limit_s > 0.0 ? job->limit_s : 60.0;
         const double start = csp_machine_seconds();
         int at[RANKS] = { 0 };
-        bool good;
+        bool good, skipped = false;
 
-        if (!is_job(job, argc, argv)) {
+        if ((argc > 2 && strcmp(argv[2], job->name) != 0) || (is_mpi && job->is_tcp_only)) {
             continue;
         }
         if (strcmp(way, "rank") == 0) {
-            return job->body();
+            return be_rank(job);
         }
-        good = is_mpi ? run_mpi(argv[0], job, limit_s, at)
-                      : ranks_run(job->body, job->size, limit_s, at);
-        if (is_mpi && WIFEXITED(at[0]) && WEXITSTATUS(at[0]) == SKIPPED) {
+        good = is_mpi ? run_mpi(argv[0], job, limit_s, at, &skipped)
+                      : ranks_run(job->body, job->argument, job->size, limit_s, at);
+        if (skipped) {
             printf("skipped: no mpirun, or no plugin\n");
             return SKIPPED;
         }
-        if (job->expect != NULL) {
-            good = good && job->expect(at, job->size, is_mpi);
-        } else {
-            for (int r = 0; r < (is_mpi ? 1 : job->size); r++) {
-                good = good && at[r] == 0;
-            }
-        }
+        good = good && (job->expect != NULL ? job->expect(at, job->size, job->argument)
+                                            : is_all_good(job, at));
         printf("%-6s %s, %d ranks over %s, %.2f s\n", good ? "ok" : "FAILED", job->name, job->size,
                way, csp_machine_seconds() - start);
-        for (int r = 0; !good && r < (is_mpi ? 1 : job->size); r++) {
-            printf("       status %d: %#x\n", r, (unsigned)at[r]);
+        for (int r = 0; !good && r < job->size; r++) {
+            printf("       rank %d: status %#x\n", r, (unsigned)at[r]);
         }
         failed += good ? 0 : 1;
     }

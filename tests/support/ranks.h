@@ -19,18 +19,22 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-typedef int (*ranks_body)(void);
+typedef int (*ranks_body)(int argument);
+
+enum { RANKS_UNKNOWN = -1 };
 
 typedef struct ranks_job {
     const char *name;
     ranks_body body;
     int size;
+    int argument;
+    bool is_tcp_only;
     double limit_s; /* a job that takes longer is killed and has failed; 0: 60 */
     /*
-     * What the exit statuses must be, those of waitpid; under MPI only mpirun's own is known and
-     * at[0]. NULL: all 0.
+     * What the exit statuses must be, as waitpid gives them; RANKS_UNKNOWN of a rank under MPI that
+     * did not come back from its body. NULL: all 0.
      */
-    bool (*expect)(const int *at, int size, bool is_mpi);
+    bool (*expect)(const int *at, int size, int argument);
 } ranks_job;
 
 /* A statement of a body: reports a condition that does not hold and ends the body. */
@@ -60,4 +64,4 @@ int ranks_main(int argc, char **argv, const ranks_job *jobs, int count);
  *
  * Returns false when the limit was reached; the processes have been killed then.
  */
-bool ranks_run(ranks_body body, int size, double limit_s, int *at);
+bool ranks_run(ranks_body body, int argument, int size, double limit_s, int *at);

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "comm/control.h"
 #include "comm/failure.h"
 #include "comm/meet.h"
 #include "comm/mpi_plugin.h"
@@ -82,18 +83,21 @@ static void *work(void *argument)
     if (transport != NULL) {
         transport->close(transport, orderly);
     }
+    pthread_mutex_lock(&comm->lock);
+    comm->worker_ended = true;
+    pthread_cond_broadcast(&comm->changed);
+    pthread_mutex_unlock(&comm->lock);
     return NULL;
 }
 
-/* Starts a thread that leaves all signals to the others. */
-static csp_status start_worker(csp_comm *comm)
+csp_status csp_comm_thread(pthread_t *thread, void *(*run)(void *), void *argument)
 {
     sigset_t all, before;
     int error;
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&comm->worker, NULL, work, comm);
+    error = pthread_create(thread, NULL, run, argument);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
         return CSP_FAIL(CSP_ERR_MEMORY, "no thread for communication: %s", strerror(error));
@@ -101,13 +105,16 @@ static csp_status start_worker(csp_comm *comm)
     return CSP_OK;
 }
 
-/* Waits for a change of comm, a second at most. With comm->lock held. */
-static void wait_change(csp_comm *comm)
+void csp_comm_wait_change(csp_comm *comm, double seconds)
 {
     struct timespec until;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec++;
+    until.tv_nsec += (long)((seconds < 1.0 ? seconds : 1.0) * 1e9);
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
     (void)pthread_cond_timedwait(&comm->changed, &comm->lock, &until);
 }
 
@@ -160,11 +167,11 @@ static csp_status join(csp_comm *comm)
     csp_status status;
     bool opened;
 
-    CSP_TRY(start_worker(comm));
+    CSP_TRY(csp_comm_thread(&comm->worker, work, comm));
     pthread_mutex_lock(&comm->lock);
     while (!comm->opened && (comm->launch.kind != CSP_LAUNCH_MPI ||
                              csp_machine_seconds() - begin < comm->options.timeout_s)) {
-        wait_change(comm);
+        csp_comm_wait_change(comm, 1.0);
     }
     opened = comm->opened;
     status = comm->open_status;
@@ -214,6 +221,9 @@ csp_status csp_comm_create(const csp_launch *launch, const csp_comm_options *opt
             char text[1024];
 
             (void)snprintf(text, sizeof(text), "%s", csp_error_text());
+            if (status != CSP_ERR_CONFIG) { // which is the same on all ranks
+                csp_failure_set(comm, comm->rank, 1, "could not join the others");
+            }
             csp_comm_destroy(comm);
             return CSP_FAIL(status, "%s", text);
         }
@@ -226,24 +236,29 @@ fail:
     return status;
 }
 
+/* Whether the worker should long be back: it is then left behind with what it holds. */
+static bool is_stuck(const csp_comm *comm)
+{
+    return comm->failed_rank >= 0 && csp_machine_seconds() - comm->failed_at > worker_s;
+}
+
 /* Whether the worker has ended; after a failure it may be in a library that does not come back. */
 static bool end_worker(csp_comm *comm)
 {
-    struct timespec until;
-    bool failed;
+    bool ended;
 
     pthread_mutex_lock(&comm->lock);
     comm->quit = true;
-    failed = comm->failed_rank >= 0;
     pthread_cond_broadcast(&comm->changed);
-    pthread_mutex_unlock(&comm->lock);
-    if (!failed) {
-        pthread_join(comm->worker, NULL);
-        return true;
+    while (!comm->worker_ended && !is_stuck(comm)) {
+        csp_comm_wait_change(comm, 1.0);
     }
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += (time_t)worker_s;
-    return pthread_timedjoin_np(comm->worker, NULL, &until) == 0;
+    ended = comm->worker_ended;
+    pthread_mutex_unlock(&comm->lock);
+    if (ended) {
+        pthread_join(comm->worker, NULL);
+    }
+    return ended;
 }
 
 void csp_comm_destroy(csp_comm *comm)
@@ -259,6 +274,10 @@ void csp_comm_destroy(csp_comm *comm)
             csp_log(CSP_LOG_DEBUG, "comm", "%s", csp_error_text());
         }
         comm->is_left = !end_worker(comm);
+        if (!comm->is_left) {
+            csp_comm_failure(comm, &rank, &exit_code);
+            csp_control_end(comm, rank < 0);
+        }
     }
     destroy_parts(comm);
 }
@@ -368,9 +387,9 @@ void csp_comm_report(csp_comm *comm, int exit_code, const char *reason)
 {
     char text[sizeof(comm->failed_reason)];
 
-    if (comm->size > 1) {
+    if (comm->size > 1 && !atomic_load(&comm->stop.set)) {
         (void)snprintf(text, sizeof(text), "failed with exit code %d: %s", exit_code, reason);
-        csp_failure_set(comm, comm->rank, exit_code, text);
+        csp_control_tell(comm, comm->rank, exit_code, text);
     }
 }
 
@@ -385,12 +404,6 @@ static csp_job *find_job(csp_comm *comm, int64_t ticket, csp_job **before)
         job = job->next;
     }
     return job;
-}
-
-/* Whether the worker should long be back: it is then left behind with what it holds. */
-static bool is_stuck(const csp_comm *comm)
-{
-    return comm->failed_rank >= 0 && csp_machine_seconds() - comm->failed_at > worker_s;
 }
 
 csp_status csp_comm_wait(csp_comm *comm, int64_t ticket)
@@ -408,7 +421,7 @@ csp_status csp_comm_wait(csp_comm *comm, int64_t ticket)
                         (long long)ticket);
     }
     while (!job->done && !is_stuck(comm)) {
-        wait_change(comm);
+        csp_comm_wait_change(comm, 1.0);
     }
     done = job->done;
     if (done) {

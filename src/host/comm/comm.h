@@ -43,6 +43,12 @@ typedef enum csp_comm_op {
 typedef struct csp_comm_options {
     double
         timeout_s; /* that a rank waits for the others in a collective, with nothing moving; > 0 */
+    /*
+     * After the failure of a rank, that this process has to end: its own thread may be in work that
+     * does not come back, or in a file system that hangs. Then the communicator logs why and ends
+     * it with the exit code of the failure. 0: never.
+     */
+    double grace_s;
     const char *version; /* of the program, the same on all ranks; NULL: that of this build */
 } csp_comm_options;
 

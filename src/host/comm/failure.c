@@ -5,8 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "comm/control.h"
 #include "comm/hello.h"
 #include "core/machine.h"
+
+/* Seconds that a word on the control channel may come later than the end of a connection. */
+static const double word_s = 1.0;
 
 void csp_failure_set(csp_comm *comm, int rank, int exit_code, const char *reason)
 {
@@ -23,6 +27,20 @@ void csp_failure_set(csp_comm *comm, int rank, int exit_code, const char *reason
         pthread_cond_broadcast(&comm->changed);
     }
     pthread_mutex_unlock(&comm->lock);
+}
+
+bool csp_failure_await(csp_comm *comm, double seconds)
+{
+    const double deadline = csp_machine_seconds() + seconds;
+    bool failed;
+
+    pthread_mutex_lock(&comm->lock);
+    while (comm->failed_rank < 0 && csp_machine_seconds() < deadline) {
+        csp_comm_wait_change(comm, deadline - csp_machine_seconds());
+    }
+    failed = comm->failed_rank >= 0;
+    pthread_mutex_unlock(&comm->lock);
+    return failed;
 }
 
 csp_status csp_failure_say(csp_comm *comm, const char *what)
@@ -78,6 +96,10 @@ csp_status csp_failure_raise(csp_comm *comm, const char *what, csp_exchange_end 
         rank = describe_late(comm, what, x, reason, sizeof(reason));
         break;
     case CSP_EXCHANGE_LOST:
+        /* A rank that says why it goes says it on the control channel, which may be behind. */
+        if (comm->control != NULL && csp_failure_await(comm, word_s)) {
+            return csp_failure_say(comm, what);
+        }
         (void)snprintf(reason, sizeof(reason), "has gone without a word (%s): killed, or crashed",
                        x->text);
         break;
@@ -91,6 +113,6 @@ csp_status csp_failure_raise(csp_comm *comm, const char *what, csp_exchange_end 
         (void)snprintf(reason, sizeof(reason), "could not communicate: %s", x->text);
         break;
     }
-    csp_failure_set(comm, rank, 1, reason);
+    csp_control_tell(comm, rank, 1, reason);
     return csp_failure_say(comm, what);
 }

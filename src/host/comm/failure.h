@@ -24,5 +24,8 @@ void csp_failure_set(csp_comm *comm, int rank, int exit_code, const char *reason
 CSP_CHECKED csp_status csp_failure_raise(csp_comm *comm, const char *what, csp_exchange_end end,
                                          const csp_exchange *x);
 
+/* Whether a failure is known, now or within some seconds. */
+bool csp_failure_await(csp_comm *comm, double seconds);
+
 /* Says the failure that is known. CSP_ERR_COMM, always. */
 CSP_CHECKED csp_status csp_failure_say(csp_comm *comm, const char *what);

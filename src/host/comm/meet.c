@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "comm/control.h"
 #include "core/memory.h"
 
 /* The first line of a file; "" where there is none. */
@@ -103,5 +104,6 @@ csp_status csp_meet(csp_comm *comm)
         close_texts(&comm->cards[r]);
     }
     find_local(comm);
-    return check_versions(comm);
+    CSP_TRY(check_versions(comm));
+    return csp_control_start(comm);
 }

@@ -6,7 +6,8 @@
 #include "comm/state.h"
 
 /*
- * Exchanges cards: versions must be the same, and which ranks share a machine becomes known.
+ * Exchanges cards: versions must be the same, and which ranks share a machine becomes known. Then
+ * opens the control channel.
  *
  * Errors: CSP_ERR_CONFIG (versions), CSP_ERR_COMM.
  */

@@ -44,6 +44,8 @@ typedef struct csp_rank_card {
     int64_t pid;
 } csp_rank_card;
 
+typedef struct csp_control csp_control;
+
 struct csp_comm {
     csp_launch launch;
     csp_comm_options options;
@@ -60,6 +62,7 @@ struct csp_comm {
     uint32_t exchanges;
 
     bool is_left; /* its worker does not come back, so its memory stays; the process is to end */
+    csp_control *control; /* NULL before it is made, and for one rank */
     csp_stop stop;
     pthread_t worker;
     pthread_mutex_t lock; /* of all below */
@@ -67,7 +70,7 @@ struct csp_comm {
     csp_job *first, *last; /* not waited for yet, in order */
     csp_job *next;         /* the first that has not been run */
     int64_t tickets;
-    bool quit, opened;
+    bool quit, opened, worker_ended;
     csp_status open_status;
     char open_text[1024];
     csp_comm_traffic traffic;
@@ -76,6 +79,14 @@ struct csp_comm {
     double failed_at; /* csp_machine_seconds() */
     char failed_reason[800];
 };
+
+/*
+ * Starts a thread that leaves all signals to the others. CSP_ERR_MEMORY where the system has none.
+ */
+CSP_CHECKED csp_status csp_comm_thread(pthread_t *thread, void *(*run)(void *), void *argument);
+
+/* Waits until something below comm->lock has changed, a second at most. With the lock held. */
+void csp_comm_wait_change(csp_comm *comm, double seconds);
 
 /*
  * Runs a job in the worker (or, for one rank, in the caller's thread). Text as CSP_FAIL leaves it.
