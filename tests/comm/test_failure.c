@@ -172,7 +172,9 @@ static bool is_stopped(const int *at, int size, int argument)
     return is_killed(at, size, 16);
 }
 
-/* A rank fails alone with exit code 4. argument: which; + 16: the others are in work of their own. */
+/*
+ * A rank fails alone with exit code 4. argument: which; + 16: the others are in work of their own.
+ */
 static int report(int argument)
 {
     const int victim = argument % 16;

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -95,6 +96,24 @@ static void refuses_wrong_calls(void **state)
     csp_comm_destroy(comm);
 }
 
+/* Several ranks by mpirun need the plugin: a sentence with what brings it. */
+static void names_a_missing_plugin(void **state)
+{
+    csp_launch launch = { .kind = CSP_LAUNCH_MPI, .size = 2, .by = "mpirun" };
+    const csp_comm_options options = { .timeout_s = 5.0 };
+    csp_comm *comm = NULL;
+
+    assert_int_equal(csp_comm_create(&launch, &options, &comm), CSP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(csp_error_text(), "built without Open MPI (Debian's libopenmpi-dev)"));
+    (void)snprintf(launch.mpi_plugin, sizeof(launch.mpi_plugin), "/nowhere/libcsplade_mpi.so");
+    assert_int_equal(csp_comm_create(&launch, &options, &comm), CSP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(csp_error_text(), "/nowhere/libcsplade_mpi.so cannot be opened: "));
+    (void)snprintf(launch.mpi_plugin, sizeof(launch.mpi_plugin), "libm.so.6");
+    assert_int_equal(csp_comm_create(&launch, &options, &comm), CSP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(csp_error_text(), "belongs to another csplade"));
+    assert_null(comm);
+}
+
 /* Every allocation fails once: a message, nothing lost, nothing written. */
 static void survives_missing_memory(void **state)
 {
@@ -130,6 +149,7 @@ int main(void)
         cmocka_unit_test(has_one_rank),
         cmocka_unit_test(gives_back_what_it_got),
         cmocka_unit_test(refuses_wrong_calls),
+        cmocka_unit_test(names_a_missing_plugin),
         cmocka_unit_test(survives_missing_memory),
     };
 

@@ -62,7 +62,7 @@ static csp_status reach_master(meeting *m)
            CSP_OK) {
         if (csp_machine_seconds() + 0.05 >= m->deadline) {
             return CSP_FAIL(CSP_ERR_COMM,
-                            "rank %d could not reach rank 0 at %s port %d within %.0f s (%s): is "
+                            "rank %d could not reach rank 0 at %s port %d within %.3g s (%s): is "
                             "rank 0 started, is MASTER_ADDR its machine, is the port open?",
                             launch->rank, launch->master, launch->port, m->timeout_s,
                             csp_error_text());
