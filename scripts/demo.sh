@@ -24,7 +24,7 @@ case " $* " in *" --device cuda"* | *" --device=cuda"*) wants_cuda=yes ;; esac
 missing=
 for package in ${wants_cuda:+g++ python3-venv} gcc cmake ninja-build pkg-config python3 zlib1g-dev libopenblas-openmp-dev \
     libhdf5-dev libaec-dev libjansson-dev libyaml-dev libpcre2-dev libutf8proc-dev libxxhash-dev \
-    libstemmer-dev ca-certificates; do
+    libstemmer-dev libopenmpi-dev openmpi-bin ca-certificates; do
     dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
         missing="$missing $package"
 done

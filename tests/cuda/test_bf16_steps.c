@@ -284,7 +284,7 @@ static void check_stack(const char *what, csp_variant variant, bool lora)
 
     open_pair(&p, variant, lora, false);
     g = new_gradients(&p.cpu);
-    assert_ok(csp_batch_pack(&p.cpu.contract, &p.cpu.passages, 0, TINY_PASSAGES, 0, &b));
+    assert_ok(csp_batch_pack(&p.cpu.contract, &p.cpu.passages, 0, TINY_PASSAGES, NULL, 0, &b));
     for (int64_t k = 1; k <= STEPS; k++) {
         const csp_pass pass = tiny_phase_pass(&p.run, k);
         const int64_t D = p.cpu.model->params->config.D;

@@ -119,7 +119,7 @@ static csp_status step_of(const tiny *t, csp_adapt *a, csp_contrastive *c, int64
         .step = k, .lambda_q = 0.03, .lambda_d = 0.02, .pass = pass
     };
 
-    return a != NULL ? csp_adapt_run(a, &t->passages, &pass, true)
+    return a != NULL ? csp_adapt_run(a, &t->passages, NULL, &pass, true)
                      : csp_contrastive_run(c, &texts, &step);
 }
 
@@ -150,7 +150,7 @@ static char *train(const phase *p, csp_graphs graphs, double *loss, size_t *byte
     } else {
         assert_ok(csp_contrastive_create(t.be, t.model, &t.contract, &of_pairs, &c));
     }
-    assert_ok(csp_optimizer_create(t.be, t.model, &o));
+    assert_ok(csp_optimizer_create(t.be, t.model, NULL, &o));
     assert_ok(csp_optimizer_reset(o));
     for (int64_t k = 1; k <= p->steps; k++) {
         csp_step_metrics m;

@@ -44,7 +44,7 @@ static inline void tiny_phase_open(tiny_phase *p, tiny *t, bool adapt, double la
         assert_ok(
             csp_contrastive_create(t->be, t->model, &t->contract, &of_pairs, &p->contrastive));
     }
-    assert_ok(csp_optimizer_create(t->be, t->model, &p->optimizer));
+    assert_ok(csp_optimizer_create(t->be, t->model, NULL, &p->optimizer));
     assert_ok(csp_optimizer_reset(p->optimizer));
 }
 
@@ -76,7 +76,7 @@ static inline csp_status tiny_phase_run(tiny_phase *p, int64_t k, csp_step_metri
     };
 
     csp_step_metrics_clear(m, p->adapt != NULL ? "adapt" : "contrastive", k, 100);
-    return p->adapt != NULL ? csp_adapt_run(p->adapt, &t->passages, &step.pass, true)
+    return p->adapt != NULL ? csp_adapt_run(p->adapt, &t->passages, NULL, &step.pass, true)
                             : csp_contrastive_run(p->contrastive, &texts, &step);
 }
 

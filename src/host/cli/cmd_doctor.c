@@ -21,6 +21,7 @@
 
 #include "cli/commands.h"
 #include "cli/cuda_plugin.h"
+#include "comm/mpi_plugin.h"
 #include "core/machine.h"
 #include "io/file.h"
 #include "ops/backend.h"
@@ -169,7 +170,30 @@ static void print_backends(void)
                                       : "none: this device has no launches to save");
         csp_backend_destroy(be);
     }
-    printf("ranks      one process only: MPI is not built into this program\n");
+}
+
+/* How ranks can be started, and how this process was. */
+static void print_ranks(void)
+{
+    const csp_mpi_plugin *plugin;
+    const char *path;
+    csp_launch launch;
+    char version[256];
+    csp_status status = csp_launch_find(&launch);
+
+    if (status == CSP_OK) {
+        printf("launch     %s, rank %d of %d\n", launch.by, launch.rank, launch.size);
+    } else {
+        printf("launch     %s\n", csp_error_text());
+    }
+    printf("ranks      over TCP: works\n");
+    status = csp_mpi_plugin_get(status == CSP_OK ? launch.mpi_plugin : "", &plugin, &path);
+    if (status == CSP_OK) {
+        plugin->describe(version, sizeof(version));
+        printf("ranks      over MPI: %s, %s\n", version, path);
+    } else {
+        printf("ranks      over MPI: %s\n", csp_error_text());
+    }
 }
 
 static csp_status run(const csp_arguments *args)
@@ -179,6 +203,7 @@ static csp_status run(const csp_arguments *args)
     CSP_TRY(print_space(csp_args_text(args, "output-dir")));
     print_libraries();
     print_backends();
+    print_ranks();
     return CSP_OK;
 }
 

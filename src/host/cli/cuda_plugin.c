@@ -4,7 +4,8 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "core/machine.h"
 
 static const char file_name[] = "libcsplade_cuda.so";
 
@@ -67,27 +68,11 @@ static csp_status open_at(const char *path)
     return CSP_OK;
 }
 
-/* Whether there is a file `tail` of the folder of this program; path then names it. */
-static bool is_beside(const char *tail, char *path, size_t bytes)
-{
-    char program[PATH_MAX];
-    const ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
-    int written;
-
-    if (length <= 0) {
-        return false;
-    }
-    program[length] = '\0';
-    *strrchr(program, '/') = '\0';
-    written = snprintf(path, bytes, "%s/%s", program, tail);
-    return written > 0 && (size_t)written < bytes && access(path, F_OK) == 0;
-}
-
 /* Whether the plugin came with this program; path then names it. */
 static bool is_installed(char *path, size_t bytes)
 {
-    return is_beside("libcsplade_cuda.so", path, bytes) ||
-           is_beside("../lib/libcsplade_cuda.so", path, bytes);
+    return csp_machine_beside_program("libcsplade_cuda.so", path, bytes) ||
+           csp_machine_beside_program("../lib/libcsplade_cuda.so", path, bytes);
 }
 
 static csp_status find(void)

@@ -1,9 +1,12 @@
-/* machine.c - memory by /proc/meminfo and the control group, the clock, peak memory. */
+/* machine.c - memory by /proc/meminfo and the control group, the clock, the program's folder. */
 #include "core/machine.h"
 
+#include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* The whole number a file begins with; -1 where there is none ("max", no such file). */
 static int64_t number_in(const char *path)
@@ -67,6 +70,32 @@ int64_t csp_machine_available_bytes(void)
     return least > 0 ? least : 0;
 }
 
+int csp_machine_cores(void)
+{
+    cpu_set_t set;
+    int count;
+
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) {
+        return 1;
+    }
+    count = CPU_COUNT(&set);
+    return count > 0 ? count : 1;
+}
+
+int64_t csp_machine_core_key(void)
+{
+    uint64_t key = 0xCBF29CE484222325u; /* FNV-1a */
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    (void)sched_getaffinity(0, sizeof(set), &set);
+    for (int core = 0; core < CPU_SETSIZE; core++) {
+        key = (key ^ (CPU_ISSET(core, &set) ? (uint64_t)core + 1 : 0)) * 0x100000001B3u;
+    }
+    return (int64_t)key;
+}
+
 double csp_machine_seconds(void)
 {
     struct timespec now;
@@ -94,4 +123,19 @@ double csp_machine_peak_mb(void)
         fclose(file);
     }
     return (double)kib / 1024.0;
+}
+
+bool csp_machine_beside_program(const char *tail, char *path, size_t bytes)
+{
+    char program[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    int written;
+
+    if (length <= 0) {
+        return false;
+    }
+    program[length] = '\0';
+    *strrchr(program, '/') = '\0';
+    written = snprintf(path, bytes, "%s/%s", program, tail);
+    return written > 0 && (size_t)written < bytes && access(path, F_OK) == 0;
 }

@@ -187,7 +187,7 @@ static csp_status start_hidden(csp_encoder *e, csp_batch *batch, csp_packed *pac
 {
     const csp_pass pass = { .causal = e->contract->variant != CSP_VARIANT_BI };
 
-    CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, 0, batch));
+    CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, NULL, 0, batch));
     if (e->be->replays) {
         CSP_TRY(csp_batch_pad(batch, e->model->max_len));
     }

@@ -1,0 +1,490 @@
+/*
+ * comm.c - communicators: made and ended, and the list of what their worker thread has to do.
+ */
+#include "comm/comm.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "comm/control.h"
+#include "comm/failure.h"
+#include "comm/meet.h"
+#include "comm/mpi_plugin.h"
+#include "core/log.h"
+#include "core/machine.h"
+#include "core/memory.h"
+
+/* Seconds after a failure in which the worker should have come back from the transport. */
+static const double worker_s = 2.0;
+
+static csp_status open_transport(csp_comm *comm, csp_transport **out)
+{
+    const csp_mpi_plugin *plugin;
+
+    if (comm->launch.kind != CSP_LAUNCH_MPI) {
+        return csp_tcp_open(&comm->launch, comm->options.timeout_s, &comm->stop, out);
+    }
+    CSP_TRY(csp_mpi_plugin_get(comm->launch.mpi_plugin, &plugin, NULL));
+    return plugin->open(&comm->launch, &comm->stop, out);
+}
+
+static void job_done(csp_comm *comm, csp_job *job, csp_status status)
+{
+    job->status = status;
+    (void)snprintf(job->text, sizeof(job->text), "%s", status != CSP_OK ? csp_error_text() : "");
+    job->done = true;
+}
+
+/* The worker: opens the transport, runs what is in the list, closes the transport. */
+static void *work(void *argument)
+{
+    csp_comm *comm = argument;
+    csp_transport *transport = NULL;
+    const csp_status status = open_transport(comm, &transport);
+    bool orderly;
+
+    pthread_mutex_lock(&comm->lock);
+    comm->transport = transport;
+    comm->open_status = status;
+    (void)snprintf(comm->open_text, sizeof(comm->open_text), "%s",
+                   status != CSP_OK ? csp_error_text() : "");
+    comm->opened = true;
+    pthread_cond_broadcast(&comm->changed);
+    while (status == CSP_OK) {
+        csp_job *job;
+        csp_status end;
+        double start;
+
+        while (comm->next == NULL && !comm->quit) {
+            pthread_cond_wait(&comm->changed, &comm->lock);
+        }
+        job = comm->next;
+        if (job == NULL) {
+            break;
+        }
+        pthread_mutex_unlock(&comm->lock);
+        start = csp_machine_seconds();
+        end = csp_job_run(comm, job);
+        pthread_mutex_lock(&comm->lock);
+        comm->traffic.calls++;
+        comm->traffic.busy_s += csp_machine_seconds() - start;
+        comm->next = job->next;
+        job_done(comm, job, end);
+        pthread_cond_broadcast(&comm->changed);
+    }
+    orderly = comm->failed_rank < 0;
+    pthread_mutex_unlock(&comm->lock);
+    if (transport != NULL) {
+        transport->close(transport, orderly);
+    }
+    pthread_mutex_lock(&comm->lock);
+    comm->worker_ended = true;
+    pthread_cond_broadcast(&comm->changed);
+    pthread_mutex_unlock(&comm->lock);
+    return NULL;
+}
+
+csp_status csp_comm_thread(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    sigset_t all, before;
+    int error;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(thread, NULL, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        return CSP_FAIL(CSP_ERR_MEMORY, "no thread for communication: %s", strerror(error));
+    }
+    return CSP_OK;
+}
+
+void csp_comm_wait_change(csp_comm *comm, double seconds)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += (long)((seconds < 1.0 ? seconds : 1.0) * 1e9);
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    (void)pthread_cond_timedwait(&comm->changed, &comm->lock, &until);
+}
+
+static void destroy_parts(csp_comm *comm)
+{
+    if (comm->is_left) {
+        return;
+    }
+    while (comm->first != NULL) {
+        csp_job *job = comm->first;
+
+        comm->first = job->next;
+        free(job);
+    }
+    pthread_cond_destroy(&comm->changed);
+    pthread_mutex_destroy(&comm->lock);
+    if (comm->stop.fd >= 0) {
+        close(comm->stop.fd);
+    }
+    free(comm->cards);
+    free(comm->send);
+    free(comm->recv);
+    free(comm->late);
+    free(comm->inputs);
+    free(comm->scratch);
+    free(comm);
+}
+
+static csp_status alloc_parts(csp_comm *comm)
+{
+    const int size = comm->size;
+
+    comm->slot_bytes = csp_job_slot_bytes(size);
+    comm->stop.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (comm->stop.fd < 0) {
+        return CSP_FAIL(CSP_ERR_IO, "communicator: %s", strerror(errno));
+    }
+    CSP_TRY(csp_alloc_zero("ranks", size, sizeof(csp_rank_card), &comm->cards));
+    CSP_TRY(csp_alloc_zero("ranks", size, sizeof(csp_piece), &comm->send));
+    CSP_TRY(csp_alloc_zero("ranks", size, sizeof(csp_piece), &comm->recv));
+    CSP_TRY(csp_alloc_zero("ranks", size, sizeof(bool), &comm->late));
+    CSP_TRY(csp_alloc_zero("ranks", size, sizeof(void *), &comm->inputs));
+    return csp_alloc("buffers of collectives", size - 1, (size_t)comm->slot_bytes, &comm->scratch);
+}
+
+/* Starts the worker and waits until it has joined the other ranks. */
+static csp_status join(csp_comm *comm)
+{
+    const double begin = csp_machine_seconds();
+    csp_status status;
+    bool opened;
+
+    CSP_TRY(csp_comm_thread(&comm->worker, work, comm));
+    pthread_mutex_lock(&comm->lock);
+    while (!comm->opened && (comm->launch.kind != CSP_LAUNCH_MPI ||
+                             csp_machine_seconds() - begin < comm->options.timeout_s)) {
+        csp_comm_wait_change(comm, 1.0);
+    }
+    opened = comm->opened;
+    status = comm->open_status;
+    pthread_mutex_unlock(&comm->lock);
+    if (!opened) {
+        comm->is_left = true; // MPI_Init has no deadline, and its thread is in it
+        return CSP_FAIL(CSP_ERR_COMM,
+                        "MPI_Init of rank %d has not come back within %g s: have all %d ranks "
+                        "been started?",
+                        comm->rank, comm->options.timeout_s, comm->size);
+    }
+    if (status != CSP_OK) {
+        pthread_join(comm->worker, NULL);
+        return CSP_FAIL(status, "%s", comm->open_text);
+    }
+    return CSP_OK;
+}
+
+csp_status csp_comm_create(const csp_launch *launch, const csp_comm_options *options,
+                           csp_comm **out)
+{
+    csp_comm *comm = NULL;
+    pthread_condattr_t monotonic;
+    csp_status status;
+
+    if (!(options->timeout_s > 0.0)) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "communicator: a timeout of %g s", options->timeout_s);
+    }
+    CSP_TRY(csp_alloc_zero("communicator", 1, sizeof(*comm), &comm));
+    comm->launch = *launch;
+    comm->options = *options;
+    comm->rank = launch->rank;
+    comm->size = launch->size;
+    comm->local_size = 1;
+    comm->failed_rank = -1;
+    comm->stop.fd = -1;
+    pthread_mutex_init(&comm->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&comm->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    if (comm->size > 1) {
+        CSP_TRY_GOTO(alloc_parts(comm));
+        CSP_TRY_GOTO(join(comm));
+        status = csp_meet(comm);
+        if (status != CSP_OK) {
+            char text[1024];
+
+            (void)snprintf(text, sizeof(text), "%s", csp_error_text());
+            if (status != CSP_ERR_CONFIG) { // which is the same on all ranks
+                csp_failure_set(comm, comm->rank, 1, "could not join the others");
+            }
+            csp_comm_destroy(comm);
+            return CSP_FAIL(status, "%s", text);
+        }
+    }
+    *out = comm;
+    return CSP_OK;
+
+fail:
+    destroy_parts(comm);
+    return status;
+}
+
+/* Whether the worker should long be back: it is then left behind with what it holds. */
+static bool is_stuck(const csp_comm *comm)
+{
+    return comm->failed_rank >= 0 && csp_machine_seconds() - comm->failed_at > worker_s;
+}
+
+/* Whether the worker has ended; after a failure it may be in a library that does not come back. */
+static bool end_worker(csp_comm *comm)
+{
+    bool ended;
+
+    pthread_mutex_lock(&comm->lock);
+    comm->quit = true;
+    pthread_cond_broadcast(&comm->changed);
+    while (!comm->worker_ended && !is_stuck(comm)) {
+        csp_comm_wait_change(comm, 1.0);
+    }
+    ended = comm->worker_ended;
+    pthread_mutex_unlock(&comm->lock);
+    if (ended) {
+        pthread_join(comm->worker, NULL);
+    }
+    return ended;
+}
+
+void csp_comm_destroy(csp_comm *comm)
+{
+    int rank, exit_code;
+
+    if (comm == NULL) {
+        return;
+    }
+    if (comm->size > 1) {
+        csp_comm_failure(comm, &rank, &exit_code);
+        if (rank < 0 && csp_comm_barrier(comm, "the end") != CSP_OK) {
+            csp_log(CSP_LOG_DEBUG, "comm", "%s", csp_error_text());
+        }
+        comm->is_left = !end_worker(comm);
+        if (!comm->is_left) {
+            csp_comm_failure(comm, &rank, &exit_code);
+            csp_control_end(comm, rank < 0);
+        }
+    }
+    destroy_parts(comm);
+}
+
+static csp_status start(csp_comm *comm, const csp_job *asked, const int64_t *parts, int64_t *ticket)
+{
+    const size_t bytes = parts != NULL ? (size_t)comm->size * sizeof(int64_t) : 0;
+    csp_job *job = NULL;
+
+    if (asked->count < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: %lld elements", asked->what,
+                        (long long)asked->count);
+    }
+    for (int r = 0; parts != NULL && r < comm->size; r++) {
+        if (parts[r] < 0) {
+            return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: rank %d has %lld elements", asked->what, r,
+                            (long long)parts[r]);
+        }
+    }
+    CSP_TRY(csp_alloc_zero(asked->what, 1, sizeof(*job) + bytes, &job));
+    *job = *asked;
+    if (parts != NULL) {
+        memcpy(job->parts, parts, bytes);
+    }
+    if (comm->size == 1) {
+        job_done(comm, job, csp_job_run(comm, job));
+    }
+    pthread_mutex_lock(&comm->lock);
+    job->ticket = ++comm->tickets;
+    *ticket = job->ticket;
+    if (comm->first == NULL) {
+        comm->first = job;
+    } else {
+        comm->last->next = job;
+    }
+    comm->last = job;
+    if (comm->size == 1) {
+        comm->traffic.calls++;
+    } else if (comm->next == NULL) {
+        comm->next = job;
+        pthread_cond_broadcast(&comm->changed);
+    }
+    pthread_mutex_unlock(&comm->lock);
+    return CSP_OK;
+}
+
+csp_status csp_comm_reduce_start(csp_comm *comm, void *data, csp_dtype dtype, int64_t count,
+                                 csp_comm_op op, const char *what, int64_t *ticket)
+{
+    const csp_job job = {
+        .kind = CSP_JOB_REDUCE, .out = data, .dtype = dtype, .op = op, .count = count, .what = what
+    };
+
+    if (dtype != CSP_F32 && dtype != CSP_F64 && dtype != CSP_I32 && dtype != CSP_I64) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: ranks combine f32, f64, i32 and i64, not %s", what,
+                        csp_dtype_name(dtype));
+    }
+    return start(comm, &job, NULL, ticket);
+}
+
+csp_status csp_comm_gather_start(csp_comm *comm, const void *own, void *all, const int64_t *bytes,
+                                 const char *what, int64_t *ticket)
+{
+    const csp_job job = { .kind = CSP_JOB_GATHER, .in = own, .out = all, .what = what };
+
+    return start(comm, &job, bytes, ticket);
+}
+
+csp_status csp_comm_scatter_sum_start(csp_comm *comm, const void *data, void *out, csp_dtype dtype,
+                                      const int64_t *counts, const char *what, int64_t *ticket)
+{
+    const csp_job job = { .kind = CSP_JOB_SCATTER_SUM,
+                          .in = data,
+                          .out = out,
+                          .dtype = dtype,
+                          .op = CSP_COMM_SUM,
+                          .what = what };
+
+    if (dtype != CSP_F32 && dtype != CSP_F64) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: scattered sums are of f32 and f64, not %s", what,
+                        csp_dtype_name(dtype));
+    }
+    return start(comm, &job, counts, ticket);
+}
+
+csp_status csp_comm_broadcast_start(csp_comm *comm, void *data, int64_t bytes, int root,
+                                    const char *what, int64_t *ticket)
+{
+    const csp_job job = {
+        .kind = CSP_JOB_BROADCAST, .out = data, .count = bytes, .root = root, .what = what
+    };
+
+    if (root < 0 || root >= comm->size) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: from rank %d of %d", what, root, comm->size);
+    }
+    return start(comm, &job, NULL, ticket);
+}
+
+csp_status csp_comm_barrier_start(csp_comm *comm, const char *what, int64_t *ticket)
+{
+    const csp_job job = { .kind = CSP_JOB_BARRIER, .what = what };
+
+    return start(comm, &job, NULL, ticket);
+}
+
+void csp_comm_report(csp_comm *comm, int exit_code, const char *reason)
+{
+    char text[sizeof(comm->failed_reason)];
+
+    if (comm->size > 1 && !atomic_load(&comm->stop.set)) {
+        (void)snprintf(text, sizeof(text), "failed with exit code %d: %s", exit_code, reason);
+        csp_control_tell(comm, comm->rank, exit_code, text);
+    }
+}
+
+/* The job of a ticket, and where the list points to it; NULL if there is none. */
+static csp_job *find_job(csp_comm *comm, int64_t ticket, csp_job **before)
+{
+    csp_job *job = comm->first;
+
+    *before = NULL;
+    while (job != NULL && job->ticket != ticket) {
+        *before = job;
+        job = job->next;
+    }
+    return job;
+}
+
+csp_status csp_comm_wait(csp_comm *comm, int64_t ticket)
+{
+    const double begin = csp_machine_seconds();
+    csp_job *job, *before;
+    csp_status status = CSP_OK;
+    bool done;
+
+    pthread_mutex_lock(&comm->lock);
+    job = find_job(comm, ticket, &before);
+    if (job == NULL) {
+        pthread_mutex_unlock(&comm->lock);
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "ticket %lld is of no collective that runs",
+                        (long long)ticket);
+    }
+    while (!job->done && !is_stuck(comm)) {
+        csp_comm_wait_change(comm, 1.0);
+    }
+    done = job->done;
+    if (done) {
+        job = find_job(comm, ticket, &before); // others may have been taken out meanwhile
+        if (before == NULL) {
+            comm->first = job->next;
+        } else {
+            before->next = job->next;
+        }
+        if (comm->last == job) {
+            comm->last = before;
+        }
+        status = job->status;
+    }
+    comm->traffic.waited_s += csp_machine_seconds() - begin;
+    pthread_mutex_unlock(&comm->lock);
+    if (!done) {
+        return csp_failure_say(comm, job->what);
+    }
+    if (status != CSP_OK) {
+        status = CSP_FAIL(status, "%s", job->text);
+    }
+    free(job);
+    return status;
+}
+
+int csp_comm_rank(const csp_comm *comm)
+{
+    return comm->rank;
+}
+
+int csp_comm_size(const csp_comm *comm)
+{
+    return comm->size;
+}
+
+int csp_comm_local_rank(const csp_comm *comm)
+{
+    return comm->local_rank;
+}
+
+int csp_comm_local_size(const csp_comm *comm)
+{
+    return comm->local_size;
+}
+
+void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)&comm->lock;
+
+    pthread_mutex_lock(lock);
+    *rank = comm->failed_rank;
+    *exit_code = comm->failed_code;
+    pthread_mutex_unlock(lock);
+}
+
+csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)&comm->lock;
+    csp_comm_traffic traffic;
+
+    pthread_mutex_lock(lock);
+    traffic = comm->traffic;
+    pthread_mutex_unlock(lock);
+    return traffic;
+}

@@ -1,0 +1,172 @@
+/*
+ * comm.h - what the ranks of a job can do together, as an interface: collectives on host memory,
+ * and one way to fail for all of them. A single rank is a real implementation, so that callers
+ * have one path.
+ *
+ * Every rank calls the same collectives in the same order; what differs only in time may be started
+ * early: csp_comm_*_start returns at once, work goes on in a thread of the communicator, and memory
+ * that was handed over must stay as it is until csp_comm_wait of its ticket. Collectives run in the
+ * order in which they were started.
+ *
+ *     int64_t ticket;
+ *     CSP_TRY(csp_comm_gather_start(comm, own, all, bytes, "queries", &ticket));
+ *     ... work that does not touch own or all ...
+ *     CSP_TRY(csp_comm_wait(comm, ticket));
+ *
+ * Sums are formed in ascending order of ranks, each element by one rank, which sends it to the
+ * others: the same bits on all of them, on every run, over every transport.
+ *
+ * Failure: where a rank fails, leaves, or does not come to a collective in time, every other rank's
+ * next (or present) wait returns CSP_ERR_COMM with a sentence that names that rank and its reason;
+ * csp_comm_failure tells rank and exit code. After that only csp_comm_destroy may be called.
+ *
+ * what, in all calls: the name of the collective in messages, "queries", "gradients"; kept by
+ * pointer until it has been waited for.
+ */
+#pragma once
+
+#include "comm/launch.h"
+#include "core/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct csp_comm csp_comm;
+
+typedef enum csp_comm_op {
+    CSP_COMM_SUM, /* f32 sums are added in double, rounded once */
+    CSP_COMM_MAX, /* NaN where any rank has one                 */
+    CSP_COMM_MIN  /* NaN where any rank has one                 */
+} csp_comm_op;
+
+typedef struct csp_comm_options {
+    double
+        timeout_s; /* that a rank waits for the others in a collective, with nothing moving; > 0 */
+    /*
+     * After the failure of a rank, that this process has to end: its own thread may be in work that
+     * does not come back, or in a file system that hangs. Then the communicator logs why and ends
+     * it with the exit code of the failure. 0: never.
+     */
+    double grace_s;
+    const char *version; /* of the program, the same on all ranks; NULL: that of this build */
+} csp_comm_options;
+
+/* What has gone through a communicator, for metrics and for tests that assert it. */
+typedef struct csp_comm_traffic {
+    int64_t sent;     /* bytes to other ranks                                      */
+    int64_t received; /* bytes from other ranks                                    */
+    int64_t calls;    /* collectives                                               */
+    double busy_s;    /* seconds of the thread in collectives                      */
+    double waited_s;  /* seconds of callers in csp_comm_wait: what was not hidden  */
+} csp_comm_traffic;
+
+/*
+ * Joins the ranks of the job; returns when all are there.
+ *
+ *   launch   in   from csp_launch_find; one rank needs no library and no network
+ *
+ * Errors: CSP_ERR_COMM (a rank did not come in time, the rendezvous cannot be reached: where, and
+ *         what to do); CSP_ERR_UNSUPPORTED (the library of MPI is not there: what brings it);
+ *         CSP_ERR_CONFIG (ranks of different versions of csplade).
+ */
+CSP_CHECKED csp_status csp_comm_create(const csp_launch *launch, const csp_comm_options *options,
+                                       csp_comm **out);
+
+/* Orderly where no rank has failed: waits for the others, so that none is cut off. Takes NULL. */
+void csp_comm_destroy(csp_comm *comm);
+
+int csp_comm_rank(const csp_comm *comm);
+int csp_comm_size(const csp_comm *comm);
+
+/* Among the ranks of this machine, found by asking them and not from variables. */
+int csp_comm_local_rank(const csp_comm *comm);
+int csp_comm_local_size(const csp_comm *comm);
+
+/*
+ * Combines an array over all ranks, in place.
+ *
+ *   data    in,out   (count) of dtype f32, f64, i32 or i64
+ *
+ * Errors: CSP_ERR_ARGUMENT (dtype); CSP_ERR_MEMORY; others come from csp_comm_wait.
+ */
+CSP_CHECKED csp_status csp_comm_reduce_start(csp_comm *comm, void *data, csp_dtype dtype,
+                                             int64_t count, csp_comm_op op, const char *what,
+                                             int64_t *ticket);
+
+/*
+ * Every rank gets what every rank has, in the order of ranks.
+ *
+ *   own     in    (bytes[rank]) may be this rank's place in all, and not elsewhere overlap it
+ *   all     out   (sum of bytes)
+ *   bytes   in    (size) of each rank, the same on all of them; copied
+ */
+CSP_CHECKED csp_status csp_comm_gather_start(csp_comm *comm, const void *own, void *all,
+                                             const int64_t *bytes, const char *what,
+                                             int64_t *ticket);
+
+/*
+ * Every rank gets its part of the sum over all ranks (reduce-scatter).
+ *
+ *   data     in    (sum of counts) f32 or f64, parts in the order of ranks
+ *   out      out   (counts[rank]) may be this rank's place in data
+ *   counts   in    (size) elements of each part, the same on all ranks; copied
+ */
+CSP_CHECKED csp_status csp_comm_scatter_sum_start(csp_comm *comm, const void *data, void *out,
+                                                  csp_dtype dtype, const int64_t *counts,
+                                                  const char *what, int64_t *ticket);
+
+/* Ends on no rank before it was started on all. */
+CSP_CHECKED csp_status csp_comm_barrier_start(csp_comm *comm, const char *what, int64_t *ticket);
+
+/* Rank root's bytes go to all. data: in on root, out elsewhere. */
+CSP_CHECKED csp_status csp_comm_broadcast_start(csp_comm *comm, void *data, int64_t bytes, int root,
+                                                const char *what, int64_t *ticket);
+
+/*
+ * Waits for a collective. Each ticket is waited for once.
+ *
+ * Errors: CSP_ERR_COMM in the sentence above.
+ */
+CSP_CHECKED csp_status csp_comm_wait(csp_comm *comm, int64_t ticket);
+
+/* Start and wait in one, for what nothing can hide. */
+CSP_CHECKED csp_status csp_comm_reduce(csp_comm *comm, void *data, csp_dtype dtype, int64_t count,
+                                       csp_comm_op op, const char *what);
+CSP_CHECKED csp_status csp_comm_gather(csp_comm *comm, const void *own, void *all,
+                                       const int64_t *bytes, const char *what);
+CSP_CHECKED csp_status csp_comm_broadcast(csp_comm *comm, void *data, int64_t bytes, int root,
+                                          const char *what);
+CSP_CHECKED csp_status csp_comm_barrier(csp_comm *comm, const char *what);
+
+/*
+ * Whether text is the same on all ranks; for configs, data and versions, before the first step.
+ *
+ *   what   in   "the config"
+ *
+ * Errors: CSP_ERR_CONFIG on every rank, naming the first rank that differs from rank 0 and the
+ *         first line that does, as each has it.
+ */
+CSP_CHECKED csp_status csp_comm_agree(csp_comm *comm, const char *text, const char *what);
+
+/*
+ * Tells the other ranks that this one fails with the exit code, and why; they learn it within a
+ * second, whatever they wait for. Call it once, before the process ends. Nothing on one rank, or
+ * after the failure of another.
+ */
+void csp_comm_report(csp_comm *comm, int exit_code, const char *reason);
+
+/*
+ * Who failed first, once a call has returned CSP_ERR_COMM.
+ *
+ *   rank        out   -1: none has
+ *   exit_code   out   to end with; 1 where the rank did not say one
+ */
+void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code);
+
+/* Since the communicator was made. */
+csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,422 @@
+/* control.c - the channel by which ranks learn that one has failed. */
+#include "comm/control.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "comm/failure.h"
+#include "comm/hello.h"
+#include "core/log.h"
+#include "core/machine.h"
+#include "core/memory.h"
+
+/*
+ * Seconds that a word may take to leave, that ranks wait for one another's goodbye, for an answer.
+ */
+static const double send_s = 1.0, goodbye_s = 5.0, tell_s = 2.0;
+
+typedef enum word_kind { WORD_HERE = 1, WORD_FAILED, WORD_GOODBYE } word_kind;
+
+/* All that is ever said; of one length, so that its end is known. */
+typedef struct word {
+    uint32_t kind;
+    int32_t rank, exit_code;
+    char reason[800];
+} word;
+
+/* A connection of the star. */
+typedef struct peer {
+    int fd;       /* -1: none, or no more */
+    bool is_gone; /* has said goodbye */
+    double heard_at;
+    size_t bytes;
+    word in;
+} peer;
+
+struct csp_control {
+    csp_comm *comm;
+    peer *links;            /* (size) rank 0 has all, the others that of rank 0 */
+    struct pollfd *entries; /* (size + 1), the last is wake */
+    int wake;
+    pthread_t thread;
+    double beat_s;
+    bool is_over;         /* the thread's own: a failure is known, nothing is said any more */
+    bool says_bye;        /* the thread's own: it has */
+    pthread_mutex_t lock; /* of what follows */
+    bool has_told, quit, orderly;
+    word told; /* by csp_control_tell, until the thread takes it */
+};
+
+static void drop(peer *l)
+{
+    close(l->fd);
+    l->fd = -1;
+}
+
+static void say(csp_control *c, peer *l, const word *w)
+{
+    if (l->fd >= 0 &&
+        csp_socket_send(l->fd, w, sizeof(*w), csp_machine_seconds() + send_s) != CSP_OK) {
+        l->bytes = 0; // what is wrong with it is found by reading
+        (void)shutdown(l->fd, SHUT_RDWR);
+    }
+}
+
+static void say_all(csp_control *c, word_kind kind, const word *about)
+{
+    word w = { .kind = (uint32_t)kind };
+
+    if (about != NULL) {
+        w = *about;
+        w.kind = (uint32_t)kind;
+    }
+    for (int r = 0; r < c->comm->size; r++) {
+        say(c, &c->links[r], &w);
+    }
+}
+
+/* What this rank has seen, or was told by another: rank 0 decides, the others ask it. */
+static void consider(csp_control *c, const word *failure)
+{
+    csp_comm *comm = c->comm;
+
+    if (c->is_over) {
+        return;
+    }
+    if (comm->rank == 0) {
+        say_all(c, WORD_FAILED, failure);
+    } else if (c->links[0].fd >= 0) {
+        say(c, &c->links[0], failure);
+        return; // rank 0 answers
+    }
+    c->is_over = true;
+    csp_failure_set(comm, failure->rank, failure->exit_code, failure->reason);
+}
+
+static void consider_seen(csp_control *c, int rank, const char *reason)
+{
+    word w = { .kind = WORD_FAILED, .rank = rank, .exit_code = 1 };
+
+    (void)snprintf(w.reason, sizeof(w.reason), "%s", reason);
+    consider(c, &w);
+}
+
+static void hear(csp_control *c, int from, word *w)
+{
+    csp_comm *comm = c->comm;
+
+    w->reason[sizeof(w->reason) - 1] = '\0';
+    switch (w->kind) {
+    case WORD_HERE:
+        break;
+    case WORD_GOODBYE:
+        c->links[from].is_gone = true;
+        break;
+    default:
+        if (w->rank < 0 || w->rank >= comm->size) {
+            break;
+        }
+        if (comm->rank == 0) {
+            consider(c, w);
+        } else if (!c->is_over) {
+            c->is_over = true;
+            csp_failure_set(comm, w->rank, w->exit_code, w->reason);
+        }
+    }
+}
+
+/* Takes what a connection has; an end of it that was not announced is a failure. */
+static void listen_to(csp_control *c, int from)
+{
+    peer *l = &c->links[from];
+
+    for (;;) {
+        const ssize_t n = recv(l->fd, (char *)&l->in + l->bytes, sizeof(word) - l->bytes, 0);
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+            return;
+        }
+        if (n <= 0) {
+            drop(l);
+            if (!l->is_gone && !c->says_bye) {
+                consider_seen(c, from, "has gone without a word: killed, or crashed");
+            }
+            return;
+        }
+        l->heard_at = csp_machine_seconds();
+        l->bytes += (size_t)n;
+        if (l->bytes == sizeof(word)) {
+            l->bytes = 0;
+            hear(c, from, &l->in);
+        }
+    }
+}
+
+static void look_for_silence(csp_control *c, double now)
+{
+    const double limit_s = c->comm->options.timeout_s;
+    char reason[200];
+
+    for (int r = 0; r < c->comm->size; r++) {
+        const peer *l = &c->links[r];
+
+        if (l->fd >= 0 && !l->is_gone && now - l->heard_at > limit_s) {
+            (void)snprintf(reason, sizeof(reason),
+                           "has not been heard of for %g s: stopped, or not to be reached",
+                           limit_s);
+            if (r == 0) {
+                drop(&c->links[0]); // there is nobody to ask
+            }
+            consider_seen(c, r, reason);
+        }
+    }
+}
+
+/* Ends the process when it had its time after a failure. */
+static void watch_grace(const csp_control *c, double now)
+{
+    csp_comm *comm = c->comm;
+    int rank, exit_code;
+
+    csp_comm_failure(comm, &rank, &exit_code);
+    if (rank >= 0 && comm->options.grace_s > 0.0 && now - comm->failed_at > comm->options.grace_s) {
+        (void)(csp_failure_say(comm, "this process ends") == CSP_OK);
+        csp_log(CSP_LOG_WARN, "comm", "%s; it did not stop by itself within %g s", csp_error_text(),
+                comm->options.grace_s);
+        _exit(exit_code > 0 ? exit_code : 1);
+    }
+}
+
+/* What other threads want. Returns false when the thread is to end. */
+static bool take_orders(csp_control *c)
+{
+    uint64_t count;
+    word told;
+    bool has_told, quit, orderly;
+
+    (void)(read(c->wake, &count, sizeof(count)) == sizeof(count));
+    pthread_mutex_lock(&c->lock);
+    has_told = c->has_told;
+    told = c->told;
+    quit = c->quit;
+    orderly = c->orderly;
+    c->has_told = false;
+    pthread_mutex_unlock(&c->lock);
+    if (has_told) {
+        consider(c, &told);
+    }
+    if (quit && orderly && !c->is_over && !c->says_bye) {
+        c->says_bye = true;
+        say_all(c, WORD_GOODBYE, NULL);
+    }
+    return !quit || c->says_bye;
+}
+
+/* Whether somebody has not said goodbye yet. */
+static bool is_awaited(const csp_control *c)
+{
+    for (int r = 0; r < c->comm->size; r++) {
+        if (c->links[r].fd >= 0 && !c->links[r].is_gone) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void *watch(void *argument)
+{
+    csp_control *c = argument;
+    const int size = c->comm->size;
+    const int turn_ms = c->beat_s < 0.5 ? (int)(c->beat_s * 500.0) + 1 : 250;
+    double beat_at = csp_machine_seconds(), bye_at = 0.0;
+
+    for (;;) {
+        const double now = csp_machine_seconds();
+
+        if (c->says_bye) {
+            bye_at = bye_at > 0.0 ? bye_at : now;
+            if (!is_awaited(c) || now - bye_at > goodbye_s) {
+                return NULL;
+            }
+        }
+        if (!c->is_over && !c->says_bye && now >= beat_at) {
+            say_all(c, WORD_HERE, NULL);
+            beat_at = now + c->beat_s;
+        }
+        watch_grace(c, now);
+        for (int r = 0; r < size; r++) {
+            c->entries[r] = (struct pollfd) { .fd = c->links[r].fd, .events = POLLIN };
+        }
+        c->entries[size] = (struct pollfd) { .fd = c->wake, .events = POLLIN };
+        if (poll(c->entries, (nfds_t)size + 1, turn_ms) < 0) {
+            continue;
+        }
+        for (int r = 0; r < size; r++) {
+            if (c->entries[r].fd >= 0 && c->entries[r].revents != 0) {
+                listen_to(c, r);
+            }
+        }
+        /* After the reading: a process that was stopped itself finds the others' words here. */
+        if (!c->is_over) {
+            look_for_silence(c, csp_machine_seconds());
+        }
+        if (c->entries[size].revents != 0 && !take_orders(c)) {
+            return NULL;
+        }
+    }
+}
+
+static void wake(csp_control *c)
+{
+    const uint64_t one = 1;
+
+    (void)(write(c->wake, &one, sizeof(one)) == sizeof(one));
+}
+
+void csp_control_tell(csp_comm *comm, int rank, int exit_code, const char *reason)
+{
+    csp_control *c = comm->control;
+
+    if (c == NULL) {
+        csp_failure_set(comm, rank, exit_code, reason);
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    if (!c->has_told) {
+        c->has_told = true;
+        c->told = (word) { .kind = WORD_FAILED, .rank = rank, .exit_code = exit_code };
+        (void)snprintf(c->told.reason, sizeof(c->told.reason), "%s", reason);
+    }
+    pthread_mutex_unlock(&c->lock);
+    wake(c);
+    if (!csp_failure_await(comm, tell_s)) {
+        csp_failure_set(comm, rank, exit_code, reason);
+    }
+}
+
+static void destroy(csp_control *c)
+{
+    for (int r = 0; c->links != NULL && r < c->comm->size; r++) {
+        if (c->links[r].fd >= 0) {
+            close(c->links[r].fd);
+        }
+    }
+    if (c->wake >= 0) {
+        close(c->wake);
+    }
+    pthread_mutex_destroy(&c->lock);
+    free(c->links);
+    free(c->entries);
+    free(c);
+}
+
+/* Rank 0 tells over the transport where it listens; the others come. */
+static csp_status connect_star(csp_control *c, csp_hello *zero, int *fds)
+{
+    csp_comm *comm = c->comm;
+    const double timeout_s = comm->options.timeout_s;
+    csp_hello own;
+    int listener = -1;
+    csp_status status, listened = CSP_OK;
+
+    csp_hello_fill(zero, CSP_HELLO_CONTROL, 0, comm->size, NULL);
+    if (comm->rank == 0) {
+        int port = 0;
+
+        csp_socket_own_addresses(zero->addresses);
+        listened = csp_socket_listen(0, &listener, &port);
+        if (listened == CSP_OK &&
+            getrandom(zero->token, CSP_TOKEN_BYTES, 0) != (ssize_t)CSP_TOKEN_BYTES) {
+            listened = CSP_FAIL(CSP_ERR_IO, "the system gives no random bytes");
+        }
+        zero->port = listened == CSP_OK ? port : 0;
+    }
+    /* Also where rank 0 has no port: the others wait for it. */
+    status = csp_comm_broadcast(comm, zero, sizeof(*zero), 0, "the control channel");
+    if (status == CSP_OK) {
+        status = listened;
+    }
+    if (status == CSP_OK && zero->port == 0) {
+        status = CSP_FAIL(CSP_ERR_COMM, "rank 0 cannot listen for the control channel");
+    }
+    if (status == CSP_OK && comm->rank == 0) {
+        status = csp_hello_accept(listener, zero, 1, csp_machine_seconds() + timeout_s, fds, NULL);
+    } else if (status == CSP_OK) {
+        csp_hello_fill(&own, CSP_HELLO_CONTROL, comm->rank, comm->size, zero->token);
+        if (csp_hello_connect(zero, &own, csp_machine_seconds() + timeout_s, &fds[0]) != CSP_OK) {
+            status = CSP_FAIL(CSP_ERR_COMM,
+                              "rank %d cannot connect to rank 0 on %s: %s: all machines must reach "
+                              "it at any port",
+                              comm->rank, comm->cards[0].host, csp_error_text());
+        }
+    }
+    if (listener >= 0) {
+        close(listener);
+    }
+    return status;
+}
+
+csp_status csp_control_start(csp_comm *comm)
+{
+    const double timeout_s = comm->options.timeout_s;
+    csp_control *c = NULL;
+    csp_hello zero;
+    csp_status status;
+    int *fds = NULL;
+
+    CSP_TRY(csp_alloc_zero("control channel", 1, sizeof(*c), &c));
+    c->comm = comm;
+    c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    c->beat_s = timeout_s / 8.0 < 5.0 ? timeout_s / 8.0 : 5.0;
+    pthread_mutex_init(&c->lock, NULL);
+    if (c->wake < 0) {
+        status = CSP_FAIL(CSP_ERR_IO, "control channel: %s", strerror(errno));
+        goto fail;
+    }
+    CSP_TRY_GOTO(csp_alloc("control channel", comm->size, sizeof(int), &fds));
+    CSP_TRY_GOTO(
+        csp_alloc_zero("control channel", comm->size + 1, sizeof(struct pollfd), &c->entries));
+    CSP_TRY_GOTO(csp_alloc_zero("control channel", comm->size, sizeof(peer), &c->links));
+    for (int r = 0; r < comm->size; r++) {
+        fds[r] = -1;
+        c->links[r].fd = -1;
+    }
+    CSP_TRY_GOTO(connect_star(c, &zero, fds));
+    for (int r = 0; r < comm->size; r++) {
+        c->links[r].fd = fds[r];
+        c->links[r].heard_at = csp_machine_seconds();
+    }
+    CSP_TRY_GOTO(csp_comm_thread(&c->thread, watch, c));
+    free(fds);
+    comm->control = c;
+    return CSP_OK;
+
+fail:
+    free(fds);
+    destroy(c);
+    return status;
+}
+
+void csp_control_end(csp_comm *comm, bool orderly)
+{
+    csp_control *c = comm->control;
+
+    if (c == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    c->quit = true;
+    c->orderly = orderly;
+    pthread_mutex_unlock(&c->lock);
+    wake(c);
+    pthread_join(c->thread, NULL);
+    comm->control = NULL;
+    destroy(c);
+}

@@ -1,0 +1,33 @@
+/*
+ * control.h - the channel by which ranks learn that one has failed: a connection of every rank to
+ * rank 0, beside whatever carries the collectives, and a thread that listens to it whatever the
+ * others do. For the files of comm/ only.
+ *
+ *     a rank that fails tells rank 0, which tells all, it included: the first failure is that of
+ *     all a connection that ends without a goodbye is a rank that was killed or has crashed
+ *     every rank says regularly that it is there; one that is silent for timeout_s has failed
+ *
+ * After a failure the thread ends the process, if options.grace_s says so and nobody else does.
+ */
+#pragma once
+
+#include "comm/state.h"
+
+/*
+ * Makes the channel. All ranks call it, over a transport that works.
+ *
+ * Errors: CSP_ERR_COMM, CSP_ERR_IO, CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_control_start(csp_comm *comm);
+
+/*
+ * Makes a failure that of all ranks, unless another has been that already; returns when this rank
+ * knows which it is (csp_failure_set), and at the latest after two seconds.
+ */
+void csp_control_tell(csp_comm *comm, int rank, int exit_code, const char *reason);
+
+/*
+ * Ends the thread and closes the channel. orderly: all ranks have come to their end, and say
+ * goodbye. Nothing where there is no channel.
+ */
+void csp_control_end(csp_comm *comm, bool orderly);

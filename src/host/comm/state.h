@@ -1,0 +1,105 @@
+/*
+ * state.h - what a communicator consists of. For the files of comm/ only.
+ *
+ * The caller's thread puts jobs into a list; one worker thread takes them in order and runs them
+ * over the transport. A communicator of one rank has neither: its jobs are run as they are started.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "comm/comm.h"
+#include "comm/transport.h"
+
+typedef enum csp_job_kind {
+    CSP_JOB_REDUCE,
+    CSP_JOB_GATHER,
+    CSP_JOB_SCATTER_SUM,
+    CSP_JOB_BROADCAST,
+    CSP_JOB_BARRIER
+} csp_job_kind;
+
+typedef struct csp_job {
+    struct csp_job *next;
+    int64_t ticket;
+    csp_job_kind kind;
+    const void *in; /* gather: own; scatter_sum: data */
+    void *out;      /* reduce, broadcast: data        */
+    csp_dtype dtype;
+    csp_comm_op op;
+    int64_t count; /* elements; broadcast: bytes */
+    int root;
+    const char *what;
+    bool done;
+    csp_status status;
+    char text[1024]; /* of a failure */
+    int64_t parts[]; /* (size) bytes or counts of each rank */
+} csp_job;
+
+/* What ranks tell one another of themselves when they meet. */
+typedef struct csp_rank_card {
+    char version[96];
+    char machine[128]; /* the same for ranks of one machine only */
+    char host[64];
+    int64_t pid;
+} csp_rank_card;
+
+typedef struct csp_control csp_control;
+
+struct csp_comm {
+    csp_launch launch;
+    csp_comm_options options;
+    int rank, size, local_rank, local_size;
+    csp_rank_card *cards; /* (size) */
+
+    /* The worker's own. */
+    csp_transport *transport;
+    csp_piece *send, *recv; /* (size) */
+    bool *late;             /* (size) */
+    char *scratch;          /* (size - 1) slots of slot_bytes */
+    int64_t slot_bytes;
+    const void **inputs; /* (size) */
+    uint32_t exchanges;
+
+    bool is_left; /* its worker does not come back, so its memory stays; the process is to end */
+    csp_control *control; /* NULL before it is made, and for one rank */
+    csp_stop stop;
+    pthread_t worker;
+    pthread_mutex_t lock; /* of all below */
+    pthread_cond_t changed;
+    csp_job *first, *last; /* not waited for yet, in order */
+    csp_job *next;         /* the first that has not been run */
+    int64_t tickets;
+    bool quit, opened, worker_ended;
+    csp_status open_status;
+    char open_text[1024];
+    csp_comm_traffic traffic;
+    int failed_rank; /* -1: none has */
+    int failed_code;
+    double failed_at; /* csp_machine_seconds() */
+    char failed_reason[800];
+};
+
+/*
+ * Starts a thread that leaves all signals to the others. CSP_ERR_MEMORY where the system has none.
+ */
+CSP_CHECKED csp_status csp_comm_thread(pthread_t *thread, void *(*run)(void *), void *argument);
+
+/* Waits until something below comm->lock has changed, a second at most. With the lock held. */
+void csp_comm_wait_change(csp_comm *comm, double seconds);
+
+/*
+ * Runs a job in the worker (or, for one rank, in the caller's thread). Text as CSP_FAIL leaves it.
+ */
+CSP_CHECKED csp_status csp_job_run(csp_comm *comm, const csp_job *job);
+
+/* Bytes that the collectives need beside their arguments, for each rank but this one. */
+int64_t csp_job_slot_bytes(int size);
+
+/*
+ * out[i] := inputs[0][i] op inputs[1][i] op ..., in this order; rules of csp_comm_op.
+ *
+ * Aliasing: out may be one of the inputs.
+ */
+void csp_combine(csp_dtype dtype, csp_comm_op op, const void *const *inputs, int size,
+                 int64_t count, void *out);

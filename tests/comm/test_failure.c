@@ -1,0 +1,314 @@
+/*
+ * test_failure.c - a rank is killed, hangs, is stopped, reports, leaves or does something else: the
+ * others learn which it is and why, soon, and nobody waits for ever.
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "comm/comm.h"
+#include "core/machine.h"
+#include "support/ranks.h"
+
+/* Seconds in which a failure must be known that is not one of time. */
+static const double soon_s = 5.0;
+
+static csp_status join(double timeout_s, double grace_s, csp_comm **out)
+{
+    const csp_comm_options options = { .timeout_s = timeout_s, .grace_s = grace_s };
+    csp_launch launch;
+
+    signal(SIGTERM, SIG_IGN); // mpirun sends it to all as soon as one has been killed
+    CSP_TRY(csp_launch_find(&launch));
+    return csp_comm_create(&launch, &options, out);
+}
+
+static void pause_for(double seconds)
+{
+    const struct timespec pause = { .tv_sec = (time_t)seconds,
+                                    .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9) };
+
+    (void)nanosleep(&pause, NULL);
+}
+
+/* Whether the failure is that of rank with code, and the last message has the words. */
+static int check_failure(csp_comm *comm, int rank, int code, const char *words)
+{
+    int failed_rank, failed_code;
+
+    csp_comm_failure(comm, &failed_rank, &failed_code);
+    if (failed_rank != rank || failed_code != code || strstr(csp_error_text(), words) == NULL) {
+        fprintf(stderr, "rank %d, code %d: %s\n", failed_rank, failed_code, csp_error_text());
+        return 1;
+    }
+    return 0;
+}
+
+/* One of the collectives, with some megabytes, as long as all goes well. */
+enum { REDUCE, GATHER, SCATTER, BROADCAST, BARRIER, KINDS, COUNT = 1 << 20 };
+
+static csp_status start_one(csp_comm *comm, int kind, float *data, float *out, int64_t *ticket)
+{
+    const int64_t counts[] = { COUNT / 4, COUNT / 2, COUNT / 4 }, bytes[] = { COUNT, 7, COUNT };
+
+    switch (kind) {
+    case REDUCE:
+        return csp_comm_reduce_start(comm, data, CSP_F32, COUNT, CSP_COMM_SUM, "work", ticket);
+    case GATHER:
+        return csp_comm_gather_start(comm, data, out, bytes, "work", ticket);
+    case SCATTER:
+        return csp_comm_scatter_sum_start(comm, data, out, CSP_F32, counts, "work", ticket);
+    case BROADCAST:
+        return csp_comm_broadcast_start(comm, data, 4 * COUNT, 1, "work", ticket);
+    default:
+        return csp_comm_barrier_start(comm, "work", ticket);
+    }
+}
+
+/* argument: kind of collective + 16 x rank that is killed in the middle of one. */
+static int be_killed(int argument)
+{
+    const int kind = argument % 16, victim = argument / 16;
+    csp_comm *comm;
+    csp_status status = CSP_OK;
+    float *data, *out;
+    double begin = 0.0;
+
+    RANK_TRY(join(20.0, 0.0, &comm));
+    data = calloc(COUNT, sizeof(float));
+    out = calloc(COUNT, sizeof(float));
+    RANK_CHECK(data != NULL && out != NULL);
+    for (int round = 0; status == CSP_OK && round < 100000; round++) {
+        int64_t ticket;
+
+        begin = csp_machine_seconds();
+        RANK_TRY(start_one(comm, kind, data, out, &ticket));
+        if (csp_comm_rank(comm) == victim && round == 5) {
+            pause_for(1e-3);
+            kill(getpid(), SIGKILL);
+        }
+        status = csp_comm_wait(comm, ticket);
+    }
+    RANK_CHECK(status == CSP_ERR_COMM);
+    RANK_CHECK(csp_machine_seconds() - begin < soon_s);
+    RANK_CHECK(check_failure(comm, victim, 1, "gone without a word") == 0);
+    RANK_CHECK(strncmp(csp_error_text(), "work: rank ", 11) == 0);
+    RANK_CHECK(csp_comm_barrier(comm, "later") == CSP_ERR_COMM);
+    RANK_CHECK(check_failure(comm, victim, 1, "later: rank ") == 0);
+    csp_comm_destroy(comm);
+    free(data);
+    free(out);
+    return 0;
+}
+
+static bool is_killed(const int *at, int size, int argument)
+{
+    for (int r = 0; r < size; r++) {
+        const bool good =
+            r == argument / 16
+                ? at[r] == RANKS_UNKNOWN || (WIFSIGNALED(at[r]) && WTERMSIG(at[r]) == SIGKILL)
+                : at[r] == 0;
+
+        if (!good) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Rank 1 does not come; its own grace ends it. */
+static int hang(int argument)
+{
+    csp_comm *comm;
+    const double begin = csp_machine_seconds();
+
+    RANK_TRY(join(3.0, 1.0, &comm));
+    if (csp_comm_rank(comm) == 1) {
+        pause_for(50.0);
+        return 99;
+    }
+    RANK_CHECK(csp_comm_barrier(comm, "gradients") == CSP_ERR_COMM);
+    RANK_CHECK(csp_machine_seconds() - begin < 3.0 + soon_s);
+    RANK_CHECK(check_failure(comm, 1, 1, "did not come to \"gradients\" within 3 s") == 0);
+    csp_comm_destroy(comm);
+    return 0;
+}
+
+static bool is_ended(const int *at, int size, int argument)
+{
+    return at[0] == 0 && at[2] == 0 &&
+           (at[1] == RANKS_UNKNOWN || (WIFEXITED(at[1]) && WEXITSTATUS(at[1]) == 1));
+}
+
+/* Rank 1 is stopped by the system, all of its threads. */
+static int be_stopped(int argument)
+{
+    static const int64_t bytes[] = { sizeof(pid_t), sizeof(pid_t), sizeof(pid_t) };
+    csp_comm *comm;
+    pid_t own = getpid(), all[3];
+    const double begin = csp_machine_seconds();
+    int rank, code;
+
+    RANK_TRY(join(3.0, 0.0, &comm));
+    RANK_TRY(csp_comm_gather(comm, &own, all, bytes, "processes"));
+    if (csp_comm_rank(comm) == 1) {
+        raise(SIGSTOP);
+        return 99;
+    }
+    RANK_CHECK(csp_comm_barrier(comm, "gradients") == CSP_ERR_COMM);
+    RANK_CHECK(csp_machine_seconds() - begin < 3.0 + soon_s);
+    csp_comm_failure(comm, &rank, &code);
+    RANK_CHECK(rank == 1 && code == 1);
+    csp_comm_destroy(comm);
+    kill(all[1], SIGKILL);
+    return 0;
+}
+
+static bool is_stopped(const int *at, int size, int argument)
+{
+    return is_killed(at, size, 16);
+}
+
+/*
+ * A rank fails alone with exit code 4. argument: which; + 16: the others are in work of their own.
+ */
+static int report(int argument)
+{
+    const int victim = argument % 16;
+    const bool at_work = argument >= 16;
+    csp_comm *comm;
+    char words[200], host[64] = "";
+    double begin;
+
+    RANK_TRY(join(20.0, 10.0, &comm));
+    if (csp_comm_rank(comm) == victim) {
+        int rank, code;
+
+        csp_comm_report(comm, 4, "the loss is not finite");
+        csp_comm_report(comm, 5, "nobody hears this");
+        csp_comm_failure(comm, &rank, &code);
+        RANK_CHECK(rank == victim && code == 4);
+        csp_comm_destroy(comm);
+        return 4;
+    }
+    if (at_work) {
+        pause_for(0.5);
+    }
+    begin = csp_machine_seconds();
+    RANK_CHECK(csp_comm_barrier(comm, "gradients") == CSP_ERR_COMM);
+    RANK_CHECK(csp_machine_seconds() - begin < (at_work ? 1.0 : soon_s));
+    gethostname(host, sizeof(host) - 1);
+    (void)snprintf(words, sizeof(words), " on %s) failed with exit code 4: the loss is not finite",
+                   host);
+    RANK_CHECK(check_failure(comm, victim, 4, words) == 0);
+    csp_comm_destroy(comm);
+    return 0;
+}
+
+static bool is_reported(const int *at, int size, int argument)
+{
+    for (int r = 0; r < size; r++) {
+        if (at[r] != (r == argument % 16 ? 4 << 8 : 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Rank 1 reports while the others are in work that does not come back. */
+static int outlive(int argument)
+{
+    csp_comm *comm;
+
+    RANK_TRY(join(20.0, 0.5, &comm));
+    if (csp_comm_rank(comm) == 1) {
+        csp_comm_report(comm, 4, "the loss is not finite");
+        csp_comm_destroy(comm);
+        return 4;
+    }
+    pause_for(50.0);
+    return 99;
+}
+
+static bool is_outlived(const int *at, int size, int argument)
+{
+    for (int r = 0; r < size; r++) {
+        if (at[r] != 4 << 8 && (r == 1 || at[r] != RANKS_UNKNOWN)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A rank ends well, to its own mind, while the others go on. */
+static int leave(int argument)
+{
+    csp_comm *comm;
+
+    RANK_TRY(join(20.0, 0.0, &comm));
+    if (csp_comm_rank(comm) == argument) {
+        return 0;
+    }
+    RANK_CHECK(csp_comm_barrier(comm, "gradients") == CSP_ERR_COMM);
+    RANK_CHECK(check_failure(comm, argument, 1, "gone without a word") == 0);
+    csp_comm_destroy(comm);
+    return 0;
+}
+
+/* Rank 1 is in another collective than the others, of the same size. */
+static int differ(int argument)
+{
+    csp_comm *comm;
+    float x[4] = { 0 };
+
+    RANK_TRY(join(20.0, 0.0, &comm));
+    RANK_CHECK(csp_comm_reduce(comm, x, CSP_F32, 4, CSP_COMM_SUM,
+                               csp_comm_rank(comm) == 1 ? "documents" : "queries") == CSP_ERR_COMM);
+    RANK_CHECK(strstr(csp_error_text(), "belongs to another collective") != NULL);
+    csp_comm_destroy(comm);
+    return 0;
+}
+
+/* The end of one rank while the others have much to do is waited for. */
+static int end_early(int argument)
+{
+    csp_comm *comm;
+
+    RANK_TRY(join(20.0, 0.0, &comm));
+    if (csp_comm_rank(comm) == 0) {
+        pause_for(0.3);
+    }
+    csp_comm_destroy(comm);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+#define KILLED(name, kind)                                                   \
+    { name, be_killed, 3, (kind), false, 20.0, is_killed },                  \
+    {                                                                        \
+        name " by rank 2", be_killed, 3, (kind) + 32, false, 20.0, is_killed \
+    }
+    static const ranks_job jobs[] = {
+        KILLED("killed in a reduce", REDUCE),
+        KILLED("killed in a gather", GATHER),
+        KILLED("killed in a scattered sum", SCATTER),
+        KILLED("killed in a broadcast", BROADCAST),
+        KILLED("killed in a barrier", BARRIER),
+        { "hangs", hang, 3, 0, false, 20.0, is_ended },
+        { "stopped", be_stopped, 3, 0, false, 20.0, is_stopped },
+        { "reports", report, 3, 1, false, 20.0, is_reported },
+        { "reports, rank 0", report, 3, 0, false, 20.0, is_reported },
+        { "reports, others at work", report, 3, 16 + 2, false, 20.0, is_reported },
+        { "reports, others hang", outlive, 3, 0, false, 20.0, is_outlived },
+        { "leaves", leave, 3, 2, false, 20.0, NULL },
+        { "leaves, rank 0", leave, 2, 0, false, 20.0, NULL },
+        { "differs", differ, 3, 0, false, 20.0, NULL },
+        { "ends early", end_early, 4, 0, false, 20.0, NULL },
+    };
+
+    return ranks_main(argc, argv, jobs, (int)(sizeof(jobs) / sizeof(jobs[0])));
+}
