@@ -10,9 +10,9 @@
 
 /* What each build of the emulator has time for. */
 #if defined(__SANITIZE_THREAD__)
-enum { BATCHES = 3, STORAGES = 1, LEAST_CUT = 7 };
+enum { BATCHES = 3, STORAGES = 1, LEAST_CUT = 7, QUANTS = 1 };
 #else
-enum { BATCHES = 5, STORAGES = 2, LEAST_CUT = 0 };
+enum { BATCHES = 5, STORAGES = 2, LEAST_CUT = 0, QUANTS = 3 };
 #endif
 enum { MOST_TEXTS = 6, CUT = 7, ROWS = 160 };
 
@@ -236,7 +236,7 @@ static void impacts_are_those_of_the_weights(void **state)
     int64_t dropped = 0, clipped = 0;
 
     (void)state;
-    for (int q = 0; q < 3; q++) {
+    for (int q = 0; q < QUANTS; q++) {
         const int64_t cut = q == 1 ? CUT : 0;
         encoding e;
 
@@ -253,7 +253,7 @@ static void impacts_are_those_of_the_weights(void **state)
             clipped += want.clipped;
         }
     }
-    assert_true(dropped > 0 && clipped > 0);
+    assert_true(dropped > 0 && (clipped > 0 || QUANTS == 1));
 }
 
 /*
