@@ -141,15 +141,23 @@ void cuda_cusparse_close(cuda_state *state)
     state->cusparse = NULL;
 }
 
-/* The library's scratch memory, of at least bytes and never none. */
-static csp_status grow(csp_backend *be, size_t bytes)
+/* The library's scratch memory, of at least bytes and never none; at most what is planned for. */
+static csp_status grow(csp_backend *be, size_t bytes, const cusparse_product *m)
 {
     cuda_state *state = cuda_state_of(be);
     cuda_block *buffer = &state->cusparse->buffer;
-    const size_t wanted = csp_size_round_up(bytes + bytes / 4 + 1, 4096);
+    const size_t more = csp_size_round_up(bytes + bytes / 4 + 1, 4096);
+    const size_t wanted = more < CSP_POOL_CUSPARSE_BYTES ? more : CSP_POOL_CUSPARSE_BYTES;
 
     if (buffer->at != NULL && bytes <= buffer->bytes) {
         return CSP_OK;
+    }
+    if (bytes > CSP_POOL_CUSPARSE_BYTES) {
+        return CSP_FAIL(CSP_ERR_MEMORY,
+                        "%s: %s: cuSPARSE asks for %zu bytes to multiply %lld entries, %zu are "
+                        "planned for it: name another device.head_backward",
+                        state->name, state->op, bytes, (long long)m->entries,
+                        CSP_POOL_CUSPARSE_BYTES);
     }
     CSP_TRY(cuda_wait(be));
     CUDA_TRY(cudaFree(buffer->at));
@@ -190,20 +198,22 @@ static csp_status describe(csp_backend *be, const cusparse_table *t, const cuspa
     return status == CUSPARSE_STATUS_SUCCESS ? CSP_OK : failed(be, t, "takes no matrix", status);
 }
 
-static csp_status multiply(csp_backend *be, const cusparse_table *t, const matrices *m, float beta)
+static csp_status multiply(csp_backend *be, const cusparse_table *t, const cusparse_product *p,
+                           const matrices *m)
 {
     struct cusparse_state *s = cuda_state_of(be)->cusparse;
     const cusparseOperation_t plain = CUSPARSE_OPERATION_NON_TRANSPOSE;
     const float alpha = 1.0f;
     size_t bytes = 0;
-    cusparseStatus_t status = t->product_bytes(s->handle, plain, plain, &alpha, m->a, m->b, &beta,
-                                               m->c, CUDA_R_32F, CUSPARSE_SPMM_CSR_ALG3, &bytes);
+    cusparseStatus_t status =
+        t->product_bytes(s->handle, plain, plain, &alpha, m->a, m->b, &p->beta, m->c, CUDA_R_32F,
+                         CUSPARSE_SPMM_CSR_ALG3, &bytes);
 
     if (status != CUSPARSE_STATUS_SUCCESS) {
         return failed(be, t, "product", status);
     }
-    CSP_TRY(grow(be, bytes));
-    status = t->product(s->handle, plain, plain, &alpha, m->a, m->b, &beta, m->c, CUDA_R_32F,
+    CSP_TRY(grow(be, bytes, p));
+    status = t->product(s->handle, plain, plain, &alpha, m->a, m->b, &p->beta, m->c, CUDA_R_32F,
                         CUSPARSE_SPMM_CSR_ALG3, s->buffer.at);
     return status == CUSPARSE_STATUS_SUCCESS ? CSP_OK : failed(be, t, "product", status);
 }
@@ -217,7 +227,7 @@ csp_status cuda_cusparse_product(csp_backend *be, const cusparse_product *m)
     CSP_TRY(cuda_cusparse(be, &t));
     status = describe(be, t, m, &made);
     if (status == CSP_OK) {
-        status = multiply(be, t, &made, m->beta);
+        status = multiply(be, t, m, &made);
     }
     /* The product is enqueued; what described its matrices is no longer needed. */
     if (made.a != NULL) {

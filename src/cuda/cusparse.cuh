@@ -43,8 +43,8 @@ void cuda_cusparse_close(cuda_state *state);
  *   start    in  (rows+1) i32, column (entries) i32, value (entries) as B is stored
  *   in       in  storage of value and B; out: of C, in or f32. Products and sums in f32.
  *
- * The library's own scratch memory grows as the backend's does. Errors: CSP_ERR_DEVICE,
- * CSP_ERR_MEMORY.
+ * The library's own scratch memory grows as the backend's does, up to CSP_POOL_CUSPARSE_BYTES.
+ * Errors: CSP_ERR_DEVICE, CSP_ERR_MEMORY.
  */
 typedef struct cusparse_product {
     int64_t rows, columns, D, entries;

@@ -12,7 +12,7 @@
  * on the host, so the device is waited for, twice for each group of texts or block of terms.
  *
  * Scratch: as by lists, and for each entry that is listed 2 or 4 bytes more (dh), or 6 or 8 (de).
- * The library takes its own besides.
+ * The library takes its own besides, at most CSP_POOL_CUSPARSE_BYTES.
  */
 #include "cusparse.cuh"
 #include "reduce.cuh"

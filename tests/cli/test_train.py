@@ -375,6 +375,10 @@ def estimate_plans_for_a_named_memory(w):
     w.expect(keeps[80] == ("all activations", 0) and keeps[8][1] == 5 and
              {"all activations but gate and up", "inputs of blocks only"} <= {k for k, _ in keeps.values()},
              keeps)
+    # cuSPARSE has memory of its own, where it is named.
+    ours, theirs = (json.loads(w.run(*words, f"device.head_backward={way}", "--memory", "80GB").stdout)["phases"][0]
+                    for way in ("lists", "cusparse"))
+    w.expect(theirs["scratch_bytes"] - ours["scratch_bytes"] == 256 << 20, theirs)
     w.expect_exit(w.run(*words, "--memory", "8GB"), 5, "phase contrastive: ", "are free: ",
                   "contrastive.batch.micro_batch_tokens=", "would fit")
     w.expect_exit(w.run(*words, "--memory", "2GB"), 5, "this run needs at least")

@@ -125,6 +125,32 @@ static void failures_of_cusparse_are_reported_and_passed(void **state)
     assert_int_equal(csp_sparse_pool_choose(r->be, CSP_POOL_AUTO), CSP_OK);
 }
 
+/* As much as it may take it gets, no less; more is refused before the product. */
+static void the_memory_of_cusparse_has_a_limit(void **state)
+{
+    const uint64_t limit = CSP_POOL_CUSPARSE_BYTES;
+    rig *r = *state;
+    csp_tensor dh, de;
+    csp_backend *fresh;
+    uint64_t before;
+
+    rig_begin(r, 5);
+    const pool_setup s = pool_random(r, 2, CSP_POOL_MAX, CSP_F32);
+    const csp_sparse rows = rig_sparse_random(r, s.ref.B, s.ref.V, 0.5, 1);
+
+    assert_int_equal(csp_backend_create(r->be->name, 1, &fresh), CSP_OK);
+    assert_int_equal(gradient(r, fresh, &s, &rows, CSP_POOL_CUSPARSE, 0, &dh, &de), CSP_OK);
+    before = emu_device_bytes();
+    emu_cusparse_ask(limit);
+    assert_int_equal(gradient(r, fresh, &s, &rows, CSP_POOL_CUSPARSE, 0, &dh, &de), CSP_OK);
+    assert_true(emu_device_bytes() - before <= limit);
+    emu_cusparse_ask(limit + 1);
+    assert_int_equal(gradient(r, fresh, &s, &rows, CSP_POOL_CUSPARSE, 0, &dh, &de), CSP_ERR_MEMORY);
+    assert_non_null(strstr(csp_error_text(), "cuSPARSE asks for 268435457 bytes to multiply"));
+    emu_cusparse_ask(0);
+    csp_backend_destroy(fresh);
+}
+
 static void sum_pooling_goes_by_tiles_only(void **state)
 {
     rig *r = *state;
@@ -147,6 +173,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_number_of_entries_picks_the_way),
         cmocka_unit_test(a_missing_cusparse_is_said_in_words),
         cmocka_unit_test(failures_of_cusparse_are_reported_and_passed),
+        cmocka_unit_test(the_memory_of_cusparse_has_a_limit),
         cmocka_unit_test(sum_pooling_goes_by_tiles_only),
     };
     char device[] = "cuda:0", *arguments[] = { argv[0], device, NULL };

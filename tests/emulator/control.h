@@ -29,6 +29,8 @@ uint64_t emu_launches(void);
 void emu_blaslt_refuse(int refuses);
 /* All algorithms of cuBLASLt but this one take longer by what events say; -1: none does. */
 void emu_blaslt_favour(int number);
+/* Every product of cuSPARSE asks for a buffer of so many bytes; 0: of what it needs. */
+void emu_cusparse_ask(uint64_t bytes);
 /* Heuristics that cuBLASLt was asked since the start. */
 uint64_t emu_blaslt_heuristics(void);
 

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "emulator/control.h"
 #include "emulator/product.h"
 #include "emulator/sanitizer.h"
 
@@ -29,7 +30,13 @@ struct cusparseDnMatDescr {
 namespace
 {
 
-const size_t BUFFER = 1024; /* what a product asks for */
+size_t asked = 0; /* emu_cusparse_ask */
+
+/* What a product asks for: more for more nonzeros and rows. */
+size_t buffer_bytes(const cusparseSpMatDescr &a)
+{
+    return asked > 0 ? asked : (size_t)(1024 + 8 * a.nnz + 4 * a.rows);
+}
 
 int64_t index_at(const void *p, bool wide, int64_t i)
 {
@@ -69,9 +76,16 @@ void compute(const cusparseSpMatDescr &a, bool transpose_a, const Matrix &b, boo
     }
 }
 
-/* Ends the process unless all indices lie inside. */
+/* Ends the process unless rows are all nonzeros, one after the other, and all indices lie inside. */
 void check_indices(const cusparseSpMatDescr &a, const char *who)
 {
+    const int64_t first = index_at(a.row_start, a.wide_start, 0) - a.base;
+    const int64_t last = index_at(a.row_start, a.wide_start, a.rows) - a.base;
+
+    if (first != 0 || last != a.nnz) {
+        fail({ nullptr, 0 }, "%s: rows go from %lld to %lld of %lld nonzeros", who,
+             (long long)first, (long long)last, (long long)a.nnz);
+    }
     for (int64_t row = 0; row < a.rows; row++) {
         const int64_t begin = index_at(a.row_start, a.wide_start, row) - a.base;
         const int64_t end = index_at(a.row_start, a.wide_start, row + 1) - a.base;
@@ -131,6 +145,11 @@ cusparseStatus_t check_product(bool transpose_a, bool transpose_b, const cuspars
 }
 
 } // namespace
+
+void emu_cusparse_ask(uint64_t bytes)
+{
+    asked = (size_t)bytes;
+}
 
 cusparseStatus_t cusparseCreate(cusparseHandle_t *out)
 {
@@ -296,7 +315,7 @@ cusparseStatus_t cusparseSpMM_bufferSize(cusparseHandle_t, cusparseOperation_t o
                                          const void *, cusparseDnMatDescr_t c, cudaDataType compute,
                                          cusparseSpMMAlg_t, size_t *bytes)
 {
-    *bytes = BUFFER;
+    *bytes = buffer_bytes(*a);
     return check_product(op_a != CUSPARSE_OPERATION_NON_TRANSPOSE,
                          op_b != CUSPARSE_OPERATION_NON_TRANSPOSE, a, b->m, c->m, compute);
 }
@@ -323,7 +342,7 @@ cusparseStatus_t cusparseSpMM(cusparseHandle_t handle, cusparseOperation_t op_a,
     if (enqueue(
             handle->stream,
             [=]() {
-                spoil(buffer, BUFFER, "cusparseSpMM");
+                spoil(buffer, buffer_bytes(sparse), "cusparseSpMM");
                 spmm(sparse, transpose_a, dense, transpose_b, out, by, keep);
             },
             "cusparseSpMM") != cudaSuccess) {
@@ -335,12 +354,14 @@ cusparseStatus_t cusparseSpMM(cusparseHandle_t handle, cusparseOperation_t op_a,
 /* Its result would be kept in the buffer, which is the library's from now on: it is spoiled. */
 cusparseStatus_t cusparseSpMM_preprocess(cusparseHandle_t handle, cusparseOperation_t,
                                          cusparseOperation_t, const void *,
-                                         cusparseConstSpMatDescr_t, cusparseConstDnMatDescr_t,
+                                         cusparseConstSpMatDescr_t a, cusparseConstDnMatDescr_t,
                                          const void *, cusparseDnMatDescr_t, cudaDataType,
                                          cusparseSpMMAlg_t, void *buffer)
 {
+    const size_t bytes = buffer_bytes(*a);
+
     return enqueue(
-               handle->stream, [=]() { spoil(buffer, BUFFER, "cusparseSpMM"); }, "cusparseSpMM") ==
+               handle->stream, [=]() { spoil(buffer, bytes, "cusparseSpMM"); }, "cusparseSpMM") ==
                    cudaSuccess
                ? CUSPARSE_STATUS_SUCCESS
                : CUSPARSE_STATUS_EXECUTION_FAILED;

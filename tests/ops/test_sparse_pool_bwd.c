@@ -399,6 +399,26 @@ static void the_number_of_threads_changes_no_bit_of_max_pooling(void **state)
     rig_each_storage(*state, the_number_of_threads_changes_no_bit_of_max_pooling_in);
 }
 
+/* What a device's other way of several groups gives, against that of lists. */
+static void check_groups_of_cusparse(rig *r, const pool_setup *s, const back *lists, csp_tensor de)
+{
+    back g = *lists;
+
+    if (!takes(r, CSP_POOL_CUSPARSE)) {
+        return;
+    }
+    g.way = CSP_POOL_CUSPARSE;
+    g.dh = rig_output(r, s->h.dtype, 2, s->h.dim);
+    g.de = de;
+    assert_int_equal(backward(r->be, s, &g, true), CSP_OK);
+    /* Some dozen terms in another order each, which here and there cancel. */
+    assert_true(norm_distance(rig_floats(r, &g.dh), rig_as_doubles(r, &lists->dh),
+                              csp_tensor_count(&g.dh)) <= 100.0 * UNIT_F32);
+    assert_true(norm_distance(rig_floats(r, &g.de), rig_as_doubles(r, &lists->de),
+                              csp_tensor_count(&g.de)) <= 100.0 * UNIT_F32);
+    assert_true(takes(r, CSP_POOL_AUTO));
+}
+
 /*
  * More entries than a backend lists at once, more (term, text) pairs than it spreads at once (8 Mi
  * of each on a CUDA device): one call gives the same bits as one for each part of the texts.
@@ -418,8 +438,12 @@ static void many_texts_are_the_sum_of_their_parts_in(rig *r, csp_dtype S)
                                          csp_tensor_none(), 1.0f, CSP_POOL_MAX);
     back g = make_back(r, &s, rig_sparse_random(r, TEXTS, TERMS, 0.003, LENGTH));
     const csp_tensor dh = rig_output(r, S, 2, s.h.dim), de = rig_copy(r, &g.de);
+    const csp_tensor de_again = rig_copy(r, &g.de);
 
     assert_int_equal(backward(r->be, &s, &g, true), CSP_OK);
+    if (S == CSP_F32) {
+        check_groups_of_cusparse(r, &s, &g, de_again);
+    }
     for (int64_t b = 0; b < TEXTS; b += PART) {
         const int64_t texts = TEXTS - b < PART ? TEXTS - b : PART;
         csp_sparse_pool_grad grad = {

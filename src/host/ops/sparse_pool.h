@@ -99,7 +99,7 @@ CSP_CHECKED csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head
  * Stream:     enqueued on be; by cuSPARSE be is waited for, which is told the number of entries.
  * Errors:     CSP_ERR_SHAPE, CSP_ERR_ARGUMENT, CSP_ERR_UNSUPPORTED (bf16; sum pooling by a way that
  *             was chosen for max; streaming on a device with less than 94 KiB of shared memory),
- *             CSP_ERR_MEMORY, CSP_ERR_DEVICE.
+ *             CSP_ERR_MEMORY (or above CSP_POOL_CUSPARSE_BYTES, by cuSPARSE), CSP_ERR_DEVICE.
  */
 typedef struct csp_sparse_pool_grad {
     const csp_sparse *rows;
@@ -135,3 +135,10 @@ CSP_CHECKED csp_status csp_sparse_pool_choose(csp_backend *be, csp_pool_way way)
 #ifdef __cplusplus
 }
 #endif
+
+/*
+ * What cuSPARSE may take for its own work, beside the scratch memory of all ops. NVIDIA does not
+ * say how much that is, and asking needs the library, a device and the very matrices: so there is a
+ * limit, which a plan can count, of 32 bytes for each of the 8 Mi entries of a product.
+ */
+#define CSP_POOL_CUSPARSE_BYTES ((size_t)256 << 20)

@@ -107,6 +107,10 @@ static csp_status fixed_parts(const csp_config *config, const csp_params *params
     }
     if (!lazy) {
         p->scratch = scratch_bytes(params);
+        if (strcmp(p->phase, "contrastive") == 0 &&
+            config->device.head_backward == (int)CSP_POOL_CUSPARSE) {
+            p->scratch += CSP_POOL_CUSPARSE_BYTES;
+        }
     }
     return CSP_OK;
 }
