@@ -173,17 +173,18 @@ static bool is_stopped(const int *at, int size, int argument)
 }
 
 /*
- * A rank fails alone with exit code 4. argument: which; + 16: the others are in work of their own.
+ * A rank fails alone with exit code 4. argument: which; + 16: the others are in work of their own
+ * and ask soon; + 32: they ask late, and end in good order before their grace is over.
  */
 static int report(int argument)
 {
     const int victim = argument % 16;
-    const bool at_work = argument >= 16;
+    const double work_s = argument >= 32 ? 3.0 : argument >= 16 ? 0.5 : 0.0;
     csp_comm *comm;
     char words[200], host[64] = "";
     double begin;
 
-    RANK_TRY(join(20.0, 10.0, &comm));
+    RANK_TRY(join(20.0, 4.0, &comm));
     if (csp_comm_rank(comm) == victim) {
         int rank, code;
 
@@ -194,17 +195,18 @@ static int report(int argument)
         csp_comm_destroy(comm);
         return 4;
     }
-    if (at_work) {
-        pause_for(0.5);
-    }
+    pause_for(work_s);
     begin = csp_machine_seconds();
     RANK_CHECK(csp_comm_barrier(comm, "gradients") == CSP_ERR_COMM);
-    RANK_CHECK(csp_machine_seconds() - begin < (at_work ? 1.0 : soon_s));
+    RANK_CHECK(csp_machine_seconds() - begin < (work_s > 0.0 ? 1.0 : soon_s));
     gethostname(host, sizeof(host) - 1);
     (void)snprintf(words, sizeof(words), " on %s) failed with exit code 4: the loss is not finite",
                    host);
     RANK_CHECK(check_failure(comm, victim, 4, words) == 0);
     csp_comm_destroy(comm);
+    if (argument >= 32) {
+        pause_for(2.0); // nothing is left that would end this process
+    }
     return 0;
 }
 
@@ -303,6 +305,7 @@ int main(int argc, char **argv)
         { "reports", report, 3, 1, false, 20.0, is_reported },
         { "reports, rank 0", report, 3, 0, false, 20.0, is_reported },
         { "reports, others at work", report, 3, 16 + 2, false, 20.0, is_reported },
+        { "reports, others ask late", report, 3, 32 + 1, true, 20.0, is_reported },
         { "reports, others hang", outlive, 3, 0, false, 20.0, is_outlived },
         { "leaves", leave, 3, 2, false, 20.0, NULL },
         { "leaves, rank 0", leave, 2, 0, false, 20.0, NULL },

@@ -203,6 +203,12 @@ static csp_status read_caller(reception *r, caller *from, bool *gone)
     return CSP_OK;
 }
 
+static void forget(reception *r, int i)
+{
+    r->callers--;
+    memmove(&r->caller[i], &r->caller[i + 1], (size_t)(r->callers - i) * sizeof(caller));
+}
+
 /* One turn: new connections, and what the others have to say. */
 static csp_status receive_some(reception *r, double deadline)
 {
@@ -213,8 +219,7 @@ static csp_status receive_some(reception *r, double deadline)
     for (int i = 0; i < before; i++) {
         r->entries[i] = (struct pollfd) { .fd = r->caller[i].fd, .events = POLLIN };
     }
-    r->entries[before] =
-        (struct pollfd) { .fd = before < CALLERS ? r->listener : -1, .events = POLLIN };
+    r->entries[before] = (struct pollfd) { .fd = r->listener, .events = POLLIN };
     if (poll(r->entries, (nfds_t)before + 1,
              left > 0.5 ? 500
              : left > 0 ? (int)(left * 1e3) + 1
@@ -236,9 +241,13 @@ static csp_status receive_some(reception *r, double deadline)
             status = read_caller(r, &r->caller[i], &gone);
         }
         if (gone) {
-            r->caller[i] = r->caller[--r->callers];
+            forget(r, i);
         }
         CSP_TRY(status);
+    }
+    if (r->callers == CALLERS) { // silent ones shall not keep the others out
+        close(r->caller[0].fd);
+        forget(r, 0);
     }
     return CSP_OK;
 }
