@@ -289,10 +289,10 @@ static int end_early(int argument)
 
 int main(int argc, char **argv)
 {
-#define KILLED(name, kind)                                                   \
-    { name, be_killed, 3, (kind), false, 20.0, is_killed },                  \
-    {                                                                        \
-        name " by rank 2", be_killed, 3, (kind) + 32, false, 20.0, is_killed \
+#define KILLED(name, kind)                                                \
+    { name, be_killed, 3, (kind), false, 20.0, is_killed },               \
+    {                                                                     \
+        name ", rank 2", be_killed, 3, (kind) + 32, true, 20.0, is_killed \
     }
     static const ranks_job jobs[] = {
         KILLED("killed in a reduce", REDUCE),
