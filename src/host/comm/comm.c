@@ -199,6 +199,7 @@ csp_status csp_comm_create(const csp_launch *launch, const csp_comm_options *opt
             return CSP_FAIL(status, "%s", text);
         }
     }
+    comm->traffic = (csp_comm_traffic) { 0 };
     *out = comm;
     return CSP_OK;
 
