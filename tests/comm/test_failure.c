@@ -274,6 +274,58 @@ static int differ(int argument)
     return 0;
 }
 
+/*
+ * A rank is killed at some time, also while the ranks meet: the others fail, with or without a
+ * communicator. argument: the rank + 4 x microseconds.
+ */
+static int be_killed_at(int argument)
+{
+    csp_comm *comm;
+    csp_status status;
+    int rank, code;
+
+    if (atoi(getenv("RANK")) == argument % 4 && fork() == 0) {
+        pause_for(argument / 4 * 1e-6);
+        kill(getppid(), SIGKILL);
+        _exit(0);
+    }
+    status = join(3.0, 0.0, &comm);
+    if (status != CSP_OK) {
+        RANK_CHECK(status == CSP_ERR_COMM);
+        return 0;
+    }
+    while (status == CSP_OK) {
+        status = csp_comm_barrier(comm, "work");
+    }
+    csp_comm_failure(comm, &rank, &code);
+    RANK_CHECK(status == CSP_ERR_COMM && code == 1);
+    RANK_CHECK(rank == argument % 4);
+    csp_comm_destroy(comm);
+    return 0;
+}
+
+/* Kills at 20 times, 200 where slow tests are asked for. Returns how many did not end well. */
+static int kill_at_all_times(void)
+{
+    const int count = getenv("CSPLADE_SLOW_TESTS") != NULL ? 200 : 20;
+    const double begin = csp_machine_seconds();
+    int failed = 0;
+
+    for (int i = 0; i < count; i++) {
+        const int rank = i % 3, us = i * (20000 / count);
+        int at[3];
+
+        if (!ranks_run(be_killed_at, rank + 4 * us, 3, 20.0, at) || !is_killed(at, 3, 16 * rank)) {
+            printf("FAILED rank %d killed after %d us: %#x %#x %#x\n", rank, us, (unsigned)at[0],
+                   (unsigned)at[1], (unsigned)at[2]);
+            failed++;
+        }
+    }
+    printf("%-6s %d kills at any time, %.2f s\n", failed == 0 ? "ok" : "FAILED", count,
+           csp_machine_seconds() - begin);
+    return failed;
+}
+
 /* The end of one rank while the others have much to do is waited for. */
 static int end_early(int argument)
 {
@@ -313,5 +365,8 @@ int main(int argc, char **argv)
         { "ends early", end_early, 4, 0, false, 20.0, NULL },
     };
 
+    if (argc == 2 && strcmp(argv[1], "tcp") == 0 && kill_at_all_times() != 0) {
+        return 1;
+    }
     return ranks_main(argc, argv, jobs, (int)(sizeof(jobs) / sizeof(jobs[0])));
 }

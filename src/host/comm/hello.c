@@ -96,7 +96,9 @@ static csp_status refuse_all(reception *r, csp_status status)
     (void)snprintf(text, sizeof(text), "%s", csp_error_text());
     for (int i = 0; i < r->own->size; i++) {
         if (r->fds[i] >= 0) {
-            csp_hello_answer(r->fds[i], status, text);
+            if (r->own->kind != CSP_HELLO_DATA) {
+                csp_hello_answer(r->fds[i], status, text);
+            }
             close(r->fds[i]);
             r->fds[i] = -1;
         }
@@ -171,7 +173,7 @@ static csp_status receive_rank(reception *r, caller *from)
         close(from->fd);
         return refuse_all(r, status);
     }
-    if (r->own->kind != CSP_HELLO_RENDEZVOUS) {
+    if (r->own->kind == CSP_HELLO_DATA) {
         csp_hello_answer(from->fd, CSP_OK, "");
     }
     put_seen_first(from->fd, hello);
@@ -299,15 +301,17 @@ csp_status csp_hello_accept(int listener, const csp_hello *own, int first, doubl
     return status == CSP_OK ? CSP_OK : refuse_all(&(reception) { .own = own, .fds = fds }, status);
 }
 
-csp_status csp_hello_send(int fd, const csp_hello *own, double deadline)
+csp_status csp_hello_send(int fd, const csp_hello *own, double deadline, bool *answered)
 {
     csp_answer answer;
 
+    *answered = false;
     CSP_TRY(csp_socket_send(fd, own, sizeof(*own), deadline));
     CSP_TRY(csp_socket_receive(fd, &answer, sizeof(answer), deadline));
     if (memcmp(answer.magic, magic, sizeof(magic)) != 0) {
         return CSP_FAIL(CSP_ERR_COMM, "what listens there is no csplade");
     }
+    *answered = true;
     if (answer.status != CSP_OK) {
         answer.text[sizeof(answer.text) - 1] = '\0';
         return CSP_FAIL((csp_status)answer.status, "%s", answer.text);
@@ -318,19 +322,20 @@ csp_status csp_hello_send(int fd, const csp_hello *own, double deadline)
 csp_status csp_hello_connect(const csp_hello *to, const csp_hello *own, double deadline, int *out)
 {
     int count = 0;
+    bool answered = false;
     csp_status status = CSP_FAIL(CSP_ERR_COMM, "it has told no address");
 
     while (count < CSP_ADDRESSES && to->addresses[count].family != 0) {
         count++;
     }
-    for (int i = 0; i < count && status != CSP_OK; i++) {
+    for (int i = 0; i < count && status != CSP_OK && !answered; i++) {
         const double soon = csp_machine_seconds() + address_s;
         int fd = -1;
 
         status = csp_socket_connect(&to->addresses[i], to->port,
                                     soon < deadline && i + 1 < count ? soon : deadline, &fd);
         if (status == CSP_OK) {
-            status = csp_hello_send(fd, own, deadline);
+            status = csp_hello_send(fd, own, deadline, &answered);
         }
         if (status == CSP_OK) {
             *out = fd;

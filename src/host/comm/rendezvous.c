@@ -77,10 +77,11 @@ static csp_status visit_master(meeting *m)
     const csp_launch *launch = m->launch;
     const size_t bytes = (size_t)launch->size * sizeof(csp_hello);
     csp_status status;
+    bool answered;
 
     CSP_TRY(reach_master(m));
     /* Rank 0 answers when it has given up, too: it may have started this much later. */
-    status = csp_hello_send(m->fds[0], &m->own, m->deadline + m->timeout_s);
+    status = csp_hello_send(m->fds[0], &m->own, m->deadline + m->timeout_s, &answered);
     if (status == CSP_OK) {
         status = csp_socket_receive(m->fds[0], m->hellos, bytes, m->deadline + m->timeout_s);
     }
