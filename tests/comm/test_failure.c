@@ -312,7 +312,7 @@ static int kill_at_all_times(void)
     int failed = 0;
 
     for (int i = 0; i < count; i++) {
-        const int rank = i % 3, us = i * (20000 / count);
+        const int rank = i % 3, us = i * (60000 / count);
         int at[3];
 
         if (!ranks_run(be_killed_at, rank + 4 * us, 3, 20.0, at) || !is_killed(at, 3, 16 * rank)) {

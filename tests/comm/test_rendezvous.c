@@ -188,6 +188,28 @@ static int lose_zero(int argument)
     return 0;
 }
 
+/* Rank 2 goes after its hello, and rank 1 has not come yet. */
+static int go_early(int argument)
+{
+    csp_hello hello;
+    int fd;
+
+    if (own_rank() == 1) {
+        return 0;
+    }
+    if (own_rank() == 2) {
+        csp_hello_fill(&hello, CSP_HELLO_RENDEZVOUS, 2, 3, NULL);
+        RANK_TRY(call(&fd));
+        RANK_TRY(csp_socket_send(fd, &hello, sizeof(hello), csp_machine_seconds() + 10.0));
+        return 0;
+    }
+    const double begin = csp_machine_seconds();
+
+    RANK_CHECK(refused(20.0, CSP_ERR_COMM, "rank 2 of 3 has gone without a word") == 0);
+    RANK_CHECK(csp_machine_seconds() - begin < 5.0);
+    return 0;
+}
+
 static int name_ranks(int argument)
 {
     bool absent[20] = { false };
@@ -235,6 +257,7 @@ int main(int argc, char **argv)
         { .name = "disturbed", .body = be_disturbed, .size = 2 },
         { .name = "another protocol", .body = speak_other_protocol, .size = 2 },
         { .name = "rank 0 goes", .body = lose_zero, .size = 2 },
+        { .name = "a rank goes", .body = go_early, .size = 3 },
         { .name = "list of ranks", .body = name_ranks, .size = 1 },
         { .name = "IPv6", .body = use_ipv6, .size = 3 },
     };

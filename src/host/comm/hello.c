@@ -33,6 +33,7 @@ typedef struct reception {
     int *fds;
     csp_hello *hellos;
     int missing;
+    double looked_at; /* for those who have gone */
     int callers;
     caller caller[CALLERS];
     struct pollfd entries[CALLERS + 1];
@@ -211,6 +212,30 @@ static void forget(reception *r, int i)
     memmove(&r->caller[i], &r->caller[i + 1], (size_t)(r->callers - i) * sizeof(caller));
 }
 
+/*
+ * Those who wait for the answer say nothing; a connection of theirs that ends is a rank that has
+ * gone, and the others need not wait for it.
+ */
+static csp_status look_for_gone(reception *r)
+{
+    const double now = csp_machine_seconds();
+    char byte;
+
+    if (r->own->kind == CSP_HELLO_DATA || now - r->looked_at < 0.1) {
+        return CSP_OK;
+    }
+    r->looked_at = now;
+    for (int i = r->first; i < r->own->size; i++) {
+        if (r->fds[i] >= 0 && recv(r->fds[i], &byte, 1, MSG_PEEK) == 0) {
+            return CSP_FAIL(CSP_ERR_COMM,
+                            "rank %d of %d has gone without a word while the others came: killed, "
+                            "or crashed",
+                            i, r->own->size);
+        }
+    }
+    return CSP_OK;
+}
+
 /* One turn: new connections, and what the others have to say. */
 static csp_status receive_some(reception *r, double deadline)
 {
@@ -223,7 +248,7 @@ static csp_status receive_some(reception *r, double deadline)
     }
     r->entries[before] = (struct pollfd) { .fd = r->listener, .events = POLLIN };
     if (poll(r->entries, (nfds_t)before + 1,
-             left > 0.5 ? 500
+             left > 0.2 ? 200
              : left > 0 ? (int)(left * 1e3) + 1
                         : 0) <= 0) {
         return CSP_OK;
@@ -274,6 +299,9 @@ csp_status csp_hello_accept(int listener, const csp_hello *own, int first, doubl
     status = CSP_OK;
     while (status == CSP_OK && r->missing > 0 && csp_machine_seconds() < deadline) {
         status = receive_some(r, deadline);
+        if (status == CSP_OK) {
+            status = look_for_gone(r);
+        }
     }
     for (int i = 0; i < r->callers; i++) {
         close(r->caller[i].fd);
