@@ -223,7 +223,9 @@ static void fill_table(csp_ops *ops)
     ops->token_loss = cuda_token_loss;
     ops->scores_fwd = cuda_scores_fwd;
     ops->scores_bwd = cuda_scores_bwd;
-    ops->info_nce = cuda_info_nce;
+    ops->nce_scores = cuda_nce_scores;
+    ops->nce_sum = cuda_nce_sum;
+    ops->nce_grad = cuda_nce_grad;
     ops->column_sums = cuda_column_sums;
     ops->position_counts = cuda_position_counts;
     ops->regularize = cuda_regularize;

@@ -17,62 +17,124 @@
 #define SUM_ROWS 32    /* rows staged in shared memory at a time                            */
 #define REG_BLOCKS 64  /* partial sums of a sparsity term: fixed, and so is their order     */
 
-/*
- * A block takes a query: maximum, sum of exponentials, gradient. ds may be s: each thread writes
- * the columns that it alone reads after the sum, and all have read the positive's score before it.
- */
+/* The parts of InfoNCE: a block takes a query. top is the larger of its own and its best score. */
+static __device__ double top_of(const double *row, int64_t q)
+{
+    return fmax(row[2 * q], row[2 * q + 1]);
+}
+
 static __global__ void __launch_bounds__(LOSS_THREADS)
-    info_nce_kernel(const float *s,                       // (Q,P)
-                    const int32_t *__restrict__ positive, // (Q)
-                    const uint8_t *__restrict__ mask,     // (Q,P) or NULL
-                    int64_t Q, int64_t P,
-                    float *ds,                // (Q,P)
-                    double *__restrict__ out) // (Q,3)
+    nce_scores_kernel(const float *__restrict__ s,          // (Q,P)
+                      const int32_t *__restrict__ positive, // (Q), -1: not here
+                      const uint8_t *__restrict__ mask,     // (Q,P) or NULL
+                      int64_t Q, int64_t P,
+                      double *__restrict__ row) // (Q,2)
 {
     for (int64_t q = blockIdx.x; q < Q; q += gridDim.x) {
-        const float *row = s + q * P;
         const int64_t own = positive[q];
-        const double own_score = (double)row[own];
         float best = -INFINITY;
-        double sum = 0.0, top;
 
         for (int64_t p = threadIdx.x; p < P; p += LOSS_THREADS) {
             if (p != own && (mask == NULL || mask[q * P + p] == 0)) {
-                best = fmaxf(best, row[p]);
+                best = fmaxf(best, s[q * P + p]);
             }
         }
         best = block_max(best);
-        top = fmax((double)best, own_score);
+        if (threadIdx.x == 0) {
+            row[2 * q] = own >= 0 ? (double)s[q * P + own] : -INFINITY;
+            row[2 * q + 1] = (double)best;
+        }
+    }
+}
+
+static __global__ void __launch_bounds__(LOSS_THREADS)
+    nce_sum_kernel(const float *__restrict__ s,      // (Q,P)
+                   const uint8_t *__restrict__ mask, // (Q,P) or NULL
+                   const double *__restrict__ row,   // (Q,2)
+                   int64_t Q, int64_t P,
+                   double *__restrict__ sum) // (Q)
+{
+    for (int64_t q = blockIdx.x; q < Q; q += gridDim.x) {
+        const double top = top_of(row, q);
+        double total = 0.0;
+
         for (int64_t p = threadIdx.x; p < P; p += LOSS_THREADS) {
             if (mask == NULL || mask[q * P + p] == 0) {
-                sum += exp((double)row[p] - top);
+                total += exp((double)s[q * P + p] - top);
             }
         }
-        sum = block_sum(sum);
+        total = block_sum(total);
         if (threadIdx.x == 0) {
-            out[q * 3] = log(sum) + (top - own_score);
-            out[q * 3 + 1] = own_score;
-            out[q * 3 + 2] = (double)best;
+            sum[q] = total;
+        }
+    }
+}
+
+/* ds may be s: each thread writes what it alone reads. */
+static __global__ void __launch_bounds__(LOSS_THREADS)
+    nce_grad_kernel(const float *s,                       // (Q,P)
+                    const int32_t *__restrict__ positive, // (Q), -1: not here
+                    const uint8_t *__restrict__ mask,     // (Q,P) or NULL
+                    const double *__restrict__ row,       // (Q,2)
+                    const double *__restrict__ sum,       // (Q)
+                    int64_t Q, int64_t P,
+                    float *ds,                 // (Q,P)
+                    double *__restrict__ loss) // (Q)
+{
+    for (int64_t q = blockIdx.x; q < Q; q += gridDim.x) {
+        const int64_t own = positive[q];
+        const double top = top_of(row, q), total = sum[q];
+
+        if (threadIdx.x == 0) {
+            loss[q] = log(total) + (top - row[2 * q]);
         }
         for (int64_t p = threadIdx.x; p < P; p += LOSS_THREADS) {
             const bool left_out = mask != NULL && mask[q * P + p] != 0;
-            const double share = left_out ? 0.0 : exp((double)row[p] - top) / sum;
+            const double share = left_out ? 0.0 : exp((double)s[q * P + p] - top) / total;
 
             ds[q * P + p] = (float)((share - (p == own ? 1.0 : 0.0)) / (double)Q);
         }
     }
 }
 
-csp_status cuda_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                         const csp_tensor *mask, csp_tensor *ds, csp_tensor *row)
+static const uint8_t *mask_of(const csp_tensor *mask)
 {
-    const int64_t Q = s->dim[0], P = s->dim[1];
-    const uint8_t *left_out = mask != NULL && mask->ndim > 0 ? (const uint8_t *)mask->data : NULL;
-    const dim3 grid = stride_grid(Q, 1, (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH);
+    return mask != NULL && mask->ndim > 0 ? (const uint8_t *)mask->data : NULL;
+}
 
-    CUDA_TRY(cu::launch(info_nce_kernel, grid, LOSS_THREADS, 0, cuda_stream(be, "info_nce"),
-                        (const float *)s->data, (const int32_t *)positive->data, left_out, Q, P,
-                        (float *)ds->data, (double *)row->data));
+static dim3 nce_grid(csp_backend *be, int64_t Q)
+{
+    return stride_grid(Q, 1, (int64_t)cuda_state_of(be)->processors * BLOCKS_EACH);
+}
+
+csp_status cuda_nce_scores(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                           const csp_tensor *mask, csp_tensor *row)
+{
+    CUDA_TRY(cu::launch(nce_scores_kernel, nce_grid(be, s->dim[0]), LOSS_THREADS, 0,
+                        cuda_stream(be, "nce_scores"), (const float *)s->data,
+                        (const int32_t *)positive->data, mask_of(mask), s->dim[0], s->dim[1],
+                        (double *)row->data));
+    return CSP_OK;
+}
+
+csp_status cuda_nce_sum(csp_backend *be, const csp_tensor *s, const csp_tensor *mask,
+                        const csp_tensor *row, csp_tensor *sum)
+{
+    CUDA_TRY(cu::launch(nce_sum_kernel, nce_grid(be, s->dim[0]), LOSS_THREADS, 0,
+                        cuda_stream(be, "nce_sum"), (const float *)s->data, mask_of(mask),
+                        (const double *)row->data, s->dim[0], s->dim[1], (double *)sum->data));
+    return CSP_OK;
+}
+
+csp_status cuda_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                         const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
+                         csp_tensor *ds, csp_tensor *loss)
+{
+    CUDA_TRY(cu::launch(nce_grad_kernel, nce_grid(be, s->dim[0]), LOSS_THREADS, 0,
+                        cuda_stream(be, "nce_grad"), (const float *)s->data,
+                        (const int32_t *)positive->data, mask_of(mask), (const double *)row->data,
+                        (const double *)sum->data, s->dim[0], s->dim[1], (float *)ds->data,
+                        (double *)loss->data));
     return CSP_OK;
 }
 

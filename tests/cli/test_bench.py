@@ -48,7 +48,7 @@ def check_case(name, count, figure):
 
 # What every contrastive step calls, and what only full training does.
 OPS = {"linear_fwd", "linear_bwd", "norm_fwd", "norm_bwd", "attention_fwd", "attention_bwd", "swiglu_fwd", "swiglu_bwd",
-       "embed_fwd", "sparse_pool_fwd", "sparse_pool_bwd", "scores_fwd", "scores_bwd", "info_nce", "column_sums",
+       "embed_fwd", "sparse_pool_fwd", "sparse_pool_bwd", "scores_fwd", "scores_bwd", "nce_scores", "nce_sum", "nce_grad", "column_sums",
        "regularize", "grad_squares", "adamw"}
 
 

@@ -67,7 +67,8 @@ static void start(encoding *e, int i, csp_pool_texts *texts)
     csp_pack pack = { .order = csp_tensor_none(), .row_key = csp_tensor_none() };
     const csp_pass pass = { .causal = true };
 
-    assert_ok(csp_batch_pack(&e->t.contract, &e->t.passages, cuts[i].first, cuts[i].last, 0, b));
+    assert_ok(
+        csp_batch_pack(&e->t.contract, &e->t.passages, cuts[i].first, cuts[i].last, NULL, 0, b));
     e->step.used = 0;
     assert_ok(csp_arena_tensor(&e->step, CSP_I32, 1, &b->N, &pack.token));
     assert_ok(csp_arena_tensor(&e->step, CSP_I32, 1, (int64_t[]) { b->B + 1 }, &pack.seq_start));
@@ -217,8 +218,8 @@ static void a_row_that_is_not_finite_is_named_with_its_micro_batch(void **state)
     (void)state;
     open_encoding(&e, "cuda:0", f32, CUT);
     embedding = e.t.model->params->embed;
-    assert_ok(
-        csp_batch_pack(&e.t.contract, &e.t.passages, cuts[1].first, cuts[1].last, 0, &e.batch));
+    assert_ok(csp_batch_pack(&e.t.contract, &e.t.passages, cuts[1].first, cuts[1].last, NULL, 0,
+                             &e.batch));
     token = e.batch.tokens[5];
     values = tiny_download(&e.t, &embedding->value);
     values[token * embedding->value.dim[1] + 3] = NAN;
@@ -228,8 +229,8 @@ static void a_row_that_is_not_finite_is_named_with_its_micro_batch(void **state)
     for (int b = 0; b < BATCHES; b++) {
         int64_t want = -1, first = -1;
 
-        assert_ok(
-            csp_batch_pack(&e.t.contract, &e.t.passages, cuts[b].first, cuts[b].last, 0, &e.batch));
+        assert_ok(csp_batch_pack(&e.t.contract, &e.t.passages, cuts[b].first, cuts[b].last, NULL, 0,
+                                 &e.batch));
         for (int64_t n = e.batch.N - 1; n >= 0; n--) {
             want = e.batch.tokens[n] == token ? n : want;
         }

@@ -111,7 +111,8 @@ static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
     enum { V = 300 };
     const int64_t vocab = V;
     csp_adamw_args args = { .t = 1, .beta1 = 0.9, .beta2 = 0.999, .max_norm = 1.0 };
-    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { Q, 3 });
+    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { Q, 2 });
+    csp_tensor total = rig_output(r, CSP_F64, 1, &Q), loss = rig_output(r, CSP_F64, 1, &Q);
     csp_tensor value = rig_output(r, CSP_F64, 1, (int64_t[]) { 1 });
     csp_tensor squares = rig_output(r, CSP_F64, 1, (int64_t[]) { 2 });
     csp_optim_tensor tensors[2];
@@ -125,7 +126,9 @@ static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
     csp_tensor sum = rig_input(r, CSP_F64, 1, &vocab, rig_doubles(r, V));
 
     assert_int_equal(csp_scores_fwd(r->be, &q, Q, &p, P, 1.0f, &s), CSP_OK);
-    assert_int_equal(csp_info_nce(r->be, &s, &positive, &none, &s, &row), CSP_OK);
+    assert_int_equal(csp_nce_scores(r->be, &s, &positive, &none, &row), CSP_OK);
+    assert_int_equal(csp_nce_sum(r->be, &s, &none, &row, &total), CSP_OK);
+    assert_int_equal(csp_nce_grad(r->be, &s, &positive, &none, &row, &total, &s, &loss), CSP_OK);
     assert_int_equal(csp_scores_bwd(r->be, &s, &q, &p, 1.0f, &dq, &dp), CSP_OK);
     assert_int_equal(csp_column_sums(r->be, &p, P, &sum, &no_count), CSP_OK);
     assert_int_equal(csp_regularize(r->be, CSP_REG_FLOPS, &p, P, &sum, P, 0.1f, &dp, &value),

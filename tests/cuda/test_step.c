@@ -52,7 +52,7 @@ static void phase_open(phase *p, tiny *t, bool adapt)
         assert_ok(
             csp_contrastive_create(t->be, t->model, &t->contract, &of_pairs, &p->contrastive));
     }
-    assert_ok(csp_optimizer_create(t->be, t->model, &p->optimizer));
+    assert_ok(csp_optimizer_create(t->be, t->model, NULL, &p->optimizer));
     assert_ok(csp_optimizer_reset(p->optimizer));
 }
 
@@ -85,7 +85,7 @@ static csp_status run_step(phase *p, int64_t k, csp_step_metrics *m)
     p->allocations = device->allocations;
     csp_step_metrics_clear(m, p->adapt != NULL ? "adapt" : "contrastive", k, 100);
     if (p->adapt != NULL) {
-        CSP_TRY(csp_adapt_run(p->adapt, &t->passages, &pass, true));
+        CSP_TRY(csp_adapt_run(p->adapt, &t->passages, NULL, &pass, true));
         faults = csp_adapt_faults(p->adapt);
     } else {
         CSP_TRY(csp_contrastive_run(p->contrastive, &texts, &step));

@@ -58,7 +58,7 @@ static void contrastive_losses(tiny *t, int64_t first, int64_t last, double *los
     csp_optimizer *o;
 
     assert_ok(csp_contrastive_create(t->be, t->model, &t->contract, &options, &c));
-    assert_ok(csp_optimizer_create(t->be, t->model, &o));
+    assert_ok(csp_optimizer_create(t->be, t->model, NULL, &o));
     if (first == 1) {
         assert_ok(csp_optimizer_reset(o));
     }
@@ -96,7 +96,7 @@ static void adapt(tiny *t, bool dropout, int64_t first, int64_t last, double *lo
     csp_optimizer *o;
 
     assert_ok(csp_adapt_create(t->be, t->model, &t->contract, &options, &a));
-    assert_ok(csp_optimizer_create(t->be, t->model, &o));
+    assert_ok(csp_optimizer_create(t->be, t->model, NULL, &o));
     if (first == 1) {
         assert_ok(csp_optimizer_reset(o));
     }
@@ -108,7 +108,7 @@ static void adapt(tiny *t, bool dropout, int64_t first, int64_t last, double *lo
         csp_tensor faults;
 
         csp_step_metrics_clear(&m, "adapt", k, last);
-        assert_ok(csp_adapt_run(a, &t->passages, &pass, true));
+        assert_ok(csp_adapt_run(a, &t->passages, NULL, &pass, true));
         faults = csp_adapt_faults(a);
         assert_ok(csp_optimizer_step(o, &settings, k, last, &faults));
         assert_ok(csp_backend_sync(t->be));

@@ -33,7 +33,7 @@ static void causal_and_bi_keep_every_token(void **state)
     for (int v = 0; v < 2; v++) {
         const csp_contract contract = { .variant = variants[v], .add_bos = true, .bos_id = 1 };
 
-        assert_int_equal(csp_batch_pack(&contract, &lists, 0, 3, 10, &batch), CSP_OK);
+        assert_int_equal(csp_batch_pack(&contract, &lists, 0, 3, NULL, 10, &batch), CSP_OK);
         assert_int_equal(batch.B, 3);
         assert_int_equal(batch.N, 5);
         assert_int_equal(batch.max_len, 3);
@@ -60,7 +60,7 @@ static void echo_repeats_all_but_bos_and_keeps_the_second_copy(void **state)
     csp_token_lists lists = three_lists(), ended = { 0 };
     csp_batch batch = { 0 };
 
-    assert_int_equal(csp_batch_pack(&bos, &lists, 0, 3, 0, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack(&bos, &lists, 0, 3, NULL, 0, &batch), CSP_OK);
     assert_int_equal(batch.N, 8);
     assert_int_equal(batch.max_len, 5);
     assert_ints(batch.tokens, 8, (int32_t[]) { 1, 5, 6, 5, 6, 1, 7, 7 });
@@ -73,7 +73,7 @@ static void echo_repeats_all_but_bos_and_keeps_the_second_copy(void **state)
     assert_int_equal(batch.row_key[7], CSP_ROW_KEY_TEXT + 2);
 
     add(&ended, 3, (int32_t[]) { 8, 9, 2 });
-    assert_int_equal(csp_batch_pack(&eos, &ended, 0, 1, 0, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack(&eos, &ended, 0, 1, NULL, 0, &batch), CSP_OK);
     assert_ints(batch.tokens, 6, (int32_t[]) { 8, 9, 2, 8, 9, 2 });
     assert_memory_equal(batch.keep, "\0\0\0\1\1\1", 6);
     csp_batch_clear(&batch);
@@ -87,7 +87,7 @@ static void adaptation_predicts_the_next_token_of_the_same_text(void **state)
     csp_token_lists lists = three_lists();
     csp_batch batch = { 0 };
 
-    assert_int_equal(csp_batch_pack_adapt(&none, &lists, 0, 3, 4, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack_adapt(&none, &lists, 0, 3, NULL, 4, &batch), CSP_OK);
     assert_int_equal(batch.N, 5);
     assert_int_equal(batch.predicted, 3);
     assert_int_equal(csp_batch_predicted(&none, &lists), 3);
@@ -106,7 +106,7 @@ static void excluded_terms_are_no_targets(void **state)
     csp_batch batch = { 0 };
 
     add(&lists, 5, (int32_t[]) { 1, 6, 5, 7, 8 });
-    assert_int_equal(csp_batch_pack_adapt(&contract, &lists, 0, 4, 0, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack_adapt(&contract, &lists, 0, 4, NULL, 0, &batch), CSP_OK);
     assert_ints(batch.tokens, 10, (int32_t[]) { 1, 5, 6, 1, 7, 1, 6, 5, 7, 8 });
     assert_ints(batch.target, 10, (int32_t[]) { 5, -1, -1, -1, -1, -1, 5, -1, 8, -1 });
     assert_int_equal(batch.predicted, 3);
@@ -129,7 +129,7 @@ static void a_split_gives_the_same_rows_as_one_batch(void **state)
         }
         add(&lists, (i * 7) % 23, ids);
     }
-    assert_int_equal(csp_batch_pack(&contract, &lists, 0, 39, 1000, &whole), CSP_OK);
+    assert_int_equal(csp_batch_pack(&contract, &lists, 0, 39, NULL, 1000, &whole), CSP_OK);
     for (int64_t limit = 1; limit < 200; limit = limit * 3 / 2 + 1) {
         csp_batch_split(&contract, &lists, limit, edges, &count);
         assert_int_equal(edges[0], 0);
@@ -137,8 +137,9 @@ static void a_split_gives_the_same_rows_as_one_batch(void **state)
         n = 0;
         for (int64_t i = 0; i < count; i++) {
             assert_true(edges[i + 1] > edges[i]);
-            assert_int_equal(csp_batch_pack(&contract, &lists, edges[i], edges[i + 1], 1000, &part),
-                             CSP_OK);
+            assert_int_equal(
+                csp_batch_pack(&contract, &lists, edges[i], edges[i + 1], NULL, 1000, &part),
+                CSP_OK);
             if (part.N > limit) { /* a single text that is longer, perhaps beside empty ones */
                 assert_int_equal(part.N, part.max_len);
             }
@@ -185,14 +186,14 @@ static void refuses_texts_and_ranges_beyond_limits(void **state)
     csp_batch batch = { 0 };
     int32_t *many = calloc(600000, sizeof(*many));
 
-    assert_int_equal(csp_batch_pack(&echo, &lists, 0, 4, 0, &batch), CSP_ERR_ARGUMENT);
-    assert_int_equal(csp_batch_pack(&echo, &lists, 2, 1, 0, &batch), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_batch_pack(&echo, &lists, 0, 4, NULL, 0, &batch), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_batch_pack(&echo, &lists, 2, 1, NULL, 0, &batch), CSP_ERR_ARGUMENT);
     add(&lists, 600000, many);
-    assert_int_equal(csp_batch_pack(&echo, &lists, 0, 4, 0, &batch), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_batch_pack(&echo, &lists, 0, 4, NULL, 0, &batch), CSP_ERR_ARGUMENT);
     assert_says("1200000 rows, at most 1048576");
     assert_int_equal(batch.B, 0);
     assert_int_equal(batch.N, 0);
-    assert_int_equal(csp_batch_pack_adapt(&echo, &lists, 0, 4, 0, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack_adapt(&echo, &lists, 0, 4, NULL, 0, &batch), CSP_OK);
     free(many);
     csp_batch_clear(&batch);
     csp_token_lists_clear(&lists);
@@ -209,11 +210,11 @@ static void the_longest_texts_come_first_in_order(void **state)
     for (int i = 0; i < 7; i++) {
         add(&lists, length[i], (int32_t[]) { 4, 5, 6, 7, 8 });
     }
-    assert_int_equal(csp_batch_pack(&contract, &lists, 0, 7, 0, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack(&contract, &lists, 0, 7, NULL, 0, &batch), CSP_OK);
     assert_ints(batch.order, 7, (int32_t[]) { 1, 4, 3, 6, 0, 5, 2 });
-    assert_int_equal(csp_batch_pack_adapt(&contract, &lists, 2, 6, 0, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack_adapt(&contract, &lists, 2, 6, NULL, 0, &batch), CSP_OK);
     assert_ints(batch.order, 4, (int32_t[]) { 2, 1, 3, 0 });
-    assert_int_equal(csp_batch_pack(&contract, &lists, 2, 3, 0, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack(&contract, &lists, 2, 3, NULL, 0, &batch), CSP_OK);
     assert_ints(batch.order, 1, (int32_t[]) { 0 });
     csp_batch_clear(&batch);
     csp_token_lists_clear(&lists);
@@ -227,11 +228,11 @@ static void a_reserved_batch_allocates_nothing(void **state)
 
     assert_int_equal(csp_batch_reserve(&batch, 3, 8), CSP_OK);
     csp_fault_arm(1);
-    assert_int_equal(csp_batch_pack(&contract, &lists, 0, 3, 0, &batch), CSP_OK);
+    assert_int_equal(csp_batch_pack(&contract, &lists, 0, 3, NULL, 0, &batch), CSP_OK);
     assert_int_equal(csp_fault_asked(), 0);
     csp_fault_arm(1);
     csp_batch_clear(&batch);
-    assert_int_equal(csp_batch_pack(&contract, &lists, 0, 3, 0, &batch), CSP_ERR_MEMORY);
+    assert_int_equal(csp_batch_pack(&contract, &lists, 0, 3, NULL, 0, &batch), CSP_ERR_MEMORY);
     csp_fault_arm(0);
     assert_int_equal(batch.N, 0);
     csp_batch_clear(&batch);

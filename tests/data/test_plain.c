@@ -89,17 +89,19 @@ static void a_step_is_the_same_in_parts_and_out_of_order(void **state)
 {
     fixture *f = *state;
     const csp_plain_sampling sampling = { .seed = 5, .texts = 4, .max_len = 3 };
+    static const int64_t places[] = { 0, 1, 2, 3, 4 };
     csp_token_lists whole = { 0 }, part = { 0 };
 
-    assert_int_equal(csp_plain_load(f->plain, f->encoder, &sampling, 9, 0, 4, &whole), CSP_OK);
+    assert_int_equal(csp_plain_load(f->plain, f->encoder, &sampling, 9, places, 4, &whole), CSP_OK);
     assert_int_equal(whole.count, 4);
     for (int64_t step = 10; step >= 8; step--) {
         for (int64_t i = 0; i < 4; i++) {
             int64_t n, m;
             const int32_t *got, *wanted;
 
-            assert_int_equal(csp_plain_load(f->plain, f->encoder, &sampling, step, i, 1, &part),
-                             CSP_OK);
+            assert_int_equal(
+                csp_plain_load(f->plain, f->encoder, &sampling, step, places + i, 1, &part),
+                CSP_OK);
             got = csp_token_lists_get(&part, 0, &n);
             wanted = csp_token_lists_get(&whole, i, &m);
             assert_true(n <= 4 && got[n - 1] == TOKEN_EOS);
@@ -109,24 +111,10 @@ static void a_step_is_the_same_in_parts_and_out_of_order(void **state)
             }
         }
     }
-    assert_int_equal(csp_plain_load(f->plain, f->encoder, &sampling, 0, 2, 3, &part),
+    assert_int_equal(csp_plain_load(f->plain, f->encoder, &sampling, 0, places + 2, 3, &part),
                      CSP_ERR_ARGUMENT);
     csp_token_lists_clear(&whole);
     csp_token_lists_clear(&part);
-}
-
-static void texts_per_step_come_from_the_mean_length(void **state)
-{
-    fixture *f = *state;
-    int64_t texts = 0;
-
-    /* Letters: 3 3 7 2 4 3 3 and an EOS each: 32 tokens in 7 texts. */
-    assert_int_equal(
-        csp_plain_texts_per_step(f->plain, &f->contract, f->tokenizer, 100, 320, &texts), CSP_OK);
-    assert_int_equal(texts, 70);
-    assert_int_equal(csp_plain_texts_per_step(f->plain, &f->contract, f->tokenizer, 100, 1, &texts),
-                     CSP_OK);
-    assert_int_equal(texts, 1);
 }
 
 static void refuses_what_holds_no_text(void **state)
@@ -151,6 +139,7 @@ static void every_allocation_may_fail(void **state)
     fixture *f = *state;
     const char *paths[] = { at("p.txt"), at("p.tsv.gz") };
     const csp_plain_sampling sampling = { .texts = 3, .max_len = 10 };
+    static const int64_t places[] = { 0, 1, 2 };
     csp_status status;
     long n = 0;
 
@@ -161,7 +150,7 @@ static void every_allocation_may_fail(void **state)
         csp_fault_arm(++n);
         status = csp_plain_open(paths, 2, false, NULL, &plain);
         if (status == CSP_OK) {
-            status = csp_plain_load(plain, f->encoder, &sampling, 1, 0, 3, &lists);
+            status = csp_plain_load(plain, f->encoder, &sampling, 1, places, 3, &lists);
         }
         assert_true(status == CSP_OK || status == CSP_ERR_MEMORY);
         csp_token_lists_clear(&lists);
@@ -201,7 +190,6 @@ int main(void)
         CASE(several_files_are_one_collection_without_empty_texts),
         CASE(an_epoch_visits_each_text_once),
         CASE(a_step_is_the_same_in_parts_and_out_of_order),
-        CASE(texts_per_step_come_from_the_mean_length),
         CASE(the_digest_is_of_the_texts_and_their_order),
         CASE(every_allocation_may_fail),
         cmocka_unit_test(refuses_what_holds_no_text),

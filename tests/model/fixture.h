@@ -217,16 +217,20 @@ static inline void fixture_loss(fixture *f, double loss[4])
     const csp_tensor positive = on_device(f, recorded(f, "", "positive"));
     const csp_tensor mask = on_device(f, recorded(f, "", "mask"));
     fixture_side *q = &f->side[0], *p = &f->side[1];
-    double row[QUERIES][3];
-    csp_tensor scores, rows;
+    double each[QUERIES];
+    csp_tensor scores, rows, sums, losses;
 
     assert_ok(csp_arena_tensor(&f->arena, CSP_F32, 2, shape, &scores));
     assert_ok(csp_scores_fwd(f->be, &q->rows, QUERIES, &p->rows, PASSAGES, scale, &scores));
-    assert_ok(csp_arena_tensor(&f->arena, CSP_F64, 2, (int64_t[]) { QUERIES, 3 }, &rows));
-    assert_ok(csp_info_nce(f->be, &scores, &positive, &mask, &scores, &rows));
-    assert_ok(csp_backend_download(f->be, &rows, row));
+    assert_ok(csp_arena_tensor(&f->arena, CSP_F64, 2, (int64_t[]) { QUERIES, 2 }, &rows));
+    assert_ok(csp_arena_tensor(&f->arena, CSP_F64, 1, shape, &sums));
+    assert_ok(csp_arena_tensor(&f->arena, CSP_F64, 1, shape, &losses));
+    assert_ok(csp_nce_scores(f->be, &scores, &positive, &mask, &rows));
+    assert_ok(csp_nce_sum(f->be, &scores, &mask, &rows, &sums));
+    assert_ok(csp_nce_grad(f->be, &scores, &positive, &mask, &rows, &sums, &scores, &losses));
+    assert_ok(csp_backend_download(f->be, &losses, each));
     assert_ok(csp_scores_bwd(f->be, &scores, &q->rows, &p->rows, scale, &q->dw, &p->dw));
-    loss[1] = (row[0][0] + row[1][0] + row[2][0]) / QUERIES;
+    loss[1] = (each[0] + each[1] + each[2]) / QUERIES;
     loss[2] = fixture_flops(f, q, f->settings.lambda_q);
     loss[3] = fixture_flops(f, p, f->settings.lambda_d);
     loss[0] = loss[1] + f->settings.lambda_q * loss[2] + f->settings.lambda_d * loss[3];

@@ -33,6 +33,28 @@ static csp_tensor some_passages(rig *r, int64_t Q, int64_t P, const int32_t *pos
     return wanted ? rig_input(r, CSP_U8, 2, (int64_t[]) { Q, P }, mask) : csp_tensor_none();
 }
 
+/* The three parts on one rank; out is each query's loss, own score and best other one. */
+static csp_status whole_nce(rig *r, const csp_tensor *s, const csp_tensor *positive,
+                            const csp_tensor *mask, csp_tensor *ds, double *out)
+{
+    const int64_t Q = s->dim[0];
+    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { Q, 2 });
+    csp_tensor sum = rig_output(r, CSP_F64, 1, &Q), loss = rig_output(r, CSP_F64, 1, &Q);
+    const double *scores, *losses;
+
+    CSP_TRY(csp_nce_scores(r->be, s, positive, mask, &row));
+    CSP_TRY(csp_nce_sum(r->be, s, mask, &row, &sum));
+    CSP_TRY(csp_nce_grad(r->be, s, positive, mask, &row, &sum, ds, &loss));
+    scores = rig_host(r, &row);
+    losses = rig_host(r, &loss);
+    for (int64_t q = 0; q < Q; q++) {
+        out[3 * q] = losses[q];
+        out[3 * q + 1] = scores[2 * q];
+        out[3 * q + 2] = scores[2 * q + 1];
+    }
+    return CSP_OK;
+}
+
 static void info_nce_matches_the_reference(void **state)
 {
     rig *r = *state;
@@ -40,16 +62,16 @@ static void info_nce_matches_the_reference(void **state)
     for (int64_t i = 0; i < CASES; i++) {
         const int64_t Q = cases[i].Q, P = cases[i].P;
         double *loss, *want_row, *want_loss, *want, *mag, *size;
-        const double *got;
+        double *got, *again;
 
         rig_begin(r, (uint64_t)i);
         const csp_tensor s = rig_uniform(r, -30.0, 30.0, 2, (int64_t[]) { Q, P });
         const csp_tensor positive = rig_indices(r, P, Q);
         const csp_tensor mask = some_passages(r, Q, P, rig_host(r, &positive), cases[i].mask);
         csp_tensor ds = rig_output(r, CSP_F32, 2, s.dim), in_place = rig_copy(r, &s);
-        csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { Q, 3 });
-        csp_tensor again = rig_output(r, CSP_F64, 2, row.dim);
 
+        got = rig_doubles(r, Q * 3);
+        again = rig_doubles(r, Q * 3);
         loss = rig_doubles(r, Q);
         want_row = rig_doubles(r, Q * 3);
         want_loss = rig_doubles(r, Q);
@@ -58,8 +80,7 @@ static void info_nce_matches_the_reference(void **state)
         mag = rig_doubles(r, Q * P);
         ref_info_nce(rig_as_doubles(r, &s), rig_host(r, &positive),
                      cases[i].mask ? rig_host(r, &mask) : NULL, Q, P, want_row, want, mag);
-        assert_int_equal(csp_info_nce(r->be, &s, &positive, &mask, &ds, &row), CSP_OK);
-        got = rig_host(r, &row);
+        assert_int_equal(whole_nce(r, &s, &positive, &mask, &ds, got), CSP_OK);
         /* One rounding to f32, the rest is double. */
         assert_true(worst_ratio("ds", rig_host(r, &ds), want, mag, Q * P, 1.001 * UNIT_F32) <= 1.0);
         for (int64_t q = 0; q < Q; q++) {
@@ -71,12 +92,126 @@ static void info_nce_matches_the_reference(void **state)
         }
         assert_true(worst_ratio_f64("loss", loss, want_loss, size, Q, (double)(P + 8) * UNIT_F64) <=
                     1.0);
-        assert_int_equal(csp_info_nce(r->be, &in_place, &positive, &mask, &in_place, &again),
-                         CSP_OK);
+        assert_int_equal(whole_nce(r, &in_place, &positive, &mask, &in_place, again), CSP_OK);
         rig_check_same(r, &in_place, &ds);
-        rig_check_same(r, &again, &row);
+        assert_memory_equal(again, got, sizeof(*got) * (size_t)(Q * 3));
         rig_check_guards(r);
     }
+}
+
+/* One rank's passages of a step: every ranks-th column, from its own number on. */
+typedef struct nce_part {
+    int64_t P;
+    csp_tensor s, positive, mask, ds, row, sum, loss;
+} nce_part;
+
+static nce_part part_of(rig *r, const csp_tensor *all, const csp_tensor *positive,
+                        const csp_tensor *mask, int rank, int ranks)
+{
+    const int64_t Q = all->dim[0], P = all->dim[1], width = (P - rank + ranks - 1) / ranks;
+    const int64_t shape[] = { Q, width };
+    const float *score = rig_host(r, all);
+    const int32_t *own = rig_host(r, positive);
+    const uint8_t *out = rig_host(r, mask);
+    float *s = (float *)(void *)rig_ints(r, Q * width);
+    int32_t *at = rig_ints(r, Q);
+    uint8_t *m = (uint8_t *)rig_ints(r, Q * width);
+
+    for (int64_t q = 0; q < Q; q++) {
+        at[q] = own[q] % ranks == rank ? own[q] / ranks : -1;
+        for (int64_t p = 0; p < width; p++) {
+            s[q * width + p] = score[q * P + p * ranks + rank];
+            m[q * width + p] = out[q * P + p * ranks + rank];
+        }
+    }
+    return (nce_part) { .P = width,
+                        .s = rig_input(r, CSP_F32, 2, shape, s),
+                        .positive = rig_input(r, CSP_I32, 1, &Q, at),
+                        .mask = rig_input(r, CSP_U8, 2, shape, m),
+                        .ds = rig_output(r, CSP_F32, 2, shape),
+                        .row = rig_output(r, CSP_F64, 2, (int64_t[]) { Q, 2 }),
+                        .sum = rig_output(r, CSP_F64, 1, &Q),
+                        .loss = rig_output(r, CSP_F64, 1, &Q) };
+}
+
+/* What the ranks' reductions do: maxima of rows, sums of sums. */
+static void combine(rig *r, const csp_tensor *parts[], int ranks, bool add, csp_tensor *out)
+{
+    const int64_t count = csp_tensor_count(parts[0]);
+    double *total = rig_doubles(r, count);
+
+    for (int rank = 0; rank < ranks; rank++) {
+        const double *one = rig_host(r, parts[rank]);
+
+        for (int64_t i = 0; i < count; i++) {
+            const double before = rank == 0 ? (add ? 0.0 : -INFINITY) : total[i];
+
+            total[i] = add ? before + one[i] : fmax(before, one[i]);
+        }
+    }
+    *out = rig_input(r, CSP_F64, parts[0]->ndim, parts[0]->dim, total);
+}
+
+/* One query has all passages of rank 0 masked, which then has nothing to say about it. */
+static void ranks_agree_with_the_reference(void **state)
+{
+    rig *r = *state;
+    enum { Q = 9, P = 37, RANKS = 3 };
+
+    rig_begin(r, 77);
+    const csp_tensor s = rig_uniform(r, -30.0, 30.0, 2, (int64_t[]) { Q, P });
+    const csp_tensor positive = rig_indices(r, P, Q);
+    csp_tensor mask = some_passages(r, Q, P, rig_host(r, &positive), true);
+    int32_t *own = rig_host(r, &positive);
+    uint8_t *left_out = rig_host(r, &mask);
+    double *want = rig_doubles(r, Q * P), *mag = rig_doubles(r, Q * P);
+    double *want_row = rig_doubles(r, Q * 3);
+    const csp_tensor *rows[RANKS], *sums[RANKS];
+    csp_tensor row, sum;
+    nce_part part[RANKS];
+
+    for (int64_t p = 0; p < P; p++) {
+        left_out[p] |= p % RANKS == 0;
+    }
+    own[0] = 1;
+    left_out[1] = 0;
+    mask = rig_input(r, CSP_U8, 2, (int64_t[]) { Q, P }, left_out);
+    const csp_tensor owned = rig_input(r, CSP_I32, 1, (int64_t[]) { Q }, own);
+    ref_info_nce(rig_as_doubles(r, &s), own, left_out, Q, P, want_row, want, mag);
+    for (int i = 0; i < RANKS; i++) {
+        part[i] = part_of(r, &s, &owned, &mask, i, RANKS);
+        assert_int_equal(
+            csp_nce_scores(r->be, &part[i].s, &part[i].positive, &part[i].mask, &part[i].row),
+            CSP_OK);
+        rows[i] = &part[i].row;
+        sums[i] = &part[i].sum;
+    }
+    combine(r, rows, RANKS, false, &row);
+    for (int i = 0; i < RANKS; i++) {
+        assert_int_equal(csp_nce_sum(r->be, &part[i].s, &part[i].mask, &row, &part[i].sum), CSP_OK);
+    }
+    assert_true(((const double *)rig_host(r, sums[0]))[0] == 0.0);
+    combine(r, sums, RANKS, true, &sum);
+    for (int i = 0; i < RANKS; i++) {
+        const double *loss;
+        const float *ds;
+
+        assert_int_equal(csp_nce_grad(r->be, &part[i].s, &part[i].positive, &part[i].mask, &row,
+                                      &sum, &part[i].ds, &part[i].loss),
+                         CSP_OK);
+        loss = rig_host(r, &part[i].loss);
+        ds = rig_host(r, &part[i].ds);
+        for (int64_t q = 0; q < Q; q++) {
+            assert_true(fabs(loss[q] - want_row[3 * q]) <= 64.0 * (P + 8) * UNIT_F64);
+            for (int64_t p = 0; p < part[i].P; p++) {
+                const int64_t at = q * P + p * RANKS + i;
+
+                assert_true(fabs((double)ds[q * part[i].P + p] - want[at]) <=
+                            1.001 * UNIT_F32 * mag[at]);
+            }
+        }
+    }
+    rig_check_guards(r);
 }
 
 static void a_positive_without_competition_is_no_loss(void **state)
@@ -91,13 +226,11 @@ static void a_positive_without_competition_is_no_loss(void **state)
     const csp_tensor positive = rig_input(r, CSP_I32, 1, (int64_t[]) { 1 }, &own);
     const csp_tensor left_out = rig_input(r, CSP_U8, 2, (int64_t[]) { 1, 3 }, mask);
     csp_tensor ds = rig_output(r, CSP_F32, 2, score.dim);
-    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { 1, 3 });
-    const double *of_query;
+    double of_query[3];
     const float *got;
 
-    assert_int_equal(csp_info_nce(r->be, &score, &positive, &left_out, &ds, &row), CSP_OK);
+    assert_int_equal(whole_nce(r, &score, &positive, &left_out, &ds, of_query), CSP_OK);
     got = rig_host(r, &ds);
-    of_query = rig_host(r, &row);
     assert_true(of_query[0] == 0.0 && of_query[1] == -(double)3e38f && of_query[2] == -INFINITY);
     assert_true(got[0] == 0.0f && got[1] == 0.0f && got[2] == 0.0f);
 }
@@ -113,13 +246,11 @@ static void huge_scores_stay_finite(void **state)
     const csp_tensor score = rig_input(r, CSP_F32, 2, (int64_t[]) { 1, 2 }, s);
     const csp_tensor positive = rig_input(r, CSP_I32, 1, (int64_t[]) { 1 }, &own);
     csp_tensor ds = rig_output(r, CSP_F32, 2, score.dim);
-    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { 1, 3 });
-    const double *of_query;
+    double of_query[3];
     const float *got;
 
-    assert_int_equal(csp_info_nce(r->be, &score, &positive, &none, &ds, &row), CSP_OK);
+    assert_int_equal(whole_nce(r, &score, &positive, &none, &ds, of_query), CSP_OK);
     got = rig_host(r, &ds);
-    of_query = rig_host(r, &row);
     assert_true(fabs(of_query[0] - 2e30) <= 1e24);
     assert_true(got[0] == 1.0f && got[1] == -1.0f);
 }
@@ -300,14 +431,18 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     const csp_sparse w = rig_sparse_random(r, 2, 10, 1.0, 0);
     csp_tensor sum = rig_output(r, CSP_F64, 1, (int64_t[]) { 11 });
     csp_tensor dw = rig_output(r, CSP_F32, 1, w.term.dim);
-    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { 3, 3 });
+    csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { 3, 2 });
+    csp_tensor each = rig_output(r, CSP_F64, 1, (int64_t[]) { 3 });
     csp_tensor value = rig_output(r, CSP_F64, 1, (int64_t[]) { 1 });
     csp_tensor many = rig_output(r, CSP_I64, 1, (int64_t[]) { CSP_POSITIONS + 1 });
 
-    assert_int_equal(csp_info_nce(r->be, &s, &few, &none, &ds, &row), CSP_ERR_SHAPE);
+    assert_int_equal(csp_nce_scores(r->be, &s, &few, &none, &row), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "positive must be i32 (3), not i32 (2)"));
-    assert_int_equal(csp_info_nce(r->be, &s, &positive, &mask, &ds, &row), CSP_ERR_SHAPE);
-    assert_int_equal(csp_info_nce(r->be, &s, &positive, &none, &ds, &value), CSP_ERR_SHAPE);
+    assert_int_equal(csp_nce_scores(r->be, &s, &positive, &mask, &row), CSP_ERR_SHAPE);
+    assert_int_equal(csp_nce_scores(r->be, &s, &positive, &none, &value), CSP_ERR_SHAPE);
+    assert_int_equal(csp_nce_sum(r->be, &s, &none, &row, &value), CSP_ERR_SHAPE);
+    assert_int_equal(csp_nce_grad(r->be, &s, &positive, &none, &row, &each, &ds, &value),
+                     CSP_ERR_SHAPE);
     assert_int_equal(csp_column_sums(r->be, &w, 2, &sum, &sum), CSP_ERR_SHAPE);
     assert_int_equal(csp_position_counts(r->be, &w, 2, &many), CSP_ERR_SHAPE);
     assert_int_equal(csp_position_counts(r->be, &w, 2, &sum), CSP_ERR_SHAPE);
@@ -335,6 +470,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_references_are_their_own_derivatives),
         cmocka_unit_test(info_nce_matches_the_reference),
+        cmocka_unit_test(ranks_agree_with_the_reference),
         cmocka_unit_test(a_positive_without_competition_is_no_loss),
         cmocka_unit_test(huge_scores_stay_finite),
         cmocka_unit_test(column_sums_are_exact),

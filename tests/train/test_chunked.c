@@ -17,8 +17,8 @@ static void plan(tiny *t, size_t budget, csp_keep keep, csp_chunked **out, size_
     assert_ok(csp_chunked_create(t->be, t->model, &t->contract, ROWS, TINY_LONGEST, TINY_PASSAGES,
                                  budget, keep, &c));
     csp_chunked_begin(c);
-    assert_ok(csp_chunked_add(c, CSP_SIDE_QUERY, &t->queries, 0));
-    assert_ok(csp_chunked_add(c, CSP_SIDE_PASSAGE, &t->passages, TINY_QUERIES));
+    assert_ok(csp_chunked_add(c, CSP_SIDE_QUERY, &t->queries, NULL, 0));
+    assert_ok(csp_chunked_add(c, CSP_SIDE_PASSAGE, &t->passages, NULL, TINY_QUERIES));
     assert_ok(csp_chunked_plan(c));
     *kept = *rest = 0;
     for (int64_t i = 0; i < c->count; i++) {

@@ -223,7 +223,9 @@ static void a_masked_candidate_is_not_there(void **state)
                                         .limits = { 1.01, 1.01, 1.01 } };
     csp_contrastive_step step = { .step = 1, .pass = { .causal = true } };
     csp_token_lists query = { 0 }, documents = { 0 };
-    csp_contrastive_texts texts = { &query, &documents, positive, NULL, 0 };
+    csp_contrastive_texts texts = { .queries = &query,
+                                    .passages = &documents,
+                                    .positive = positive };
     const int32_t ids[] = { 4, 7, 5 };
     csp_contrastive *c;
     csp_step_metrics m;

@@ -73,7 +73,7 @@ static void a_gradient_that_is_not_finite_makes_no_update_and_is_named(void **st
 
     (void)state;
     tiny_open(&t, CSP_VARIANT_CAUSAL, false);
-    assert_ok(csp_optimizer_create(t.be, t.model, &o));
+    assert_ok(csp_optimizer_create(t.be, t.model, NULL, &o));
     assert_ok(csp_optimizer_reset(o));
     for (size_t i = 0; i < sizeof(spoilt) / sizeof(spoilt[0]); i++) {
         float *before = state_of(&t), *after, *gradients;
@@ -108,7 +108,7 @@ static void a_step_with_faults_makes_no_update(void **state)
 
     (void)state;
     tiny_open(&t, CSP_VARIANT_CAUSAL, false); /* on the CPU, whose memory is the host's */
-    assert_ok(csp_optimizer_create(t.be, t.model, &o));
+    assert_ok(csp_optimizer_create(t.be, t.model, NULL, &o));
     assert_ok(csp_optimizer_reset(o));
     before = state_of(&t);
     fill_gradients(&t, 0.5f, -1, 0.0f);
@@ -132,7 +132,7 @@ static void the_next_finite_gradient_makes_one(void **state)
 
     (void)state;
     tiny_open(&t, CSP_VARIANT_CAUSAL, true);
-    assert_ok(csp_optimizer_create(t.be, t.model, &o));
+    assert_ok(csp_optimizer_create(t.be, t.model, NULL, &o));
     assert_ok(csp_optimizer_reset(o));
     fill_gradients(&t, 0.5f, 0, NAN);
     assert_ok(step(o, &t, 1, &m));

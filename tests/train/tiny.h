@@ -62,7 +62,7 @@ static inline csp_status tiny_contrastive(const tiny *t, csp_contrastive *c,
 static inline csp_status tiny_adapt(const tiny *t, csp_adapt *a, const csp_token_lists *texts,
                                     const csp_pass *pass, bool backward, csp_step_metrics *m)
 {
-    CSP_TRY(csp_adapt_run(a, texts, pass, backward));
+    CSP_TRY(csp_adapt_run(a, texts, NULL, pass, backward));
     CSP_TRY(csp_backend_sync(t->be));
     return csp_adapt_read(a, m);
 }

@@ -187,7 +187,13 @@ static need scores_bwd(const amounts *a, const csp_profile_row *r)
     return of_bytes(12.0 * a->entries + 4.0 * a->scores);
 }
 
-static need info_nce(const amounts *a, const csp_profile_row *r)
+static need nce_read(const amounts *a, const csp_profile_row *r)
+{
+    (void)r;
+    return of_bytes(4.0 * a->scores);
+}
+
+static need nce_grad(const amounts *a, const csp_profile_row *r)
 {
     (void)r;
     return of_bytes(8.0 * a->scores);
@@ -262,7 +268,9 @@ static const struct {
     { "sparse_pool_bwd", sparse_pool_bwd },
     { "scores_fwd", scores_fwd },
     { "scores_bwd", scores_bwd },
-    { "info_nce", info_nce },
+    { "nce_scores", nce_read },
+    { "nce_sum", nce_read },
+    { "nce_grad", nce_grad },
     { "column_sums", column_sums },
     { "position_counts", position_counts },
     { "regularize", regularize },

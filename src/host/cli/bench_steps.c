@@ -145,7 +145,7 @@ static csp_status plan_budget(csp_bench *b, step_bench *s, size_t *budget)
     int64_t room;
 
     CSP_TRY(csp_run_bytes(s->model->params, rows, CSP_KEEP_ALL, &one));
-    CSP_TRY(csp_contrastive_bytes(shape->V, shape->queries, shape->documents, &representations));
+    CSP_TRY(csp_contrastive_bytes(shape->V, shape->queries, shape->documents, 1, &representations));
     CSP_TRY(csp_backend_memory(b->be, &memory));
     room = memory.free - (int64_t)representations - (b->tiny ? 0 : SPARE);
     if (room < (int64_t)one) {
@@ -177,7 +177,7 @@ static csp_status open_step(csp_bench *b, const csp_bench_shape *shape, step_ben
     CSP_TRY(make_model(b, shape, shape->lora ? CSP_TRAIN_LORA : CSP_TRAIN_FULL, &s->model));
     CSP_TRY(plan_budget(b, s, &o.budget));
     CSP_TRY(csp_contrastive_create(b->be, s->model, &s->contract, &o, &s->contrastive));
-    CSP_TRY(csp_optimizer_create(b->be, s->model, &s->optimizer));
+    CSP_TRY(csp_optimizer_create(b->be, s->model, NULL, &s->optimizer));
     return csp_optimizer_reset(s->optimizer);
 }
 

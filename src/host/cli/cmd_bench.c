@@ -287,7 +287,7 @@ static csp_status open_training(bench *b, training *t, int32_t *positive)
                                          .passages = &b->documents,
                                          .positive = positive };
     CSP_TRY(csp_contrastive_create(b->be, b->model, &b->contract, &o, &t->contrastive));
-    return csp_optimizer_create(b->be, b->model, &t->optimizer);
+    return csp_optimizer_create(b->be, b->model, NULL, &t->optimizer);
 }
 
 /* A whole contrastive step with its update. */

@@ -150,7 +150,7 @@ static csp_status fill(const csp_config *config, const csp_params *params, estim
     for (int64_t i = 0; i < config->run.phases.count && i < PHASES; i++) {
         csp_phase_memory *p = &e->phase[e->phases++];
         const csp_status status =
-            csp_phase_memory_plan(config, params, config->run.phases.values[i], 0, &left, p);
+            csp_phase_memory_plan(config, params, config->run.phases.values[i], 0, 1, &left, p);
         size_t least;
 
         if (status != CSP_OK && status != CSP_ERR_MEMORY) {

@@ -1,12 +1,18 @@
 /* cmd_train.c - csplade train: runs the phases that a config names, or goes on with them. */
+#include <jansson.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/config_args.h"
+#include "cli/exit_code.h"
+#include "comm/comm.h"
+#include "core/log.h"
+#include "io/file.h"
 #include "train/trainer.h"
 
 static const csp_option options[] = {
@@ -35,6 +41,9 @@ static const csp_option options[] = {
       .help = "check everything, open model and data, print the plan and the first batch; write "
               "nothing" },
 };
+
+/* After the failure of a rank, for the others to end by themselves. */
+#define GRACE_S 10.0
 
 static volatile sig_atomic_t stop_asked, save_asked;
 
@@ -81,6 +90,94 @@ static void install_handlers(void)
 static const csp_config_option stand_for[] = { { "resume", "run.resume" },
                                                { "device", "device.name" } };
 
+/* RUN/failure.rankN.json; NULL where there is no folder yet: nothing has been begun. */
+static char *failure_path(const csp_config *config, int rank)
+{
+    char name[48];
+    char *path = NULL;
+
+    snprintf(name, sizeof(name), "failure.rank%d.json", rank);
+    return config->run.output_dir != NULL && csp_file_is_dir(config->run.output_dir) &&
+                   csp_file_join(config->run.output_dir, name, &path) == CSP_OK
+               ? path
+               : NULL;
+}
+
+/* Why this rank ends, for whoever looks for the first one of many. A help, so it may fail. */
+static void write_failure(const csp_config *config, csp_comm *comm, csp_status status, int code,
+                          const char *reason)
+{
+    char *path = failure_path(config, csp_comm_rank(comm)), host[256] = "", *text;
+    int first, first_code;
+    json_t *all;
+
+    csp_comm_failure(comm, &first, &first_code);
+    (void)gethostname(host, sizeof(host) - 1);
+    all = json_pack("{s:i,s:i,s:s,s:i,s:i,s:s,s:s,s:i}", "rank", csp_comm_rank(comm), "ranks",
+                    csp_comm_size(comm), "host", host, "pid", (int)getpid(), "exit_code", code,
+                    "status", csp_status_name(status), "reason", reason, "first_rank",
+                    first >= 0 ? first : csp_comm_rank(comm));
+    text = all != NULL ? json_dumps(all, JSON_INDENT(2)) : NULL;
+    if (path != NULL && text != NULL &&
+        csp_file_write(path, text, (int64_t)strlen(text)) != CSP_OK) {
+        csp_log(CSP_LOG_WARN, "train", "%s", csp_error_text());
+    }
+    free(text);
+    json_decref(all);
+    free(path);
+}
+
+/*
+ * A rank that fails tells the others, which end with its exit code; each leaves a file. The failing
+ * rank and rank 0 say why on stderr.
+ */
+static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_status status)
+{
+    char reason[1024];
+    int rank = -1, code = csp_exit_code(status);
+
+    snprintf(reason, sizeof(reason), "%s", csp_error_text());
+    if (status == CSP_ERR_INTERRUPTED) {
+        return status; /* all of them stop, in order */
+    }
+    if (status == CSP_ERR_COMM) {
+        csp_comm_failure(comm, &rank, &code);
+        status = csp_status_of_exit_code(code);
+    } else {
+        csp_comm_report(comm, code, reason);
+    }
+    write_failure(config, comm, status, code, reason);
+    if (rank >= 0 && csp_comm_rank(comm) != 0) {
+        reason[0] = '\0'; /* said by the rank that failed, and by rank 0 */
+    }
+    return CSP_FAIL(status, "%s", reason);
+}
+
+/* Joins the ranks that this process was started with; *out is NULL where it is alone. */
+static csp_status join(const csp_config *config, csp_comm **out)
+{
+    const csp_comm_options wait = { .timeout_s = config->run.rank_timeout_s, .grace_s = GRACE_S };
+    csp_launch launch;
+    char *path;
+
+    *out = NULL;
+    CSP_TRY(csp_launch_find(&launch));
+    if (launch.kind == CSP_LAUNCH_ALONE) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_comm_create(&launch, &wait, out));
+    csp_log_set_rank(csp_comm_rank(*out));
+    csp_log(CSP_LOG_INFO, "train", "%d ranks started by %s, %d of them on this machine",
+            csp_comm_size(*out), launch.by, csp_comm_local_size(*out));
+    /* What an earlier attempt left would look like this one's. */
+    path = failure_path(config, csp_comm_rank(*out));
+    if (path != NULL) {
+        (void)remove(path);
+    }
+    free(path);
+    return CSP_OK;
+}
+
 static csp_status run(const csp_arguments *args)
 {
     csp_train_options o = { .base = csp_args_text(args, "base"),
@@ -93,14 +190,21 @@ static csp_status run(const csp_arguments *args)
 
     CSP_TRY(csp_config_from_args(args, 0, stand_for, CSP_COUNT(stand_for), &config));
     install_handlers();
-    status = csp_train(config, &o, &result);
-    if (status == CSP_OK && !o.dry_run) {
+    status = join(config, &o.comm);
+    if (status == CSP_OK) {
+        status = csp_train(config, &o, &result);
+    }
+    if (status != CSP_OK && o.comm != NULL) {
+        status = fail_together(config, o.comm, status);
+    }
+    if (status == CSP_OK && result.model[0] != '\0') {
         printf("model %s\n", result.model);
         if (result.best[0] != '\0') {
             printf("best %s %s %.6f\n", result.best, config->run.metric_for_best,
                    result.best_value);
         }
     }
+    csp_comm_destroy(o.comm);
     csp_config_free(config);
     return status;
 }
@@ -112,6 +216,9 @@ const csp_command csp_cmd_train = {
     .option_count = CSP_COUNT(options),
     .positional = "CONFIG [KEY=VALUE...]",
     .details =
+        "mpirun -np N csplade train ..., srun --mpi=pmix csplade train ..., or torchrun's "
+        "variables "
+        "start N\nranks, which share out each step and give what one would; rank 0 writes.\n\n"
         "csplade train configs/demo.yaml run.output_dir=runs/a contrastive.lambda_d=1e-3\n\n"
         "The same command again goes on from the newest checkpoint, to the same bits as a run that "
         "was\nnever stopped (same machine type and number of threads).\n\n"

@@ -49,6 +49,16 @@ int csp_exit_code(csp_status status)
     return (int)status >= 0 && status < CSP_STATUS_COUNT ? codes[status] : EXIT_RUNTIME;
 }
 
+csp_status csp_status_of_exit_code(int code)
+{
+    for (int status = CSP_OK + 1; status < CSP_STATUS_COUNT; status++) {
+        if (codes[status] == code && code != EXIT_RUNTIME) {
+            return (csp_status)status;
+        }
+    }
+    return CSP_ERR_COMM;
+}
+
 void csp_exit_code_print(FILE *stream)
 {
     for (size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++) {

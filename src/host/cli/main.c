@@ -184,7 +184,9 @@ int main(int argc, char **argv)
         }
     }
     if (status != CSP_OK) {
-        print_error(csp_error_text());
+        if (csp_error_text()[0] != '\0') { /* another rank has said it */
+            print_error(csp_error_text());
+        }
         csp_log(CSP_LOG_DEBUG, "cli  ", "raised at %s, status %s", csp_error_place(),
                 csp_status_name(status));
     }

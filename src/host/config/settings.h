@@ -121,6 +121,8 @@ typedef struct csp_run_settings {
     int64_t max_skipped_steps;
     bool stop_on_collapse;
     double collapse_share;
+    double rank_timeout_s;
+    int64_t checksum_steps;
 } csp_run_settings;
 
 typedef enum csp_precision {

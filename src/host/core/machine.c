@@ -2,6 +2,7 @@
 #include "core/machine.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -67,6 +68,32 @@ int64_t csp_machine_available_bytes(void)
     least = v2 < least ? v2 : least;
     least = v1 < least ? v1 : least;
     return least > 0 ? least : 0;
+}
+
+int csp_machine_cores(void)
+{
+    cpu_set_t set;
+    int count;
+
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) {
+        return 1;
+    }
+    count = CPU_COUNT(&set);
+    return count > 0 ? count : 1;
+}
+
+int64_t csp_machine_core_key(void)
+{
+    uint64_t key = 0xCBF29CE484222325u; /* FNV-1a */
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    (void)sched_getaffinity(0, sizeof(set), &set);
+    for (int core = 0; core < CPU_SETSIZE; core++) {
+        key = (key ^ (CPU_ISSET(core, &set) ? (uint64_t)core + 1 : 0)) * 0x100000001B3u;
+    }
+    return (int64_t)key;
 }
 
 double csp_machine_seconds(void)

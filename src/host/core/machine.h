@@ -17,6 +17,12 @@ extern "C" {
  */
 int64_t csp_machine_available_bytes(void);
 
+/* Cores this process may run on, which taskset and containers make fewer than the machine has. */
+int csp_machine_cores(void);
+
+/* A number for which cores these are: equal for processes that may run on the very same ones. */
+int64_t csp_machine_core_key(void);
+
 /* Whether there is a file `tail` of the folder of this program; path then names it. */
 bool csp_machine_beside_program(const char *tail, char *path, size_t bytes);
 

@@ -280,27 +280,15 @@ static const csp_ops cpu_ops = {
     .token_loss = cpu_token_loss,
     .scores_fwd = cpu_scores_fwd,
     .scores_bwd = cpu_scores_bwd,
-    .info_nce = cpu_info_nce,
+    .nce_scores = cpu_nce_scores,
+    .nce_sum = cpu_nce_sum,
+    .nce_grad = cpu_nce_grad,
     .column_sums = cpu_column_sums,
     .position_counts = cpu_position_counts,
     .regularize = cpu_regularize,
     .grad_squares = cpu_grad_squares,
     .adamw = cpu_adamw,
 };
-
-/* Cores this process may run on, which taskset and containers make fewer than the machine has. */
-static int available_cores(void)
-{
-    cpu_set_t set;
-    int count;
-
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) != 0) {
-        return 1;
-    }
-    count = CPU_COUNT(&set);
-    return count > 0 ? count : 1;
-}
 
 csp_status csp_cpu_open(const char *name, int threads, csp_backend **out)
 {
@@ -313,7 +301,7 @@ csp_status csp_cpu_open(const char *name, int threads, csp_backend **out)
                         name);
     }
     if (threads == 0) {
-        threads = available_cores();
+        threads = csp_machine_cores();
     }
     if (threads > MAX_THREADS) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "device cpu: %d threads, at most %d are possible",
@@ -322,6 +310,7 @@ csp_status csp_cpu_open(const char *name, int threads, csp_backend **out)
     CSP_TRY(csp_alloc_zero("cpu backend", 1, sizeof(*be), &be));
     be->ops = &cpu_ops;
     be->name = "cpu";
+    be->host_memory = true;
     be->threads = threads;
     CSP_TRY_GOTO(csp_alloc_zero("cpu backend", 1, sizeof(*state), &state));
     be->state = state;

@@ -114,8 +114,13 @@ csp_status cpu_scores_fwd(csp_backend *be, const csp_sparse *q, int64_t Q, const
                           int64_t P, float scale, csp_tensor *s);
 csp_status cpu_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
                           const csp_sparse *p, float scale, csp_tensor *dq, csp_tensor *dp);
-csp_status cpu_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                        const csp_tensor *mask, csp_tensor *ds, csp_tensor *row);
+csp_status cpu_nce_scores(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                          const csp_tensor *mask, csp_tensor *row);
+csp_status cpu_nce_sum(csp_backend *be, const csp_tensor *s, const csp_tensor *mask,
+                       const csp_tensor *row, csp_tensor *sum);
+csp_status cpu_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                        const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
+                        csp_tensor *ds, csp_tensor *loss);
 csp_status cpu_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
                            csp_tensor *count);
 csp_status cpu_position_counts(csp_backend *be, const csp_sparse *w, int64_t rows,

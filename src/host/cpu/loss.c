@@ -10,49 +10,95 @@
 #include "cpu/cpu.h"
 #include "cpu/sparse_pool.h"
 
-/* One query: its loss and scores, and ds of its row. ds may be s. */
-static void query_loss(const float *s, const uint8_t *mask, int64_t P, int32_t positive, int64_t Q,
-                       float *ds, double row[3])
+static bool is_left_out(const uint8_t *mask, int64_t at)
 {
-    const double own = (double)s[positive];
-    double best = -INFINITY, highest, sum = 0.0;
-
-    for (int64_t p = 0; p < P; p++) {
-        if (p != positive && (mask == NULL || mask[p] == 0) && (double)s[p] > best) {
-            best = (double)s[p];
-        }
-    }
-    highest = best > own ? best : own;
-    for (int64_t p = 0; p < P; p++) {
-        if (mask == NULL || mask[p] == 0) {
-            sum += exp((double)s[p] - highest);
-        }
-    }
-    row[0] = log(sum) + (highest - own);
-    row[1] = own;
-    row[2] = best;
-    for (int64_t p = 0; p < P; p++) {
-        const bool left_out = mask != NULL && mask[p] != 0;
-        const double share = left_out ? 0.0 : exp((double)s[p] - highest) / sum;
-
-        ds[p] = (float)((share - (p == positive ? 1.0 : 0.0)) / (double)Q);
-    }
+    return mask != NULL && mask[at] != 0;
 }
 
-csp_status cpu_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                        const csp_tensor *mask, csp_tensor *ds, csp_tensor *row)
+static const uint8_t *mask_of(const csp_tensor *mask)
+{
+    return mask != NULL && mask->ndim > 0 ? mask->data : NULL;
+}
+
+/* The larger of a query's own score and the best other one. */
+static double top_of(const double *row, int64_t q)
+{
+    return row[2 * q + 1] > row[2 * q] ? row[2 * q + 1] : row[2 * q];
+}
+
+csp_status cpu_nce_scores(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                          const csp_tensor *mask, csp_tensor *row)
 {
     const int64_t Q = s->dim[0], P = s->dim[1];
-    const uint8_t *left_out = mask != NULL && mask->ndim > 0 ? mask->data : NULL;
+    const uint8_t *left_out = mask_of(mask);
     const int32_t *own = positive->data;
     const float *score = s->data;
-    float *gradient = ds->data;
-    double *of_query = row->data;
+    double *out = row->data;
 
-#pragma omp parallel for num_threads(cpu_parts(be, 64 * Q * P)) schedule(static)
+#pragma omp parallel for num_threads(cpu_parts(be, Q *P)) schedule(static)
     for (int64_t q = 0; q < Q; q++) {
-        query_loss(score + q * P, left_out != NULL ? left_out + q * P : NULL, P, own[q], Q,
-                   gradient + q * P, of_query + q * 3);
+        double best = -INFINITY;
+
+        for (int64_t p = 0; p < P; p++) {
+            const double here = (double)score[q * P + p];
+
+            if (p != own[q] && !is_left_out(left_out, q * P + p) && here > best) {
+                best = here;
+            }
+        }
+        out[2 * q] = own[q] >= 0 ? (double)score[q * P + own[q]] : -INFINITY;
+        out[2 * q + 1] = best;
+    }
+    return CSP_OK;
+}
+
+csp_status cpu_nce_sum(csp_backend *be, const csp_tensor *s, const csp_tensor *mask,
+                       const csp_tensor *row, csp_tensor *sum)
+{
+    const int64_t Q = s->dim[0], P = s->dim[1];
+    const uint8_t *left_out = mask_of(mask);
+    const float *score = s->data;
+    double *out = sum->data;
+
+#pragma omp parallel for num_threads(cpu_parts(be, 32 * Q * P)) schedule(static)
+    for (int64_t q = 0; q < Q; q++) {
+        const double top = top_of(row->data, q);
+        double total = 0.0;
+
+        for (int64_t p = 0; p < P; p++) {
+            if (!is_left_out(left_out, q * P + p)) {
+                total += exp((double)score[q * P + p] - top);
+            }
+        }
+        out[q] = total;
+    }
+    return CSP_OK;
+}
+
+csp_status cpu_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                        const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
+                        csp_tensor *ds, csp_tensor *loss)
+{
+    const int64_t Q = s->dim[0], P = s->dim[1];
+    const uint8_t *left_out = mask_of(mask);
+    const int32_t *own = positive->data;
+    const double *total = sum->data, *scores = row->data;
+    const float *score = s->data;
+    float *gradient = ds->data;
+    double *out = loss->data;
+
+#pragma omp parallel for num_threads(cpu_parts(be, 32 * Q * P)) schedule(static)
+    for (int64_t q = 0; q < Q; q++) {
+        const double top = top_of(scores, q);
+
+        out[q] = log(total[q]) + (top - scores[2 * q]);
+        for (int64_t p = 0; p < P; p++) {
+            const int64_t at = q * P + p;
+            const double share =
+                is_left_out(left_out, at) ? 0.0 : exp((double)score[at] - top) / total[q];
+
+            gradient[at] = (float)((share - (p == own[q] ? 1.0 : 0.0)) / (double)Q);
+        }
     }
     return CSP_OK;
 }

@@ -122,8 +122,14 @@ static void put(csp_batch *batch, int64_t n, const int32_t *ids, int64_t count, 
     }
 }
 
+/* The first row_key of list i. */
+static int64_t key_of(const int64_t *text, int64_t text_base, int64_t i)
+{
+    return (text_base + (text != NULL ? text[i] : i)) * CSP_ROW_KEY_TEXT;
+}
+
 csp_status csp_batch_pack(const csp_contract *contract, const csp_token_lists *lists, int64_t first,
-                          int64_t last, int64_t text_base, csp_batch *batch)
+                          int64_t last, const int64_t *text, int64_t text_base, csp_batch *batch)
 {
     const bool echo = contract->variant == CSP_VARIANT_ECHO;
     int64_t n = 0;
@@ -132,7 +138,7 @@ csp_status csp_batch_pack(const csp_contract *contract, const csp_token_lists *l
     for (int64_t i = first; i < last; i++) {
         int64_t count;
         const int32_t *ids = csp_token_lists_get(lists, i, &count);
-        const int64_t key = (text_base + i) * CSP_ROW_KEY_TEXT;
+        const int64_t key = key_of(text, text_base, i);
 
         batch->seq_start[i - first] = (int32_t)n;
         put(batch, n, ids, count, echo ? 0 : 1, key);
@@ -167,7 +173,8 @@ static int64_t predict(const csp_contract *contract, const int32_t *ids, int64_t
 }
 
 csp_status csp_batch_pack_adapt(const csp_contract *contract, const csp_token_lists *lists,
-                                int64_t first, int64_t last, int64_t text_base, csp_batch *batch)
+                                int64_t first, int64_t last, const int64_t *text, int64_t text_base,
+                                csp_batch *batch)
 {
     int64_t n = 0;
 
@@ -177,7 +184,7 @@ csp_status csp_batch_pack_adapt(const csp_contract *contract, const csp_token_li
         const int32_t *ids = csp_token_lists_get(lists, i, &count);
 
         batch->seq_start[i - first] = (int32_t)n;
-        put(batch, n, ids, count, 1, (text_base + i) * CSP_ROW_KEY_TEXT);
+        put(batch, n, ids, count, 1, key_of(text, text_base, i));
         batch->predicted += predict(contract, ids, count, batch->target + n);
         n += count;
     }

@@ -49,17 +49,18 @@ CSP_CHECKED csp_status csp_batch_reserve(csp_batch *batch, int64_t B, int64_t N)
  *
  * Source: docs/method.md 2.
  *
- *   text_base  in   index of list 0 in the global batch: row_key is the same however the batch is
- *                   split. Queries and documents of a step must not share indices: documents start
- *                   at the number of queries of the whole step.
+ *   text       in   index of each list in the global batch, less text_base; NULL: its own number.
+ *                   row_key is the same however the batch is split
+ *   text_base  in   added to it. Queries and documents of a step must not share indices: documents
+ *                   start at the number of queries of the whole step.
  *   batch      out  overwritten; an empty list is a text without rows
  *
  * Errors: CSP_ERR_ARGUMENT for a text of more than 2^20 rows or a batch of 2^31; CSP_ERR_MEMORY.
  *         B and N are 0 then.
  */
 CSP_CHECKED csp_status csp_batch_pack(const csp_contract *contract, const csp_token_lists *lists,
-                                      int64_t first, int64_t last, int64_t text_base,
-                                      csp_batch *batch);
+                                      int64_t first, int64_t last, const int64_t *text,
+                                      int64_t text_base, csp_batch *batch);
 
 /*
  * Packs lists for adaptation: causal whatever the variant, one copy, every token kept. target is
@@ -68,7 +69,8 @@ CSP_CHECKED csp_status csp_batch_pack(const csp_contract *contract, const csp_to
  */
 CSP_CHECKED csp_status csp_batch_pack_adapt(const csp_contract *contract,
                                             const csp_token_lists *lists, int64_t first,
-                                            int64_t last, int64_t text_base, csp_batch *batch);
+                                            int64_t last, const int64_t *text, int64_t text_base,
+                                            csp_batch *batch);
 
 /* Rows with a target: n_tok of these lists, before any is packed. */
 int64_t csp_batch_predicted(const csp_contract *contract, const csp_token_lists *lists);

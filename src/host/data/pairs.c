@@ -311,3 +311,14 @@ csp_status csp_pairs_read_document(csp_pairs *pairs, int64_t document, csp_text_
     return pairs->documents != NULL ? csp_text_store_read(pairs->documents, document, row)
                                     : train_lines_read_passage(pairs->lines, document, row);
 }
+
+int64_t csp_pairs_query_bytes(const csp_pairs *pairs, int64_t example)
+{
+    /* A training line holds passages too. */
+    return pairs->lines != NULL ? 0 : csp_text_store_bytes(pairs->queries, pairs->query[example]);
+}
+
+int64_t csp_pairs_document_bytes(const csp_pairs *pairs, int64_t document)
+{
+    return pairs->documents != NULL ? csp_text_store_bytes(pairs->documents, document) : 0;
+}

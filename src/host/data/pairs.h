@@ -86,6 +86,13 @@ CSP_CHECKED csp_status csp_pairs_read_query(csp_pairs *pairs, int64_t example, c
 CSP_CHECKED csp_status csp_pairs_read_document(csp_pairs *pairs, int64_t document,
                                                csp_text_row *row);
 
+/*
+ * About how long the text of a query or document is, in bytes, without reading it; the same in
+ * every process. 0: not known.
+ */
+int64_t csp_pairs_query_bytes(const csp_pairs *pairs, int64_t example);
+int64_t csp_pairs_document_bytes(const csp_pairs *pairs, int64_t document);
+
 /* How batches are drawn. */
 typedef struct csp_sampling {
     uint64_t seed;

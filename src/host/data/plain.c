@@ -9,7 +9,6 @@
 #include "core/size.h"
 #include "data/text_store.h"
 
-#define MEASURED_TEXTS 1000
 #define SHUFFLE_KEY 1 /* CSP_DRAW_SHUFFLE with key 0 is the order of training pairs */
 
 struct csp_plain {
@@ -118,26 +117,40 @@ int64_t csp_plain_text_of(const csp_plain *plain, const csp_plain_sampling *samp
     return (int64_t)csp_rng_permute(shuffle, (uint64_t)(p % n), (uint64_t)n);
 }
 
+int64_t csp_plain_bytes(const csp_plain *plain, int64_t text)
+{
+    int64_t store = 0;
+
+    while (text >= plain->first[store + 1]) {
+        store++;
+    }
+    return csp_text_store_bytes(plain->stores[store], text - plain->first[store]);
+}
+
 csp_status csp_plain_load(csp_plain *plain, csp_text_encoder *encoder,
-                          const csp_plain_sampling *sampling, int64_t step, int64_t first,
+                          const csp_plain_sampling *sampling, int64_t step, const int64_t *place,
                           int64_t count, csp_token_lists *lists)
 {
     csp_status status = CSP_OK;
     csp_token_list ids = { 0 };
     int64_t last;
 
-    if (sampling->texts < 1 || step < 0 || first < 0 || count < 0 ||
-        first + count > sampling->texts) {
-        return CSP_FAIL(CSP_ERR_ARGUMENT, "adaptation texts: %lld..%lld of %lld, step %lld",
-                        (long long)first, (long long)(first + count), (long long)sampling->texts,
-                        (long long)step);
+    if (sampling->texts < 1 || step < 0 || count < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "adaptation texts: %lld of %lld, step %lld",
+                        (long long)count, (long long)sampling->texts, (long long)step);
     }
     CSP_TRY(csp_size_mul("step x texts", step + 1, sampling->texts, &last));
     csp_token_lists_reset(lists);
-    for (int64_t i = first; i < first + count; i++) {
+    for (int64_t i = 0; i < count; i++) {
         csp_text_row row;
 
-        CSP_TRY_GOTO(csp_plain_read(plain, csp_plain_text_of(plain, sampling, step, i), &row));
+        if (place[i] < 0 || place[i] >= sampling->texts) {
+            status = CSP_FAIL(CSP_ERR_ARGUMENT, "adaptation texts: place %lld of %lld",
+                              (long long)place[i], (long long)sampling->texts);
+            goto fail;
+        }
+        CSP_TRY_GOTO(
+            csp_plain_read(plain, csp_plain_text_of(plain, sampling, step, place[i]), &row));
         CSP_TRY_GOTO(
             csp_text_encode_plain(encoder, sampling->max_len, NULL, row.text, row.bytes, &ids));
         CSP_TRY_GOTO(csp_token_lists_add(lists, ids.ids, ids.count));
@@ -145,29 +158,5 @@ csp_status csp_plain_load(csp_plain *plain, csp_text_encoder *encoder,
 
 fail:
     csp_token_list_clear(&ids);
-    return status;
-}
-
-csp_status csp_plain_texts_per_step(csp_plain *plain, const csp_contract *contract,
-                                    const csp_tokenizer *tokenizer, int32_t max_len, int64_t tokens,
-                                    int64_t *texts)
-{
-    const int64_t n = csp_plain_count(plain);
-    const csp_plain_sampling sampling = { .texts = n < MEASURED_TEXTS ? n : MEASURED_TEXTS,
-                                          .max_len = max_len };
-    csp_status status;
-    csp_text_encoder *encoder = NULL;
-    csp_token_lists lists = { 0 };
-    int64_t measured;
-
-    CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, false, &encoder));
-    CSP_TRY_GOTO(csp_plain_load(plain, encoder, &sampling, 0, 0, sampling.texts, &lists));
-    measured = lists.start[lists.count] > 0 ? lists.start[lists.count] : 1;
-    *texts = (int64_t)((double)tokens * (double)sampling.texts / (double)measured);
-    *texts = *texts > 1 ? *texts : 1;
-
-fail:
-    csp_token_lists_clear(&lists);
-    csp_text_encoder_destroy(encoder);
     return status;
 }

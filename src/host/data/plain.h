@@ -52,22 +52,17 @@ typedef struct csp_plain_sampling {
 int64_t csp_plain_text_of(const csp_plain *plain, const csp_plain_sampling *sampling, int64_t step,
                           int64_t i);
 
+/* About how long a text is, in bytes, without reading it; the same in every process. */
+int64_t csp_plain_bytes(const csp_plain *plain, int64_t text);
+
 /*
- * The token lists of texts first .. first + count - 1 of a step: a pure function of its arguments.
+ * The token lists of some texts of a step: a pure function of its arguments.
  *
+ *   place  in   (count) their places in the step
  *   lists  out  overwritten; count lists
  *
  * Errors: CSP_ERR_ARGUMENT for sizes out of range, and those of reading and encoding.
  */
 CSP_CHECKED csp_status csp_plain_load(csp_plain *plain, csp_text_encoder *encoder,
                                       const csp_plain_sampling *sampling, int64_t step,
-                                      int64_t first, int64_t count, csp_token_lists *lists);
-
-/*
- * How many texts make up about so many tokens a step: tokens / mean length, at least 1, measured on
- * the same up to 1,000 texts each time. Steps of a fixed number of texts are what makes every step
- * computable without the ones before it.
- */
-CSP_CHECKED csp_status csp_plain_texts_per_step(csp_plain *plain, const csp_contract *contract,
-                                                const csp_tokenizer *tokenizer, int32_t max_len,
-                                                int64_t tokens, int64_t *texts);
+                                      const int64_t *place, int64_t count, csp_token_lists *lists);

@@ -192,3 +192,11 @@ int64_t csp_row_file_bytes(const csp_row_file *file)
 {
     return file->room * (int64_t)sizeof(*file->offsets) + file->kept_room + file->buffer_room;
 }
+
+int64_t csp_row_file_row_bytes(const csp_row_file *file, int64_t row)
+{
+    if (row < 0 || row + 1 >= file->count) {
+        return 0;
+    }
+    return file->offsets[row + 1] - file->offsets[row];
+}

@@ -38,6 +38,12 @@ CSP_CHECKED csp_status csp_row_file_read(csp_row_file *file, int64_t row, const 
 int64_t csp_row_file_count(const csp_row_file *file);
 
 /*
+ * Bytes from where a row begins to where the next one does: lines between them that were not added
+ * count too. Of the last row 0: where it ends is not remembered.
+ */
+int64_t csp_row_file_row_bytes(const csp_row_file *file, int64_t row);
+
+/*
  * Of the lines added, taken as they passed: equal for equal lines in the same order, wherever they
  * are stored and however they end.
  */

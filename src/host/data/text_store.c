@@ -122,3 +122,8 @@ const char *csp_text_store_path(const csp_text_store *store)
 {
     return csp_row_file_path(store->file);
 }
+
+int64_t csp_text_store_bytes(const csp_text_store *store, int64_t index)
+{
+    return csp_row_file_row_bytes(store->file, index);
+}

@@ -41,4 +41,7 @@ const char *csp_text_store_id(const csp_text_store *store, int64_t index);
  */
 CSP_CHECKED csp_status csp_text_store_read(csp_text_store *store, int64_t index, csp_text_row *row);
 
+/* Bytes of the line an ordinal's text is in, or a little more: how long it is about. */
+int64_t csp_text_store_bytes(const csp_text_store *store, int64_t index);
+
 const char *csp_text_store_path(const csp_text_store *store);

@@ -183,7 +183,7 @@ static csp_status start_hidden(csp_encoder *e, csp_batch *batch, csp_pool_texts 
     const csp_pass pass = { .causal = e->contract->variant != CSP_VARIANT_BI };
     csp_pack pack;
 
-    CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, 0, batch));
+    CSP_TRY(csp_batch_pack(e->contract, &e->lists, 0, e->lists.count, NULL, 0, batch));
     e->step.used = 0;
     CSP_TRY(place_step(e, batch->B, batch->N, &e->step, &pack, &texts->keep));
     CSP_TRY(csp_backend_upload(e->be, batch->tokens, &pack.token));

@@ -69,23 +69,55 @@ csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, const csp_spars
                : CSP_OK;
 }
 
-csp_status csp_info_nce(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                        const csp_tensor *mask, csp_tensor *ds, csp_tensor *row)
+/* What all parts of InfoNCE take. */
+static csp_status check_nce(const char *op, const csp_tensor *s, const csp_tensor *mask,
+                            const csp_tensor *row)
 {
-    static const char op[] = "info_nce";
-
     CSP_TRY(csp_check_rank(op, "s", s, CSP_F32, 2));
-    CSP_TRY(csp_check_tensor(op, "positive", positive, CSP_I32, 1, s->dim));
     if (csp_check_given(mask)) {
         CSP_TRY(csp_check_tensor(op, "mask", mask, CSP_U8, 2, s->dim));
     }
-    CSP_TRY(csp_check_tensor(op, "ds", ds, CSP_F32, 2, s->dim));
     if (s->dim[0] > 0 && s->dim[1] < 1) {
         return CSP_FAIL(CSP_ERR_SHAPE, "%s: %lld queries but no passage", op, (long long)s->dim[0]);
     }
-    CSP_TRY(csp_check_tensor(op, "row", row, CSP_F64, 2, (int64_t[]) { s->dim[0], 3 }));
-    return s->dim[0] > 0 ? csp_op_done(be, be->ops->info_nce(be, s, positive, mask, ds, row))
+    return csp_check_tensor(op, "row", row, CSP_F64, 2, (int64_t[]) { s->dim[0], 2 });
+}
+
+csp_status csp_nce_scores(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                          const csp_tensor *mask, csp_tensor *row)
+{
+    static const char op[] = "nce_scores";
+
+    CSP_TRY(check_nce(op, s, mask, row));
+    CSP_TRY(csp_check_tensor(op, "positive", positive, CSP_I32, 1, s->dim));
+    return s->dim[0] > 0 ? csp_op_done(be, be->ops->nce_scores(be, s, positive, mask, row))
                          : CSP_OK;
+}
+
+csp_status csp_nce_sum(csp_backend *be, const csp_tensor *s, const csp_tensor *mask,
+                       const csp_tensor *row, csp_tensor *sum)
+{
+    static const char op[] = "nce_sum";
+
+    CSP_TRY(check_nce(op, s, mask, row));
+    CSP_TRY(csp_check_tensor(op, "sum", sum, CSP_F64, 1, s->dim));
+    return s->dim[0] > 0 ? csp_op_done(be, be->ops->nce_sum(be, s, mask, row, sum)) : CSP_OK;
+}
+
+csp_status csp_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                        const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
+                        csp_tensor *ds, csp_tensor *loss)
+{
+    static const char op[] = "nce_grad";
+
+    CSP_TRY(check_nce(op, s, mask, row));
+    CSP_TRY(csp_check_tensor(op, "positive", positive, CSP_I32, 1, s->dim));
+    CSP_TRY(csp_check_tensor(op, "sum", sum, CSP_F64, 1, s->dim));
+    CSP_TRY(csp_check_tensor(op, "ds", ds, CSP_F32, 2, s->dim));
+    CSP_TRY(csp_check_tensor(op, "loss", loss, CSP_F64, 1, s->dim));
+    return s->dim[0] > 0
+               ? csp_op_done(be, be->ops->nce_grad(be, s, positive, mask, row, sum, ds, loss))
+               : CSP_OK;
 }
 
 csp_status csp_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,

@@ -76,26 +76,51 @@ CSP_CHECKED csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, con
                                       csp_tensor *dp);
 
 /*
- * Softmax cross-entropy of each query's positive among all unmasked passages.
+ * Softmax cross-entropy of each query's positive among all unmasked passages, in three parts,
+ * because a rank has only some of the passages. What each part writes is combined over the ranks
+ * before the next: own and best by their maximum, sum by addition.
  *
- *     loss = 1/Q sum over q of [ logsumexp over unmasked p of s[q,p]  -  s[q,positive[q]] ]
- *     ds[q,p] = (softmax[q,p] - 1[p = positive[q]]) / Q;   0 where masked
+ *     own[q]  = s[q,positive[q]];   best[q] = max over other unmasked p of s[q,p]     (part 1)
+ *     top[q]  = max(own[q], best[q])
+ *     sum[q]  = sum over unmasked p of exp(s[q,p] - top[q])                           (part 2)
+ *     loss[q] = log sum[q] + top[q] - own[q];   L = 1/Q sum over q of loss[q]         (part 3)
+ *     ds[q,p] = (exp(s[q,p] - top[q]) / sum[q] - 1[p = positive[q]]) / Q;   0 where masked
  *
- * Source: docs/method.md 6 (InfoNCE).
+ * Source: docs/method.md 6 (InfoNCE) and 14 (ranks).
  *
- *   s         in    (Q,P)  f32
- *   positive  in    (Q)    i32   column of each query's positive, 0 <= positive < P, never masked
+ *   s         in    (Q,P)  f32   all queries of the step, this rank's passages
+ *   positive  in    (Q)    i32   column of each query's positive, never masked; -1: another rank
+ *                                has it
  *   mask      in    (Q,P)  u8    1 = left out (a known positive but the query's own), or none
- *   ds        out   (Q,P)  f32   overwritten; may be s
- *   row       out   (Q,3)  f64   each query's loss (their mean is the loss); its positive's score;
- *                                and the highest other score that is not masked, -inf without one
+ *   row       out   (Q,2)  f64   own and best; -inf where this rank has none
  *
  * Stream:     enqueued on be.
  * Precision:  the row's maximum, exponentials and sum in double; ds rounded once.
  */
-CSP_CHECKED csp_status csp_info_nce(csp_backend *be, const csp_tensor *s,
+CSP_CHECKED csp_status csp_nce_scores(csp_backend *be, const csp_tensor *s,
+                                      const csp_tensor *positive, const csp_tensor *mask,
+                                      csp_tensor *row);
+
+/*
+ * Part 2.
+ *
+ *   row   in    (Q,2)  f64   of all ranks
+ *   sum   out   (Q)    f64   over this rank's passages
+ */
+CSP_CHECKED csp_status csp_nce_sum(csp_backend *be, const csp_tensor *s, const csp_tensor *mask,
+                                   const csp_tensor *row, csp_tensor *sum);
+
+/*
+ * Part 3.
+ *
+ *   row, sum   in    (Q,2), (Q)  f64   of all ranks
+ *   ds         out   (Q,P)       f32   overwritten; may be s
+ *   loss       out   (Q)         f64   each query's loss
+ */
+CSP_CHECKED csp_status csp_nce_grad(csp_backend *be, const csp_tensor *s,
                                     const csp_tensor *positive, const csp_tensor *mask,
-                                    csp_tensor *ds, csp_tensor *row);
+                                    const csp_tensor *row, const csp_tensor *sum, csp_tensor *ds,
+                                    csp_tensor *loss);
 
 /*
  * Column sums and counts of sparse rows, for FLOPS and for the health panel.

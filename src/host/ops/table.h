@@ -76,8 +76,13 @@ struct csp_ops {
                              int64_t P, float scale, csp_tensor *s);
     csp_status (*scores_bwd)(csp_backend *be, const csp_tensor *ds, const csp_sparse *q,
                              const csp_sparse *p, float scale, csp_tensor *dq, csp_tensor *dp);
-    csp_status (*info_nce)(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
-                           const csp_tensor *mask, csp_tensor *ds, csp_tensor *row);
+    csp_status (*nce_scores)(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                             const csp_tensor *mask, csp_tensor *row);
+    csp_status (*nce_sum)(csp_backend *be, const csp_tensor *s, const csp_tensor *mask,
+                          const csp_tensor *row, csp_tensor *sum);
+    csp_status (*nce_grad)(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
+                           const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
+                           csp_tensor *ds, csp_tensor *loss);
     csp_status (*column_sums)(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
                               csp_tensor *count);
     csp_status (*position_counts)(csp_backend *be, const csp_sparse *w, int64_t rows,

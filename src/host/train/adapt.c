@@ -23,8 +23,9 @@ struct csp_adapt {
     csp_step_numbers numbers;
     csp_tensor faults; /* (texts,FAULTS) i64 a micro-batch has at least one text */
     csp_tensor losses; /* (texts,2) f64                                          */
-    int64_t predicted; /* tokens of the last step                                */
-    double flop;
+    int64_t predicted; /* tokens of the last step, over all ranks                */
+    double own_flop;   /* of this rank */
+    double flop;       /* of all       */
 };
 
 static csp_status place_numbers(csp_adapt *a, csp_arena *arena)
@@ -98,10 +99,12 @@ static csp_status run_chunk(csp_adapt *a, int64_t i, const csp_pass *pass, bool 
     return backward ? csp_chunked_bwd(a->chunks, i, pass) : CSP_OK;
 }
 
-csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const csp_pass *pass,
-                         bool backward)
+csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const int64_t *text,
+                         const csp_pass *pass, bool backward)
 {
     a->predicted = csp_batch_predicted(a->contract, texts);
+    CSP_TRY(csp_ranks_reduce_host(a->options.ranks, &a->predicted, CSP_I64, 1, CSP_COMM_SUM,
+                                  "tokens to predict"));
     if (a->predicted == 0) {
         return CSP_FAIL(CSP_ERR_DATA,
                         "adaptation step: none of its %lld texts has two tokens, the later one not "
@@ -113,11 +116,11 @@ csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const csp_p
                         (long long)texts->count, (long long)a->options.texts);
     }
     csp_chunked_begin(a->chunks);
-    CSP_TRY(csp_chunked_add_adapt(a->chunks, texts));
+    CSP_TRY(csp_chunked_add_adapt(a->chunks, texts, text));
     for (int64_t i = 0; i < a->chunks->count; i++) {
         CSP_TRY(run_chunk(a, i, pass, backward));
     }
-    a->flop =
+    a->own_flop =
         csp_flop_network(a->chunks, true, backward) + csp_flop_token_head(a->chunks, backward);
     return csp_step_numbers_fetch(&a->numbers);
 }
@@ -150,17 +153,21 @@ static csp_status check_chunk(const csp_adapt *a, int64_t i, int64_t step)
 csp_status csp_adapt_read(csp_adapt *a, csp_step_metrics *m)
 {
     const double *losses = csp_step_numbers_at(&a->numbers, &a->losses);
-    double sums[2] = { 0.0, 0.0 };
+    /* Both losses, tokens, floating-point operations. */
+    double sums[4] = { 0.0, 0.0, (double)csp_chunked_rows(a->chunks), a->own_flop };
 
     for (int64_t i = 0; i < a->chunks->count; i++) {
         CSP_TRY(check_chunk(a, i, m->step));
         sums[0] += losses[2 * i];
         sums[1] += losses[2 * i + 1];
     }
+    CSP_TRY(csp_ranks_reduce_host(a->options.ranks, sums, CSP_F64, 4, CSP_COMM_SUM,
+                                  "losses of the step"));
     m->clm = sums[0] / (double)a->predicted;
     m->relu = sums[1] / (double)a->predicted;
     m->loss = m->clm + a->options.lambda_relu * m->relu;
-    m->tokens = (double)csp_chunked_rows(a->chunks);
+    m->tokens = sums[2];
+    a->flop = sums[3];
     if (!isfinite(m->loss)) {
         return CSP_FAIL(CSP_ERR_NUMERIC, "adapt step %lld: the loss is not finite: clm %g, relu %g",
                         (long long)m->step, m->clm, m->relu);

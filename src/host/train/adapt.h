@@ -12,6 +12,7 @@
 
 #include "ops/loss.h"
 #include "train/chunked.h"
+#include "train/ranks.h"
 #include "train/step_metrics.h"
 
 typedef struct csp_adapt csp_adapt;
@@ -19,9 +20,10 @@ typedef struct csp_adapt csp_adapt;
 typedef struct csp_adapt_options {
     int64_t max_rows; /* of a micro-batch                      */
     int64_t max_len;  /* rows of the longest text              */
-    int64_t texts;    /* of a step, at most                    */
+    int64_t texts;    /* of a step on this rank, at most       */
     csp_keep keep;    /* of a micro-batch alone in memory: ALL (0 too), MOST, INPUTS */
     double lambda_relu;
+    const csp_ranks *ranks; /* NULL: one; not owned */
 } csp_adapt_options;
 
 /* model, contract and be must outlive it. Errors: CSP_ERR_MEMORY. */
@@ -34,18 +36,22 @@ void csp_adapt_destroy(csp_adapt *a);
  * Adds the gradients of one step to those of the model's trained parameters; backward false: losses
  * only (dev evaluation).
  *
- * Stream: enqueued on the model's backend.
+ *   texts   in   of this rank; others have others
+ *   text    in   the number of each in the whole step (dropout keys, messages); NULL: as they lie
+ *
+ * Stream: enqueued on the model's backend. Several ranks count their tokens together first.
  * Errors: CSP_ERR_DATA when no token is to be predicted; CSP_ERR_ARGUMENT (more texts than
- *         planned); CSP_ERR_MEMORY; CSP_ERR_DEVICE.
+ *         planned); CSP_ERR_MEMORY; CSP_ERR_DEVICE; CSP_ERR_COMM.
  */
 CSP_CHECKED csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts,
-                                     const csp_pass *pass, bool backward);
+                                     const int64_t *text, const csp_pass *pass, bool backward);
 
 /* What csp_adamw must take as faults of the last step, so that it makes no update from them. */
 csp_tensor csp_adapt_faults(const csp_adapt *a);
 
 /*
- * What came out of the last step, once csp_backend_sync has been called.
+ * What came out of the last step, over all ranks, once csp_backend_sync has been called. The ranks
+ * add up here: each must call it.
  *
  *   m   in,out   step is for messages; loss, clm, relu, tokens are filled
  *

@@ -102,7 +102,7 @@ static csp_status set_form(csp_chunk *chunk, csp_keep form)
 }
 
 static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *lists, bool adapt,
-                         int64_t text_base)
+                         const int64_t *text, int64_t text_base)
 {
     int64_t pieces;
 
@@ -115,12 +115,13 @@ static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *l
     for (int64_t i = 0; i < pieces; i++) {
         csp_chunk *chunk = &c->chunks[c->count];
 
-        CSP_TRY(adapt ? csp_batch_pack_adapt(c->contract, lists, c->edges[i], c->edges[i + 1],
+        CSP_TRY(adapt ? csp_batch_pack_adapt(c->contract, lists, c->edges[i], c->edges[i + 1], text,
                                              text_base, &chunk->batch)
-                      : csp_batch_pack(c->contract, lists, c->edges[i], c->edges[i + 1], text_base,
-                                       &chunk->batch));
+                      : csp_batch_pack(c->contract, lists, c->edges[i], c->edges[i + 1], text,
+                                       text_base, &chunk->batch));
         chunk->side = side;
         chunk->first = c->edges[i];
+        chunk->text_base = text_base;
         CSP_TRY(set_form(chunk, c->keep));
         c->count++;
     }
@@ -128,14 +129,14 @@ static csp_status append(csp_chunked *c, csp_side side, const csp_token_lists *l
 }
 
 csp_status csp_chunked_add(csp_chunked *c, csp_side side, const csp_token_lists *lists,
-                           int64_t text_base)
+                           const int64_t *text, int64_t text_base)
 {
-    return append(c, side, lists, false, text_base);
+    return append(c, side, lists, false, text, text_base);
 }
 
-csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lists *lists)
+csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lists *lists, const int64_t *text)
 {
-    return append(c, CSP_SIDE_PASSAGE, lists, true, 0);
+    return append(c, CSP_SIDE_PASSAGE, lists, true, text, 0);
 }
 
 /* Marks the longest prefix as kept, in a form, that leaves room for rest bytes beside it. */
@@ -252,10 +253,11 @@ csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass)
 void csp_chunked_say_row(const csp_chunked *c, int64_t i, int64_t row, char *out, size_t bytes)
 {
     const csp_chunk *chunk = &c->chunks[i];
-    const int64_t text = csp_batch_text_of(&chunk->batch, &row);
+    const int64_t text = chunk->batch.row_key[row] / CSP_ROW_KEY_TEXT - chunk->text_base;
 
+    (void)csp_batch_text_of(&chunk->batch, &row);
     snprintf(out, bytes, "token %lld of %s %lld of the batch", (long long)row,
-             chunk->side == CSP_SIDE_QUERY ? "query" : "text", (long long)(chunk->first + text));
+             chunk->side == CSP_SIDE_QUERY ? "query" : "text", (long long)text);
 }
 
 csp_status csp_chunked_check(const csp_chunked *c, int64_t i, int64_t bad_row, const char *phase,

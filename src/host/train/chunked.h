@@ -16,9 +16,10 @@
 typedef struct csp_chunk {
     csp_batch batch; /* on the host                                              */
     csp_side side;
-    int64_t first; /* row of its first text among the texts of its side        */
-    size_t bytes;  /* of the step arena, in its form                           */
-    csp_keep form; /* what of its activations is in memory                     */
+    int64_t first;     /* row of its first text among the texts of its side        */
+    int64_t text_base; /* in row_key, of the texts of its side                 */
+    size_t bytes;      /* of the step arena, in its form                           */
+    csp_keep form;     /* what of its activations is in memory                     */
     bool kept;
     size_t mark;          /* arena position before it was placed                      */
     csp_pack pack;        /* on the device from csp_chunked_fwd on, while in memory   */
@@ -63,12 +64,13 @@ void csp_chunked_destroy(csp_chunked *c);
 /* Forgets the last step's texts. */
 void csp_chunked_begin(csp_chunked *c);
 
-/* Cuts, packs and appends the texts of one side; text_base as in csp_batch_pack. */
+/* Cuts, packs and appends the texts of one side; text and text_base as in csp_batch_pack. */
 CSP_CHECKED csp_status csp_chunked_add(csp_chunked *c, csp_side side, const csp_token_lists *lists,
-                                       int64_t text_base);
+                                       const int64_t *text, int64_t text_base);
 
 /* The same for adaptation: targets, causal, one copy. */
-CSP_CHECKED csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lists *lists);
+CSP_CHECKED csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lists *lists,
+                                             const int64_t *text);
 
 /*
  * Decides what is kept, after the last add, and logs it where it is not what was logged last. As

@@ -4,35 +4,45 @@
  *
  *     L = L_NCE + λ_q FLOPS(Q) + λ_d FLOPS(D)          (or L1 in place of FLOPS)
  *
- * Source: CSPLADE (arXiv 2504.10816); docs/method.md 6 and 7. Any split into micro-batches gives
- * the same gradient to the order of summation.
+ * Source: CSPLADE (arXiv 2504.10816); docs/method.md 6, 7 and 14. Any split into micro-batches and
+ * ranks gives the same gradient to the order of summation: all queries meet all documents, means
+ * are over the whole step. On several ranks the gradient is that rank's share, to be added up.
  */
 #pragma once
 
 #include "ops/loss.h"
 #include "train/chunked.h"
+#include "train/exchange.h"
 #include "train/health.h"
 
 typedef struct csp_contrastive csp_contrastive;
 
 typedef struct csp_contrastive_options {
-    int64_t queries;  /* most queries of a step   */
-    int64_t passages; /* most documents of a step */
+    int64_t queries;  /* most queries of a step, over all ranks */
+    int64_t passages; /* most documents of a step, over all ranks */
     int64_t max_rows; /* of a micro-batch         */
     size_t budget;    /* bytes for activations    */
     csp_keep keep;    /* of a micro-batch alone in memory: ALL (0 too), MOST, INPUTS */
     double temperature;
     csp_reg_kind regularizer;
     csp_health_limits limits;
+    const csp_ranks *ranks; /* NULL: one; not owned */
 } csp_contrastive_options;
 
-/* One step's texts, tokenised under the contract. */
+/*
+ * This rank's texts of a step, tokenised under the contract: as many on each rank. Rows of positive
+ * and mask are the queries of all ranks, those of rank 0 first; columns are this rank's documents.
+ */
 typedef struct csp_contrastive_texts {
     const csp_token_lists *queries;
     const csp_token_lists *passages;
-    const int32_t *positive; /* [queries]            passage of each query               */
-    const uint8_t *mask;     /* [queries x passages] 1 = left out of the softmax; NULL: none */
-    int64_t text_base;       /* of the first query in the global batch (dropout keys)    */
+    const int64_t *query_text;   /* [queries]  the number of each in the whole step (dropout keys,
+                                    messages); NULL: as they lie                               */
+    const int64_t *passage_text; /* [passages] the same                                        */
+    const int32_t *positive;     /* [all queries]            column of each query's positive; -1:
+                                    another rank has it                                        */
+    const uint8_t *mask;         /* [all queries x passages] 1 = left out of the softmax; NULL:
+                                    none                                                       */
 } csp_contrastive_texts;
 
 /* What changes from step to step. */
@@ -51,18 +61,18 @@ CSP_CHECKED csp_status csp_contrastive_create(csp_backend *be, const csp_model *
 void csp_contrastive_destroy(csp_contrastive *c);
 
 /*
- * Device memory for the sparse rows and scores of a step, whatever they hold: every term of every
- * text may be active, as it nearly is when training begins.
+ * Device memory for the sparse rows and scores of a step on one of so many ranks, whatever they
+ * hold: every term of every text may be active, as it nearly is when training begins.
  */
 CSP_CHECKED csp_status csp_contrastive_bytes(int64_t vocab, int64_t queries, int64_t passages,
-                                             size_t *out);
+                                             int ranks, size_t *out);
 
 /*
  * Adds the gradients of one step to those of the model's trained parameters.
  *
  * Stream: enqueued on the model's backend. A step whose panel remembers none before it waits once,
  *         to learn how many entries rows have.
- * Errors: CSP_ERR_MEMORY; CSP_ERR_ARGUMENT (more texts than planned); CSP_ERR_DEVICE.
+ * Errors: CSP_ERR_MEMORY; CSP_ERR_ARGUMENT (more texts than planned); CSP_ERR_DEVICE; CSP_ERR_COMM.
  */
 CSP_CHECKED csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *texts,
                                            const csp_contrastive_step *step);
@@ -71,7 +81,8 @@ CSP_CHECKED csp_status csp_contrastive_run(csp_contrastive *c, const csp_contras
 csp_tensor csp_contrastive_faults(const csp_contrastive *c);
 
 /*
- * What came out of the last step, once csp_backend_sync has been called.
+ * What came out of the last step, over all ranks, once csp_backend_sync has been called. The ranks
+ * exchange counts here: each must call it.
  *
  *   m   in,out   loss, nce, reg_*, active_*, zero_*, margin, accuracy, masked, tokens, ...
  *

@@ -89,14 +89,14 @@ static int64_t largest_cut(const csp_config *config)
 }
 
 /* What lies beside activations. */
-static csp_status fixed_parts(const csp_config *config, const csp_params *params, bool lazy,
-                              csp_phase_memory *p)
+static csp_status fixed_parts(const csp_config *config, const csp_params *params, int ranks,
+                              bool lazy, csp_phase_memory *p)
 {
     const int64_t Q = config->contrastive.batch.queries;
 
     p->sparse = p->evaluation = p->scratch = 0;
     if (strcmp(p->phase, "contrastive") == 0) {
-        CSP_TRY(csp_contrastive_bytes(params->config.V, Q, Q * config->data.train_group_size,
+        CSP_TRY(csp_contrastive_bytes(params->config.V, Q, Q * config->data.train_group_size, ranks,
                                       &p->sparse));
     }
     if (config->run.eval_steps > 0) {
@@ -196,8 +196,8 @@ static csp_status refuse(const csp_config *config, const csp_params *params,
 }
 
 csp_status csp_phase_memory_plan(const csp_config *config, const csp_params *params,
-                                 const char *phase, int64_t rows, const csp_memory *memory,
-                                 csp_phase_memory *out)
+                                 const char *phase, int64_t rows, int ranks,
+                                 const csp_memory *memory, csp_phase_memory *out)
 {
     const bool adapt = strcmp(phase, "adapt") == 0;
     const csp_batch_settings *batch = adapt ? &config->adapt.batch : &config->contrastive.batch;
@@ -205,12 +205,12 @@ csp_status csp_phase_memory_plan(const csp_config *config, const csp_params *par
     csp_phase_memory p = { .phase = phase, .longest = csp_phase_longest(config, phase) };
     size_t limit;
 
-    CSP_TRY(fixed_parts(config, params, memory->lazy, &p));
+    CSP_TRY(fixed_parts(config, params, ranks, memory->lazy, &p));
     p.budget = budget_of(&p, memory);
     CSP_TRY(choose(params, memory, batch->recompute, set, &p));
     CSP_TRY(csp_run_bytes(params, p.rows, CSP_KEEP_INPUTS, &p.least_micro_batch));
     CSP_TRY(csp_run_bytes(params, p.rows, CSP_KEEP_ALL, &p.step));
-    p.step = (size_t)((double)p.step * (double)step_rows(config, &p) / (double)p.rows);
+    p.step = (size_t)((double)p.step * (double)step_rows(config, &p) / ranks / (double)p.rows);
     limit = memory->lazy ? (size_t)memory->free : p.budget;
     if (!memory->lazy && p.budget > p.step + p.step / 16 + ((size_t)1 << 20)) {
         p.budget = p.step + p.step / 16 + ((size_t)1 << 20); /* with tokens and alignment */

@@ -40,6 +40,7 @@ typedef struct csp_phase_memory {
  * Plans a phase, "adapt" or "contrastive".
  *
  *   rows     in   of a micro-batch where the config sets none; 0: planned
+ *   ranks    in   among which steps are shared out: the plan is that of one of them
  *   memory   in   free: beside the model. lazy: the worst case of sparse rows is not counted, and
  *                 activations may take half, because what is not written is not taken
  *
@@ -47,7 +48,7 @@ typedef struct csp_phase_memory {
  *         *out is written all the same then.
  */
 CSP_CHECKED csp_status csp_phase_memory_plan(const csp_config *config, const csp_params *params,
-                                             const char *phase, int64_t rows,
+                                             const char *phase, int64_t rows, int ranks,
                                              const csp_memory *memory, csp_phase_memory *out);
 
 /* Rows of the longest text of a phase, and of all phases and evaluations. */

@@ -11,6 +11,9 @@
 struct csp_optimizer {
     csp_backend *be;
     const csp_model *model;
+    const csp_ranks *ranks;
+    csp_tensor gradients; /* all of them: they are neighbours */
+    csp_pending pending;
     csp_optim_tensor *tensors;
     int64_t count;
     csp_step_numbers numbers;
@@ -25,7 +28,25 @@ static csp_status place_numbers(csp_optimizer *o, csp_arena *arena)
     return csp_arena_tensor(arena, CSP_F64, 1, &o->count, &o->squares);
 }
 
-csp_status csp_optimizer_create(csp_backend *be, const csp_model *model, csp_optimizer **out)
+/* From the first trained gradient to the end of the last, with what lies between them. */
+static csp_tensor all_gradients(const csp_optimizer *o)
+{
+    float *first = o->tensors[0].grad.data, *end = first;
+    int64_t count;
+
+    for (int64_t i = 0; i < o->count; i++) {
+        float *begins = o->tensors[i].grad.data;
+        float *ends = begins + csp_tensor_count(&o->tensors[i].grad);
+
+        first = begins < first ? begins : first;
+        end = ends > end ? ends : end;
+    }
+    count = end - first;
+    return csp_tensor_view(first, CSP_F32, 1, &count);
+}
+
+csp_status csp_optimizer_create(csp_backend *be, const csp_model *model, const csp_ranks *ranks,
+                                csp_optimizer **out)
 {
     csp_optimizer *o;
     csp_arena ruler = { 0 };
@@ -34,12 +55,14 @@ csp_status csp_optimizer_create(csp_backend *be, const csp_model *model, csp_opt
     CSP_TRY(csp_alloc_zero("optimizer", 1, sizeof(*o), &o));
     o->be = be;
     o->model = model;
+    o->ranks = ranks;
     o->count = model->params->trained;
     CSP_TRY_GOTO(csp_alloc("optimizer", o->count, sizeof(*o->tensors), &o->tensors));
     CSP_TRY_GOTO(place_numbers(o, &ruler));
     CSP_TRY_GOTO(csp_step_numbers_open(be, ruler.peak, &o->numbers));
     CSP_TRY_GOTO(place_numbers(o, &o->numbers.device));
     csp_params_optim(model->params, o->tensors);
+    o->gradients = all_gradients(o);
     *out = o;
     return CSP_OK;
 
@@ -52,6 +75,7 @@ void csp_optimizer_destroy(csp_optimizer *o)
 {
     if (o != NULL) {
         free(o->tensors);
+        csp_pending_clear(o->ranks, &o->pending);
         csp_step_numbers_close(&o->numbers);
         free(o);
     }
@@ -101,6 +125,7 @@ csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int
 
     o->lr = args.lr;
     o->max_norm = args.max_norm;
+    CSP_TRY(csp_ranks_reduce(o->ranks, &o->gradients, CSP_COMM_SUM, "gradients", &o->pending));
     CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, &o->squares));
     CSP_TRY(csp_adamw(o->be, o->tensors, o->count, &args));
     return csp_step_numbers_fetch(&o->numbers);

@@ -64,19 +64,15 @@ static csp_status write_beside(const char *dir, const char *name, const char *te
     return status;
 }
 
-csp_status csp_run_merge_adapter(csp_run_state *run)
+/* The model as a folder that the next phase's checkpoints can name as their base. */
+static csp_status write_merged(const csp_run_state *run, const char *dir)
 {
-    static const char name[] = "merged-adapt";
     const csp_model *model = run->opened.model;
     const csp_weights_write_options options = { .dtype = model->params->storage.dtype };
-    csp_opened *o = &run->opened;
-    char *dir = NULL, *config = NULL, *contract = NULL, *stored = NULL;
+    const csp_opened *o = &run->opened;
+    char *config = NULL, *contract = NULL;
     csp_status status;
 
-    /* The next phase's checkpoints hold adapters only, so the merged base must be on disk. */
-    CSP_TRY_GOTO(
-        csp_weights_merge_lora(run->be, model->params, (uint64_t)run->config->run.seed + 1));
-    CSP_TRY_GOTO(csp_file_join(run->config->run.output_dir, name, &dir));
     CSP_TRY_GOTO(csp_file_make_dirs(dir));
     csp_file_remove_leftovers(dir);
     CSP_TRY_GOTO(csp_weights_write(run->be, model->params, dir, &options));
@@ -85,6 +81,26 @@ csp_status csp_run_merge_adapter(csp_run_state *run)
     CSP_TRY_GOTO(csp_contract_to_json(&o->contract, &contract));
     CSP_TRY_GOTO(write_beside(dir, "csplade.json", contract, (int64_t)strlen(contract)));
     CSP_TRY_GOTO(write_beside(dir, "tokenizer.json", o->tokenizer, o->tokenizer_bytes));
+
+fail:
+    free(config);
+    free(contract);
+    return status;
+}
+
+csp_status csp_run_merge_adapter(csp_run_state *run)
+{
+    static const char name[] = "merged-adapt";
+    const csp_model *model = run->opened.model;
+    csp_opened *o = &run->opened;
+    char *dir = NULL, *stored = NULL;
+    csp_status status;
+
+    CSP_TRY_GOTO(
+        csp_weights_merge_lora(run->be, model->params, (uint64_t)run->config->run.seed + 1));
+    CSP_TRY_GOTO(csp_file_join(run->config->run.output_dir, name, &dir));
+    /* The next phase's checkpoints hold adapters only, so the merged base must be on disk. */
+    CSP_TRY_GOTO(csp_run_writes(run) ? write_merged(run, dir) : CSP_OK);
     CSP_TRY_GOTO(csp_snapshot_hash(model, false, o->base_hash));
     CSP_TRY_GOTO(csp_strdup("run", name, &stored));
     free(o->base_path);
@@ -94,7 +110,5 @@ csp_status csp_run_merge_adapter(csp_run_state *run)
 
 fail:
     free(dir);
-    free(config);
-    free(contract);
     return status;
 }

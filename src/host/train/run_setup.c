@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/log.h"
 #include "core/machine.h"
@@ -160,6 +161,35 @@ static bool starts_from_checkpoint(const csp_config *config)
     return csp_file_exists(config->model.path) && !csp_file_is_dir(config->model.path);
 }
 
+/* The checkpoint that rank 0 found is the one of all. */
+static csp_status share_resume_point(csp_run_state *run)
+{
+    const char *own = run->resume_path;
+    int64_t bytes = own != NULL ? (int64_t)strlen(own) + 1 : 0;
+    char *path = NULL;
+    csp_status status;
+
+    if (run->ranks == NULL) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_comm_broadcast(run->ranks->comm, &bytes, sizeof(bytes), 0, "the resume point"));
+    if (bytes == 0) {
+        return CSP_OK;
+    }
+    CSP_TRY_GOTO(csp_alloc_zero("run", bytes, 1, &path));
+    if (own != NULL) {
+        memcpy(path, own, (size_t)bytes);
+    }
+    CSP_TRY_GOTO(csp_comm_broadcast(run->ranks->comm, path, bytes, 0, "the resume point"));
+    free(run->resume_path);
+    run->resume_path = path;
+    path = NULL;
+
+fail:
+    free(path);
+    return status;
+}
+
 /* Decides where to go on, and that the checkpoint there is one of this config. */
 static csp_status find_resume_point(csp_run_state *run)
 {
@@ -169,7 +199,9 @@ static csp_status find_resume_point(csp_run_state *run)
     char difference[256];
     csp_status status;
 
-    if (strcmp(s->resume, "none") == 0 || strcmp(s->resume, "auto") == 0) {
+    if (!csp_run_writes(run)) {
+        /* Rank 0 looks, so that all go on from one checkpoint. */
+    } else if (strcmp(s->resume, "none") == 0 || strcmp(s->resume, "auto") == 0) {
         CSP_TRY(csp_checkpoint_latest(s->output_dir, &run->resume_path));
         if (run->resume_path != NULL && strcmp(s->resume, "none") == 0) {
             return CSP_FAIL(CSP_ERR_CONFIG,
@@ -180,6 +212,7 @@ static csp_status find_resume_point(csp_run_state *run)
     } else {
         CSP_TRY(csp_strdup("run", s->resume, &run->resume_path));
     }
+    CSP_TRY(share_resume_point(run));
     if (run->resume_path == NULL) {
         return CSP_OK;
     }
@@ -201,6 +234,30 @@ static csp_status find_resume_point(csp_run_state *run)
     }
     run->resumed = true;
     return CSP_OK;
+}
+
+/*
+ * Threads for a rank. A launcher may have bound each rank to cores of its own; ranks that may run
+ * on the very same cores share them.
+ */
+static csp_status threads_of_rank(const csp_run_state *run, int *threads)
+{
+    const int cores = csp_machine_cores();
+    const int64_t key = csp_machine_core_key();
+    int64_t *all;
+    int alike = 0, here;
+    csp_status status;
+
+    CSP_TRY(csp_alloc("run", run->ranks->size, sizeof(*all), &all));
+    status = csp_ranks_gather_host(run->ranks, &key, all, sizeof(key), "the cores of ranks");
+    for (int r = 0; r < run->ranks->size; r++) {
+        alike += all[r] == key;
+    }
+    free(all);
+    here = csp_comm_local_size(run->ranks->comm);
+    alike = alike < here ? alike : here; /* machines have the same cores */
+    *threads = cores / alike > 1 ? cores / alike : 1;
+    return status;
 }
 
 /* The number of threads of the checkpoint, unless the config names another. */
@@ -288,6 +345,16 @@ static csp_status check_vocabulary(const csp_run_state *run)
     return CSP_OK;
 }
 
+csp_status csp_run_memory(const csp_run_state *run, csp_memory *out)
+{
+    CSP_TRY(csp_backend_memory(run->be, out));
+    /* A device belongs to one rank; the memory of a machine to all that run on it. */
+    if (run->ranks != NULL && out->lazy && out->free < INT64_MAX) {
+        out->free /= csp_comm_local_size(run->ranks->comm);
+    }
+    return CSP_OK;
+}
+
 /*
  * Refuses what cannot fit before the first step. rows: of a micro-batch where a phase does not set
  * them, planned once for the whole run, because they set the order of additions.
@@ -299,7 +366,7 @@ static csp_status plan_memory(csp_run_state *run, int64_t *rows)
     csp_memory memory;
 
     *rows = before > 0 ? before : CSP_PLANNED_ROWS;
-    CSP_TRY(csp_backend_memory(run->be, &memory));
+    CSP_TRY(csp_run_memory(run, &memory));
     for (int64_t i = 0; i < phases->count; i++) {
         const csp_batch_settings *batch = strcmp(phases->values[i], "adapt") == 0
                                               ? &run->config->adapt.batch
@@ -307,7 +374,7 @@ static csp_status plan_memory(csp_run_state *run, int64_t *rows)
         csp_phase_memory p;
 
         CSP_TRY(csp_phase_memory_plan(run->config, run->opened.model->params, phases->values[i],
-                                      before, &memory, &p));
+                                      before, csp_ranks_size(run->ranks), &memory, &p));
         if (batch->micro_batch_tokens == 0 && before == 0 && p.rows < *rows) {
             *rows = p.rows;
         }
@@ -365,17 +432,104 @@ fail:
     return status;
 }
 
+/* Whether steps can be shared out, and all ranks were told the same. */
+static csp_status join_ranks(csp_run_state *run)
+{
+    const csp_config *config = run->config;
+    const int ranks = run->options->comm != NULL ? csp_comm_size(run->options->comm) : 1;
+    char *text = NULL;
+    csp_status status;
+
+    if (ranks == 1) {
+        return CSP_OK;
+    }
+    run->together = (csp_ranks) { .comm = run->options->comm,
+                                  .rank = csp_comm_rank(run->options->comm),
+                                  .size = ranks };
+    run->ranks = &run->together;
+    CSP_TRY(csp_config_dump(config, false, &text));
+    status = csp_comm_agree(run->together.comm, text, "the config");
+    free(text);
+    CSP_TRY(status);
+    if (csp_config_has_phase(config, "contrastive") &&
+        config->contrastive.batch.queries % ranks != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "contrastive.batch.queries is %lld, which %d ranks cannot share evenly: "
+                        "make it a multiple of %d, or start another number of ranks",
+                        (long long)config->contrastive.batch.queries, ranks, ranks);
+    }
+    if (csp_config_has_phase(config, "adapt") && config->adapt.batch.texts % ranks != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "adapt.batch.texts is %lld, which %d ranks cannot share evenly: make it a "
+                        "multiple of %d, or start another number of ranks",
+                        (long long)config->adapt.batch.texts, ranks, ranks);
+    }
+    return CSP_OK;
+}
+
+/* A rank has the device of its number among those of its machine. */
+static csp_status open_backend(csp_run_state *run)
+{
+    const char *asked = run->config->device.name;
+    const bool any = strcmp(asked, "auto") == 0;
+    int threads = thread_count(run);
+    char name[32], kind[16];
+
+    if (run->ranks == NULL) {
+        return csp_backend_create(asked, threads, &run->be);
+    }
+    if (threads == 0) {
+        CSP_TRY(threads_of_rank(run, &threads));
+    }
+    if (!any && strcmp(asked, "cuda") != 0) {
+        CSP_TRY(csp_backend_create(asked, threads, &run->be));
+    } else {
+        snprintf(name, sizeof(name), "cuda:%d", csp_comm_local_rank(run->ranks->comm));
+        if (csp_backend_create(name, threads, &run->be) != CSP_OK) {
+            if (!any) {
+                return CSP_FAIL(CSP_ERR_DEVICE,
+                                "rank %d of %d on this machine wants %s, which is not there: start "
+                                "one rank for each device (%s)",
+                                csp_comm_local_rank(run->ranks->comm),
+                                csp_comm_local_size(run->ranks->comm), name, csp_error_text());
+            }
+            CSP_TRY(csp_backend_create("cpu", threads, &run->be));
+        }
+    }
+    run->together.be = run->be;
+    snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(run->be->name, ":"), run->be->name);
+    return csp_comm_agree(run->ranks->comm, kind, "the kind of device");
+}
+
+/* The data of all ranks must be the same, or they would draw different steps. */
+static csp_status agree_on_data(const csp_run_state *run)
+{
+    const csp_data_identity *d = &run->progress.data;
+    char text[1024];
+
+    if (run->ranks == NULL) {
+        return CSP_OK;
+    }
+    snprintf(text, sizeof(text),
+             "examples %lld\ndocuments %lld\ndocument digest %s\nquery digest %s\n"
+             "example digest %s\ntexts %lld\ntext digest %s\n",
+             (long long)d->examples, (long long)d->documents, d->document_digest, d->query_digest,
+             d->example_digest, (long long)d->texts, d->text_digest);
+    return csp_comm_agree(run->ranks->comm, text, "the data");
+}
+
 csp_status csp_run_setup(csp_run_state *run)
 {
     const csp_config *config = run->config;
 
     run->started_s = csp_machine_seconds();
     CSP_TRY(csp_config_validate(config));
-    if (!run->options->dry_run) {
+    CSP_TRY(join_ranks(run));
+    if (!run->options->dry_run && csp_run_writes(run)) {
         CSP_TRY(take_folder(run));
     }
     CSP_TRY(find_resume_point(run));
-    CSP_TRY(csp_backend_create(config->device.name, thread_count(run), &run->be));
+    CSP_TRY(open_backend(run));
     run->be->sync_every_op = config->device.sync_every_op;
     run->be->tune_products = config->device.tune_products;
     CSP_TRY(csp_sparse_pool_choose(run->be, (csp_pool_way)config->device.head_backward));
@@ -384,11 +538,16 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
                                     "tokenizer.json", &run->tokenizer));
     CSP_TRY(check_vocabulary(run));
-    CSP_TRY(csp_train_data_open(config, &run->opened.contract, run->tokenizer, &run->data));
-    CSP_TRY(csp_dev_open(config, &run->dev));
-    CSP_TRY(csp_optimizer_create(run->be, run->opened.model, &run->optimizer));
+    CSP_TRY(csp_train_data_open(config, &run->opened.contract, run->tokenizer,
+                                csp_ranks_rank(run->ranks), csp_ranks_size(run->ranks),
+                                &run->data));
+    if (csp_run_writes(run)) {
+        CSP_TRY(csp_dev_open(config, &run->dev));
+    }
+    CSP_TRY(csp_optimizer_create(run->be, run->opened.model, run->ranks, &run->optimizer));
     CSP_TRY(settle_progress(run));
-    return run->options->dry_run ? CSP_OK : check_disk(run);
+    CSP_TRY(agree_on_data(run));
+    return run->options->dry_run || !csp_run_writes(run) ? CSP_OK : check_disk(run);
 }
 
 void csp_run_clear(csp_run_state *run)

@@ -46,6 +46,10 @@ const csp_metric_row csp_metric_rows[] = {
         "rate of a large matrix product here, measured when this process began the run"),
     ROW(mfu, true, "share", "model FLOPs utilisation: gflop_per_s by matmul_gflop_per_s"),
     ROW(peak_mb, false, "MB", "peak resident memory of the process so far"),
+    ROW(ranks, false, "ranks", "processes that shared the step"),
+    ROW(rank_wait, false, "share", "of the step that ranks waited for one another, mean of them"),
+    ROW(rank_slowest, false, "ratio", "work of the slowest rank, without waiting, by the mean"),
+    ROW(rank_sent_mb, false, "MB", "what a rank sent to the others in this step, mean of them"),
     ROW(elapsed_s, false, "s", "wall time since this process began the phase"),
 };
 

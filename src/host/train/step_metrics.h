@@ -46,6 +46,10 @@ typedef struct csp_step_metrics {
     double matmul_gflop_per_s;
     double mfu;
     double peak_mb;
+    double ranks;
+    double rank_wait;
+    double rank_slowest;
+    double rank_sent_mb;
     double elapsed_s;
 } csp_step_metrics;
 

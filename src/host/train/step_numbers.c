@@ -34,5 +34,10 @@ csp_status csp_step_numbers_fetch(const csp_step_numbers *numbers)
 
 const void *csp_step_numbers_at(const csp_step_numbers *numbers, const csp_tensor *t)
 {
+    return csp_step_numbers_edit(numbers, t);
+}
+
+void *csp_step_numbers_edit(const csp_step_numbers *numbers, const csp_tensor *t)
+{
     return numbers->host.base + ((const char *)t->data - numbers->device.base);
 }

@@ -29,3 +29,6 @@ CSP_CHECKED csp_status csp_step_numbers_fetch(const csp_step_numbers *numbers);
 
 /* What a tensor held at the last fetch; to be read after csp_backend_sync. */
 const void *csp_step_numbers_at(const csp_step_numbers *numbers, const csp_tensor *t);
+
+/* The same, to be changed: on the host alone, until the next fetch. */
+void *csp_step_numbers_edit(const csp_step_numbers *numbers, const csp_tensor *t);

@@ -11,6 +11,9 @@
 /* Token lists of texts already seen; results never depend on it. */
 static const int64_t CACHE_BYTES = (int64_t)512 << 20;
 
+/* Bytes of a token, about; and what a text costs beside its tokens, in bytes. */
+enum { TOKEN_BYTES = 4, TEXT_COST = 16 };
+
 struct csp_train_data {
     const csp_config *config;
     csp_text_encoder *encoder;
@@ -25,6 +28,9 @@ struct csp_train_data {
     csp_token_lists plain_lists;
     int32_t *positive;
     uint8_t *mask;
+    int rank, ranks;
+    csp_share share_q, share_d; /* of a step: which rank has which texts               */
+    int64_t *column;            /* (documents of a step) among this rank's, -1: others' */
 };
 
 static csp_status open_pairs(csp_train_data *d, const csp_tokenizer *tokenizer)
@@ -48,7 +54,8 @@ static csp_status open_pairs(csp_train_data *d, const csp_tokenizer *tokenizer)
     CSP_TRY(csp_token_cache_create(csp_pairs_documents(d->pairs), vocab, CACHE_BYTES,
                                    &d->document_cache));
     CSP_TRY(csp_alloc("training data", Q, sizeof(*d->positive), &d->positive));
-    return csp_alloc("training data", Q * Q * G, 1, &d->mask);
+    CSP_TRY(csp_alloc("training data", Q * G, sizeof(*d->column), &d->column));
+    return csp_alloc("training data", Q * (Q * G / d->ranks), 1, &d->mask);
 }
 
 static csp_status open_plain(csp_train_data *d)
@@ -68,13 +75,16 @@ static csp_status open_plain(csp_train_data *d)
 }
 
 csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
-                               const csp_tokenizer *tokenizer, csp_train_data **out)
+                               const csp_tokenizer *tokenizer, int rank, int ranks,
+                               csp_train_data **out)
 {
     csp_train_data *d;
     csp_status status;
 
     CSP_TRY(csp_alloc_zero("training data", 1, sizeof(*d), &d));
     d->config = config;
+    d->rank = rank;
+    d->ranks = ranks;
     CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, config->data.strict, &d->encoder));
     if (csp_config_has_phase(config, "adapt")) {
         CSP_TRY_GOTO(open_plain(d));
@@ -105,8 +115,11 @@ void csp_train_data_close(csp_train_data *d)
     csp_token_lists_clear(&d->queries);
     csp_token_lists_clear(&d->passages);
     csp_token_lists_clear(&d->plain_lists);
+    csp_share_clear(&d->share_q);
+    csp_share_clear(&d->share_d);
     free(d->positive);
     free(d->mask);
+    free(d->column);
     free(d);
 }
 
@@ -133,16 +146,48 @@ static csp_status add_text(csp_train_data *d, csp_side side, int64_t ordinal)
     return csp_token_lists_add(lists, d->ids.ids, d->ids.count);
 }
 
-/* mask[q,p] = 1 where passage p is a known positive of q, but not its own positive's column. */
-static bool fill_mask(csp_train_data *d, int64_t Q, int64_t P)
+/* What a text of so many bytes, of which at most max_len tokens count, costs. 0: not known. */
+static int64_t cost_of(int64_t bytes, int64_t max_len)
+{
+    const int64_t most = TOKEN_BYTES * max_len;
+
+    return TEXT_COST + (bytes > 0 && bytes < most ? bytes : most);
+}
+
+/* Shares out the texts that were drawn, documents so that they make up for queries. */
+static csp_status share_pairs(csp_train_data *d, int64_t Q, int64_t P)
+{
+    const csp_contract *contract = csp_text_encoder_contract(d->encoder);
+
+    CSP_TRY(csp_share_reserve(&d->share_q, Q, d->ranks));
+    CSP_TRY(csp_share_reserve(&d->share_d, P, d->ranks));
+    for (int64_t q = 0; q < Q; q++) {
+        d->share_q.cost[q] =
+            cost_of(csp_pairs_query_bytes(d->pairs, d->draw.example[q]), contract->query_max_len);
+    }
+    for (int64_t p = 0; p < P; p++) {
+        d->share_d.cost[p] = cost_of(csp_pairs_document_bytes(d->pairs, d->draw.document[p]),
+                                     contract->passage_max_len);
+    }
+    CSP_TRY(csp_share_texts(&d->share_q, Q, d->ranks));
+    memcpy(d->share_d.load, d->share_q.load, sizeof(int64_t) * (size_t)d->ranks);
+    return csp_share_texts(&d->share_d, P, d->ranks);
+}
+
+/*
+ * mask[q,p] = 1 where this rank's document p is a known positive of query q, but not its own
+ * positive's column. Queries are those of all ranks, rank by rank.
+ */
+static bool fill_mask(csp_train_data *d, int64_t Q, const int64_t *own, int64_t P)
 {
     bool any = false;
 
     for (int64_t q = 0; q < Q; q++) {
+        const int64_t example = d->draw.example[d->share_q.text[q]];
+
         for (int64_t p = 0; p < P; p++) {
-            const bool out =
-                p != d->positive[q] &&
-                csp_pairs_is_positive(d->pairs, d->draw.example[q], d->draw.document[p]);
+            const bool out = p != d->positive[q] &&
+                             csp_pairs_is_positive(d->pairs, example, d->draw.document[own[p]]);
 
             d->mask[q * P + p] = out;
             any = any || out;
@@ -151,44 +196,73 @@ static bool fill_mask(csp_train_data *d, int64_t Q, int64_t P)
     return any;
 }
 
+/* Where each document of the step is among this rank's. */
+static void find_columns(csp_train_data *d, const int64_t *own, int64_t count, int64_t all)
+{
+    for (int64_t p = 0; p < all; p++) {
+        d->column[p] = -1;
+    }
+    for (int64_t p = 0; p < count; p++) {
+        d->column[own[p]] = p;
+    }
+}
+
 csp_status csp_train_data_pairs(csp_train_data *d, int64_t k, csp_contrastive_texts *out)
 {
     const int64_t Q = d->config->contrastive.batch.queries, G = d->config->data.train_group_size;
     const csp_sampling sampling = {
         .seed = (uint64_t)d->config->run.seed, .Q = Q, .G = G, .in_order = !d->config->data.shuffle
     };
+    const int64_t queries = Q / d->ranks, passages = Q * G / d->ranks;
+    const int64_t *own_q, *own_d;
     bool masked = false;
 
     CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, 0, Q, &d->draw));
+    CSP_TRY(share_pairs(d, Q, Q * G));
+    own_q = d->share_q.text + d->rank * queries;
+    own_d = d->share_d.text + d->rank * passages;
     csp_token_lists_reset(&d->queries);
     csp_token_lists_reset(&d->passages);
-    for (int64_t q = 0; q < Q; q++) {
-        CSP_TRY(add_text(d, CSP_SIDE_QUERY, d->draw.example[q]));
-        d->positive[q] = (int32_t)(q * G);
+    for (int64_t q = 0; q < queries; q++) {
+        CSP_TRY(add_text(d, CSP_SIDE_QUERY, d->draw.example[own_q[q]]));
     }
-    for (int64_t p = 0; p < Q * G; p++) {
-        CSP_TRY(add_text(d, CSP_SIDE_PASSAGE, d->draw.document[p]));
+    for (int64_t p = 0; p < passages; p++) {
+        CSP_TRY(add_text(d, CSP_SIDE_PASSAGE, d->draw.document[own_d[p]]));
+    }
+    find_columns(d, own_d, passages, Q * G);
+    for (int64_t q = 0; q < Q; q++) {
+        d->positive[q] = (int32_t)d->column[d->share_q.text[q] * G];
     }
     if (d->config->contrastive.mask_known_positives) {
-        masked = fill_mask(d, Q, Q * G);
+        masked = fill_mask(d, Q, own_d, passages);
     }
-    out->queries = &d->queries;
-    out->passages = &d->passages;
-    out->positive = d->positive;
-    out->mask = masked ? d->mask : NULL;
-    out->text_base = 0;
+    *out = (csp_contrastive_texts) { .queries = &d->queries,
+                                     .passages = &d->passages,
+                                     .query_text = own_q,
+                                     .passage_text = own_d,
+                                     .positive = d->positive,
+                                     .mask = masked ? d->mask : NULL };
     return CSP_OK;
 }
 
-csp_status csp_train_data_plain(csp_train_data *d, int64_t k, const csp_token_lists **out)
+csp_status csp_train_data_plain(csp_train_data *d, int64_t k, const csp_token_lists **out,
+                                const int64_t **text)
 {
-    const int64_t texts = d->config->adapt.batch.texts;
+    const int64_t texts = d->config->adapt.batch.texts, own = texts / d->ranks;
     const csp_plain_sampling sampling = { .seed = (uint64_t)d->config->run.seed,
                                           .texts = texts,
                                           .max_len = (int32_t)d->config->adapt.max_len,
                                           .in_order = !d->config->data.shuffle };
 
-    CSP_TRY(csp_plain_load(d->plain, d->encoder, &sampling, k, 0, texts, &d->plain_lists));
+    CSP_TRY(csp_share_reserve(&d->share_d, texts, d->ranks));
+    for (int64_t i = 0; i < texts; i++) {
+        d->share_d.cost[i] =
+            cost_of(csp_plain_bytes(d->plain, csp_plain_text_of(d->plain, &sampling, k, i)),
+                    sampling.max_len);
+    }
+    CSP_TRY(csp_share_texts(&d->share_d, texts, d->ranks));
+    *text = d->share_d.text + d->rank * own;
+    CSP_TRY(csp_plain_load(d->plain, d->encoder, &sampling, k, *text, own, &d->plain_lists));
     *out = &d->plain_lists;
     return CSP_OK;
 }

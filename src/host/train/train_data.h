@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "data/pairs.h"
 #include "data/plain.h"
+#include "data/share.h"
 #include "data/text_encoder.h"
 #include "data/token_lists.h"
 #include "train/contrastive.h"
@@ -17,22 +18,26 @@ typedef struct csp_train_data csp_train_data;
 /*
  * Opens what the phases of the config need. contract and tokenizer must outlive it.
  *
+ *   rank, ranks   in   of a step this rank gets its share: as many texts as each, and about as long
+ *
+ *
  * Errors: those of csp_pairs_open and csp_plain_open.
  */
 CSP_CHECKED csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
-                                           const csp_tokenizer *tokenizer, csp_train_data **out);
+                                           const csp_tokenizer *tokenizer, int rank, int ranks,
+                                           csp_train_data **out);
 void csp_train_data_close(csp_train_data *data);
 
 /*
- * The batch of contrastive step k = 0, 1, ... Lists, positives and mask are valid until the next
- * call. Query i's documents are passages i·G .. i·G+G-1, its positive first.
+ * This rank's part of contrastive step k = 0, 1, ... Lists, positives and mask are valid until the
+ * next call. On one rank query i's documents are passages i·G .. i·G+G-1, its positive first.
  */
 CSP_CHECKED csp_status csp_train_data_pairs(csp_train_data *data, int64_t k,
                                             csp_contrastive_texts *out);
 
-/* The texts of adaptation step k; valid until the next call. */
+/* This rank's texts of adaptation step k and their numbers in it; valid until the next call. */
 CSP_CHECKED csp_status csp_train_data_plain(csp_train_data *data, int64_t k,
-                                            const csp_token_lists **out);
+                                            const csp_token_lists **out, const int64_t **text);
 
 /* What the data is, digested as it was read when it was opened. Errors: CSP_ERR_MEMORY. */
 CSP_CHECKED csp_status csp_train_data_identity(const csp_train_data *data, csp_data_identity *out);

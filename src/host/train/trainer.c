@@ -11,8 +11,16 @@
 #include "core/memory.h"
 #include "ops/matrix_rate.h"
 #include "train/memory_plan.h"
+#include "train/replicas.h"
 #include "train/schedule.h"
 #include "train/trainer_internal.h"
+
+/* What a rank did in a step. */
+typedef struct rank_work {
+    double seconds; /* of the step, with waiting */
+    double waited_s;
+    double sent;
+} rank_work;
 
 /* One phase while it runs: just one of the two objectives exists. */
 typedef struct phase_state {
@@ -22,6 +30,7 @@ typedef struct phase_state {
     int64_t steps;
     csp_adapt *adapt;
     csp_contrastive *contrastive;
+    rank_work *work; /* (ranks) of the last step; NULL on one rank */
     double began_s;
     bool collapsed;
 } phase_state;
@@ -31,6 +40,7 @@ static void close_phase(phase_state *p)
     if (p->run != NULL) {
         p->run->health = NULL;
     }
+    free(p->work);
     csp_adapt_destroy(p->adapt);
     csp_contrastive_destroy(p->contrastive);
 }
@@ -69,17 +79,23 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
 
     p->run = run;
     p->began_s = csp_machine_seconds();
-    CSP_TRY(csp_backend_memory(run->be, &memory));
+    if (run->ranks != NULL) {
+        CSP_TRY(csp_alloc("ranks", run->ranks->size, sizeof(*p->work), &p->work));
+    }
+    CSP_TRY(csp_run_memory(run, &memory));
     CSP_TRY(csp_phase_memory_plan(config, run->opened.model->params, name,
-                                  run->progress.micro_batch_tokens, &memory, &plan));
+                                  run->progress.micro_batch_tokens, csp_ranks_size(run->ranks),
+                                  &memory, &plan));
     say_memory(run, &plan);
     run->rows = set > 0 ? set : run->progress.micro_batch_tokens;
     if (adapt) {
         const csp_adapt_options options = { .max_rows = run->rows,
                                             .max_len = plan.longest,
-                                            .texts = config->adapt.batch.texts,
+                                            .texts = config->adapt.batch.texts /
+                                                     csp_ranks_size(run->ranks),
                                             .keep = plan.keep,
-                                            .lambda_relu = config->adapt.lambda_relu };
+                                            .lambda_relu = config->adapt.lambda_relu,
+                                            .ranks = run->ranks };
 
         p->optim = &config->adapt.optim;
         p->steps = config->adapt.max_steps;
@@ -97,7 +113,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
             .regularizer = s->regularizer == CSP_REGULARIZER_L1 ? CSP_REG_L1 : CSP_REG_FLOPS,
             .limits = { .zero_rows = config->run.collapse_share,
                         .top_position = 0.8,
-                        .dead_terms = 0.99 }
+                        .dead_terms = 0.99 },
+            .ranks = run->ranks
         };
 
         p->optim = &s->optim;
@@ -121,9 +138,10 @@ static csp_status gradients(phase_state *p, int64_t k, csp_tensor *faults)
 
     if (p->adapt != NULL) {
         const csp_token_lists *texts;
+        const int64_t *number;
 
-        CSP_TRY(csp_train_data_plain(run->data, k, &texts));
-        CSP_TRY(csp_adapt_run(p->adapt, texts, &pass, true));
+        CSP_TRY(csp_train_data_plain(run->data, k, &texts, &number));
+        CSP_TRY(csp_adapt_run(p->adapt, texts, number, &pass, true));
         *faults = csp_adapt_faults(p->adapt);
     } else {
         const csp_contrastive_settings *s = &config->contrastive;
@@ -187,28 +205,68 @@ static csp_status count_skipped(csp_run_state *run, const csp_step_metrics *m)
     return CSP_OK;
 }
 
+/* How evenly the step was shared, and what that took; the ranks tell each other here. */
+static csp_status compare_work(phase_state *p, double seconds, const csp_comm_traffic *before,
+                               csp_step_metrics *m)
+{
+    const csp_ranks *ranks = p->run->ranks;
+    const int size = csp_ranks_size(ranks);
+    csp_comm_traffic now;
+    double waited = 0.0, worked = 0.0, most = 0.0, sent = 0.0;
+    rank_work own;
+
+    m->ranks = size;
+    if (size == 1) {
+        return CSP_OK;
+    }
+    now = csp_comm_traffic_of(ranks->comm);
+    own =
+        (rank_work) { seconds, now.waited_s - before->waited_s, (double)(now.sent - before->sent) };
+    CSP_TRY(csp_ranks_gather_host(ranks, &own, p->work, sizeof(own), "times of ranks"));
+    for (int r = 0; r < size; r++) {
+        const double work = p->work[r].seconds - p->work[r].waited_s;
+
+        waited += p->work[r].waited_s / p->work[r].seconds / size;
+        worked += work / size;
+        most = work > most ? work : most;
+        sent += p->work[r].sent / size;
+    }
+    m->rank_wait = waited;
+    m->rank_slowest = most / worked;
+    m->rank_sent_mb = sent / 1e6;
+    return CSP_OK;
+}
+
 /* One optimizer step, logged. */
 static csp_status run_step(phase_state *p, int64_t k)
 {
     csp_run_state *run = p->run;
     const int64_t every = run->config->run.logging_steps;
     const double start = csp_machine_seconds();
+    csp_comm_traffic before = { 0 };
     csp_step_metrics m;
     double flop, seconds;
 
+    if (run->ranks != NULL) {
+        before = csp_comm_traffic_of(run->ranks->comm);
+    }
     csp_step_metrics_clear(&m, run->progress.phase, k + 1, p->steps);
     CSP_TRY(gradients_and_update(p, k, &m, &flop));
     CSP_TRY(count_skipped(run, &m));
     seconds = csp_machine_seconds() - start;
+    CSP_TRY(compare_work(p, seconds, &before, &m));
     m.tokens_per_s = m.tokens / seconds;
     m.gflop_per_s = flop / seconds * 1e-9;
     m.matmul_gflop_per_s = run->matmul_gflop_per_s;
     m.mfu = m.gflop_per_s / m.matmul_gflop_per_s;
     m.peak_mb = csp_machine_peak_mb();
     m.elapsed_s = csp_machine_seconds() - p->began_s;
-    CSP_TRY(csp_metrics_log_step(run->log, &m));
-    csp_metrics_log_say(&m, m.elapsed_s / (double)(k + 1 - p->first) * (double)(p->steps - k - 1),
-                        (k + 1) % every == 0 || k == 0 || k + 1 == p->steps);
+    if (csp_run_writes(run)) {
+        CSP_TRY(csp_metrics_log_step(run->log, &m));
+        csp_metrics_log_say(&m,
+                            m.elapsed_s / (double)(k + 1 - p->first) * (double)(p->steps - k - 1),
+                            (k + 1) % every == 0 || k == 0 || k + 1 == p->steps);
+    }
     if (p->contrastive != NULL) {
         csp_contrastive_warn(p->contrastive, &m, &p->collapsed);
         if (p->collapsed && run->config->run.stop_on_collapse) {
@@ -231,6 +289,22 @@ static int64_t position_after(const csp_run_state *run, int64_t steps)
            (adapt ? run->config->adapt.batch.texts : run->config->contrastive.batch.queries);
 }
 
+/* What signals and the clock ask for, of any rank. */
+typedef struct wishes {
+    int32_t stop, save, timed_out;
+} wishes;
+
+static csp_status ask_all(const csp_run_state *run, wishes *w)
+{
+    const double minutes = run->config->run.max_minutes;
+
+    w->stop = *run->options->stop != 0;
+    w->save = *run->options->save != 0;
+    w->timed_out = minutes > 0.0 && csp_machine_seconds() - run->started_s >= 60.0 * minutes;
+    *run->options->save = 0;
+    return csp_ranks_reduce_host(run->ranks, w, CSP_I32, 3, CSP_COMM_MAX, "the end of a step");
+}
+
 /* What is due after a step: an evaluation, a checkpoint, the end of the time. */
 static csp_status after_step(phase_state *p, int64_t done)
 {
@@ -238,11 +312,14 @@ static csp_status after_step(phase_state *p, int64_t done)
     const csp_run_settings *s = &run->config->run;
     const bool last = done == p->steps;
     const bool end = last && run->progress.phase_index + 1 == s->phases.count;
-    const bool timed_out =
-        s->max_minutes > 0.0 && csp_machine_seconds() - run->started_s >= 60.0 * s->max_minutes;
-    const bool stop = *run->options->stop != 0 || timed_out;
-    bool save = last || (s->save_steps > 0 && done % s->save_steps == 0);
+    bool save = last || (s->save_steps > 0 && done % s->save_steps == 0), stop;
+    wishes w;
 
+    CSP_TRY(ask_all(run, &w));
+    if (s->checksum_steps > 0 && done % s->checksum_steps == 0) {
+        CSP_TRY(csp_replicas_agree(run->ranks, run->opened.model));
+    }
+    stop = w.stop != 0 || w.timed_out != 0;
     run->progress.step = done;
     run->progress.next_example = position_after(run, done);
     if (run->dev != NULL && (last || done % s->eval_steps == 0)) {
@@ -252,11 +329,7 @@ static csp_status after_step(phase_state *p, int64_t done)
         /* The best model is only worth naming if its checkpoint exists. */
         save = save || (s->keep_best && (isnan(best) || run->progress.best > best));
     }
-    if (*run->options->save != 0) {
-        *run->options->save = 0;
-        save = true;
-    }
-    if (save || stop) {
+    if ((save || stop || w.save != 0) && csp_run_writes(run)) {
         CSP_TRY(csp_run_save(run));
     }
     if (stop && !end) {
@@ -264,7 +337,7 @@ static csp_status after_step(phase_state *p, int64_t done)
                         "stopped after step %lld of %lld of phase %s with a checkpoint%s; the same "
                         "command goes on",
                         (long long)done, (long long)p->steps, run->progress.phase,
-                        timed_out ? " (run.max_minutes)" : "");
+                        w.timed_out != 0 ? " (run.max_minutes)" : "");
     }
     return CSP_OK;
 }
@@ -362,9 +435,14 @@ static csp_status describe(csp_run_state *run)
     const csp_config *config = run->config;
     csp_contrastive_texts texts;
     const csp_token_lists *plain;
+    const int64_t *number;
     int64_t all, trained;
 
     csp_params_elements(run->opened.model->params, &all, &trained);
+    if (run->ranks != NULL) {
+        csp_log(CSP_LOG_INFO, "train", "%d ranks; what follows is rank 0's share of a step",
+                run->ranks->size);
+    }
     csp_log(
         CSP_LOG_INFO, "train", "%lld parameters, %lld trained; checkpoints of about %lld MB",
         (long long)all, (long long)trained,
@@ -373,7 +451,7 @@ static csp_status describe(csp_run_state *run)
         csp_log(CSP_LOG_INFO, "train", "it would go on from %s", run->resume_path);
     }
     if (csp_config_has_phase(config, "adapt")) {
-        CSP_TRY(csp_train_data_plain(run->data, 0, &plain));
+        CSP_TRY(csp_train_data_plain(run->data, 0, &plain, &number));
         csp_log(CSP_LOG_INFO, "train", "adapt: %lld steps, the first has %lld texts, %lld tokens",
                 (long long)config->adapt.max_steps, (long long)plain->count,
                 (long long)plain->start[plain->count]);
@@ -418,8 +496,11 @@ static csp_status measure_ceiling(csp_run_state *run)
     if (run->matmul_gflop_per_s > 0.0) {
         return CSP_OK;
     }
+    /* All ranks at once, as in a step. */
     CSP_TRY(csp_matrix_rate(run->be, run->storage.dtype, 1, 3, seconds, &product));
     run->matmul_gflop_per_s = product.flop / seconds[0] * 1e-9;
+    CSP_TRY(csp_ranks_reduce_host(run->ranks, &run->matmul_gflop_per_s, CSP_F64, 1, CSP_COMM_SUM,
+                                  "the rate of products"));
     csp_log(CSP_LOG_INFO, "train",
             "%s: a large matrix product runs at %.4g GFLOP/s, which is mfu 1", run->be->name,
             run->matmul_gflop_per_s);
@@ -445,11 +526,13 @@ csp_status csp_train(const csp_config *config, const csp_train_options *options,
         status = CSP_FAIL(CSP_ERR_INTERRUPTED, "stopped before a step was done: nothing to save");
         goto fail;
     }
-    CSP_TRY_GOTO(write_config(&run));
+    CSP_TRY_GOTO(csp_run_writes(&run) ? write_config(&run) : CSP_OK);
     CSP_TRY_GOTO(measure_ceiling(&run));
-    CSP_TRY_GOTO(open_log(&run));
+    CSP_TRY_GOTO(csp_run_writes(&run) ? open_log(&run) : CSP_OK);
     CSP_TRY_GOTO(run_phases(&run));
-    report(&run, result);
+    if (csp_run_writes(&run)) {
+        report(&run, result);
+    }
 
 fail:
     csp_run_clear(&run);

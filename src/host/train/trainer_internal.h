@@ -11,12 +11,15 @@
 #include "train/dev_eval.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
+#include "train/ranks.h"
 #include "train/train_data.h"
 #include "train/trainer.h"
 
 typedef struct csp_run_state {
     const csp_config *config;
     const csp_train_options *options;
+    csp_ranks together;     /* the ranks, where there are several      */
+    const csp_ranks *ranks; /* together, or NULL: this process alone   */
     csp_backend *be;
     csp_storage storage; /* of the model */
     csp_opened opened;   /* model, contract, tokenizer text, base */
@@ -33,12 +36,21 @@ typedef struct csp_run_state {
     char *resume_path;         /* NULL: from the start */
     int64_t rows;              /* token rows computed at once in the phase that runs */
     double started_s;          /* monotonic clock when the run began */
-    double matmul_gflop_per_s; /* measured then: what mfu divides by */
+    double matmul_gflop_per_s; /* measured then, of all ranks: what mfu divides by */
 } csp_run_state;
+
+/* Whether this process has the folder: rank 0. */
+static inline bool csp_run_writes(const csp_run_state *run)
+{
+    return csp_ranks_rank(run->ranks) == 0;
+}
 
 /* run_setup.c: everything up to the first step; nothing is written before all of it is checked. */
 CSP_CHECKED csp_status csp_run_setup(csp_run_state *run);
 void csp_run_clear(csp_run_state *run);
+
+/* What this rank can take of the backend's memory. */
+CSP_CHECKED csp_status csp_run_memory(const csp_run_state *run, csp_memory *out);
 
 /* run_save.c */
 CSP_CHECKED csp_status csp_run_save(csp_run_state *run);

@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""csplade train on several ranks: the curve of one rank, checkpoints that know nothing of ranks, and
+ends that all of them share. Arguments: the program, the source folder, names of tests (all)."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from workspace import run_tests
+
+LAST = "contrastive-00000006.h5"
+TIMES = {"tokens_per_s", "gflop_per_s", "matmul_gflop_per_s", "mfu", "peak_mb", "elapsed_s", "ranks",
+         "rank_wait", "rank_slowest", "rank_sent_mb"}
+# Sums in another order: losses agree to some roundings of float32. What is a difference of scores is
+# as good as they are; a maximum that two positions share may fall on the other one.
+LIMIT = 1e-5
+OF_POSITIONS = {"top_position": 0.05, "margin": 1e-4}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Job:
+    """Ranks with the variables of torchrun, each with settings of its own if asked."""
+
+    def __init__(self, w, size, name, *settings, own=None):
+        port = free_port()
+        self.ranks = []
+        for rank in range(size):
+            env = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            self.ranks.append(w.start("train", "config.yaml", f"run.output_dir={name}",
+                                      "device.threads=1", "run.rank_timeout_s=60", *settings,
+                                      *(own or {}).get(rank, []), env=env))
+
+    def wait(self):
+        """What each rank gave, as of subprocess.run."""
+        results = []
+        for rank, process in enumerate(self.ranks):
+            out, err = process.communicate(timeout=120)
+            results.append(subprocess.CompletedProcess(f"rank {rank}", process.returncode, out, err))
+        return results
+
+
+def curve(w, name):
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in w.metrics(name)]
+
+
+def near(key, a, b):
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= OF_POSITIONS.get(key, LIMIT) * max(abs(a), abs(b), 1e-3)
+    return a == b
+
+
+def expect_curve(w, name, other):
+    """Loss for loss the same run; shares and norms of gradients too."""
+    got, want = curve(w, name), curve(w, other)
+    w.expect(len(got) == len(want) > 0, f"{name}: {len(got)} lines, {other} has {len(want)}")
+    for a, b in zip(got, want):
+        apart = [k for k in b if not near(k, a.get(k), b[k])]
+        w.expect(not apart and a.keys() == b.keys(),
+                 f"{name} step {a.get('step')}: {[(k, a.get(k), b[k]) for k in apart]}")
+
+
+def ranks_follow_the_curve_of_one(w):
+    """Both phases with adapters and dropout; what is left can be used like any run."""
+    lora = ["lora.r=4", "lora.dropout=0.2", "adapt.batch.texts=8", "run.save_total_limit=9"]
+    w.expect_exit(w.train("one", *lora, "device.threads=1"), 0)
+    for size in (2, 4):
+        results = Job(w, size, f"r{size}", *lora).wait()
+        for result in results:
+            w.expect_exit(result, 0)
+        w.expect(results[0].stdout.startswith("model ") and not any(r.stdout for r in results[1:]),
+                 "only rank 0 says what came out")
+        w.expect("2 ranks" in results[0].stderr or size != 2, results[0].stderr)
+        expect_curve(w, f"r{size}", "one")
+        for row in w.metrics(f"r{size}"):
+            w.expect(row["ranks"] == size and 0 <= row["rank_wait"] <= 1 and row["rank_slowest"] >= 1
+                     and row["rank_sent_mb"] > 0, row)
+        w.expect(w.checkpoints(f"r{size}") == w.checkpoints("one"), w.checkpoints(f"r{size}"))
+        w.expect(not list((w.folder / f"r{size}").glob("failure.*")), "a failure of a good run")
+    w.must("encode", "-m", f"r2/checkpoints/{LAST}", "-i", "beir", "-o", "r2.jsonl")
+    # The same ranks again: the same bytes.
+    for result in Job(w, 2, "again", *lora).wait():
+        w.expect_exit(result, 0)
+    w.expect(w.checkpoint("again", LAST) == w.checkpoint("r2", LAST), "not the same bytes")
+    w.remove("r4", "again")
+
+
+def mpirun(w, size, name, *settings):
+    """The same over MPI; None where there is no mpirun."""
+    if shutil.which("mpirun") is None:
+        print("skipped: no mpirun")
+        return None
+    env = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    command = ["mpirun", "--oversubscribe", "-np", str(size), w.program, "train", "config.yaml",
+               f"run.output_dir={name}", "device.threads=1", "run.rank_timeout_s=60", *settings]
+    return subprocess.run(command, cwd=w.folder, env=env, text=True, capture_output=True,
+                          stdin=subprocess.DEVNULL, timeout=120)
+
+
+def mpirun_gives_what_tcp_gives(w):
+    """To the byte, because sums are formed in the order of ranks over either."""
+    for result in Job(w, 2, "tcp").wait():
+        w.expect_exit(result, 0)
+    result = mpirun(w, 2, "mpi")
+    if result is not None:
+        w.expect_exit(result, 0, "2 ranks started by mpirun")
+        w.expect(w.checkpoint("mpi", LAST) == w.checkpoint("tcp", LAST), "other bytes")
+        w.expect_exit(mpirun(w, 2, "bad", "data.qrels=nowhere.tsv"), 1, "nowhere.tsv")
+        w.expect((w.folder / "bad/failure.rank1.json").exists(), "no file of rank 1")
+    w.remove("tcp", "mpi", "bad")
+
+
+def a_run_goes_on_with_another_number_of_ranks(w):
+    """From the middle of two ranks' run to its end, on one and on four."""
+    settings = ["run.save_total_limit=9"]
+    for result in Job(w, 2, "a", *settings).wait():
+        w.expect_exit(result, 0)
+    for size in (1, 4):
+        shutil.copytree(w.folder / "a", w.folder / "b")
+        folder = w.folder / "b/checkpoints"
+        for path in folder.glob("contrastive-*.h5"):
+            if path.name > "contrastive-00000002.h5":
+                path.unlink()
+        (folder / "LATEST").write_text("contrastive-00000002.h5")
+        for result in Job(w, size, "b", *settings).wait():
+            w.expect_exit(result, 0, *(["going on from"] if result.args == "rank 0" else []))
+        expect_curve(w, "b", "a")
+        w.remove("b")
+    w.remove("a")
+
+
+def what_ranks_disagree_on_is_named(w):
+    """Before the first step, on every rank, and nothing is written."""
+    for result in Job(w, 2, "x", own={1: ["contrastive.temperature=3"]}).wait():
+        w.expect_exit(result, 2, "the config", "temperature")
+    shutil.copytree(w.folder / "beir", w.folder / "other")
+    text = (w.folder / "other/corpus.jsonl").read_text()
+    (w.folder / "other/corpus.jsonl").write_text(text.replace("a", "e", 1))
+    for result in Job(w, 3, "x").wait():
+        w.expect_exit(result, 2, "contrastive.batch.queries is 8", "3 ranks")
+    w.expect(not (w.folder / "x/checkpoints").exists() or not w.checkpoints("x"), "something is written")
+    w.remove("x", "other")
+
+
+def what_fails_on_one_rank_ends_all(w):
+    """With its exit code and its reason, on every rank, and a file of each."""
+    bad = w.folder / "bad"
+    shutil.copytree(w.folder / "model", bad)
+    (bad / "tokenizer.json").write_text("{")
+    # A rank that has another model folder under the same name: a file system that is not shared.
+    settings = ["model.path=shared"]
+    (w.folder / "shared").symlink_to("model")
+    here = w.folder / "elsewhere"
+    here.mkdir()
+    for name in ("beir", "text.txt", "config.yaml"):
+        (here / name).symlink_to(w.folder / name)
+    (here / "shared").symlink_to(bad)
+    (here / "f").symlink_to(w.folder / "f")
+    (w.folder / "f").mkdir()
+    port, results = free_port(), []
+    processes = []
+    for rank in range(2):
+        env = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+               "MASTER_PORT": str(port)}
+        processes.append(w.start("train", "config.yaml", "run.output_dir=f", "device.threads=1",
+                                 *settings, env=env, cwd=here if rank == 1 else w.folder))
+    start = time.monotonic()
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        results.append(subprocess.CompletedProcess("rank", process.returncode, out, err))
+    w.expect(time.monotonic() - start < 30, "it took too long")
+    w.expect_exit(results[1], 3, "tokenizer.json")
+    w.expect_exit(results[0], 3, "rank 1", "tokenizer.json")
+    for rank in range(2):
+        failure = json.loads((w.folder / f"f/failure.rank{rank}.json").read_text())
+        w.expect(failure["exit_code"] == 3 and failure["first_rank"] == 1 and
+                 "tokenizer.json" in failure["reason"], failure)
+    w.remove("f", "elsewhere", "bad")
+    (w.folder / "shared").unlink()
+
+
+def a_killed_rank_ends_the_others_and_the_run_goes_on(w):
+    """The last checkpoint is good, and the run ends in the same bytes as one never disturbed."""
+    settings = ["contrastive.max_steps=60", "run.phases=[contrastive]", "run.save_steps=5"]
+    for result in Job(w, 2, "whole", *settings).wait():
+        w.expect_exit(result, 0)
+    for victim in (1, 0):
+        job = Job(w, 2, "k", *settings)
+        deadline = time.monotonic() + 60
+        while not w.checkpoints("k") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        job.ranks[victim].send_signal(signal.SIGKILL)
+        start = time.monotonic()
+        results = job.wait()
+        w.expect(time.monotonic() - start < 20, "the others took too long")
+        w.expect(results[victim].returncode == -signal.SIGKILL, results[victim].returncode)
+        w.expect_exit(results[1 - victim], 1, *(["rank 1"] if victim == 1 else []))
+        w.expect((w.folder / f"k/failure.rank{1 - victim}.json").exists(), "no file")
+        for result in Job(w, 2, "k", *settings).wait():
+            w.expect_exit(result, 0)
+        w.expect(not list((w.folder / "k").glob("failure.*")) or victim == 1,
+                 "a failure of before is still there")
+        last = "contrastive-00000060.h5"
+        w.expect(w.checkpoint("k", last) == w.checkpoint("whole", last), "other bytes")
+        w.remove("k")
+    w.remove("whole")
+
+
+def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
+    settings = ["contrastive.max_steps=200", "run.phases=[contrastive]", "run.save_steps=0"]
+    job = Job(w, 2, "s", *settings)
+    deadline = time.monotonic() + 60
+    while not (w.folder / "s/metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    job.ranks[1].send_signal(signal.SIGUSR2)
+    for result in job.wait():
+        w.expect_exit(result, 75)
+    w.expect(len(w.checkpoints("s")) == 1, w.checkpoints("s"))
+    w.remove("s")
+
+
+if __name__ == "__main__":
+    sys.exit(run_tests([
+        ranks_follow_the_curve_of_one,
+        mpirun_gives_what_tcp_gives,
+        a_run_goes_on_with_another_number_of_ranks,
+        what_ranks_disagree_on_is_named,
+        what_fails_on_one_rank_ends_all,
+        a_killed_rank_ends_the_others_and_the_run_goes_on,
+        a_signal_to_one_rank_stops_all_with_a_checkpoint,
+    ]))

@@ -1,0 +1,306 @@
+/*
+ * ranks_case.h - some steps of a tiny model on R ranks, each a process of its own, joined over TCP
+ * on the loopback; for tests that R ranks give what one gives.
+ */
+#pragma once
+
+#include <sys/mman.h>
+
+#include "support/ranks.h"
+
+#include "data/share.h"
+#include "train/optimizer.h"
+#include "train/tiny.h"
+
+enum { CASE_QUERIES = 8, CASE_PASSAGES = 24, CASE_STEPS = 20, CASE_WEIGHTS = 1 << 16 };
+
+typedef struct ranks_case {
+    const char *device;
+    csp_variant variant;
+    bool lora;
+    bool adapt; /* the adaptation phase, else the contrastive one */
+    csp_pooling pooling;
+    csp_reg_kind regularizer;
+    int64_t steps; /* at most CASE_STEPS */
+} ranks_case;
+
+/* What a run leaves behind, in memory that its processes share. */
+typedef struct ranks_result {
+    int64_t count;           /* of trained weights                          */
+    double loss[CASE_STEPS]; /* nce and both sparsity terms are in it       */
+    double tokens, accuracy, active_d, zero_d, index_flops, masked; /* of the last step */
+    float gradient[CASE_WEIGHTS]; /* of the first step, over all ranks           */
+    float weights[CASE_WEIGHTS];  /* after the last                              */
+    csp_comm_traffic traffic;     /* of rank 0, in the last step                 */
+    int64_t entries;              /* of all queries in the last step             */
+} ranks_result;
+
+/* A whole step, of which each rank takes a share. */
+typedef struct whole_step {
+    csp_token_lists queries, passages; /* of all ranks   */
+    csp_token_lists own_q, own_p;
+    csp_share share_q, share_p;
+    int32_t positive[CASE_QUERIES];
+    uint8_t mask[CASE_QUERIES * CASE_PASSAGES];
+} whole_step;
+
+static inline void take_share(csp_share *share, const csp_token_lists *all, int ranks, int rank,
+                              csp_token_lists *own, const int64_t **text)
+{
+    const int64_t each = all->count / ranks;
+
+    assert_ok(csp_share_reserve(share, all->count, ranks));
+    for (int64_t i = 0; i < all->count; i++) {
+        share->cost[i] = all->start[i + 1] - all->start[i];
+    }
+    assert_ok(csp_share_texts(share, all->count, ranks));
+    *text = share->text + rank * each;
+    csp_token_lists_reset(own);
+    for (int64_t i = 0; i < each; i++) {
+        int64_t n;
+        const int32_t *ids = csp_token_lists_get(all, (*text)[i], &n);
+
+        assert_ok(csp_token_lists_add(own, ids, n));
+    }
+}
+
+/* Query q's documents are 3q .. 3q+2, the first its positive; 3q+2 is a positive of q+1 too. */
+static inline csp_contrastive_texts share_of(whole_step *s, int ranks, int rank)
+{
+    const int64_t P = CASE_PASSAGES / ranks;
+    csp_contrastive_texts t = { &s->own_q, &s->own_p, NULL, NULL, s->positive, s->mask };
+
+    take_share(&s->share_q, &s->queries, ranks, rank, &s->own_q, &t.query_text);
+    take_share(&s->share_p, &s->passages, ranks, rank, &s->own_p, &t.passage_text);
+    for (int64_t i = 0; i < CASE_QUERIES; i++) {
+        const int64_t q = s->share_q.text[i];
+
+        s->positive[i] = -1;
+        for (int64_t p = 0; p < P; p++) {
+            s->mask[i * P + p] = t.passage_text[p] == 3 * q - 1;
+            s->positive[i] = t.passage_text[p] == 3 * q ? (int32_t)p : s->positive[i];
+        }
+    }
+    return t;
+}
+
+static inline void save_weights(const tiny *t, bool gradient, float *out)
+{
+    int64_t at = 0;
+
+    for (int64_t i = 0; i < t->model->params->count; i++) {
+        csp_param *row = &t->model->params->rows[i];
+
+        if (row->trained) {
+            const csp_tensor *from = gradient ? &row->grad : &row->value;
+
+            assert_ok(csp_backend_download(t->be, from, out + at));
+            at += csp_tensor_count(from);
+        }
+    }
+    assert_true(at == t->count && at <= CASE_WEIGHTS);
+}
+
+/* The gradient of all ranks, which the optimizer would form and clear. */
+static inline void save_gradient(const tiny *t, const csp_ranks *ranks, float *out)
+{
+    save_weights(t, true, out);
+    assert_ok(csp_ranks_reduce_host(ranks, out, CSP_F32, t->count, CSP_COMM_SUM, "test"));
+}
+
+static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks, tiny *t,
+                                  ranks_result *out)
+{
+    /*
+     * Ranks cut their shares into micro-batches of their own, but none much larger than the others:
+     * products of many rows and of few add in another order, which alone makes gradients of this
+     * model differ by 2e-6 on one rank (test_contrastive compares those, to a limit of its own).
+     */
+    const int64_t rows = csp_ranks_rank(ranks) % 2 == 0 ? 13 : 7;
+    const csp_optim_settings settings = { .learning_rate = 0.001,
+                                          .adam_beta1 = 0.9,
+                                          .adam_beta2 = 0.999,
+                                          .adam_epsilon = 1e-8,
+                                          .weight_decay = 0.01,
+                                          .max_grad_norm = 1.0 };
+    const csp_contrastive_options of_pairs = {
+        .queries = CASE_QUERIES,
+        .passages = CASE_PASSAGES,
+        .max_rows = rows,
+        .budget = 100000,
+        .keep = CSP_KEEP_ALL,
+        .temperature = 20.0, /* scores of some units, as a real model has */
+        .regularizer = c->regularizer,
+        .limits = { 1.01, 1.01, 1.01 },
+        .ranks = ranks
+    };
+    const csp_adapt_options of_texts = { .max_rows = rows,
+                                         .max_len = TINY_LONGEST,
+                                         .texts = CASE_PASSAGES / csp_ranks_size(ranks),
+                                         .lambda_relu = 0.5,
+                                         .ranks = ranks };
+    whole_step s = { 0 };
+    csp_contrastive *contrastive = NULL;
+    csp_adapt *adapt = NULL;
+    csp_optimizer *optimizer;
+    csp_comm_traffic now;
+    csp_step_metrics m;
+
+    assert_ok(csp_optimizer_create(t->be, t->model, ranks, &optimizer));
+    assert_ok(csp_optimizer_reset(optimizer));
+    if (c->adapt) {
+        assert_ok(csp_adapt_create(t->be, t->model, &t->contract, &of_texts, &adapt));
+    } else {
+        assert_ok(csp_contrastive_create(t->be, t->model, &t->contract, &of_pairs, &contrastive));
+    }
+    for (int64_t k = 0; k < c->steps; k++) {
+        const csp_contrastive_step step = { .step = k + 1,
+                                            .lambda_q = 0.03,
+                                            .lambda_d = 0.02,
+                                            .pass = { .causal =
+                                                          c->adapt || c->variant != CSP_VARIANT_BI,
+                                                      .dropout = c->lora,
+                                                      .seed = 11,
+                                                      .step = (uint64_t)k } };
+        csp_contrastive_texts texts;
+        csp_tensor faults;
+
+        csp_token_lists_reset(&s.queries);
+        csp_token_lists_reset(&s.passages);
+        tiny_texts(&s.queries, CASE_QUERIES, (uint32_t)(100 + k), -1);
+        tiny_texts(&s.passages, CASE_PASSAGES, (uint32_t)(200 + k), 5);
+        texts = share_of(&s, csp_ranks_size(ranks), csp_ranks_rank(ranks));
+        out->traffic = csp_comm_traffic_of(ranks->comm);
+        csp_step_metrics_clear(&m, "test", k + 1, c->steps);
+        if (c->adapt) {
+            assert_ok(csp_adapt_run(adapt, texts.passages, texts.passage_text, &step.pass, true));
+            faults = csp_adapt_faults(adapt);
+        } else {
+            assert_ok(csp_contrastive_run(contrastive, &texts, &step));
+            faults = csp_contrastive_faults(contrastive);
+        }
+        if (k == 0) {
+            save_gradient(t, ranks, out->gradient);
+        }
+        assert_ok(csp_optimizer_step(optimizer, &settings, k + 1, c->steps, &faults));
+        assert_ok(csp_backend_sync(t->be));
+        assert_ok(c->adapt ? csp_adapt_read(adapt, &m) : csp_contrastive_read(contrastive, &m));
+        csp_optimizer_read(optimizer, &m);
+        assert_null(csp_optimizer_bad(optimizer));
+        out->loss[k] = m.loss;
+    }
+    now = csp_comm_traffic_of(ranks->comm);
+    out->traffic.sent = now.sent - out->traffic.sent;
+    out->traffic.received = now.received - out->traffic.received;
+    out->count = t->count;
+    out->tokens = m.tokens;
+    out->accuracy = m.accuracy;
+    out->active_d = m.active_d;
+    out->zero_d = m.zero_d;
+    out->index_flops = m.index_flops;
+    out->masked = m.masked;
+    out->entries = c->adapt ? 0 : (int64_t)(m.active_q * CASE_QUERIES + 0.5);
+    save_weights(t, false, out->weights);
+    csp_contrastive_destroy(contrastive);
+    csp_adapt_destroy(adapt);
+    csp_optimizer_destroy(optimizer);
+    csp_token_lists_clear(&s.queries);
+    csp_token_lists_clear(&s.passages);
+    csp_token_lists_clear(&s.own_q);
+    csp_token_lists_clear(&s.own_p);
+    csp_share_clear(&s.share_q);
+    csp_share_clear(&s.share_p);
+}
+
+/* What the ranks run, and where rank 0 puts what comes out: set before they are started. */
+static const ranks_case *case_run;
+static ranks_result *case_result;
+
+/* One rank: a process of its own, in which a failed assertion is an exit status. */
+static inline int case_rank(int argument)
+{
+    static ranks_result unseen;
+    const csp_comm_options options = { .timeout_s = 120.0 };
+    csp_ranks ranks = { 0 };
+    csp_launch launch;
+    tiny t;
+
+    (void)argument;
+    assert_ok(csp_launch_find(&launch));
+    assert_ok(csp_comm_create(&launch, &options, &ranks.comm));
+    tiny_open_on(&t, case_run->device, case_run->variant, case_run->lora);
+    t.contract.pooling = case_run->pooling;
+    ranks.be = t.be;
+    ranks.rank = csp_comm_rank(ranks.comm);
+    ranks.size = csp_comm_size(ranks.comm);
+    run_case_steps(case_run, &ranks, &t, ranks.rank == 0 ? case_result : &unseen);
+    tiny_close(&t);
+    csp_comm_destroy(ranks.comm);
+    return 0;
+}
+
+/* Runs a case on so many ranks. The caller gives *out back to munmap. */
+static inline ranks_result *run_on_ranks(const ranks_case *c, int size)
+{
+    ranks_result *out =
+        mmap(NULL, sizeof(*out), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int at[8];
+
+    assert_true(out != MAP_FAILED && size <= 8);
+    case_run = c;
+    case_result = out;
+    assert_true(ranks_run(case_rank, 0, size, 600.0, at));
+    for (int r = 0; r < size; r++) {
+        assert_int_equal(at[r], 0);
+    }
+    return out;
+}
+
+/* |a - b| / |b| */
+static inline double relative_distance(const float *a, const float *b, int64_t n)
+{
+    double apart = 0.0, size = 0.0;
+
+    for (int64_t i = 0; i < n; i++) {
+        apart += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        size += (double)b[i] * (double)b[i];
+    }
+    return sqrt(apart / size);
+}
+
+static inline bool near(double a, double b, double limit)
+{
+    return fabs(a - b) <= limit * fabs(b) || (isnan(a) && isnan(b));
+}
+
+/*
+ * Gradients of the first step within 1e-6, the loss of 20 steps within
+ * 1e-5, what is trained then within 1e-3, because Adam turns the rounding of tiny gradients into
+ * whole steps. Counts agree to the last one.
+ */
+static inline void check_same(const ranks_case *c, const ranks_result *got,
+                              const ranks_result *want, int size)
+{
+    const double gradient = relative_distance(got->gradient, want->gradient, want->count);
+    const double weights = relative_distance(got->weights, want->weights, want->count);
+
+    assert_int_equal(got->count, want->count);
+    if (!(gradient <= 1e-6 && weights <= 1e-3)) {
+        print_error("variant %d lora %d adapt %d ranks %d: gradient %g weights %g\n", c->variant,
+                    c->lora, c->adapt, size, gradient, weights);
+    }
+    assert_true(gradient <= 1e-6);
+    assert_true(weights <= 1e-3);
+    for (int64_t k = 0; k < c->steps; k++) {
+        if (!near(got->loss[k], want->loss[k], 1e-5)) {
+            print_error("variant %d lora %d adapt %d ranks %d: loss %.9g, not %.9g, in step %lld\n",
+                        c->variant, c->lora, c->adapt, size, got->loss[k], want->loss[k],
+                        (long long)k + 1);
+        }
+        assert_true(near(got->loss[k], want->loss[k], 1e-5));
+    }
+    assert_true(got->tokens == want->tokens);
+    assert_true(got->masked == want->masked || c->adapt);
+    assert_true(near(got->active_d, want->active_d, 0.02));
+    assert_true(near(got->index_flops, want->index_flops, 0.02));
+}
