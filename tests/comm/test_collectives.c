@@ -340,6 +340,7 @@ static int check_all(int argument)
     RANK_TRY(join(&comm));
     rank = csp_comm_rank(comm);
     size = csp_comm_size(comm);
+    RANK_CHECK(csp_comm_traffic_of(comm).calls == 0 && csp_comm_traffic_of(comm).sent == 0);
     RANK_CHECK(csp_comm_local_rank(comm) == rank && csp_comm_local_size(comm) == size);
     RANK_CHECK(check_reduces(comm) == 0);
     RANK_CHECK(check_nan(comm) == 0);

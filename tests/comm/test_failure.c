@@ -173,17 +173,18 @@ static bool is_stopped(const int *at, int size, int argument)
 }
 
 /*
- * A rank fails alone with exit code 4. argument: which; + 16: the others are in work of their own.
+ * A rank fails alone with exit code 4. argument: which; + 16: the others are in work of their own
+ * and ask soon; + 32: they ask late, and end in good order before their grace is over.
  */
 static int report(int argument)
 {
     const int victim = argument % 16;
-    const bool at_work = argument >= 16;
+    const double work_s = argument >= 32 ? 3.0 : argument >= 16 ? 0.5 : 0.0;
     csp_comm *comm;
     char words[200], host[64] = "";
     double begin;
 
-    RANK_TRY(join(20.0, 10.0, &comm));
+    RANK_TRY(join(20.0, 4.0, &comm));
     if (csp_comm_rank(comm) == victim) {
         int rank, code;
 
@@ -194,17 +195,18 @@ static int report(int argument)
         csp_comm_destroy(comm);
         return 4;
     }
-    if (at_work) {
-        pause_for(0.5);
-    }
+    pause_for(work_s);
     begin = csp_machine_seconds();
     RANK_CHECK(csp_comm_barrier(comm, "gradients") == CSP_ERR_COMM);
-    RANK_CHECK(csp_machine_seconds() - begin < (at_work ? 1.0 : soon_s));
+    RANK_CHECK(csp_machine_seconds() - begin < (work_s > 0.0 ? 1.0 : soon_s));
     gethostname(host, sizeof(host) - 1);
     (void)snprintf(words, sizeof(words), " on %s) failed with exit code 4: the loss is not finite",
                    host);
     RANK_CHECK(check_failure(comm, victim, 4, words) == 0);
     csp_comm_destroy(comm);
+    if (argument >= 32) {
+        pause_for(2.0); // nothing is left that would end this process
+    }
     return 0;
 }
 
@@ -272,6 +274,58 @@ static int differ(int argument)
     return 0;
 }
 
+/*
+ * A rank is killed at some time, also while the ranks meet: the others fail, with or without a
+ * communicator. argument: the rank + 4 x microseconds.
+ */
+static int be_killed_at(int argument)
+{
+    csp_comm *comm;
+    csp_status status;
+    int rank, code;
+
+    if (atoi(getenv("RANK")) == argument % 4 && fork() == 0) {
+        pause_for(argument / 4 * 1e-6);
+        kill(getppid(), SIGKILL);
+        _exit(0);
+    }
+    status = join(3.0, 0.0, &comm);
+    if (status != CSP_OK) {
+        RANK_CHECK(status == CSP_ERR_COMM);
+        return 0;
+    }
+    while (status == CSP_OK) {
+        status = csp_comm_barrier(comm, "work");
+    }
+    csp_comm_failure(comm, &rank, &code);
+    RANK_CHECK(status == CSP_ERR_COMM && code == 1);
+    RANK_CHECK(rank == argument % 4);
+    csp_comm_destroy(comm);
+    return 0;
+}
+
+/* Kills at 20 times, 200 where slow tests are asked for. Returns how many did not end well. */
+static int kill_at_all_times(void)
+{
+    const int count = getenv("CSPLADE_SLOW_TESTS") != NULL ? 200 : 20;
+    const double begin = csp_machine_seconds();
+    int failed = 0;
+
+    for (int i = 0; i < count; i++) {
+        const int rank = i % 3, us = i * (60000 / count);
+        int at[3];
+
+        if (!ranks_run(be_killed_at, rank + 4 * us, 3, 20.0, at) || !is_killed(at, 3, 16 * rank)) {
+            printf("FAILED rank %d killed after %d us: %#x %#x %#x\n", rank, us, (unsigned)at[0],
+                   (unsigned)at[1], (unsigned)at[2]);
+            failed++;
+        }
+    }
+    printf("%-6s %d kills at any time, %.2f s\n", failed == 0 ? "ok" : "FAILED", count,
+           csp_machine_seconds() - begin);
+    return failed;
+}
+
 /* The end of one rank while the others have much to do is waited for. */
 static int end_early(int argument)
 {
@@ -287,10 +341,10 @@ static int end_early(int argument)
 
 int main(int argc, char **argv)
 {
-#define KILLED(name, kind)                                                   \
-    { name, be_killed, 3, (kind), false, 20.0, is_killed },                  \
-    {                                                                        \
-        name " by rank 2", be_killed, 3, (kind) + 32, false, 20.0, is_killed \
+#define KILLED(name, kind)                                                \
+    { name, be_killed, 3, (kind), false, 20.0, is_killed },               \
+    {                                                                     \
+        name ", rank 2", be_killed, 3, (kind) + 32, true, 20.0, is_killed \
     }
     static const ranks_job jobs[] = {
         KILLED("killed in a reduce", REDUCE),
@@ -303,6 +357,7 @@ int main(int argc, char **argv)
         { "reports", report, 3, 1, false, 20.0, is_reported },
         { "reports, rank 0", report, 3, 0, false, 20.0, is_reported },
         { "reports, others at work", report, 3, 16 + 2, false, 20.0, is_reported },
+        { "reports, others ask late", report, 3, 32 + 1, true, 20.0, is_reported },
         { "reports, others hang", outlive, 3, 0, false, 20.0, is_outlived },
         { "leaves", leave, 3, 2, false, 20.0, NULL },
         { "leaves, rank 0", leave, 2, 0, false, 20.0, NULL },
@@ -310,5 +365,8 @@ int main(int argc, char **argv)
         { "ends early", end_early, 4, 0, false, 20.0, NULL },
     };
 
+    if (argc == 2 && strcmp(argv[1], "tcp") == 0 && kill_at_all_times() != 0) {
+        return 1;
+    }
     return ranks_main(argc, argv, jobs, (int)(sizeof(jobs) / sizeof(jobs[0])));
 }

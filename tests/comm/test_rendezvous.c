@@ -136,6 +136,7 @@ static int be_disturbed(int argument)
     const double deadline = csp_machine_seconds() + 10.0;
     csp_hello hello;
     char much[1000] = "";
+    bool answered = true;
     int silent, loud, gone, other;
 
     if (own_rank() == 0) {
@@ -149,13 +150,15 @@ static int be_disturbed(int argument)
     close(gone);
     csp_hello_fill(&hello, CSP_HELLO_DATA, 1, 2, NULL);
     RANK_TRY(call(&other));
-    RANK_CHECK(csp_hello_send(other, &hello, deadline) == CSP_ERR_COMM); // it hangs up
+    RANK_CHECK(csp_hello_send(other, &hello, deadline, &answered) == CSP_ERR_COMM &&
+               !answered); // it hangs up
     return joined();
 }
 
 static int speak_other_protocol(int argument)
 {
     csp_hello hello;
+    bool answered = false;
     int fd;
 
     if (own_rank() == 0) {
@@ -164,7 +167,9 @@ static int speak_other_protocol(int argument)
     csp_hello_fill(&hello, CSP_HELLO_RENDEZVOUS, 1, 2, NULL);
     hello.protocol = 99;
     RANK_TRY(call(&fd));
-    RANK_CHECK(csp_hello_send(fd, &hello, csp_machine_seconds() + 10.0) == CSP_ERR_CONFIG);
+    RANK_CHECK(csp_hello_send(fd, &hello, csp_machine_seconds() + 10.0, &answered) ==
+                   CSP_ERR_CONFIG &&
+               answered);
     RANK_CHECK(strstr(csp_error_text(), "start the same csplade on all machines") != NULL);
     return 0;
 }
@@ -180,6 +185,28 @@ static int lose_zero(int argument)
     RANK_TRY(csp_socket_listen(atoi(getenv("MASTER_PORT")), &listener, &port));
     RANK_TRY(csp_socket_accept(listener, csp_machine_seconds() + 10.0, &fd));
     usleep(50 * 1000);
+    return 0;
+}
+
+/* Rank 2 goes after its hello, and rank 1 has not come yet. */
+static int go_early(int argument)
+{
+    csp_hello hello;
+    int fd;
+
+    if (own_rank() == 1) {
+        return 0;
+    }
+    if (own_rank() == 2) {
+        csp_hello_fill(&hello, CSP_HELLO_RENDEZVOUS, 2, 3, NULL);
+        RANK_TRY(call(&fd));
+        RANK_TRY(csp_socket_send(fd, &hello, sizeof(hello), csp_machine_seconds() + 10.0));
+        return 0;
+    }
+    const double begin = csp_machine_seconds();
+
+    RANK_CHECK(refused(20.0, CSP_ERR_COMM, "rank 2 of 3 has gone without a word") == 0);
+    RANK_CHECK(csp_machine_seconds() - begin < 5.0);
     return 0;
 }
 
@@ -230,6 +257,7 @@ int main(int argc, char **argv)
         { .name = "disturbed", .body = be_disturbed, .size = 2 },
         { .name = "another protocol", .body = speak_other_protocol, .size = 2 },
         { .name = "rank 0 goes", .body = lose_zero, .size = 2 },
+        { .name = "a rank goes", .body = go_early, .size = 3 },
         { .name = "list of ranks", .body = name_ranks, .size = 1 },
         { .name = "IPv6", .body = use_ipv6, .size = 3 },
     };

@@ -106,7 +106,7 @@ static int64_t part_start(int64_t count, int size, int r)
 
 /*
  * The parts of all ranks, which lie in `all` in the order of ranks, to everybody but `known`, who
- * has them (-1: nobody). starts and ends in bytes.
+ * has them (-1: nobody).
  */
 static csp_status gather_even(csp_comm *comm, const csp_job *job, char *all, int64_t count,
                               size_t element, int known)

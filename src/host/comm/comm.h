@@ -13,12 +13,14 @@
  *     ... work that does not touch own or all ...
  *     CSP_TRY(csp_comm_wait(comm, ticket));
  *
- * Sums are formed in ascending order of ranks, each element by one rank, which sends it to the
- * others: the same bits on all of them, on every run, over every transport.
+ * Sums are formed in ascending order of ranks: the same bits on all ranks, on every run, over every
+ * transport.
  *
  * Failure: where a rank fails, leaves, or does not come to a collective in time, every other rank's
- * next (or present) wait returns CSP_ERR_COMM with a sentence that names that rank and its reason;
- * csp_comm_failure tells rank and exit code. After that only csp_comm_destroy may be called.
+ * next (or present) wait returns CSP_ERR_COMM with a sentence that names that rank, its process and
+ * machine, and its reason; csp_comm_failure tells rank and exit code, and they are the same on all
+ * ranks. A report and a killed process are known within a second, a rank that hangs and a machine
+ * that is stopped after the timeout. After that only csp_comm_destroy may be called.
  *
  * what, in all calls: the name of the collective in messages, "queries", "gradients"; kept by
  * pointer until it has been waited for.
@@ -41,8 +43,11 @@ typedef enum csp_comm_op {
 } csp_comm_op;
 
 typedef struct csp_comm_options {
-    double
-        timeout_s; /* that a rank waits for the others in a collective, with nothing moving; > 0 */
+    /*
+     * That a rank waits for another in a collective with nothing moving, for its first connection,
+     * or for any sign of its machine; > 0. Longer than one rank may work while the others wait.
+     */
+    double timeout_s;
     /*
      * After the failure of a rank, that this process has to end: its own thread may be in work that
      * does not come back, or in a file system that hangs. Then the communicator logs why and ends
@@ -151,8 +156,8 @@ CSP_CHECKED csp_status csp_comm_agree(csp_comm *comm, const char *text, const ch
 
 /*
  * Tells the other ranks that this one fails with the exit code, and why; they learn it within a
- * second, whatever they wait for. Call it once, before the process ends. Nothing on one rank, or
- * after the failure of another.
+ * second, whatever they wait for. Call it once, before the process ends; it returns when rank 0 has
+ * it, after two seconds at the latest. Nothing on one rank, or after the failure of another.
  */
 void csp_comm_report(csp_comm *comm, int exit_code, const char *reason);
 
@@ -164,7 +169,7 @@ void csp_comm_report(csp_comm *comm, int exit_code, const char *reason);
  */
 void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code);
 
-/* Since the communicator was made. */
+/* Since csp_comm_create came back. What each collective sends stands in comm/collectives.c. */
 csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm);
 
 #ifdef __cplusplus

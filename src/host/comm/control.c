@@ -348,13 +348,16 @@ static csp_status connect_star(csp_control *c, csp_hello *zero, int *fds)
     }
     if (status == CSP_OK && comm->rank == 0) {
         status = csp_hello_accept(listener, zero, 1, csp_machine_seconds() + timeout_s, fds, NULL);
+        for (int r = 1; r < comm->size && status == CSP_OK; r++) {
+            csp_hello_answer(fds[r], CSP_OK, "");
+        }
     } else if (status == CSP_OK) {
         csp_hello_fill(&own, CSP_HELLO_CONTROL, comm->rank, comm->size, zero->token);
-        if (csp_hello_connect(zero, &own, csp_machine_seconds() + timeout_s, &fds[0]) != CSP_OK) {
-            status = CSP_FAIL(CSP_ERR_COMM,
-                              "rank %d cannot connect to rank 0 on %s: %s: all machines must reach "
-                              "it at any port",
-                              comm->rank, comm->cards[0].host, csp_error_text());
+        /* Rank 0 answers when all have come, or when it does not wait any longer. */
+        if (csp_hello_connect(zero, &own, csp_machine_seconds() + 2.0 * timeout_s, &fds[0]) !=
+            CSP_OK) {
+            status = CSP_FAIL(CSP_ERR_COMM, "rank %d cannot join rank 0 on %s: %s", comm->rank,
+                              comm->cards[0].host, csp_error_text());
         }
     }
     if (listener >= 0) {

@@ -33,6 +33,7 @@ typedef struct reception {
     int *fds;
     csp_hello *hellos;
     int missing;
+    double looked_at; /* for those who have gone */
     int callers;
     caller caller[CALLERS];
     struct pollfd entries[CALLERS + 1];
@@ -96,7 +97,9 @@ static csp_status refuse_all(reception *r, csp_status status)
     (void)snprintf(text, sizeof(text), "%s", csp_error_text());
     for (int i = 0; i < r->own->size; i++) {
         if (r->fds[i] >= 0) {
-            csp_hello_answer(r->fds[i], status, text);
+            if (r->own->kind != CSP_HELLO_DATA) {
+                csp_hello_answer(r->fds[i], status, text);
+            }
             close(r->fds[i]);
             r->fds[i] = -1;
         }
@@ -171,7 +174,7 @@ static csp_status receive_rank(reception *r, caller *from)
         close(from->fd);
         return refuse_all(r, status);
     }
-    if (r->own->kind != CSP_HELLO_RENDEZVOUS) {
+    if (r->own->kind == CSP_HELLO_DATA) {
         csp_hello_answer(from->fd, CSP_OK, "");
     }
     put_seen_first(from->fd, hello);
@@ -203,6 +206,36 @@ static csp_status read_caller(reception *r, caller *from, bool *gone)
     return CSP_OK;
 }
 
+static void forget(reception *r, int i)
+{
+    r->callers--;
+    memmove(&r->caller[i], &r->caller[i + 1], (size_t)(r->callers - i) * sizeof(caller));
+}
+
+/*
+ * Those who wait for the answer say nothing; a connection of theirs that ends is a rank that has
+ * gone, and the others need not wait for it.
+ */
+static csp_status look_for_gone(reception *r)
+{
+    const double now = csp_machine_seconds();
+    char byte;
+
+    if (r->own->kind == CSP_HELLO_DATA || now - r->looked_at < 0.1) {
+        return CSP_OK;
+    }
+    r->looked_at = now;
+    for (int i = r->first; i < r->own->size; i++) {
+        if (r->fds[i] >= 0 && recv(r->fds[i], &byte, 1, MSG_PEEK) == 0) {
+            return CSP_FAIL(CSP_ERR_COMM,
+                            "rank %d of %d has gone without a word while the others came: killed, "
+                            "or crashed",
+                            i, r->own->size);
+        }
+    }
+    return CSP_OK;
+}
+
 /* One turn: new connections, and what the others have to say. */
 static csp_status receive_some(reception *r, double deadline)
 {
@@ -213,10 +246,9 @@ static csp_status receive_some(reception *r, double deadline)
     for (int i = 0; i < before; i++) {
         r->entries[i] = (struct pollfd) { .fd = r->caller[i].fd, .events = POLLIN };
     }
-    r->entries[before] =
-        (struct pollfd) { .fd = before < CALLERS ? r->listener : -1, .events = POLLIN };
+    r->entries[before] = (struct pollfd) { .fd = r->listener, .events = POLLIN };
     if (poll(r->entries, (nfds_t)before + 1,
-             left > 0.5 ? 500
+             left > 0.2 ? 200
              : left > 0 ? (int)(left * 1e3) + 1
                         : 0) <= 0) {
         return CSP_OK;
@@ -236,9 +268,13 @@ static csp_status receive_some(reception *r, double deadline)
             status = read_caller(r, &r->caller[i], &gone);
         }
         if (gone) {
-            r->caller[i] = r->caller[--r->callers];
+            forget(r, i);
         }
         CSP_TRY(status);
+    }
+    if (r->callers == CALLERS) { // silent ones shall not keep the others out
+        close(r->caller[0].fd);
+        forget(r, 0);
     }
     return CSP_OK;
 }
@@ -263,6 +299,9 @@ csp_status csp_hello_accept(int listener, const csp_hello *own, int first, doubl
     status = CSP_OK;
     while (status == CSP_OK && r->missing > 0 && csp_machine_seconds() < deadline) {
         status = receive_some(r, deadline);
+        if (status == CSP_OK) {
+            status = look_for_gone(r);
+        }
     }
     for (int i = 0; i < r->callers; i++) {
         close(r->caller[i].fd);
@@ -290,15 +329,17 @@ csp_status csp_hello_accept(int listener, const csp_hello *own, int first, doubl
     return status == CSP_OK ? CSP_OK : refuse_all(&(reception) { .own = own, .fds = fds }, status);
 }
 
-csp_status csp_hello_send(int fd, const csp_hello *own, double deadline)
+csp_status csp_hello_send(int fd, const csp_hello *own, double deadline, bool *answered)
 {
     csp_answer answer;
 
+    *answered = false;
     CSP_TRY(csp_socket_send(fd, own, sizeof(*own), deadline));
     CSP_TRY(csp_socket_receive(fd, &answer, sizeof(answer), deadline));
     if (memcmp(answer.magic, magic, sizeof(magic)) != 0) {
         return CSP_FAIL(CSP_ERR_COMM, "what listens there is no csplade");
     }
+    *answered = true;
     if (answer.status != CSP_OK) {
         answer.text[sizeof(answer.text) - 1] = '\0';
         return CSP_FAIL((csp_status)answer.status, "%s", answer.text);
@@ -309,19 +350,20 @@ csp_status csp_hello_send(int fd, const csp_hello *own, double deadline)
 csp_status csp_hello_connect(const csp_hello *to, const csp_hello *own, double deadline, int *out)
 {
     int count = 0;
+    bool answered = false;
     csp_status status = CSP_FAIL(CSP_ERR_COMM, "it has told no address");
 
     while (count < CSP_ADDRESSES && to->addresses[count].family != 0) {
         count++;
     }
-    for (int i = 0; i < count && status != CSP_OK; i++) {
+    for (int i = 0; i < count && status != CSP_OK && !answered; i++) {
         const double soon = csp_machine_seconds() + address_s;
         int fd = -1;
 
         status = csp_socket_connect(&to->addresses[i], to->port,
                                     soon < deadline && i + 1 < count ? soon : deadline, &fd);
         if (status == CSP_OK) {
-            status = csp_hello_send(fd, own, deadline);
+            status = csp_hello_send(fd, own, deadline, &answered);
         }
         if (status == CSP_OK) {
             *out = fd;

@@ -37,8 +37,8 @@ void csp_hello_fill(csp_hello *hello, csp_hello_kind kind, int rank, int size,
                     const uint8_t *token);
 
 /*
- * Accepts a connection of each of the ranks first .. size-1, answering each but
- * CSP_HELLO_RENDEZVOUS at once. A contradiction is answered to all that are there.
+ * Accepts a connection of each of the ranks first .. size-1. One of CSP_HELLO_DATA is answered at
+ * once; of the other kinds nobody is before all are there, by the caller, or all have been refused.
  *
  *   own      in    kind, size and token that are expected
  *   fds      out   (size) those accepted; -1 elsewhere, and everywhere after a failure
@@ -53,10 +53,17 @@ CSP_CHECKED csp_status csp_hello_accept(int listener, const csp_hello *own, int 
 /* Answers a hello; failure to send is left for the next use of the connection to find. */
 void csp_hello_answer(int fd, csp_status status, const char *text);
 
-/* Sends the hello and takes the answer. Errors: that of the answer, with its text; CSP_ERR_COMM. */
-CSP_CHECKED csp_status csp_hello_send(int fd, const csp_hello *own, double deadline);
+/*
+ * Sends the hello and takes the answer.
+ *
+ *   answered   out   whether there was one, of a rank of this job
+ *
+ * Errors: that of the answer, with its text; CSP_ERR_COMM.
+ */
+CSP_CHECKED csp_status csp_hello_send(int fd, const csp_hello *own, double deadline,
+                                      bool *answered);
 
-/* Connects to a rank at the first of its addresses that answers to this job. */
+/* Connects to a rank at the first of its addresses that answers to this job. Errors: as above. */
 CSP_CHECKED csp_status csp_hello_connect(const csp_hello *to, const csp_hello *own, double deadline,
                                          int *fd);
 

@@ -56,11 +56,11 @@ static csp_status host_ranks(meeting *m)
 static csp_status reach_master(meeting *m)
 {
     const csp_launch *launch = m->launch;
-    const struct timespec pause = { .tv_nsec = 50 * 1000 * 1000 };
+    struct timespec pause = { .tv_nsec = 2 * 1000 * 1000 };
 
     while (csp_socket_connect_name(launch->master, launch->port, m->deadline, &m->fds[0]) !=
            CSP_OK) {
-        if (csp_machine_seconds() + 0.05 >= m->deadline) {
+        if (csp_machine_seconds() + 1e-9 * (double)pause.tv_nsec >= m->deadline) {
             return CSP_FAIL(CSP_ERR_COMM,
                             "rank %d could not reach rank 0 at %s port %d within %.3g s (%s): is "
                             "rank 0 started, is MASTER_ADDR its machine, is the port open?",
@@ -68,6 +68,7 @@ static csp_status reach_master(meeting *m)
                             csp_error_text());
         }
         (void)nanosleep(&pause, NULL);
+        pause.tv_nsec = pause.tv_nsec < 50 * 1000 * 1000 ? 2 * pause.tv_nsec : pause.tv_nsec;
     }
     return CSP_OK;
 }
@@ -77,10 +78,11 @@ static csp_status visit_master(meeting *m)
     const csp_launch *launch = m->launch;
     const size_t bytes = (size_t)launch->size * sizeof(csp_hello);
     csp_status status;
+    bool answered;
 
     CSP_TRY(reach_master(m));
     /* Rank 0 answers when it has given up, too: it may have started this much later. */
-    status = csp_hello_send(m->fds[0], &m->own, m->deadline + m->timeout_s);
+    status = csp_hello_send(m->fds[0], &m->own, m->deadline + m->timeout_s, &answered);
     if (status == CSP_OK) {
         status = csp_socket_receive(m->fds[0], m->hellos, bytes, m->deadline + m->timeout_s);
     }

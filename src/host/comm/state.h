@@ -85,6 +85,15 @@ struct csp_comm {
  */
 CSP_CHECKED csp_status csp_comm_thread(pthread_t *thread, void *(*run)(void *), void *argument);
 
+/* Runs what has been started, in order, until comm->quit. The worker calls it. */
+void csp_queue_run(csp_comm *comm);
+
+/*
+ * Whether the worker, for which a thread waits since begin, should long be back after a failure: it
+ * is then left behind with what it holds. With the lock held.
+ */
+bool csp_queue_is_stuck(const csp_comm *comm, double begin);
+
 /* Waits until something below comm->lock has changed, a second at most. With the lock held. */
 void csp_comm_wait_change(csp_comm *comm, double seconds);
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -223,6 +224,18 @@ static void tcp_close(csp_transport *transport, bool orderly)
     free(t);
 }
 
+/* Two connections to each rank may be more files than a process may open unless it asks. */
+static void allow_files(int size)
+{
+    const rlim_t wanted = 2 * (rlim_t)size + 256;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 csp_status csp_tcp_open(const csp_launch *launch, double timeout_s, const csp_stop *stop,
                         csp_transport **out)
 {
@@ -242,6 +255,7 @@ csp_status csp_tcp_open(const csp_launch *launch, double timeout_s, const csp_st
     CSP_TRY_GOTO(csp_alloc_zero("ranks", size, sizeof(stream), &t->in));
     CSP_TRY_GOTO(csp_alloc_zero("ranks", size + 1, sizeof(struct pollfd), &t->entries));
     CSP_TRY_GOTO(csp_alloc("ranks", size, sizeof(int), &t->fds));
+    allow_files(size);
     status = csp_rendezvous(launch, timeout_s, t->fds);
     if (status != CSP_OK) {
         free(t->fds);

@@ -213,12 +213,12 @@ static void mpi_close(csp_transport *transport, bool orderly)
     if (orderly) {
         MPI_Comm_free(&m->world);
         MPI_Finalize();
-        free(m->requests);
-        free(m->messages);
-        free(m->ready);
-        free(m->statuses);
-        free(m);
     }
+    free(m->requests);
+    free(m->messages);
+    free(m->ready);
+    free(m->statuses);
+    free(m);
 }
 
 static csp_status fail_mpi(const char *call, int error)
