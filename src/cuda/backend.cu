@@ -207,6 +207,7 @@ static void fill_table(csp_ops *ops)
     ops->tuning_set = cuda_tuning_set;
     ops->linear_fwd = cuda_linear_fwd;
     ops->linear_bwd = cuda_linear_bwd;
+    ops->quantize_rows = cuda_quantize_rows;
     ops->norm_fwd = cuda_norm_fwd;
     ops->norm_bwd = cuda_norm_bwd;
     ops->norm_bad_row = cuda_norm_bad_row;
@@ -280,6 +281,7 @@ csp_status csp_cuda_open(const char *name, int threads, csp_backend **out)
     be->apart = true;
     be->threads = threads > 0 ? threads : available_cores();
     CSP_TRY_GOTO(cuda_device_open(state, device));
+    be->fp8 = state->fp8;
     *out = be;
     return CSP_OK;
 fail:

@@ -264,6 +264,7 @@ static const csp_ops cpu_ops = {
     .tuning_set = cpu_tuning_set,
     .linear_fwd = cpu_linear_fwd,
     .linear_bwd = cpu_linear_bwd,
+    .quantize_rows = cpu_quantize_rows,
     .norm_fwd = cpu_norm_fwd,
     .norm_bwd = cpu_norm_bwd,
     .norm_bad_row = cpu_norm_bad_row,
@@ -323,6 +324,7 @@ csp_status csp_cpu_open(const char *name, int threads, csp_backend **out)
     be->ops = &cpu_ops;
     be->name = "cpu";
     be->threads = threads;
+    be->fp8 = true;
     CSP_TRY_GOTO(csp_alloc_zero("cpu backend", 1, sizeof(*state), &state));
     be->state = state;
     CSP_TRY_GOTO(csp_alloc_zero("cpu backend", threads, sizeof(cpu_block), &state->of_thread));
