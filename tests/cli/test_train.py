@@ -375,6 +375,11 @@ def estimate_plans_for_a_named_memory(w):
     w.expect(keeps[80] == ("all activations", 0) and keeps[8][1] == 5 and
              {"all activations but gate and up", "inputs of blocks only"} <= {k for k, _ in keeps.values()},
              keeps)
+    # In 8 bits: a byte for each number of a block's matrices, 4 for each output, and 1 MiB that uploads pass through.
+    fp8 = json.loads(w.run(*words, "lora.base_precision=fp8", "--memory", "80GB").stdout)
+    matrices, outputs = 16 * (2048 * (2 * 2048 + 2 * 512) + 3 * 2048 * 8192), 16 * (2 * 2048 + 2 * 512 + 2 * 8192 + 2048)
+    w.expect(fp8["base_precision"] == "fp8" and numbers["base_precision"] == "same" and fp8["weights_bytes"] ==
+             2 * fp8["parameters"] - matrices + 4 * outputs + 2**20, fp8)
     w.expect_exit(w.run(*words, "--memory", "8GB"), 5, "phase contrastive: ", "are free: ",
                   "contrastive.batch.micro_batch_tokens=", "would fit")
     w.expect_exit(w.run(*words, "--memory", "2GB"), 5, "this run needs at least")
