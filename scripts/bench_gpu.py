@@ -108,6 +108,7 @@ CASES = {
         ("1B full step, without padding / ours", 1.5, 1.2, True, faster("unpadded-eager", own_seconds("S4")))]),
     "S5": (["S5"], [], [("8B LoRA step, tokens/s", 18000, 15000, True, own("S5", "tokens_per_s", 1)),
                         ("8B LoRA step, share of the ideal", 0.82, 0.68, True, own("S5", "share_of_ideal", 1))]),
+    "S6": (["S6"], [], [("8B LoRA step, base as it is / in 8 bits", 1.25, 1.15, True, own("S6", "speedup", 1))]),
     "S7": (["S7"], [], [("encoding with 1B, documents/s", 2800, 2300, True, own("S7", "docs_per_s"))]),
     "S8": (["S8"], [("S8", "toy-eager"), ("S8", "toy-compile")], [
         ("toy step, eager / ours", 5, 3, True, faster("toy-eager", own_seconds("S8"))),

@@ -35,7 +35,7 @@ PARTS = ("doctor", "conformance", "parity") + SANITIZERS + ("bench", "peers")
 LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "bench": 540, "peers": 550,
           **{tool: 180 for tool in SANITIZERS}}
 STANDARD_TIME = 560
-CASES = ("ceilings", "K1", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K10", "K11", "S1", "S4", "S5", "S7", "S8", "M1")
+CASES = ("ceilings", "K1", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K10", "K11", "S1", "S4", "S5", "S6", "S7", "S8", "M1")
 PROFILED = ("S1", "S8")  # also what each op of a step takes
 PEER_CASES = ("K2", "K4", "K5", "K6", "K7", "K8", "S2", "S3", "S4", "S8", "M1")
 SANITIZER_FOUND = 86

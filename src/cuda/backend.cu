@@ -199,6 +199,7 @@ static void fill_table(csp_ops *ops)
     ops->graph_run = cuda_graph_run;
     ops->linear_fwd = cuda_linear_fwd;
     ops->linear_bwd = cuda_linear_bwd;
+    ops->quantize_rows = cuda_quantize_rows;
     ops->norm_fwd = cuda_norm_fwd;
     ops->norm_bwd = cuda_norm_bwd;
     ops->norm_bad_row = cuda_norm_bad_row;
@@ -276,6 +277,7 @@ csp_status csp_cuda_open(const char *name, int threads, csp_backend **out)
     be->replays = true;
     be->threads = threads > 0 ? threads : available_cores();
     CSP_TRY_GOTO(cuda_device_open(state, device));
+    be->fp8 = state->fp8;
     *out = be;
     return CSP_OK;
 fail:

@@ -72,6 +72,8 @@ static csp_status check_device(cuda_state *state)
                         "%s: its compute capability is %d.%d, at least %d.0 (Ampere) is needed",
                         state->name, major, minor, CUDA_OLDEST_CAPABILITY);
     }
+    /* cuBLAS has those scales for this one capability, from 12.9 on. */
+    state->fp8 = major == 9 && minor == 0 && cublasLtGetVersion() >= 120900;
     CUDA_TRY(
         cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, state->device));
     state->shared_limit = (size_t)shared;

@@ -56,6 +56,7 @@ typedef struct cuda_state {
     cuda_graphs graphs;
     csp_pool_way pool_way;           /* of the head's backward pass                        */
     struct cusparse_state *cusparse; /* NULL until it is asked for (cusparse.cuh)          */
+    bool fp8;            /* products of 8-bit floats with a scale for each row and column   */
     int processors;      /* streaming multiprocessors: grids are cut to fill them           */
     size_t shared_limit; /* dynamic shared memory a block may ask for, bytes                */
     int64_t allocations; /* blocks got from the driver so far: a test watches it stand      */
@@ -132,6 +133,8 @@ void cuda_download_clear(csp_backend *be, csp_download *d);
 csp_status cuda_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
 csp_status cuda_linear_bwd(csp_backend *be, const csp_linear_group *group,
                            csp_linear_group_grad *grad);
+csp_status cuda_quantize_rows(csp_backend *be, const csp_tensor *x, const csp_tensor *c,
+                              csp_tensor *q, csp_tensor *scale);
 csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                          const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                          csp_tensor *y);

@@ -161,6 +161,12 @@ csp_status cuda_multiply(csp_backend *be, const cuda_product *p)
                    ? CSP_OK
                    : product_failed(be, p, "cuBLASLt", cublasLtGetStatusString(status));
     }
+    if (p->in == CSP_E4M3) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "%s: cuBLASLt has no algorithm for a product (%lld,%lld,%lld) of 8-bit "
+                        "floats with a scale for each row and column",
+                        cuda_state_of(be)->name, (long long)p->M, (long long)p->N, (long long)p->K);
+    }
     if (!g->said_fallback) {
         csp_log(CSP_LOG_DEBUG, "device",
                 "cuBLASLt has no algorithm for a product (%lld,%lld,%lld): cuBLAS computes it, and "
@@ -176,8 +182,8 @@ csp_status cuda_gemm_stored(csp_backend *be, bool trans_a, bool trans_b, int64_t
                             const void *b, int64_t ldb, float beta, csp_dtype out, void *c,
                             int64_t ldc)
 {
-    const cuda_product p = { trans_a, trans_b, M, N, K,   alpha, beta, in,
-                             out,     a,       b, c, lda, ldb,   ldc,  NULL };
+    const cuda_product p = { trans_a, trans_b, M, N,   K,   alpha, beta, in,   out,
+                             a,       b,       c, lda, ldb, ldc,   NULL, NULL, NULL };
 
     return cuda_multiply(be, &p);
 }

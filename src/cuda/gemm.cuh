@@ -26,10 +26,24 @@ static inline cuda_product cuda_product_of(bool trans_a, bool trans_b, int64_t M
                                            const in *b, int64_t ldb, float beta, out *c,
                                            int64_t ldc)
 {
-    return {
-        trans_a, trans_b, M, N,   K,   alpha, beta, cuda_stored_as<in>(), cuda_stored_as<out>(),
-        a,       b,       c, lda, ldb, ldc,   NULL
-    };
+    return { trans_a,
+             trans_b,
+             M,
+             N,
+             K,
+             alpha,
+             beta,
+             cuda_stored_as<in>(),
+             cuda_stored_as<out>(),
+             a,
+             b,
+             c,
+             lda,
+             ldb,
+             ldc,
+             NULL,
+             NULL,
+             NULL };
 }
 
 template <typename in, typename out>

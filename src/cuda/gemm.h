@@ -20,16 +20,20 @@
 extern "C" {
 #endif
 
-/* C (M,N) = alpha op(A) op(B) + beta C + bias in every row; all row-major. */
+/* C (M,N) = alpha op(A) op(B) + beta C + bias in every row; all row-major. With scales a term of
+ * element (m,n) is multiplied by scale_a[m] scale_b[n]. */
 typedef struct cuda_product {
     bool trans_a, trans_b; /* op is the transpose: A is stored (K,M), B (N,K)                  */
     int64_t M, N, K;
     float alpha, beta; /* C is not read where beta is 0                                    */
-    csp_dtype in, out; /* of A and B, CSP_F32 or CSP_BF16; of C, the same or CSP_F32        */
+    csp_dtype in, out; /* of A and B, CSP_F32 or CSP_BF16; of C, the same or CSP_F32; or A and B
+                              CSP_E4M3 with scales, where be has it (csp_backend.fp8)           */
     const void *a, *b;
     void *c;
     int64_t lda, ldb, ldc; /* distance of rows in elements                                     */
     const void *bias;      /* (N) stored as out, or NULL: none                                 */
+    const float *scale_a, *scale_b; /* (M), (N): of e4m3 operands alone, which must be A as
+                              stored and B transposed, N, K, lda and ldb multiples of 16        */
 } cuda_product;
 
 /* What a choice depends on besides the device and the library; compared and hashed byte by byte. */
@@ -74,7 +78,7 @@ typedef struct cuda_gemm_state {
  *            the same device by the same library under the same tuning.
  * Stream:    enqueued on be; waits for it only where the candidates are timed.
  * Errors:    CSP_ERR_DEVICE, CSP_ERR_MEMORY (host), CSP_ERR_ARGUMENT (a size beyond 31 bits for
- *            which cuBLASLt has no algorithm).
+ *            which cuBLASLt has no algorithm), CSP_ERR_UNSUPPORTED (e4m3, no algorithm).
  */
 CSP_CHECKED csp_status cuda_multiply(csp_backend *be, const cuda_product *p);
 

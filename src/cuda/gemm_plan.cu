@@ -35,7 +35,7 @@ struct cuda_gemm_plan {
 
 static cudaDataType type_of(uint8_t dtype)
 {
-    return dtype == CSP_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return dtype == CSP_E4M3 ? CUDA_R_8F_E4M3 : dtype == CSP_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
 static uint8_t alignment_of(const void *address)
@@ -119,6 +119,34 @@ static cublasStatus_t set_bias(cuda_gemm_plan *plan, const void *bias)
                                           &bias, sizeof(bias));
 }
 
+/* Of rows and columns of C; cuBLASLt's A is our B. The heuristic reads no scales. */
+static cublasStatus_t set_scales(cuda_gemm_plan *plan, const float *of_rows,
+                                 const float *of_columns)
+{
+    const cublasStatus_t status = cublasLtMatmulDescSetAttribute(
+        &plan->operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &of_columns, sizeof(of_columns));
+
+    return status != CUBLAS_STATUS_SUCCESS
+               ? status
+               : cublasLtMatmulDescSetAttribute(&plan->operation,
+                                                CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &of_rows,
+                                                sizeof(of_rows));
+}
+
+static cublasStatus_t describe_scales(cuda_gemm_plan *plan)
+{
+    const int32_t outer = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    const float *somewhere = (const float *)MOST_ALIGNED;
+    cublasStatus_t status = cublasLtMatmulDescSetAttribute(
+        &plan->operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &outer, sizeof(outer));
+
+    if (status == CUBLAS_STATUS_SUCCESS) {
+        status = cublasLtMatmulDescSetAttribute(&plan->operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE,
+                                                &outer, sizeof(outer));
+    }
+    return status == CUBLAS_STATUS_SUCCESS ? set_scales(plan, somewhere, somewhere) : status;
+}
+
 static cublasStatus_t describe_operation(cuda_gemm_plan *plan)
 {
     const cuda_gemm_key *k = &plan->key;
@@ -136,6 +164,9 @@ static cublasStatus_t describe_operation(cuda_gemm_plan *plan)
     if (status == CUBLAS_STATUS_SUCCESS) {
         status = cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSB, &of_b,
                                                 sizeof(of_b));
+    }
+    if (status == CUBLAS_STATUS_SUCCESS && k->in == CSP_E4M3) {
+        status = describe_scales(plan);
     }
     if (status == CUBLAS_STATUS_SUCCESS && k->align_bias > 0) {
         status = cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
@@ -227,6 +258,13 @@ cublasStatus_t cuda_gemm_run(csp_backend *be, const cuda_product *p, cuda_gemm_p
 
     if (p->bias != NULL) {
         const cublasStatus_t status = set_bias(plan, p->bias);
+
+        if (status != CUBLAS_STATUS_SUCCESS) {
+            return status;
+        }
+    }
+    if (p->in == CSP_E4M3) {
+        const cublasStatus_t status = set_scales(plan, p->scale_a, p->scale_b);
 
         if (status != CUBLAS_STATUS_SUCCESS) {
             return status;

@@ -11,6 +11,8 @@
  * that a branch far smaller than the rest, as it is when training begins, survives bf16 storage.
  * Added last it would be rounded away.
  *
+ * Matrices in e4m3 have products of their own, linear_fp8.cu, and no tails.
+ *
  * Parts whose operands are neighbours in memory are one product: W below W and y beside y, A below
  * A, dW below dW.
  *
@@ -22,6 +24,7 @@
 #include "dropout.cuh"
 #include "gemm.cuh"
 #include "launch.cuh"
+#include "linear_fp8.cuh"
 
 /* Of both masked blocks together: some thousand rows of a large model, so products stay large. */
 #define MASKED_BYTES ((int64_t)64 << 20)
@@ -201,7 +204,7 @@ static void pick_joined(const csp_linear_group *g, const csp_linear_rows *rows, 
 {
     for (int i = 0; i < g->count;) {
         const linear_run run = outputs_from(g, rows->y, i);
-        const bool all = has_joined_bias<T>(g, i, run.end);
+        const bool all = g->part[i].w.dtype != CSP_E4M3 && has_joined_bias<T>(g, i, run.end);
 
         while (i < run.end) {
             joined[i++] = all;
@@ -256,7 +259,10 @@ static csp_status linear_fwd(csp_backend *be, const csp_linear_group *group, csp
     for (int i = 0; i < c.count; i++) {
         CSP_TRY(begin_output(&c, i, tails, joined[i], rows, &begun[i]));
     }
-    for (int i = 0; i < c.count;) {
+    if (group->part[0].w.dtype == CSP_E4M3) {
+        CSP_TRY(cuda_linear_fp8_fwd(be, group, rows, begun, CUDA_FP8_BLOCK_BYTES));
+    }
+    for (int i = 0; i < c.count && group->part[0].w.dtype != CSP_E4M3;) {
         const linear_run run = outputs_from(group, rows->y, i);
         const linear_part<T> *p = &c.part[i];
         const linear_matrix<T> y = matrix_of<T>(&rows->y[i]);
@@ -476,6 +482,10 @@ static csp_status linear_bwd(csp_backend *be, const csp_linear_group *group,
     }
     if (c.ranks > 0 && wanted) {
         CSP_TRY(adapters_bwd(&c, g, tail, W, &to));
+    }
+    if (group->part[0].w.dtype == CSP_E4M3) {
+        return to.dx != NULL ? cuda_linear_fp8_bwd(be, group, g, to.begun, CUDA_FP8_BLOCK_BYTES)
+                             : CSP_OK;
     }
     for (int i = 0; i < c.count && to.dx != NULL;) {
         const linear_run run = outputs_from(group, g->dy, i);

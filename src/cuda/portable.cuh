@@ -20,6 +20,8 @@
 #include <stdint.h>
 #include <utility>
 
+#include "core/scalar.h"
+
 #ifndef __CUDACC__
 #include "emulator/portable_cpu.cuh"
 #else
@@ -242,6 +244,19 @@ static __device__ __forceinline__ uint64_t atomic_max_u64(uint64_t *p, uint64_t 
 static __device__ __forceinline__ uint64_t atomic_add_u64(uint64_t *p, uint64_t value)
 {
     return atomicAdd((unsigned long long *)p, (unsigned long long)value);
+}
+
+/* csp_f32_to_e4m3 of two numbers, the first in the lower byte; the sign of a NaN is undefined. */
+static __device__ __forceinline__ uint16_t to_e4m3x2(float low, float high)
+{
+#if __CUDA_ARCH__ >= 890
+    uint16_t bits;
+
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %2, %1;" : "=h"(bits) : "f"(low), "f"(high));
+    return bits;
+#else
+    return (uint16_t)(csp_f32_to_e4m3(low) | csp_f32_to_e4m3(high) << 8);
+#endif
 }
 
 /* 2^x with a relative error of about 2^-22; subnormal results become 0. */

@@ -13,8 +13,8 @@ EMULATED = Path(PROGRAM).parent / "emulated/libcsplade_cuda_emu.so"
 CASES = {"ceilings": (0, None), "K1": (1, "ratio_to_product"), "K3": (3, "ratio_to_product"),
          "K4": (1, "bwd_ms"), "K5": (1, "transient_mb"), "K7": (1, "ratio_to_products"), "K8": (2, "share_of_copy"),
          "K9": (2, "tflop_per_s"), "K10": (5, "share_of_copy"), "K11": (1, "overhead_percent"),
-         "S1": (1, "share_of_ideal"), "S4": (1, "mfu"), "S5": (2, "share_of_ideal"), "S7": (1, "docs_per_s"),
-         "S8": (1, "tokens_per_s"), "M1": (1, "queries")}
+         "S1": (1, "share_of_ideal"), "S4": (1, "mfu"), "S5": (2, "share_of_ideal"), "S6": (2, "share_of_ideal"),
+         "S7": (1, "docs_per_s"), "S8": (1, "tokens_per_s"), "M1": (1, "queries")}
 if EMULATED.exists():
     CASES["K6"] = (3, "cusparse_over_own")  # a CPU has one way only
     CASES["S8"] = (2, "tokens_per_s")  # with graphs and without

@@ -379,6 +379,11 @@ def estimate_plans_for_a_named_memory(w):
     ours, theirs = (json.loads(w.run(*words, f"device.head_backward={way}", "--memory", "80GB").stdout)["phases"][0]
                     for way in ("lists", "cusparse"))
     w.expect(theirs["scratch_bytes"] - ours["scratch_bytes"] == 256 << 20, theirs)
+    # In 8 bits: a byte for each number of a block's matrices, 4 for each output, and 1 MiB that uploads pass through.
+    fp8 = json.loads(w.run(*words, "lora.base_precision=fp8", "--memory", "80GB").stdout)
+    matrices, outputs = 16 * (2048 * (2 * 2048 + 2 * 512) + 3 * 2048 * 8192), 16 * (2 * 2048 + 2 * 512 + 2 * 8192 + 2048)
+    w.expect(fp8["base_precision"] == "fp8" and numbers["base_precision"] == "same" and fp8["weights_bytes"] ==
+             2 * fp8["parameters"] - matrices + 4 * outputs + 2**20, fp8)
     w.expect_exit(w.run(*words, "--memory", "8GB"), 5, "phase contrastive: ", "are free: ",
                   "contrastive.batch.micro_batch_tokens=", "would fit")
     w.expect_exit(w.run(*words, "--memory", "2GB"), 5, "this run needs at least")

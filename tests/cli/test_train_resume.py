@@ -118,9 +118,34 @@ def a_base_that_moved_is_found_with_base(w):
     w.remove("l", "n", "elsewhere", "other")
 
 
+def a_base_in_8_bits_is_rounded_again_to_the_same_bits(w):
+    """Checkpoints hold adapters only; the base is read and rounded anew by whoever goes on."""
+    fp8 = ["lora.r=4", "lora.dropout=0.2", "lora.base_precision=fp8", "run.save_total_limit=9"]
+    w.expect_exit(w.train("e", *fp8), 0)
+    checkpoint, whole = w.checkpoint("e", LAST), [row["loss"] for row in w.metrics("e")]
+    back(w, "e")
+    w.expect_exit(w.train("e", *fp8), 0, "going on from")
+    w.expect(w.checkpoint("e", LAST) == checkpoint, "other bytes")
+    w.expect_exit(w.train("s", "lora.r=4", "lora.dropout=0.2", "run.save_total_limit=9"), 0)
+    same = [row["loss"] for row in w.metrics("s")]
+    w.expect(whole != same and max(abs(a / b - 1) for a, b in zip(whole, same)) < 0.1,
+             f"{whole} in 8 bits, {same} as it is")
+    # The adapter is used over the base as it is: nothing of the checkpoint depends on how it was stored.
+    w.must("encode", "-m", f"e/checkpoints/{LAST}", "-i", "beir", "-o", "e.jsonl")
+    back(w, "e")
+    w.expect_exit(w.train("e", *fp8, "lora.base_precision=same"), 2, "lora.base_precision")
+    w.expect_exit(w.train("x", "lora.r=0", "lora.base_precision=fp8"), 2, "nothing is frozen")
+    w.expect_exit(w.train("x", *fp8, "lora.between_phases=merge"), 2, "merge with csplade export")
+    w.must("init", "--tokenizer", "tok", "--hidden", 24, "--layers", 1, "--heads", 2,
+           "--max-position", 64, "--output", "odd")
+    w.expect_exit(w.train("x", *fp8, "model.path=odd"), 5, "whole multiples of 16")
+    w.remove("e", "s", "odd")
+
+
 if __name__ == "__main__":
     sys.exit(run_tests([
         the_content_of_the_data_is_compared,
         a_resumed_run_logs_the_same_numbers,
         a_base_that_moved_is_found_with_base,
+        a_base_in_8_bits_is_rounded_again_to_the_same_bits,
     ]))

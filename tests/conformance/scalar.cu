@@ -75,6 +75,17 @@ static __global__ void tf32_kernel(const uint32_t *in, uint32_t *out)
     out[i] = cu::to_tf32(__uint_as_float(in[i])) & 0xFFFFE000u;
 }
 
+/* Of all sizes, around the range of e4m3, and within it; no NaN, whose sign is undefined. */
+static __global__ void e4m3_kernel(const uint32_t *in, uint32_t *out)
+{
+    const int i = conform_thread();
+    const float x = __uint_as_float(in[2 * i]), y = __uint_as_float(in[2 * i + 1]);
+    const float scale = i % 3 == 0 ? 0x1p-8f : i % 3 == 1 ? 100.0f : 1.0f;
+
+    out[2 * i] = cu::to_e4m3x2(x * scale, y * scale);
+    out[2 * i + 1] = cu::to_e4m3x2(y, -x);
+}
+
 static __global__ void exp2_kernel(const uint32_t *in, uint32_t *out)
 {
     const int i = conform_thread();
@@ -150,6 +161,7 @@ static const conform_case cases[] = {
     { "largest and smallest", extreme_kernel, BLOCKS, THREADS, 0, 2 * N, 4 * N, INPUT_FLOATS,
       RULE_FLOATS, 0 },
     { "to tf32", tf32_kernel, BLOCKS, THREADS, 0, N, N, INPUT_FLOATS, RULE_BITS, 0 },
+    { "to e4m3", e4m3_kernel, BLOCKS, THREADS, 0, 2 * N, 2 * N, INPUT_NORMALS, RULE_BITS, 0 },
     { "exp2_approx", exp2_kernel, BLOCKS, THREADS, 0, N, N, INPUT_NORMALS, RULE_RELATIVE,
       0x1p-22 + 2 * UNIT },
     { "expf", exp_kernel, BLOCKS, THREADS, 0, N, N, INPUT_NORMALS, RULE_RELATIVE, 4 * UNIT },

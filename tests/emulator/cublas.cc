@@ -175,6 +175,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
         return CUBLAS_STATUS_INVALID_VALUE;
     }
     if (a_type != b_type || (c_type != a_type && c_type != CUDA_R_32F) ||
+        a_type == CUDA_R_8F_E4M3 || /* cuBLASLt alone has it */
         !find_rounding(compute, handle->math, a_type, &product.rounding)) {
         return CUBLAS_STATUS_NOT_SUPPORTED;
     }

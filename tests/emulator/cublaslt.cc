@@ -1,6 +1,7 @@
 /*
  * cublaslt.cc - the fake cuBLASLt: cublasLtMatmul with layouts, bias, ReLU and GELU epilogues, by
- * one of several algorithms, which differ in what they need and in the order of their additions.
+ * one of several algorithms, which differ in what they need and in the order of their additions. Of
+ * e4m3 operands what compute capability 9.0 has: scales of rows of a and columns of b.
  *
  * Descriptors are opaque storage of the caller; ours lie in its first bytes.
  */
@@ -22,6 +23,8 @@ struct Description {
     uint32_t epilogue;
     const void *bias;
     int32_t bias_type; /* -1: that of d */
+    const float *scale_a, *scale_b;
+    int32_t scale_mode_a, scale_mode_b;
 };
 
 struct Layout {
@@ -93,6 +96,30 @@ Matrix matrix(const void *p, const Layout &layout)
     };
 }
 
+/*
+ * Operands of 8 bits: only a^T b, sizes and distances of columns in whole 16 bytes, a scale for each
+ * row of a^T and each column of b. Other scales, which the library has too, are not emulated.
+ */
+cublasStatus_t describe_narrow(const Description &desc, Product *product)
+{
+    const Matrix &a = product->a, &b = product->b, &d = product->d;
+
+    if (a.type != b.type || !product->transpose_a || product->transpose_b || a.row_order ||
+        b.row_order || d.row_order || product->batches != 1 || product->c.type != d.type ||
+        (d.type != CUDA_R_16BF && d.type != CUDA_R_32F) || desc.compute != CUBLAS_COMPUTE_32F ||
+        a.rows % 16 != 0 || d.rows % 16 != 0 || a.ld % 16 != 0 || b.ld % 16 != 0 ||
+        d.ld * (int64_t)element_bytes(d.type) % 16 != 0 ||
+        desc.epilogue != CUBLASLT_EPILOGUE_DEFAULT ||
+        desc.scale_mode_a != CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F ||
+        desc.scale_mode_b != CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F ||
+        desc.scale_a == nullptr || desc.scale_b == nullptr) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    product->scale_a = desc.scale_a;
+    product->scale_b = desc.scale_b;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 /* Everything but the addresses; not CUBLAS_STATUS_SUCCESS where there is no such product. */
 cublasStatus_t describe(const Description &desc, const Layout &a, const Layout &b, const Layout &c,
                         const Layout &d, Product *out)
@@ -116,6 +143,12 @@ cublasStatus_t describe(const Description &desc, const Layout &a, const Layout &
         product.c.rows != m || product.c.cols != n || a.batches != d.batches ||
         b.batches != d.batches || c.batches != d.batches) {
         return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (a.type == CUDA_R_8F_E4M3) {
+        const cublasStatus_t status = describe_narrow(desc, &product);
+
+        *out = product;
+        return status;
     }
     if (a.type != b.type || c.type != d.type || (d.type != a.type && d.type != CUDA_R_32F)) {
         return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -234,8 +267,11 @@ const char *cublasLtGetStatusString(cublasStatus_t status)
 cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t out, size_t,
                                                cublasComputeType_t compute, cudaDataType_t scale)
 {
-    const Description desc = { compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT,
-                               nullptr, -1 };
+    const Description desc = { compute,     CUBLAS_OP_N,
+                               CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT,
+                               nullptr,     -1,
+                               nullptr,     nullptr,
+                               0,           0 };
 
     if (scale != CUDA_R_32F ||
         (compute != CUBLAS_COMPUTE_32F && compute != CUBLAS_COMPUTE_32F_PEDANTIC &&
@@ -286,6 +322,14 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t opaque,
         return assign(&desc->bias, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
         return assign(&desc->bias_type, value, bytes);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER:
+        return assign(&desc->scale_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER:
+        return assign(&desc->scale_b, value, bytes);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_MODE:
+        return assign(&desc->scale_mode_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_MODE:
+        return assign(&desc->scale_mode_b, value, bytes);
     case CUBLASLT_MATMUL_DESC_POINTER_MODE:
         memcpy(&mode, value, bytes < sizeof(mode) ? bytes : sizeof(mode));
         return mode == CUBLASLT_POINTER_MODE_HOST ? CUBLAS_STATUS_SUCCESS
@@ -481,6 +525,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     }
     if (workspace_bytes > 0 && (uintptr_t)workspace % 16 != 0) {
         return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (product.scale_a != nullptr &&
+        (((uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d) % 16 != 0)) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     }
     product.a.p = (void *)a;
     product.b.p = (void *)b;

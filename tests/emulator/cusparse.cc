@@ -139,7 +139,8 @@ cusparseStatus_t check_product(bool transpose_a, bool transpose_b, const cuspars
     if (c.rows != m || c.cols != n || k != k_of_b) {
         return CUSPARSE_STATUS_INVALID_VALUE;
     }
-    return compute == CUDA_R_32F && a->type == b.type && (c.type == a->type || c.type == CUDA_R_32F)
+    return compute == CUDA_R_32F && a->type == b.type && a->type != CUDA_R_8F_E4M3 &&
+                   (c.type == a->type || c.type == CUDA_R_32F)
                ? CUSPARSE_STATUS_SUCCESS
                : CUSPARSE_STATUS_NOT_SUPPORTED;
 }

@@ -502,6 +502,11 @@ static inline uint64_t atomic_add_u64(uint64_t *p, uint64_t value)
     return atomicAdd((unsigned long long *)p, (unsigned long long)value);
 }
 
+static inline uint16_t to_e4m3x2(float low, float high)
+{
+    return (uint16_t)(csp_f32_to_e4m3(low) | csp_f32_to_e4m3(high) << 8);
+}
+
 static inline float exp2_approx(float x)
 {
     const float y = exp2f(x);

@@ -13,6 +13,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "core/scalar.h"
 #include "emulator/sanitizer.h"
 
 namespace emu
@@ -29,6 +30,8 @@ size_t element_bytes(cudaDataType type)
     case CUDA_R_16BF:
     case CUDA_R_16F:
         return 2;
+    case CUDA_R_8F_E4M3:
+        return 1;
     default:
         return 0;
     }
@@ -41,6 +44,8 @@ float load_element(const void *p, cudaDataType type, int64_t i)
         return ((const float *)p)[i];
     case CUDA_R_16BF:
         return __bfloat162float(((const __nv_bfloat16 *)p)[i]);
+    case CUDA_R_8F_E4M3:
+        return csp_e4m3_to_f32(((const uint8_t *)p)[i]);
     default:
         return __half2float(((const __half *)p)[i]);
     }
@@ -188,6 +193,7 @@ void compute(const Product &product, const Matrix &a, const Matrix &b, const Mat
             const int64_t at = d.row_order ? i * d.ld + j : j * d.ld + i;
             float value = product.alpha * sum[(size_t)(j * m + i)];
 
+            value *= product.scale_a != nullptr ? product.scale_a[i] * product.scale_b[j] : 1.0f;
             if (product.beta != 0.0f) {
                 const int64_t from = c.row_order ? i * c.ld + j : j * c.ld + i;
 
@@ -231,6 +237,10 @@ void multiply(const Product &product)
     if (product.bias != nullptr) {
         check_read(product.bias, (size_t)product.d.rows * element_bytes(product.bias_type),
                    product.who);
+    }
+    if (product.scale_a != nullptr) {
+        check_read(product.scale_a, (size_t)product.d.rows * sizeof(float), product.who);
+        check_read(product.scale_b, (size_t)product.d.cols * sizeof(float), product.who);
     }
     for (int64_t batch = 0; batch < product.batches; batch++) {
         multiply_one(product, batch);

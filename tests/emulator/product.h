@@ -34,7 +34,8 @@ struct Product {
     const void *bias; /* one for each row of d, NULL: none */
     cudaDataType bias_type;
     bool relu, gelu;
-    void *workspace; /* filled with garbage, as a library may leave it */
+    const float *scale_a, *scale_b; /* of each row and of each column of a b, NULL: none */
+    void *workspace;                /* filled with garbage, as a library may leave it */
     size_t workspace_bytes;
     const char *who;
 };
@@ -47,7 +48,7 @@ void store_element(void *p, cudaDataType type, int64_t i, float value);
 /* True if the matrix has a size, a type and a leading dimension that go together. */
 bool is_matrix(const Matrix &m);
 
-/* d := act(alpha op(a) op(b) + beta c + bias). Runs as device work. */
+/* d := act(alpha scale_a op(a) op(b) scale_b + beta c + bias). Runs as device work. */
 void multiply(const Product &product);
 
 /* Ends the process unless every row or column of m may be read (or written). */

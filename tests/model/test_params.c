@@ -77,8 +77,8 @@ static size_t bytes_of(const csp_params *params)
 
 static void the_table_counts_what_a_model_needs(void **state)
 {
-    const csp_storage f32 = { CSP_F32, false, 0, false }, bf16 = { CSP_BF16, false, 0, false };
-    const csp_storage stochastic = { CSP_BF16, true, 0, false };
+    const csp_storage f32 = { .dtype = CSP_F32 }, bf16 = { .dtype = CSP_BF16 };
+    const csp_storage stochastic = { .dtype = CSP_BF16, .stochastic = true };
     csp_model_config config = small_config();
     const csp_lora none = { 0 };
     csp_lora lora = { .R = 4, .alpha = 8 };

@@ -31,8 +31,10 @@ void ref_linear_fwd(const ref_linear *l, const double *x, double *u, double *u_m
             double sum = l->bias != NULL ? l->bias[o] : 0.0, size = fabs(sum);
 
             for (int64_t i = 0; i < l->I; i++) {
-                sum += x[n * l->I + i] * l->w[o * l->I + i];
-                size += fabs(x[n * l->I + i] * l->w[o * l->I + i]);
+                const double in = (l->x_base != NULL ? l->x_base : x)[n * l->I + i];
+
+                sum += in * l->w[o * l->I + i];
+                size += fabs(in * l->w[o * l->I + i]);
             }
             for (int64_t r = 0; r < l->R; r++) {
                 sum += l->scale * u[n * l->R + r] * l->b[o * l->R + r];
@@ -114,7 +116,9 @@ void ref_linear_bwd(const ref_linear *l, const double *x, const double *u, const
                     add(g->dw, g->dw_mag, o * l->I + i, term, fabs(term));
                 }
                 if (g->dx != NULL) {
-                    add(g->dx, g->dx_mag, n * l->I + i, d * w, fabs(d * w));
+                    const double back = l->dy_base != NULL ? l->dy_base[n * l->O + o] : d;
+
+                    add(g->dx, g->dx_mag, n * l->I + i, back * w, fabs(back * w));
                 }
             }
         }

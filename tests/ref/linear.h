@@ -8,12 +8,14 @@
 #include <stdint.h>
 
 typedef struct ref_linear {
-    int64_t N, I, O, R;  /* R = 0: no adapter                          */
-    const double *w;     /* (O,I)                                      */
-    const double *bias;  /* (O) or NULL                                */
-    const double *a, *b; /* (R,I), (O,R)                               */
-    double scale;        /* s                                          */
-    const double *m;     /* (N,I) dropout mask: 0 or 1/(1-p); NULL = 1 */
+    int64_t N, I, O, R;             /* R = 0: no adapter                          */
+    const double *w;                /* (O,I)                                      */
+    const double *bias;             /* (O) or NULL                                */
+    const double *a, *b;            /* (R,I), (O,R)                               */
+    double scale;                   /* s                                          */
+    const double *m;                /* (N,I) dropout mask: 0 or 1/(1-p); NULL = 1 */
+    const double *x_base, *dy_base; /* (N,I), (N,O) what w multiplies in place of x and dy, where
+                                       they are rounded for it; NULL: themselves */
 } ref_linear;
 
 /* u = (m ⊙ x) A^T;  y = x W^T + bias + s u B^T. Any mag may be NULL. */

@@ -113,8 +113,9 @@ static inline void tiny_texts(csp_token_lists *lists, int64_t count, uint32_t ke
     }
 }
 
-static inline void tiny_open_stored(tiny *t, const char *device, csp_variant variant, bool lora,
-                                    csp_storage storage)
+/* sixteens: all sizes of matrices are multiples of 16, which a base in 8 bits needs. */
+static inline void tiny_open_sized(tiny *t, const char *device, csp_variant variant, bool lora,
+                                   csp_storage storage, bool sixteens)
 {
     csp_model_config config = csp_model_config_standard(CSP_FAMILY_LLAMA);
     csp_model_options m = {
@@ -124,12 +125,12 @@ static inline void tiny_open_stored(tiny *t, const char *device, csp_variant var
     memset(t, 0, sizeof(*t));
     devices_register();
     assert_ok(csp_backend_create(device, TINY_THREADS, &t->be));
-    config.D = 24;
-    config.F = 40;
+    config.D = sixteens ? 32 : 24;
+    config.F = sixteens ? 48 : 40;
     config.L = 2;
     config.H = 4;
     config.G = 2;
-    config.E = 6;
+    config.E = sixteens ? 8 : 6;
     config.V = TINY_V;
     config.max_position = 64;
     config.tied = true;
@@ -152,6 +153,12 @@ static inline void tiny_open_stored(tiny *t, const char *device, csp_variant var
     }
     t->mask[0 * TINY_PASSAGES + 3] = 1;
     t->mask[4 * TINY_PASSAGES + 1] = 1;
+}
+
+static inline void tiny_open_stored(tiny *t, const char *device, csp_variant variant, bool lora,
+                                    csp_storage storage)
+{
+    tiny_open_sized(t, device, variant, lora, storage, false);
 }
 
 static inline void tiny_open_on(tiny *t, const char *device, csp_variant variant, bool lora)

@@ -59,6 +59,7 @@ typedef struct csp_bench_shape {
     bool lora; /* adapters of rank CSP_BENCH_RANK on all seven matrices */
     int64_t micro_batch;
     bool untied; /* the head is a matrix of its own */
+    bool fp8;    /* lora.base_precision fp8         */
 } csp_bench_shape;
 
 enum { CSP_BENCH_RANK = 16 };

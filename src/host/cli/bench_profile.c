@@ -25,6 +25,7 @@ typedef struct need {
 typedef struct amounts {
     const csp_bench_shape *shape;
     double N, L, D, F, HE, KV, V, S, R;
+    double W;       /* bytes of a weight of a block                      */
     double pairs;   /* of tokens that attend to one another, all texts   */
     double scores;  /* queries times documents                           */
     double entries; /* stored ones of all representations                */
@@ -96,7 +97,7 @@ static need linear_fwd(const amounts *a, const csp_profile_row *r)
     const map_need n = maps_of(a, r);
 
     return (need) { 2.0 * a->N * (n.weights + a->R * n.adapted),
-                    a->S * (a->N * n.maps * width + n.weights) };
+                    a->S * a->N * n.maps * width + a->W * n.weights };
 }
 
 /* dx, and dW or what an adapter needs: dB, dA, and the way of dx through both. */
@@ -107,7 +108,7 @@ static need linear_bwd(const amounts *a, const csp_profile_row *r)
     const double trained = a->full ? 8.0 * n.weights + a->S * a->N * n.maps * I : 0.0;
 
     return (need) { a->N * ((a->full ? 4.0 : 2.0) * n.weights + 4.0 * a->R * n.adapted),
-                    a->S * (a->N * n.maps * width + n.weights) + trained };
+                    a->S * a->N * n.maps * width + a->W * n.weights + trained };
 }
 
 /* Two norms a layer and the last: x and what is added to it are read, sum and y written. */
@@ -427,6 +428,7 @@ static amounts amounts_of(const csp_bench *b, const csp_bench_shape *s, double e
                        .KV = (double)(s->G * s->E),
                        .V = (double)s->V,
                        .S = (double)csp_dtype_bytes(b->dtype),
+                       .W = s->fp8 ? 1.0 : (double)csp_dtype_bytes(b->dtype),
                        .R = s->lora ? (double)CSP_BENCH_RANK : 0.0,
                        .pairs = 0.5 * ((double)s->queries * q * (q + 1.0) +
                                        (double)s->documents * d * (d + 1.0)),

@@ -1,5 +1,5 @@
 /*
- * bench_steps.c - S1, S4, S5, S7, S8, M1: whole training steps and encoding, beside the ideal: the
+ * bench_steps.c - S1, S4 to S8, M1: whole training steps and encoding, beside the ideal: the
  * arithmetic a step needs at the measured rate of a large product, and the bytes that fused
  * elementwise work moves at the measured bandwidth.
  *
@@ -88,8 +88,11 @@ static csp_status fill_weights(csp_bench *b, csp_params *params)
         const int64_t count = csp_tensor_count(&row->value);
         const bool gain = row->ndim == 1 && row->kind != CSP_PARAM_BIAS;
 
-        for (int64_t first = 0; first < count; first += BLOCK) {
-            const int64_t n = count - first < BLOCK ? count - first : BLOCK;
+        /* A matrix in 8 bits by whole rows. */
+        const int64_t block = row->scale.ndim > 0 ? BLOCK / row->dim[1] * row->dim[1] : BLOCK;
+
+        for (int64_t first = 0; first < count; first += block) {
+            const int64_t n = count - first < block ? count - first : block;
 
             CSP_TRY_GOTO(csp_param_upload(b->be, row, first, n, gain ? ones : values));
         }
@@ -106,10 +109,13 @@ static csp_status make_model(csp_bench *b, const csp_bench_shape *shape, csp_tra
                              csp_model **model)
 {
     csp_model_config c = csp_model_config_standard(CSP_FAMILY_LLAMA);
-    csp_model_options m = {
-        .config = &c, .train = train, .storage = { b->dtype, false }, .blank = true, .max_len = 512
-    };
+    csp_model_options m = { .config = &c,
+                            .train = train,
+                            .storage = { .dtype = b->dtype },
+                            .blank = true,
+                            .max_len = 512 };
 
+    m.storage.fp8 = shape->fp8;
     c.D = shape->D;
     c.F = shape->F;
     c.L = shape->L;
@@ -227,7 +233,9 @@ static double ideal_seconds(const csp_bench *b, const step_bench *s, double flop
            (elements * (double)csp_dtype_bytes(b->dtype) + 32.0 * (double)trained) / b->copy;
 }
 
-static csp_status bench_step(csp_bench *b, const char *name, const csp_bench_shape *shape)
+/* Prints a row; where beside is not 0, also how many times faster it was than that many seconds. */
+static csp_status bench_step(csp_bench *b, const char *name, const csp_bench_shape *shape,
+                             double beside, double *seconds)
 {
     step_bench s = { .step = 0 };
     csp_bench_time time;
@@ -242,18 +250,20 @@ static csp_status bench_step(csp_bench *b, const char *name, const csp_bench_sha
     CSP_TRY_GOTO(csp_backend_memory(b->be, &memory));
     flop = csp_contrastive_flop(s.contrastive);
     ideal = ideal_seconds(b, &s, flop);
-    csp_bench_print(b, name, shape->what, &time,
-                    (csp_bench_figure[]) { { "share_of_ideal", ideal / time.median },
-                                           { "mfu", flop / time.median / b->product },
-                                           { "tflop", flop * 1e-12 },
-                                           { "ideal_ms", 1e3 * ideal },
-                                           { "tokens", s.m.tokens },
-                                           { "tokens_per_s", s.m.tokens / time.median },
-                                           { "active_d", s.m.active_d },
-                                           { "all_kept", s.kept ? 1.0 : 0.0 },
-                                           { "graphs", b->be->replayed > replayed ? 1.0 : 0.0 },
-                                           { "free_gb", (double)memory.free * 1e-9 },
-                                           { NULL, 0.0 } });
+    csp_bench_print(
+        b, name, shape->what, &time,
+        (csp_bench_figure[]) { { "share_of_ideal", ideal / time.median },
+                               { "mfu", flop / time.median / b->product },
+                               { "tflop", flop * 1e-12 },
+                               { "ideal_ms", 1e3 * ideal },
+                               { "tokens", s.m.tokens },
+                               { "tokens_per_s", s.m.tokens / time.median },
+                               { "active_d", s.m.active_d },
+                               { "all_kept", s.kept ? 1.0 : 0.0 },
+                               { "free_gb", (double)memory.free * 1e-9 },
+                               { beside > 0.0 ? "speedup" : NULL, beside / time.median },
+                               { NULL, 0.0 } });
+    *seconds = time.median;
     if (b->profile) {
         csp_params_elements(s.model->params, NULL, &trained);
         entries = s.m.active_q * (double)shape->queries + s.m.active_d * (double)shape->documents;
@@ -321,18 +331,25 @@ static csp_bench_shape with_marco_texts(csp_bench_shape s)
     return with_texts(s, 64, 12, 512, 80);
 }
 
-static csp_status bench_llama(csp_bench *b, const char *name, csp_bench_shape shape)
+static csp_status bench_beside(csp_bench *b, const char *name, csp_bench_shape shape, double beside,
+                               double *seconds)
 {
-    const char *what = shape.what;
-
     if (b->tiny) {
-        const bool lora = shape.lora;
+        const csp_bench_shape asked = shape;
 
         shape = tiny_shape;
-        shape.what = what;
-        shape.lora = lora;
+        shape.what = asked.what;
+        shape.lora = asked.lora;
+        shape.fp8 = asked.fp8;
     }
-    return bench_step(b, name, &shape);
+    return bench_step(b, name, &shape, beside, seconds);
+}
+
+static csp_status bench_llama(csp_bench *b, const char *name, csp_bench_shape shape)
+{
+    double seconds;
+
+    return bench_beside(b, name, shape, 0.0, &seconds);
 }
 
 static csp_status case_s1(csp_bench *b)
@@ -350,6 +367,21 @@ static csp_status case_s5(csp_bench *b)
     CSP_TRY(bench_llama(b, "S5",
                         with_texts(llama(true, "8B LoRA step, 8 queries", true), 8, 64, 136, 128)));
     return bench_llama(b, "S5", with_marco_texts(llama(true, "8B LoRA step, 64 queries", true)));
+}
+
+static csp_status case_s6(csp_bench *b)
+{
+    csp_bench_shape shape = with_marco_texts(llama(true, "8B LoRA step, base as it is", true));
+    double seconds;
+
+    if (!b->be->fp8) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED, "bench S6: %s has no products of 8-bit floats",
+                        b->be->name);
+    }
+    CSP_TRY(bench_beside(b, "S6", shape, 0.0, &seconds));
+    shape.what = "8B LoRA step, base in 8 bits";
+    shape.fp8 = true;
+    return bench_beside(b, "S6", shape, seconds, &seconds);
 }
 
 static csp_bench_shape toy_step(const char *what)
@@ -544,6 +576,7 @@ const csp_bench_case csp_bench_step_cases[] = {
     { "S1", case_s1, "LoRA step of 1B, 64 queries and 512 documents" },
     { "S4", case_s4, "step of 1B, everything trained" },
     { "S5", case_s5, "LoRA steps of 8B" },
+    { "S6", case_s6, "LoRA steps of 8B, its base in 8 bits beside the base as it is" },
     { "S7", case_s7, "encoding with 1B" },
     { "S8", case_s8, "step of a toy model" },
     { "M1", case_m1, "the largest batch of 1B with LoRA" },

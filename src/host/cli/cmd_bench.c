@@ -216,7 +216,7 @@ static csp_status draw_texts(const bench *b, const char *count, const char *leng
 
 static csp_status make_model(bench *b)
 {
-    csp_model_options m = { .train = CSP_TRAIN_FULL, .storage = { b->dtype, false }, .seed = 1 };
+    csp_model_options m = { .train = CSP_TRAIN_FULL, .storage = { .dtype = b->dtype }, .seed = 1 };
     csp_model_config c = csp_model_config_standard(CSP_FAMILY_LLAMA);
 
     c.D = csp_args_i64(b->args, "hidden");
@@ -567,7 +567,7 @@ const csp_command csp_cmd_bench = {
     .details = "cases: all (standard), sgemm, head, step: of the model that the options describe\n"
                "       ceilings, K1, K3, K4, K5, K6, K7, K8, K9, K10, K11: kernels of\n"
                "       Llama-3.2-1B beside the products and copies that bound them\n"
-               "       S1, S4, S5, S7, S8, M1: training steps, encoding, the largest batch\n\n"
+               "       S1, S4, S5, S6, S7, S8, M1: training steps, encoding, largest batch\n\n"
                "scripts/bench_cpu.sh and scripts/bench_gpu.py run the same in PyTorch beside it;\n"
                "docs/benchmarks/gpu.md says what each case is.",
     .run = run,

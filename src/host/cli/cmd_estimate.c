@@ -89,7 +89,7 @@ static csp_status parse_size(const char *text, int64_t *out)
 /* The device that is planned for: its memory, and the precision it would compute in. */
 static csp_status ask_device(const csp_arguments *args, const csp_config *config, estimate *e)
 {
-    csp_backend named = { .name = "a GPU", .bf16 = true, .apart = true }, *be = NULL;
+    csp_backend named = { .name = "a GPU", .bf16 = true, .fp8 = true, .apart = true }, *be = NULL;
     csp_status status;
 
     if (csp_args_given(args, "memory")) {
@@ -98,6 +98,7 @@ static csp_status ask_device(const csp_arguments *args, const csp_config *config
         }
         CSP_TRY(parse_size(csp_args_text(args, "memory"), &e->memory.free));
         e->memory.total = e->memory.free;
+        CSP_TRY(csp_precision_base(&named, &config->lora, &e->storage.fp8));
         e->storage.apart = named.apart;
         return csp_precision_choose(&named, (csp_precision)config->device.precision,
                                     &e->storage.dtype);
@@ -105,6 +106,7 @@ static csp_status ask_device(const csp_arguments *args, const csp_config *config
     CSP_TRY(csp_backend_create(config->device.name, 1, &be));
     e->storage.apart = be->apart;
     CSP_TRY_GOTO(csp_backend_memory(be, &e->memory));
+    CSP_TRY_GOTO(csp_precision_base(be, &config->lora, &e->storage.fp8));
     status = csp_precision_choose(be, (csp_precision)config->device.precision, &e->storage.dtype);
 
 fail:
@@ -189,8 +191,9 @@ static void print_text(const estimate *e)
 
     printf("parameters            %12lld   trained %lld\n", (long long)e->parameters,
            (long long)e->trained);
-    printf("weights               %12.1f MB   %s\n", mb(s->values),
-           csp_precision_name(e->storage.dtype));
+    printf("weights               %12.1f MB   %s%s\n", mb(s->values),
+           csp_precision_name(e->storage.dtype),
+           e->storage.fp8 ? ", the frozen matrices of blocks in 8 bits" : "");
     printf("master weights        %12.1f MB   fp32, of what is trained in bf16\n", mb(s->masters));
     printf("gradients             %12.1f MB\n", mb(s->gradients));
     printf("optimizer moments     %12.1f MB\n", mb(s->moments));
@@ -206,10 +209,11 @@ static void print_json(const estimate *e)
 {
     const csp_params_size *s = &e->model.params;
 
-    printf("{\"parameters\":%lld,\"trained\":%lld,\"precision\":\"%s\",\"weights_bytes\":%zu,"
+    printf("{\"parameters\":%lld,\"trained\":%lld,\"precision\":\"%s\",\"base_precision\":\"%s\","
+           "\"weights_bytes\":%zu,"
            "\"master_bytes\":%zu,\"gradient_bytes\":%zu,\"moment_bytes\":%zu,\"phases\":[",
            (long long)e->parameters, (long long)e->trained, csp_precision_name(e->storage.dtype),
-           s->values, s->masters, s->gradients, s->moments);
+           e->storage.fp8 ? "fp8" : "same", s->values, s->masters, s->gradients, s->moments);
     for (int i = 0; i < e->phases; i++) {
         const csp_phase_memory *p = &e->phase[i];
 

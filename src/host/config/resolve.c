@@ -230,6 +230,26 @@ static csp_status check_rounding(const csp_config *config)
     return CSP_OK;
 }
 
+static csp_status check_base_precision(const csp_config *config)
+{
+    if (config->lora.base_precision != CSP_LORA_BASE_FP8) {
+        return CSP_OK;
+    }
+    if (!config->lora.enabled) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "lora.base_precision fp8 is of the frozen matrices under an adapter: in "
+                        "full fine-tuning (lora.r 0) nothing is frozen");
+    }
+    if (config->lora.between_phases == CSP_LORA_MERGE && config->run.phases.count > 1) {
+        return CSP_FAIL(
+            CSP_ERR_CONFIG,
+            "lora.between_phases merge writes whole weights, of which lora.base_precision "
+            "fp8 keeps 8 bits: merge with csplade export, in two runs, or keep the "
+            "adapter");
+    }
+    return CSP_OK;
+}
+
 csp_status csp_config_validate(const csp_config *config)
 {
     CSP_TRY(check_required(config));
@@ -238,6 +258,7 @@ csp_status csp_config_validate(const csp_config *config)
     if (config->lora.enabled && config->lora.target_modules.count == 0) {
         return CSP_FAIL(CSP_ERR_CONFIG, "lora.target_modules is empty: nothing would be trained");
     }
+    CSP_TRY(check_base_precision(config));
     CSP_TRY(check_device(&config->device));
     if (config->model.pooling != 0 && config->device.head_backward != 0) {
         return CSP_FAIL(CSP_ERR_CONFIG,

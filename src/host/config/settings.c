@@ -60,6 +60,9 @@ static const csp_field lora_fields[] = {
               "folder of a PEFT adapter to start from; null = a fresh one"),
     CSP_FIELD_WORD(TYPE, between_phases, CSP_FIELD_ENUM, "keep", "keep|merge",
                    "the next phase goes on with the adapter, or folds it in and starts a new one"),
+    CSP_FIELD_WORD(TYPE, base_precision, CSP_FIELD_ENUM, "same", "same|fp8",
+                   "frozen matrices as device.precision says, or in 8 bits (GPUs of compute "
+                   "capability 9.0; a CPU computes the same in float32)"),
 };
 #undef TYPE
 

@@ -32,6 +32,9 @@ typedef struct csp_model_settings {
 /* How the adapter goes from one phase to the next. */
 typedef enum csp_lora_between { CSP_LORA_KEEP = 0, CSP_LORA_MERGE = 1 } csp_lora_between;
 
+/* How the frozen matrices under an adapter are stored. */
+typedef enum csp_lora_base { CSP_LORA_BASE_SAME = 0, CSP_LORA_BASE_FP8 = 1 } csp_lora_base;
+
 typedef struct csp_lora_settings {
     bool enabled; /* not a setting: the section is there and r > 0; else full fine-tuning */
     int64_t r;
@@ -41,6 +44,7 @@ typedef struct csp_lora_settings {
     csp_text_list target_modules; /* "q_proj", ... */
     char *init;
     int between_phases; /* csp_lora_between */
+    int base_precision; /* csp_lora_base    */
 } csp_lora_settings;
 
 typedef struct csp_data_settings {

@@ -7,7 +7,7 @@ size_t csp_dtype_bytes(csp_dtype dtype)
 {
     static const size_t bytes[CSP_DTYPE_COUNT] = {
         [CSP_F32] = 4, [CSP_BF16] = 2, [CSP_F16] = 2, [CSP_F64] = 8,
-        [CSP_I32] = 4, [CSP_I64] = 8,  [CSP_U8] = 1
+        [CSP_I32] = 4, [CSP_I64] = 8,  [CSP_U8] = 1,  [CSP_E4M3] = 1
     };
 
     CSP_ASSERT((int)dtype >= 0 && (int)dtype < CSP_DTYPE_COUNT);
@@ -18,7 +18,7 @@ const char *csp_dtype_name(csp_dtype dtype)
 {
     static const char *const names[CSP_DTYPE_COUNT] = {
         [CSP_F32] = "f32", [CSP_BF16] = "bf16", [CSP_F16] = "f16", [CSP_F64] = "f64",
-        [CSP_I32] = "i32", [CSP_I64] = "i64",   [CSP_U8] = "u8"
+        [CSP_I32] = "i32", [CSP_I64] = "i64",   [CSP_U8] = "u8",   [CSP_E4M3] = "e4m3"
     };
 
     return (int)dtype >= 0 && (int)dtype < CSP_DTYPE_COUNT ? names[dtype] : "unknown";

@@ -22,6 +22,7 @@ typedef enum csp_dtype {
     CSP_I32 = 4,
     CSP_I64 = 5,
     CSP_U8 = 6,
+    CSP_E4M3 = 7,
     CSP_DTYPE_COUNT
 } csp_dtype;
 

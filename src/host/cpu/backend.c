@@ -262,6 +262,7 @@ static const csp_ops cpu_ops = {
     .graph_run = cpu_graph_run,
     .linear_fwd = cpu_linear_fwd,
     .linear_bwd = cpu_linear_bwd,
+    .quantize_rows = cpu_quantize_rows,
     .norm_fwd = cpu_norm_fwd,
     .norm_bwd = cpu_norm_bwd,
     .norm_bad_row = cpu_norm_bad_row,
@@ -311,6 +312,7 @@ csp_status csp_cpu_open(const char *name, int threads, csp_backend **out)
     be->name = "cpu";
     be->host_memory = true;
     be->threads = threads;
+    be->fp8 = true;
     CSP_TRY_GOTO(csp_alloc_zero("cpu backend", 1, sizeof(*state), &state));
     be->state = state;
     CSP_TRY_GOTO(csp_alloc_zero("cpu backend", threads, sizeof(cpu_block), &state->of_thread));

@@ -83,6 +83,8 @@ static inline int cpu_parts(const csp_backend *be, int64_t work)
 csp_status cpu_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
 csp_status cpu_linear_bwd(csp_backend *be, const csp_linear_group *group,
                           csp_linear_group_grad *grad);
+csp_status cpu_quantize_rows(csp_backend *be, const csp_tensor *x, const csp_tensor *c,
+                             csp_tensor *q, csp_tensor *scale);
 csp_status cpu_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                         const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                         csp_tensor *y);

@@ -12,6 +12,7 @@
 #include "cpu/cpu.h"
 #include "cpu/dropout.h"
 #include "cpu/gemm.h"
+#include "cpu/linear_fp8.h"
 #include "cpu/panel_product.h"
 
 enum { MASKED_ROWS = 512 }; /* rows of masked input that exist at a time */
@@ -85,7 +86,7 @@ static csp_status part_fwd(csp_backend *be, const csp_linear *l, const csp_tenso
                           .inner = data_or_null(u),
                           .y = y->data };
 
-    CSP_TRY(run_map(be, &map));
+    CSP_TRY(l->w.dtype == CSP_E4M3 ? cpu_linear_fp8_fwd(be, l, x, u, y) : run_map(be, &map));
     return has_dropout(&c) ? masked_branch_fwd(&c, x->data, u->data, y->data) : CSP_OK;
 }
 
@@ -220,6 +221,13 @@ static csp_status part_bwd(csp_backend *be, const csp_linear *l, const csp_tenso
         CSP_TRY(cpu_gemm(be, true, false, c.O, c.R, c.N, l->lora_scale, d_out, c.O, u->data, c.R,
                          1.0f, db, c.R));
     }
+    if (l->w.dtype == CSP_E4M3) {
+        if (c.R == 0 || (da == NULL && d_in == NULL)) {
+            return CSP_OK;
+        }
+        return masked ? masked_branch_bwd(&c, in, d_out, da, d_in)
+                      : cpu_linear_fp8_branch_bwd(be, l, in, d_out, c.N, da, d_in);
+    }
     if (masked) {
         const int64_t R = c.R;
 
@@ -235,6 +243,9 @@ static csp_status part_bwd(csp_backend *be, const csp_linear *l, const csp_tenso
 
 csp_status cpu_linear_bwd(csp_backend *be, const csp_linear_group *group, csp_linear_group_grad *g)
 {
+    if (group->part[0].w.dtype == CSP_E4M3 && g->dx.ndim > 0) {
+        CSP_TRY(cpu_linear_fp8_bwd(be, group, g));
+    }
     for (int i = 0; i < group->count; i++) {
         CSP_TRY(
             part_bwd(be, &group->part[i], &g->x, &g->u[i], &g->dy[i], &g->part[i], i > 0, &g->dx));

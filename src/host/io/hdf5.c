@@ -110,10 +110,10 @@ csp_dtype csp_hdf5_dtype(hid_t type)
     for (int i = 0; i < CSP_DTYPE_COUNT && found == CSP_DTYPE_COUNT; i++) {
         const hid_t candidate = csp_hdf5_type((csp_dtype)i);
 
-        if (candidate >= 0 && H5Tequal(candidate, type) > 0) {
-            found = i;
+        if (candidate >= 0) {
+            found = H5Tequal(candidate, type) > 0 ? i : found;
+            H5Tclose(candidate);
         }
-        H5Tclose(candidate);
     }
     return (csp_dtype)found;
 }

@@ -158,6 +158,7 @@ static csp_linear linear_of(const csp_block_pass *pass, int64_t layer, csp_matri
 {
     const csp_layer *rows = &pass->params->layers[layer];
     csp_linear l = { .w = rows->weight[matrix]->value,
+                     .w_scale = rows->weight[matrix]->scale,
                      .bias = csp_tensor_none(),
                      .lora_a = csp_tensor_none(),
                      .lora_b = csp_tensor_none(),

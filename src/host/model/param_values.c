@@ -6,6 +6,7 @@
 
 #include "core/memory.h"
 #include "core/scalar.h"
+#include "ops/quantize.h"
 
 enum { PIECE = 1 << 20 };
 
@@ -65,13 +66,55 @@ csp_status csp_tensor_upload(csp_backend *be, const csp_tensor *t, int64_t first
     return status;
 }
 
+/* Rows of a matrix in e4m3, through memory of the device for some at a time. */
+static csp_status upload_quantized(csp_backend *be, csp_param *row, int64_t first, int64_t n,
+                                   const float *values)
+{
+    const int64_t I = row->dim[1], most = CSP_PARAM_STAGED / I;
+    const csp_tensor none = csp_tensor_none();
+
+    CSP_ASSERT(first % I == 0 && n % I == 0);
+    for (int64_t o = first / I; o < (first + n) / I; o += most) {
+        const int64_t rows = (first + n) / I - o < most ? (first + n) / I - o : most;
+        csp_tensor x = csp_tensor_view(row->staged.data, CSP_F32, 2, (int64_t[]) { rows, I });
+        csp_tensor q = csp_tensor_rows(&row->value, o, rows);
+        csp_tensor scale = csp_tensor_rows(&row->scale, o, rows);
+
+        CSP_TRY(csp_backend_upload(be, values + (o * I - first), &x));
+        CSP_TRY(csp_quantize_rows(be, &x, &none, &q, &scale));
+    }
+    return CSP_OK;
+}
+
 csp_status csp_param_upload(csp_backend *be, csp_param *row, int64_t first, int64_t n,
                             const float *values)
 {
+    if (row->scale.ndim > 0) {
+        return upload_quantized(be, row, first, n, values);
+    }
     if (row->master.ndim > 0) {
         CSP_TRY(csp_tensor_upload(be, &row->master, first, n, values));
     }
     return csp_tensor_upload(be, &row->value, first, n, values);
+}
+
+static csp_status download_quantized(csp_backend *be, const csp_param *row, float *values)
+{
+    const int64_t n = csp_tensor_count(&row->value), I = row->dim[1];
+    const uint8_t *narrow = (const uint8_t *)values + 3 * n;
+    csp_status status;
+    float *scale;
+
+    CSP_TRY(csp_alloc(row->name, row->dim[0], sizeof(*scale), &scale));
+    CSP_TRY_GOTO(csp_backend_download(be, &row->scale, scale));
+    /* In the upper quarter, as below. */
+    CSP_TRY_GOTO(csp_backend_download(be, &row->value, (char *)values + 3 * n));
+    for (int64_t i = 0; i < n; i++) {
+        values[i] = scale[i / I] * csp_e4m3_to_f32(narrow[i]);
+    }
+fail:
+    free(scale);
+    return status;
 }
 
 csp_status csp_param_download(csp_backend *be, const csp_param *row, float *values)
@@ -80,6 +123,9 @@ csp_status csp_param_download(csp_backend *be, const csp_param *row, float *valu
     const int64_t n = csp_tensor_count(from);
     char *narrow = (char *)values + (size_t)n * sizeof(uint16_t);
 
+    if (row->scale.ndim > 0) {
+        return download_quantized(be, row, values);
+    }
     if (from->dtype == CSP_F32) {
         return csp_backend_download(be, from, values);
     }
@@ -96,6 +142,9 @@ csp_status csp_param_download(csp_backend *be, const csp_param *row, float *valu
 
 csp_status csp_param_zero(csp_backend *be, csp_param *row)
 {
+    if (row->scale.ndim > 0) {
+        CSP_TRY(csp_backend_zero(be, &row->scale));
+    }
     if (row->master.ndim > 0) {
         CSP_TRY(csp_backend_zero(be, &row->master));
     }

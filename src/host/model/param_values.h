@@ -2,7 +2,8 @@
  * param_values.h - a parameter's value as float32 on the host, whatever type it is stored in.
  *
  * A row with a master is what its master says: value is that number rounded to nearest even. Both
- * are always written together, so a checkpoint of masters gives back the same bits.
+ * are always written together, so a checkpoint of masters gives back the same bits. A row in e4m3
+ * is its rounded numbers times their scales, and the same values always give the same of both.
  */
 #pragma once
 
@@ -20,7 +21,10 @@ CSP_CHECKED csp_status csp_tensor_upload_stored(csp_backend *be, const csp_tenso
 CSP_CHECKED csp_status csp_tensor_upload(csp_backend *be, const csp_tensor *t, int64_t first,
                                          int64_t n, const float *values);
 
-/* Writes elements first .. first+n-1 of a row. */
+/*
+ * Writes elements first .. first+n-1 of a row. Of an e4m3 row they must be whole rows of the matrix
+ * (asserted), which the device quantises.
+ */
 CSP_CHECKED csp_status csp_param_upload(csp_backend *be, csp_param *row, int64_t first, int64_t n,
                                         const float *values);
 

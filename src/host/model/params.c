@@ -73,7 +73,7 @@ int64_t csp_params_tail(const csp_params *params, csp_matrix_group group)
     const uint32_t targets = params->lora.targets >> groups[group].first & all;
     const int64_t ranks = params->lora.R * __builtin_popcount(targets);
 
-    return !params->storage.apart || params->lora.R == 0
+    return !params->storage.apart || params->storage.fp8 || params->lora.R == 0
                ? 0
                : (ranks + CSP_LINEAR_TAIL - 1) / CSP_LINEAR_TAIL * CSP_LINEAR_TAIL;
 }
@@ -92,6 +92,7 @@ static csp_param *add(csp_params *params, csp_param_kind kind, int32_t layer, cs
 {
     csp_param *row = &params->rows[params->count++];
     const bool lora = kind == CSP_PARAM_LORA_A || kind == CSP_PARAM_LORA_B;
+    const bool narrow = params->storage.fp8 && kind == CSP_PARAM_WEIGHT;
     va_list args;
 
     va_start(args, format);
@@ -105,7 +106,9 @@ static csp_param *add(csp_params *params, csp_param_kind kind, int32_t layer, cs
     row->dim[1] = ndim > 1 ? dim[1] : 1;
     row->trained = params->train == CSP_TRAIN_FULL || (params->train == CSP_TRAIN_LORA && lora);
     row->decay = ndim > 1;
-    row->value = csp_tensor_view(NULL, params->storage.dtype, ndim, dim);
+    row->value = csp_tensor_view(NULL, narrow ? CSP_E4M3 : params->storage.dtype, ndim, dim);
+    row->scale = narrow ? csp_tensor_view(NULL, CSP_F32, 1, dim) : csp_tensor_none();
+    row->staged = csp_tensor_none();
     row->grad = row->trained ? csp_tensor_view(NULL, CSP_F32, ndim, dim) : csp_tensor_none();
     row->master = params->storage.dtype != CSP_F32 && !params->storage.stochastic
                       ? row->grad
@@ -163,6 +166,27 @@ static void add_layer(csp_params *params, int32_t n, csp_layer *layer)
     }
 }
 
+/* What products of 8-bit floats ask for, which read 16 of them at once. */
+static csp_status check_fp8(const csp_model_config *config, csp_train_mode train)
+{
+    if (train != CSP_TRAIN_LORA) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "a base in 8 bits is for training adapters only");
+    }
+    for (int m = 0; m < CSP_MATRIX_COUNT; m++) {
+        int64_t dim[2];
+
+        matrix_shape(config, (csp_matrix)m, dim);
+        if (dim[0] % 16 != 0 || dim[1] % 16 != 0 || dim[1] > CSP_PARAM_STAGED) {
+            return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                            "lora.base_precision fp8: %s of this model is (%lld,%lld), and 8-bit "
+                            "matrices must be whole multiples of 16, of at most %d inputs",
+                            csp_matrix_name((csp_matrix)m), (long long)dim[0], (long long)dim[1],
+                            CSP_PARAM_STAGED);
+        }
+    }
+    return CSP_OK;
+}
+
 csp_status csp_params_create(const csp_model_config *config, const csp_lora *lora,
                              csp_train_mode train, csp_storage storage, csp_params **out)
 {
@@ -181,6 +205,9 @@ csp_status csp_params_create(const csp_model_config *config, const csp_lora *lor
     }
     if (lora->R > 0) {
         CSP_TRY(csp_lora_check(lora, "adapter"));
+    }
+    if (storage.fp8) {
+        CSP_TRY(check_fp8(config, train));
     }
     CSP_TRY_GOTO(csp_alloc_zero("parameter table", 1, sizeof(*params), &params));
     params->config = *config;
@@ -262,6 +289,25 @@ static csp_status place_with_tails(csp_params *params, csp_layer *layer, csp_mat
     return CSP_OK;
 }
 
+/* The same purpose of a group's weights in e4m3, or of their scales: below one another. */
+static csp_status place_stacked(csp_param **weight, int count, size_t purpose, bool measure,
+                                csp_arena *keep)
+{
+    csp_tensor all = *(const csp_tensor *)(const void *)((char *)weight[0] + purpose);
+
+    all.dim[0] = 0;
+    for (int i = 0; i < count; i++) {
+        all.dim[0] += weight[i]->dim[0];
+    }
+    CSP_TRY(csp_arena_tensor(keep, all.dtype, all.ndim, all.dim, &all));
+    for (int64_t i = 0, first = 0; i < count && !measure; first += weight[i++]->dim[0]) {
+        csp_tensor *t = (csp_tensor *)(void *)((char *)weight[i] + purpose);
+
+        *t = csp_tensor_rows(&all, first, weight[i]->dim[0]);
+    }
+    return CSP_OK;
+}
+
 /* The rows of one kind of a group, where row is the first of them. */
 static csp_status place_group(csp_params *params, csp_param *row, size_t purpose, bool measure,
                               csp_arena *keep)
@@ -281,6 +327,10 @@ static csp_status place_group(csp_params *params, csp_param *row, size_t purpose
     if (purpose == offsetof(csp_param, value) && row->kind == CSP_PARAM_WEIGHT &&
         csp_params_tail(params, group) > 0) {
         return place_with_tails(params, layer, group, measure, keep);
+    }
+    if (row->scale.ndim > 0 &&
+        (purpose == offsetof(csp_param, value) || purpose == offsetof(csp_param, scale))) {
+        return place_stacked(&rows[first], groups[group].size, purpose, measure, keep);
     }
     for (; m < end; m++) {
         if (rows[m] != NULL) {
@@ -305,10 +355,29 @@ static csp_status place_purpose(csp_params *params, size_t purpose, bool measure
     return CSP_OK;
 }
 
+static csp_status place_staged(csp_params *params, csp_arena *keep)
+{
+    const int64_t count = CSP_PARAM_STAGED;
+    csp_tensor staged;
+
+    if (!params->storage.fp8) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_arena_tensor(keep, CSP_F32, 1, &count, &staged));
+    for (int64_t i = 0; i < params->count; i++) {
+        if (params->rows[i].scale.ndim > 0) {
+            params->rows[i].staged = staged;
+        }
+    }
+    return CSP_OK;
+}
+
 /* By purpose, not by row: a checkpoint or a sum over ranks walks one purpose at a time. */
 csp_status csp_params_place(csp_params *params, csp_arena *keep)
 {
     CSP_TRY(place_purpose(params, offsetof(csp_param, value), false, keep));
+    CSP_TRY(place_purpose(params, offsetof(csp_param, scale), false, keep));
+    CSP_TRY(place_staged(params, keep));
     CSP_TRY(place_purpose(params, offsetof(csp_param, master), false, keep));
     CSP_TRY(place_purpose(params, offsetof(csp_param, grad), false, keep));
     CSP_TRY(place_purpose(params, offsetof(csp_param, m), false, keep));
@@ -328,8 +397,11 @@ static csp_status purpose_bytes(const csp_params *params, size_t purpose, size_t
 csp_status csp_params_bytes(const csp_params *params, csp_params_size *out)
 {
     csp_params_size s;
+    size_t scales;
 
     CSP_TRY(purpose_bytes(params, offsetof(csp_param, value), &s.values));
+    CSP_TRY(purpose_bytes(params, offsetof(csp_param, scale), &scales));
+    s.values += scales + (params->storage.fp8 ? CSP_PARAM_STAGED * sizeof(float) : 0);
     CSP_TRY(purpose_bytes(params, offsetof(csp_param, master), &s.masters));
     CSP_TRY(purpose_bytes(params, offsetof(csp_param, grad), &s.gradients));
     CSP_TRY(purpose_bytes(params, offsetof(csp_param, m), &s.moments));

@@ -46,6 +46,8 @@ typedef struct csp_storage {
     csp_dtype dtype; /* CSP_F32 or CSP_BF16                                              */
     bool stochastic; /* trained bf16 values have no f32 master: updates are rounded at random */
     uint64_t seed;   /* of that rounding                                                     */
+    bool fp8;        /* frozen matrices of blocks are e4m3, with a scale for each output; of
+                        CSP_TRAIN_LORA only (docs/method.md 8.6)                              */
     bool apart;      /* rows of matrices may lie apart: the backend has it (csp_backend.apart), and
                         operands of linear maps have tails for adapters (ops/linear.h)          */
 } csp_storage;
@@ -64,7 +66,10 @@ csp_matrix csp_group_first(csp_matrix_group group);
 int csp_group_size(csp_matrix_group group);
 csp_matrix_group csp_matrix_group_of(csp_matrix matrix);
 
-enum { CSP_PARAM_NAME_BYTES = 128 };
+enum {
+    CSP_PARAM_NAME_BYTES = 128,
+    CSP_PARAM_STAGED = 1 << 18 /* numbers of a matrix in 8 bits that are quantised at a time  */
+};
 
 typedef struct csp_param {
     char name[CSP_PARAM_NAME_BYTES]; /* in model.safetensors or adapter_model.safetensors */
@@ -77,6 +82,9 @@ typedef struct csp_param {
     bool decay;        /* weight decay applies: matrices, not norms and biases  */
     csp_tensor value;  /* of storage.dtype; without memory until csp_params_place; rows of a
                           weight lie apart where its group has a tail             */
+    csp_tensor scale;  /* (O) f32 where value is e4m3; none else                  */
+    csp_tensor staged; /* (CSP_PARAM_STAGED) f32 work memory of uploads to e4m3, one for all
+                          rows; none else                                         */
     csp_tensor master; /* f32, of which value is the rounding; none unless trained in
                           another type, or where updates are stochastic         */
     csp_tensor grad;   /* f32; none unless trained                              */
@@ -111,7 +119,8 @@ typedef struct csp_params {
  *   lora      in   R = 0: no adapters. CSP_TRAIN_LORA needs R > 0, CSP_TRAIN_FULL needs R = 0.
  *   storage   in   type of the values
  *
- * Errors: CSP_ERR_ARGUMENT, CSP_ERR_MEMORY.
+ * Errors: CSP_ERR_ARGUMENT, CSP_ERR_MEMORY, CSP_ERR_UNSUPPORTED (storage.fp8 with matrices that are
+ *         not whole multiples of 16).
  */
 CSP_CHECKED csp_status csp_params_create(const csp_model_config *config, const csp_lora *lora,
                                          csp_train_mode train, csp_storage storage,
@@ -122,8 +131,9 @@ void csp_params_destroy(csp_params *params); /* the rows; the arena owns the ten
 int64_t csp_params_tail(const csp_params *params, csp_matrix_group group);
 
 /*
- * Takes values, masters, gradients, then moments from an arena; on a ruler this measures. Matrices
- * of a group, and their A, are neighbours, so that a backend can take them for one.
+ * Takes values with their scales, masters, gradients, then moments from an arena; on a ruler this
+ * measures. Matrices of a group, and their A, are neighbours, so that a backend can take them for
+ * one.
  */
 CSP_CHECKED csp_status csp_params_place(csp_params *params, csp_arena *keep);
 

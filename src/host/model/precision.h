@@ -15,6 +15,14 @@
 CSP_CHECKED csp_status csp_precision_choose(const csp_backend *be, csp_precision asked,
                                             csp_dtype *out);
 
+/*
+ * Whether the frozen matrices under an adapter are stored in 8 bits.
+ *
+ * Errors: CSP_ERR_UNSUPPORTED where that is asked for and be has no products of them.
+ */
+CSP_CHECKED csp_status csp_precision_base(const csp_backend *be, const csp_lora_settings *lora,
+                                          bool *out);
+
 /* "fp32" or "bf16": what a storage type is called in settings and checkpoints. */
 const char *csp_precision_name(csp_dtype dtype);
 

@@ -15,7 +15,7 @@
 #include "model/param_values.h"
 #include "model/weights.h"
 
-enum { CHUNK = 1 << 18, REPORT_BYTES = 900, REPORT_LINES = 8 };
+enum { CHUNK = CSP_PARAM_STAGED, REPORT_BYTES = 900, REPORT_LINES = 8 };
 
 /* Names what does not match, the first few in full. */
 typedef struct report {
@@ -108,12 +108,14 @@ static csp_status load_values(csp_backend *be, const csp_safetensors_entry *entr
 {
     const int64_t count = csp_tensor_count(&row->value);
     const bool raw = entry->tensor.dtype == row->value.dtype && row->master.ndim == 0;
+    /* A matrix in 8 bits by whole rows. */
+    const int64_t chunk = row->scale.ndim > 0 ? CHUNK / row->dim[1] * row->dim[1] : CHUNK;
 
     if (digest != NULL) {
         csp_digest_add(digest, row->name, (int64_t)strlen(row->name));
     }
-    for (int64_t first = 0; first < count; first += CHUNK) {
-        const int64_t n = count - first < CHUNK ? count - first : CHUNK;
+    for (int64_t first = 0; first < count; first += chunk) {
+        const int64_t n = count - first < chunk ? count - first : chunk;
 
         to_f32(&entry->tensor, first, n, buffer);
         for (int64_t i = 0; i < n; i++) {

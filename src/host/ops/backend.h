@@ -31,6 +31,7 @@ typedef struct csp_backend {
     bool sync_every_op; /* every op waits until it is done: the first bad one is named        */
     bool bf16;          /* its ops take bf16 where their contract says so; else they refuse it */
     bool host_memory;   /* its addresses are those of the host                                */
+    bool fp8;           /* its linear maps take matrices in e4m3; else they refuse them       */
     bool apart;         /* the same of matrices whose rows lie apart (csp_tensor.apart)        */
     struct csp_profile *profile; /* the one that runs (ops/profile.h), or NULL                */
     bool tune_products; /* a GPU times the algorithms of each kind of matrix product          */

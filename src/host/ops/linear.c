@@ -9,6 +9,7 @@ typedef struct linear_sizes {
     int64_t outputs; /* of all parts         */
     int64_t ranks;   /* of all parts, summed */
     float p;         /* of dropout           */
+    bool fp8;        /* w is in e4m3         */
     csp_dtype S;
 } linear_sizes;
 
@@ -48,12 +49,35 @@ static csp_status check_dropout(const csp_linear *l, const linear_sizes *s)
     return csp_check_tensor("linear", "row_key", &l->dropout.row_key, CSP_I64, 1, &s->N);
 }
 
+/* w in e4m3: in whole pieces of 16, as products of it are read. */
+static csp_status check_fp8_matrix(const csp_linear *l, int64_t I)
+{
+    const int64_t O = l->w.dim[0];
+
+    CSP_TRY(csp_check_tensor("linear", "w", &l->w, CSP_E4M3, 2, (int64_t[]) { O, I }));
+    CSP_TRY(csp_check_tensor("linear", "w_scale", &l->w_scale, CSP_F32, 1, &O));
+    return O % 16 == 0 && I % 16 == 0
+               ? CSP_OK
+               : CSP_FAIL(CSP_ERR_SHAPE, "linear: w in e4m3 is (%lld,%lld), not multiples of 16",
+                          (long long)O, (long long)I);
+}
+
+/* Whether w and w_scale of part i, in e4m3, lie below those of the part before. */
+static bool is_below_last(const csp_linear_group *g, int i)
+{
+    const csp_linear *before = &g->part[i - 1], *l = &g->part[i];
+
+    return csp_tensor_is_below(&before->w, &l->w) &&
+           l->w_scale.data == (const float *)before->w_scale.data + before->w_scale.dim[0];
+}
+
 static csp_status check_part(const csp_backend *be, const csp_linear *l, const csp_tensor *y,
                              linear_sizes *s)
 {
     const int64_t O = l->w.dim[0];
 
-    CSP_TRY(csp_check_matrix(be, "linear", "w", &l->w, s->S, O, s->I));
+    CSP_TRY(s->fp8 ? check_fp8_matrix(l, s->I)
+                   : csp_check_matrix(be, "linear", "w", &l->w, s->S, O, s->I));
     CSP_TRY(csp_check_matrix(be, "linear", "y and dy", y, s->S, s->N, O));
     if (csp_check_given(&l->bias)) {
         CSP_TRY(csp_check_tensor("linear", "bias", &l->bias, s->S, 1, &O));
@@ -74,15 +98,23 @@ static csp_status check_part(const csp_backend *be, const csp_linear *l, const c
 static csp_status check_operands(const csp_backend *be, const csp_linear_group *g,
                                  const csp_tensor *y, linear_sizes *out)
 {
-    csp_tensor w = g->part[0].w;
+    csp_tensor w = g->part[0].w, of_storage = w;
     linear_sizes s = { 0 };
 
     if (g->count < 1 || g->count > CSP_LINEAR_PARTS) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "linear: a group of %d maps, 1 to %d are possible",
                         (int)g->count, CSP_LINEAR_PARTS);
     }
-    w.apart = 0;
-    CSP_TRY(csp_check_storage(be, "linear", "w", &w, 2, &s.S));
+    s.fp8 = w.dtype == CSP_E4M3 && w.ndim == 2;
+    if (s.fp8) {
+        of_storage = y[0];
+        if (!be->fp8) {
+            return CSP_FAIL(CSP_ERR_UNSUPPORTED, "linear: w is in e4m3, which %s does not multiply",
+                            be->name);
+        }
+    }
+    of_storage.apart = 0;
+    CSP_TRY(csp_check_storage(be, "linear", s.fp8 ? "y and dy" : "w", &of_storage, 2, &s.S));
     s.N = y[0].dim[0];
     s.I = w.dim[1];
     for (int i = 0; i < g->count; i++) {
@@ -90,6 +122,12 @@ static csp_status check_operands(const csp_backend *be, const csp_linear_group *
             return CSP_FAIL(CSP_ERR_SHAPE, "linear: w must have at least one row and one column");
         }
         CSP_TRY(check_part(be, &g->part[i], &y[i], &s));
+        if (s.fp8 && i > 0 && !is_below_last(g, i)) {
+            return CSP_FAIL(CSP_ERR_SHAPE,
+                            "linear: w or w_scale in e4m3 of map %d does not lie "
+                            "below that of the map before",
+                            i);
+        }
     }
     *out = s;
     return CSP_OK;
@@ -99,6 +137,9 @@ static csp_status check_operands(const csp_backend *be, const csp_linear_group *
 static csp_status check_tail(const csp_backend *be, const char *name, const csp_tensor *tail,
                              int64_t T, const int64_t shape[2], bool placed, const linear_sizes *s)
 {
+    if (s->fp8) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "linear: %s behind a matrix in e4m3", name);
+    }
     if (T < s->ranks || T % CSP_LINEAR_TAIL != 0) {
         return CSP_FAIL(CSP_ERR_SHAPE,
                         "linear: %s is %lld wide, not a multiple of %d and at least %lld", name,
@@ -161,6 +202,9 @@ static csp_status check_grad(const csp_linear *l, const linear_sizes *s, const c
 {
     const int64_t O = l->w.dim[0], R = rank_of(l);
 
+    if (csp_check_given(&g->dw) && s->fp8) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "linear: a gradient of a matrix in e4m3");
+    }
     if (csp_check_given(&g->dw)) {
         CSP_TRY(csp_check_tensor("linear", "dw", &g->dw, CSP_F32, 2, (int64_t[]) { O, s->I }));
     }

@@ -29,11 +29,14 @@ typedef struct csp_dropout {
  * call, is f32, or bf16 where the backend has it (csp_backend.bf16).
  */
 typedef struct csp_linear {
-    csp_tensor w;      /* (O,I) S                                                    */
-    csp_tensor bias;   /* (O) S, or none                                             */
-    csp_tensor lora_a; /* (R,I) S, or none: no adapter                               */
-    csp_tensor lora_b; /* (O,R) S                                                    */
-    float lora_scale;  /* s = alpha/R, or alpha/sqrt(R)                              */
+    csp_tensor w;       /* (O,I) S, or e4m3 where the backend has it (csp_backend.fp8): then O and I
+                          are multiples of 16, w and w_scale of all parts of a group lie below one
+                          another, and there are no tails and no dW                  */
+    csp_tensor w_scale; /* (O) f32 of the rows of an e4m3 w: W = w_scale w; none else */
+    csp_tensor bias;    /* (O) S, or none                                             */
+    csp_tensor lora_a;  /* (R,I) S, or none: no adapter                               */
+    csp_tensor lora_b;  /* (O,R) S                                                    */
+    float lora_scale;   /* s = alpha/R, or alpha/sqrt(R)                              */
     csp_dropout dropout;
 } csp_linear;
 
@@ -100,6 +103,9 @@ typedef struct csp_linear_group_grad {
  *
  * Source: LoRA (arXiv 2106.09685); docs/method.md 8.5.
  *
+ * Where w is in e4m3, x W^T is q(x) q(W)^T with the scales of their rows: x is rounded to e4m3 as
+ * csp_quantize_rows does (docs/method.md 8.6, also of how precisely a device adds).
+ *
  * Rows of x, y and w may lie apart where be has that (csp_backend.apart). Parts whose w lie below
  * and whose y lie beside one another are one product.
  *
@@ -120,6 +126,9 @@ CSP_CHECKED csp_status csp_linear_group_fwd(csp_backend *be, const csp_linear_gr
  *     du_i = s_i dy_i B_i;   dx = sum over i of dy_i W_i + m_i ⊙ (du_i A_i)
  *     dW_i += dy_i^T x;   dbias_i += sum of rows of dy_i
  *     dA_i += du_i^T (m_i ⊙ x);   dB_i += s_i dy_i^T u_i
+ *
+ * Where w is in e4m3, the sum over i of dy_i W_i is q(t) w with the scales of q(t), where t is
+ * [dy_1 ⊙ w_scale_1 | dy_2 ⊙ w_scale_2 | ...] and w all parts: their rows are rounded as one.
  *
  * Rows of x, dy and w may lie apart where be has that.
  *

@@ -17,6 +17,7 @@
 #include "ops/loss.h"
 #include "ops/norm.h"
 #include "ops/optim.h"
+#include "ops/quantize.h"
 #include "ops/sparse_pool.h"
 #include "ops/swiglu.h"
 #include "ops/top_k.h"
@@ -48,6 +49,8 @@ struct csp_ops {
     csp_status (*linear_fwd)(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
     csp_status (*linear_bwd)(csp_backend *be, const csp_linear_group *group,
                              csp_linear_group_grad *grad);
+    csp_status (*quantize_rows)(csp_backend *be, const csp_tensor *x, const csp_tensor *c,
+                                csp_tensor *q, csp_tensor *scale);
     csp_status (*norm_fwd)(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                            const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
                            csp_tensor *y);

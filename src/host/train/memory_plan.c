@@ -50,14 +50,18 @@ csp_status csp_model_memory_of(const csp_params *params, int64_t max_len, csp_mo
 
 /*
  * An upper bound of what the heads of src/cuda's files say of their scratch memory, which grows by
- * a quarter more than is asked: tiles of some 32 to 192 MiB, or 16 rows of logits.
+ * a quarter more than is asked: tiles of some 32 to 192 MiB, 16 rows of logits, or the matrices of
+ * one input in 8 bits, turned for backward, beside 64 MiB of the rows they meet and their scales.
  */
 static size_t scratch_bytes(const csp_params *params)
 {
     const csp_model_config *c = &params->config;
     size_t most = (size_t)256 << 20;
     const size_t logits = (size_t)c->V * 16 * sizeof(float);
+    const int64_t heads = (c->H + 2 * c->G) * c->E, wide = 2 * c->F > heads ? 2 * c->F : heads;
+    const size_t turned = params->storage.fp8 ? (size_t)(wide * c->D) + ((size_t)72 << 20) : 0;
 
+    most = turned > most ? turned : most;
     most = logits > most ? logits : most;
     return most + most / 4;
 }

@@ -294,6 +294,7 @@ static csp_status choose_storage(csp_run_state *run)
                                   ? run->config->adapt.optim.stochastic_rounding
                                   : run->config->contrastive.optim.stochastic_rounding;
     run->storage.seed = (uint64_t)run->config->run.seed;
+    CSP_TRY(csp_precision_base(run->be, &run->config->lora, &run->storage.fp8));
     if (run->storage.stochastic && run->storage.dtype == CSP_F32) {
         return CSP_FAIL(CSP_ERR_CONFIG,
                         "optim.stochastic_rounding is of bf16 weights, and %s computes in fp32",
