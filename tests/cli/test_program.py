@@ -72,7 +72,8 @@ def check_errors():
 def check_doctor():
     result = run("doctor")
     expect(result.returncode == 0, "doctor: " + result.stderr)
-    for word in ("HDF5", "OpenBLAS", "cpu: works", "cuda", "memory", "disk"):
+    for word in ("HDF5", "OpenBLAS", "cpu: works", "cuda", "memory", "disk", "alone, rank 0 of 1",
+                 "over TCP: works", "over MPI: "):
         expect(word in result.stdout, f"doctor does not say {word}")
 
 

@@ -315,9 +315,9 @@ csp_status csp_hello_accept(int listener, const csp_hello *own, int first, doubl
             for (int i = first; i < own->size; i++) {
                 absent[i] = fds[i] < 0;
             }
-            status = CSP_FAIL(CSP_ERR_COMM, "%s of %d did not come to rank %d within %.3g s: %s",
+            status = CSP_FAIL(CSP_ERR_COMM, "%s of %d did not come to rank %d within %.1f s: %s",
                               csp_hello_list(absent, own->size, list, sizeof(list)), own->size,
-                              own->rank, csp_machine_seconds() - start,
+                              own->rank, deadline - start,
                               own->kind == CSP_HELLO_RENDEZVOUS
                                   ? "are they started, with the same MASTER_ADDR and MASTER_PORT, "
                                     "and does a firewall let them through?"
