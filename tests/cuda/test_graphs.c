@@ -180,7 +180,7 @@ static char *train(const phase *p, csp_graphs graphs, double *loss, size_t *byte
         }
         /* A pass of each kind was enqueued as it is; all others were replayed. */
         assert_int_equal(passes - t.be->replayed, kinds);
-        assert_int_equal(g->recorded - g->dropped, kinds);
+        assert_true(p->varied ? g->recorded > 0 : g->recorded - g->dropped == kinds);
         assert_true(!p->grows || g->dropped >= kinds);
     }
     *replays = t.be->replayed;
