@@ -260,6 +260,7 @@ static csp_status bench_step(csp_bench *b, const char *name, const csp_bench_sha
                                { "tokens_per_s", s.m.tokens / time.median },
                                { "active_d", s.m.active_d },
                                { "all_kept", s.kept ? 1.0 : 0.0 },
+                               { "graphs", b->be->replayed > replayed ? 1.0 : 0.0 },
                                { "free_gb", (double)memory.free * 1e-9 },
                                { beside > 0.0 ? "speedup" : NULL, beside / time.median },
                                { NULL, 0.0 } });
