@@ -153,7 +153,17 @@ static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_st
     return CSP_FAIL(status, "%s", reason);
 }
 
-/* Joins the ranks that this process was started with; *out is NULL where it is alone. */
+/* The head of a log: which program this is, and where it runs. */
+static void say_where(void)
+{
+    char where[2048];
+
+    csp_launch_describe(where, sizeof(where));
+    csp_log(CSP_LOG_INFO, "train", "csplade %s%s%s", CSPLADE_DESCRIBE, where[0] != '\0' ? ", " : "",
+            where);
+}
+
+/* Joins the ranks of this process; *out is NULL where it is alone. */
 static csp_status join(const csp_config *config, csp_comm **out)
 {
     const csp_comm_options wait = { .timeout_s = config->run.rank_timeout_s, .grace_s = GRACE_S };
@@ -192,6 +202,7 @@ static csp_status run(const csp_arguments *args)
     install_handlers();
     status = join(config, &o.comm);
     if (status == CSP_OK) {
+        say_where();
         status = csp_train(config, &o, &result);
     }
     if (status != CSP_OK && o.comm != NULL) {
