@@ -287,13 +287,33 @@ fail:
     return status;
 }
 
+/* The meta of the output; a shard's says besides which rows it has: eval/merge.h. */
+static csp_status output_meta(const part_state *p, int64_t total, char **out)
+{
+    const char *meta = p->options->meta;
+    const int64_t bytes = (int64_t)strlen(meta) + 160;
+
+    CSP_TRY(csp_alloc("encode", bytes, 1, out));
+    if (p->options->shards == 1) {
+        snprintf(*out, (size_t)bytes, "%s", meta);
+    } else {
+        snprintf(*out, (size_t)bytes,
+                 "%.*s,\"part\":{\"first\":%lld,\"last\":%lld,\"of\":%lld,\"texts\":\"%016llx\"}}",
+                 (int)strlen(meta) - 1, meta, (long long)p->first, (long long)p->last,
+                 (long long)total, (unsigned long long)p->texts_hash);
+    }
+    return CSP_OK;
+}
+
 /* Parts become the output. */
-static csp_status join_parts(part_state *p, int64_t parts)
+static csp_status join_parts(part_state *p, int64_t parts, int64_t total)
 {
     const csp_encode_file_options *o = p->options;
+    char *meta = NULL;
     csp_status status;
 
-    CSP_TRY(csp_vectors_create(o->output, o->vocab, side_name(o->side), o->meta, &p->writer));
+    CSP_TRY_GOTO(output_meta(p, total, &meta));
+    CSP_TRY_GOTO(csp_vectors_create(o->output, o->vocab, side_name(o->side), meta, &p->writer));
     for (int64_t i = 0; i < parts; i++) {
         CSP_TRY_GOTO(append_part(p, i));
     }
@@ -306,6 +326,7 @@ static csp_status join_parts(part_state *p, int64_t parts)
 fail:
     csp_vectors_abandon(p->writer);
     p->writer = NULL;
+    free(meta);
     return status;
 }
 
@@ -347,7 +368,7 @@ csp_status csp_encode_file(csp_encoder *encoder, const csp_encode_file_options *
 
         CSP_TRY_GOTO(do_part(&p, encoder, texts, i, left < PART_ROWS ? left : PART_ROWS));
     }
-    CSP_TRY_GOTO(join_parts(&p, parts));
+    CSP_TRY_GOTO(join_parts(&p, parts, total));
     report->mean_terms = report->rows > 0 ? (double)p.terms / (double)report->rows : 0.0;
     report->token_rows = csp_encoder_rows(encoder);
 
