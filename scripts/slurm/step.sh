@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs a step of a batch job by srun, so that what interrupts the job costs no work. A batch script ends with
 #
-#   exec "$scripts/step.sh" OPTION-OF-SRUN... csplade train ...
+#   exec "$scripts/step.sh" csplade train ...
 #
 # Before the time limit (#SBATCH --signal=B:USR1@120), and before preemption where the cluster says so, SIGUSR1
 # comes here. All ranks then write a checkpoint at the end of the present step and exit with 75; a job that ends
@@ -15,10 +15,25 @@ set -u
 # srun does not take over --cpus-per-task of the job by itself since SLURM 22.05.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
+case ${CSPLADE_RANKS:-pmix} in
+pmix)
+    set -- --mpi=pmix "$@"
+    ;;
+tcp) # for clusters whose srun has no PMIx: this is the machine of rank 0
+    export MASTER_ADDR=${MASTER_ADDR:-$(hostname)} MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
+    # shellcheck disable=SC2016 # of each task, not of this shell
+    set -- --mpi=none bash -c 'export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS; exec "$@"' rank "$@"
+    ;;
+*)
+    echo "step.sh: CSPLADE_RANKS is $CSPLADE_RANKS: it must be pmix or tcp" >&2
+    exit 2
+    ;;
+esac
 srun "$@" &
 step=$!
 
 signalled='' ending=''
+# shellcheck disable=SC2317 # called by the traps
 stop() {
     signalled=yes
     kill -USR2 "$step" 2>/dev/null # srun passes it on to every rank

@@ -3,6 +3,7 @@
 Arguments: the program, the source folder, names of tests (all)."""
 import json
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,43 @@ class Jobs:
     def log(self, job, script="csplade-train"):
         path = self.w.folder / f"logs/{script}-{job}.out"
         return path.read_text() if path.exists() else ""
+
+    def numbers(self):
+        """Of all jobs that SLURM remembers."""
+        return set(self.cluster.call("squeue", "-h", "-t", "all", "-o", "%F").split())
+
+    def run_page(self, mark):
+        """Runs the blocks of docs/slurm.md that are marked so, as a user whose numbers are smaller; the
+        jobs of each must end well before the next is run. The numbers of all jobs."""
+        (self.w.folder / "my.yaml").write_text(
+            (self.w.folder / "config.yaml").read_text().replace("threads: 2", "threads: 1")
+            .replace("max_steps: 6", "max_steps: 4")
+            .replace("run: {", "run: {phases: [contrastive], "))
+        scripts, my = self.w.folder / "scripts/slurm", self.w.folder / "my"
+        if not my.exists():
+            my.symlink_to("beir")
+            shutil.copytree(self.scripts, scripts)
+            for path in scripts.glob("*.sbatch"):
+                text = re.sub(r"(--(?:ntasks|gpus)-per-node)=8", r"\1=2", path.read_text())
+                path.write_text(re.sub(r"--cpus-per-task=\d+", "--cpus-per-task=1", text))
+        env = {"PATH": f"{self.w.program.parent}:{self.cluster.env['PATH']}", "CSPLADE_SCRIPTS": "",
+               "CSPLADE": ""}
+        page, jobs = (self.scripts.parents[1] / "docs/slurm.md").read_text(), []
+        for info, text in re.findall(r"^```([^\n]*)\n(.*?)^```", page, re.M | re.S):
+            if info.startswith("text "):
+                (self.w.folder / info.split()[1]).write_text(text)
+            if info != mark:
+                continue
+            before = self.numbers()
+            result = self.cluster.run("bash", "-euc", text, env=env, cwd=self.w.folder)
+            self.w.expect(result.returncode == 0, f"{text}\n{result.stderr}")
+            jobs += sorted(self.numbers() - before)
+            self.cluster.wait(*jobs)
+            for job in jobs:
+                for line in self.cluster.call("scontrol", "show", "job", "-o", job).splitlines():
+                    self.w.expect("JobState=COMPLETED" in line, f"{text}\n{line}")
+        self.w.expect(jobs, f"no block is marked {mark}")
+        return jobs
 
     def expect_end(self, job, state, code=0):
         """How a job ended."""
@@ -101,55 +139,71 @@ def a_failing_rank_fails_the_job(j):
         j.w.expect(failure["exit_code"] == 3 and "broken.tsv" in failure["reason"], failure)
 
 
-def an_array_trains_each_line_of_a_file(j):
-    (j.w.folder / "ablations.txt").write_text(
-        "# name, settings\nstandard\n\nno-flops contrastive.lambda_q=0 contrastive.lambda_d=0\n")
-    job = j.submit("ablate.sbatch", "ablations.txt", "config.yaml", "runs", *SHORT,
-                   "device.threads=1", options=["--array=1-3", *ONE])
+def what_the_page_shows_runs(j):
+    """Training, an array of ablations, and an encoding in parts, as docs/slurm.md has them."""
+    j.run_page("sh slurm")
+    j.w.expect(j.w.checkpoints("runs/a"), "no checkpoint of runs/a")
+    names = sorted(p.name for p in (j.w.folder / "runs/ablations").iterdir())
+    j.w.expect(names == ["cooler", "no-flops", "standard"], names)
+    lambdas = {name: j.w.metrics(f"runs/ablations/{name}")[-1]["lambda_d"] for name in names}
+    j.w.expect(lambdas["standard"] > 0 and lambdas["no-flops"] == 0, lambdas)
+    out = j.w.must("info", "docs.h5").stdout
+    j.w.expect("rows                  100" in out and "part" not in out, out)
+
+
+def a_task_without_a_line_is_refused(j):
+    (j.w.folder / "lines.txt").write_text("# name, settings\nstandard\nlambda_d=1\n")
+    job = j.submit("ablate.sbatch", "lines.txt", "config.yaml", "no", options=["--array=2-3", *ONE])
     j.cluster.wait(job)
-    for name in ("standard", "no-flops"):
-        j.w.expect(len(j.w.metrics(f"runs/{name}")) == 4, f"{name}\n{j.cluster.logs()}")
-    # The last line: the header of metrics is the same, the weight of the term is not.
-    lambdas = [j.w.metrics(f"runs/{name}")[-1]["lambda_d"] for name in ("standard", "no-flops")]
-    j.w.expect(lambdas[0] > 0 and lambdas[1] == 0, lambdas)
-    third = j.log(f"{job}-3", "csplade-ablate")
-    j.w.expect("must begin with a name" in third, third)
-    j.w.expect(sorted(p.name for p in (j.w.folder / "runs").iterdir()) == ["no-flops", "standard"],
-               "another folder")
+    for task, line in ((2, "lambda_d=1"), (3, "")):
+        log = j.log(f"{job}-{task}", "csplade-ablate")
+        j.w.expect(f'must begin with a name, of letters, digits, . _ and -; it is "{line}"' in log, log)
+    j.w.expect(not (j.w.folder / "no").exists(), "something ran")
 
 
-def an_array_encodes_and_a_job_joins(j):
-    """In parts as csplade encode --shard makes them; what is missing is named, and can be made up for."""
+def ranks_meet_over_tcp_where_there_is_no_pmix(j):
+    j.cluster.env.update(CSPLADE_RANKS="tcp", MASTER_ADDR="127.0.0.1")
+    job = j.train("tcp", *SHORT)
+    del j.cluster.env["CSPLADE_RANKS"], j.cluster.env["MASTER_ADDR"]
+    j.expect_end(job, "COMPLETED")
+    j.w.expect("2 ranks started by torchrun variables" in j.log(job), j.log(job))
+
+
+def what_no_task_has_encoded_is_named(j):
+    """And made up for by the task itself; then it is what one process encodes."""
     words = ["--model", "model", "--input", "beir", "--threads", 1]
 
-    def encode(parts, tasks):
-        job = j.submit("encode.sbatch", parts, "docs.h5", *words, options=[f"--array={tasks}", *ONE])
-        return j.submit("merge.sbatch", "docs.h5", options=[f"--dependency=afterany:{job}"])
+    def encode(tasks):
+        job = j.submit("encode.sbatch", 3, "d.jsonl", *words, options=[f"--array={tasks}", *ONE])
+        job = j.submit("merge.sbatch", "d.jsonl", options=[f"--dependency=afterany:{job}"])
+        return job, j.cluster.wait(job)
 
-    job = encode(3, "0,2")
-    j.cluster.wait(job)
+    job, end = encode("0,2")
     log = j.log(job, "csplade-merge")
-    j.w.expect(j.cluster.show(job).get("ExitCode") == "3:0" and
-               "rows 33 to 65 of 100 are missing" in log, f"{log}\n{j.cluster.logs()}")
-    j.w.expect(not (j.w.folder / "docs.h5").exists(), "a file that is not whole")
-    job = encode(3, "1")
-    j.cluster.wait(job)
-    j.w.expect(j.cluster.show(job).get("JobState") == "COMPLETED", j.log(job, "csplade-merge"))
-    j.w.expect(not (j.w.folder / "docs.h5.shards").exists(), "the parts are still there")
-    j.w.must("encode", *words, "--output", "single.h5")
-    merged, single = ((j.w.folder / f"{name}.h5").read_bytes() for name in ("docs", "single"))
-    j.w.expect(merged == single, "not what one process encodes")
+    j.w.expect(end.get("ExitCode") == "3:0" and "rows 33 to 65 of 100 are missing" in log, log)
+    j.w.expect(not (j.w.folder / "d.jsonl").exists(), "a file that is not whole")
+    job, end = encode("1")
+    j.w.expect(end.get("JobState") == "COMPLETED", j.log(job, "csplade-merge"))
+    j.w.expect(not (j.w.folder / "d.jsonl.shards").exists(), "the parts are still there")
+    j.w.must("encode", *words, "--output", "single.jsonl")
+    merged, single = ([json.loads(line) for line in (j.w.folder / f"{name}.jsonl").open()]
+                      for name in ("d", "single"))
+    j.w.expect(merged[0] == single[0] and len(merged) == len(single) == 101, "another header")
+    # Micro-batches of a part round differently.
+    same = [a["id"] == b["id"] and a["vector"].keys() == b["vector"].keys() and
+            all(abs(a["vector"][t] - x) < 1e-4 for t, x in b["vector"].items())
+            for a, b in zip(merged[1:], single[1:])]
+    j.w.expect(all(same), f"other rows: {same}")
 
 
 def two_machines_train_as_one(j):
     """Two ranks on each; the exchange of four ranks over TCP gives what one rank does."""
-    job = j.train("nodes", *SHORT, script="train-nodes.sbatch", options=SMALL)
-    j.expect_end(job, "COMPLETED")
+    job = j.run_page("sh slurm nodes")[0]
     log = j.log(job)
     j.w.expect("4 ranks started by srun, 2 of them on this machine" in log, log)
     j.w.expect(f"SLURM job {job} on n[1-2]" in log, log)
     j.w.expect_exit(j.w.train("one", *SHORT, "device.threads=1"), 0)
-    got, want = (j.w.metrics(name) for name in ("nodes", "one"))
+    got, want = (j.w.metrics(name) for name in ("runs/b", "one"))
     j.w.expect(len(got) == len(want) == 4 and
                all(abs(a["loss"] - b["loss"]) <= 1e-5 * b["loss"] for a, b in zip(got, want)),
                f"{got}\n{want}")
@@ -157,7 +211,8 @@ def two_machines_train_as_one(j):
 
 SUITES = [(1, [a_job_trains_on_all_its_tasks, preemption_costs_no_step,
                scancel_ends_with_a_checkpoint_for_good, a_failing_rank_fails_the_job,
-               an_array_trains_each_line_of_a_file, an_array_encodes_and_a_job_joins]),
+               ranks_meet_over_tcp_where_there_is_no_pmix, what_the_page_shows_runs,
+               a_task_without_a_line_is_refused, what_no_task_has_encoded_is_named]),
           (2, [two_machines_train_as_one])]
 
 
