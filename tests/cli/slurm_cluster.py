@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -53,6 +54,7 @@ PreemptMode=REQUEUE
 MpiDefault=none
 ReturnToService=2
 KillWait=30
+SlurmdTimeout=10
 JobRequeue=1
 GresTypes=gpu
 """
@@ -78,6 +80,13 @@ def prctl(option, value):
         raise OSError("prctl")
 
 
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 def descendants():
     """Processes that this one has started, and theirs."""
     parents = {}
@@ -93,12 +102,23 @@ def descendants():
     return found
 
 
+def run_watched(main):
+    """Runs main in a process that learns when this one is killed, so that its context managers end what
+    it has started: daemons of SLURM leave their parents."""
+    worker = os.fork()
+    if worker == 0:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("killed from outside"))
+        sys.exit(main())
+    return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+
+
 class Cluster:
     """nodes virtual machines n1, n2, ... of cpus cores and two GPUs each, none of which computes."""
 
     def __init__(self, folder, nodes=1, cpus=4):
         self.folder, self.nodes, self.cpus = Path(folder), nodes, cpus
-        self.daemons = []
+        self.daemons = {}
         # Not the variables of a cluster on which the test itself may run.
         self.env = {k: v for k, v in os.environ.items()
                     if not k.startswith(("SLURM", "SRUN", "SBATCH", "PMI", "OMPI"))}
@@ -132,9 +152,9 @@ class Cluster:
         prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a daemon leaves behind is ours to end
         try:
             names = self.write_config()
-            self.daemon("slurmctld", "-D", "-c")
+            self.daemon("controller", "slurmctld", "-D", "-c")
             for name in names:
-                self.daemon("slurmd", "-D", "-N", name)
+                self.start_node(name)
             self.until(lambda: self.call("sinfo", "-h", "-N", "-o", "%T").split().count("idle") >=
                        2 * self.nodes, "the nodes are not idle")
         except BaseException:
@@ -142,23 +162,43 @@ class Cluster:
             raise
         return self
 
-    def daemon(self, *words):
+    def daemon(self, name, *words):
         with (self.folder / "daemons.log").open("a") as log:
-            self.daemons.append(subprocess.Popen(
+            self.daemons[name] = subprocess.Popen(
                 words, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)))
+                preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+
+    def start_node(self, name):
+        self.daemon(name, "slurmd", "-D", "-N", name)
+
+    def kill_node(self, name):
+        """As a power cut: its slurmd, every process of its jobs, and the files that those would remove."""
+        victims = set()
+        for pid in descendants():
+            try:
+                of_node = f"SLURMD_NODENAME={name}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+                if of_node:  # a task; its parent is the slurmstepd
+                    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+                    victims |= {pid, int(stat.split()[1])}
+            except OSError:
+                continue  # it has ended
+        daemon = self.daemons.pop(name)
+        for pid in victims - {os.getpid()}:
+            kill(pid)
+        daemon.kill()
+        daemon.wait()
+        for kind in ("spool", "tmp"):
+            shutil.rmtree(self.folder / f"{kind}-{name}")
+            (self.folder / f"{kind}-{name}").mkdir()
 
     def __exit__(self, *_):
-        for process in self.daemons:
+        for process in self.daemons.values():
             process.kill()
         deadline = time.monotonic() + 20
         while (left := descendants()) and time.monotonic() < deadline:
             for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            for process in self.daemons:
+                kill(pid)
+            for process in self.daemons.values():
                 process.poll()
             try:
                 while os.waitpid(-1, os.WNOHANG)[0] != 0:
@@ -180,7 +220,7 @@ class Cluster:
     def until(self, condition, what, seconds=120):
         deadline = time.monotonic() + seconds
         while not condition():
-            if any(process.poll() is not None for process in self.daemons):
+            if any(process.poll() is not None for process in self.daemons.values()):
                 raise RuntimeError(f"a daemon of SLURM has ended\n{self.logs()}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what} after {seconds} s\n{self.logs()}")

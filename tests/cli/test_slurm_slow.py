@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from slurm_cluster import Cluster, missing_program
+from slurm_cluster import Cluster, missing_program, run_watched
 from workspace import Workspace
 
 LONG = ["run.phases=[contrastive]", "contrastive.max_steps=400", "run.save_steps=0",
@@ -101,6 +101,7 @@ def a_job_trains_on_all_its_tasks(j):
     log = j.log(job)
     j.w.expect(end.get("Restarts") == "0" and "2 ranks started by srun" in log, log)
     j.w.expect(re.search(rf"csplade [0-9.]+ .*, SLURM job {job} on n1, CUDA_VISIBLE_DEVICES 0,1", log), log)
+    j.w.expect("OMPI_MCA" not in log, log)
     j.w.expect(f"model whole/checkpoints/{LAST}" in log, log)
 
 
@@ -120,13 +121,21 @@ def preemption_costs_no_step(j):
     j.w.expect(j.w.checkpoint("preempted", LAST) == j.w.checkpoint("whole", LAST), "other bytes")
 
 
-def scancel_ends_with_a_checkpoint_for_good(j):
-    job = j.train("cancelled", *LONG)
-    j.steps_done("cancelled")
-    j.cluster.call("scancel", job)
-    end = j.cluster.wait(job)
-    j.w.expect(end.get("JobState") == "CANCELLED" and end.get("Restarts") == "0", end)
-    j.w.expect(len(j.w.checkpoints("cancelled")) == 1, j.log(job))
+def commands_stop_a_job_with_a_checkpoint(j):
+    """scancel for good, the others until it is its turn again."""
+    for name, words in (("cancelled", ["scancel"]), ("requeued", ["scontrol", "requeue"]),
+                        ("warned", ["scancel", "--batch", "--signal=USR1"])):
+        job = j.train(name, *LONG)
+        j.steps_done(name)
+        j.cluster.call(*words, job)
+        if name == "cancelled":
+            end = j.cluster.wait(job)
+            j.w.expect(end.get("JobState") == "CANCELLED" and end.get("Restarts") == "0", end)
+        else:
+            j.cluster.until(lambda: j.cluster.show(job).get("JobState") == "PENDING", "not queued")
+            j.w.expect(j.cluster.show(job).get("Restarts") == "1", j.cluster.show(job))
+            j.cluster.call("scancel", job)
+        j.w.expect(len(j.w.checkpoints(name)) == 1, j.log(job))
 
 
 def a_failing_rank_fails_the_job(j):
@@ -209,11 +218,26 @@ def two_machines_train_as_one(j):
                f"{got}\n{want}")
 
 
+def a_machine_that_is_gone_costs_what_was_not_saved(j):
+    """SLURM queues the job again, and it goes on when there is a machine."""
+    long = [word.replace("=400", "=1500") for word in LONG]
+    job = j.train("lost", *long, "run.save_steps=20", script="train-nodes.sbatch")
+    j.cluster.until(lambda: len(j.w.checkpoints("lost")) > 1, "no checkpoint")
+    j.cluster.kill_node("n2")
+    j.cluster.until(lambda: j.cluster.show(job).get("Restarts") == "1", "it is not queued again")
+    j.w.expect("has gone without a word" in j.log(job), j.log(job))
+    saved = j.w.checkpoints("lost")[-1]
+    j.cluster.start_node("n2")
+    j.cluster.until(lambda: f"going on from lost/checkpoints/{saved}" in j.log(job), "it is not back")
+    j.cluster.call("scancel", job)
+    j.cluster.wait(job)
+
+
 SUITES = [(1, [a_job_trains_on_all_its_tasks, preemption_costs_no_step,
-               scancel_ends_with_a_checkpoint_for_good, a_failing_rank_fails_the_job,
+               commands_stop_a_job_with_a_checkpoint, a_failing_rank_fails_the_job,
                ranks_meet_over_tcp_where_there_is_no_pmix, what_the_page_shows_runs,
                a_task_without_a_line_is_refused, what_no_task_has_encoded_is_named]),
-          (2, [two_machines_train_as_one])]
+          (2, [two_machines_train_as_one, a_machine_that_is_gone_costs_what_was_not_saved])]
 
 
 def main():
@@ -237,4 +261,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_watched(main))
