@@ -31,7 +31,7 @@ SlurmdUser={user}
 AuthType=auth/none
 CredType=cred/none
 AuthInfo=cred_expire=5
-CommunicationParameters=NoAddrCache
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={folder}/ctl
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/ctl.pid
