@@ -105,6 +105,62 @@ def shards_cover_everything_once(w):
         w.expect_exit(encode(w, "s.h5", "--shard", text), 2, f"--shard {text}")
 
 
+def merge(w, output, *shards):
+    return w.run("merge", "--output", output, *shards)
+
+
+def shards_are_merged_to_the_whole(w):
+    """Row for row, under the header of a whole file, from and to both formats."""
+    shards = [f"m{i}.{kind}" for i, kind in enumerate(("h5", "jsonl", "h5"))]
+    for i, name in enumerate(shards):
+        w.expect_exit(encode(w, name, "--shard", f"{i}/3"), 0)
+        w.expect_exit(encode(w, f"n{i}.jsonl", "--shard", f"{i}/3"), 0)
+    for output in ("merged.jsonl", "merged.h5"):
+        result = w.expect_exit(merge(w, output, *shards), 0)
+        w.expect(result.stdout == "rows 100\nfiles 3\n", result.stdout)
+    got, header = rows(w, "merged.jsonl")
+    parts = [rows(w, f"n{i}.jsonl") for i in range(3)]
+    w.expect(got == parts[0][0] + parts[1][0] + parts[2][0], "other rows")
+    w.expect(header == rows(w, "document.jsonl")[1], header)
+    w.expect([part[1]["meta"]["part"]["last"] for part in parts] == [33, 66, 100], parts[0][1])
+    w.must("search", "--index", "merged.h5", "--queries", "query.h5", "--output", "merged.txt")
+    # More shards than rows: some are empty.
+    write_texts(w, "two.jsonl", ["bala", "cede"])
+    for i in range(5):
+        w.expect_exit(encode(w, f"e{i}.h5", "--shard", f"{i}/5", source="two.jsonl"), 0)
+    result = w.expect_exit(merge(w, "two.h5", *(f"e{i}.h5" for i in range(5))), 0)
+    w.expect(result.stdout == "rows 2\nfiles 5\n", result.stdout)
+
+
+def what_is_no_whole_collection_is_not_merged(w):
+    names = [f"n{i}.jsonl" for i in range(3)]
+    others = {"texts": ["--shard", "1/3"], "contract": ["--shard", "1/3", "--top-k", 5]}
+    text = (w.folder / "beir/corpus.jsonl").read_text().splitlines(keepends=True)
+    (w.folder / "t.jsonl").write_text("".join([text[1], text[0], *text[2:]]))
+    w.expect_exit(encode(w, "texts.h5", *others["texts"], source="t.jsonl"), 0)
+    w.expect_exit(encode(w, "contract.h5", *others["contract"]), 0)
+    w.expect_exit(encode(w, "query.jsonl", "--side", "query", "--shard", "1/3"), 0)
+    lines = (w.folder / names[1]).read_text().splitlines(keepends=True)
+    (w.folder / "short.jsonl").write_text("".join(lines[:-1]))
+    for shards, words in (
+            (names[:2], "rows 66 to 99 of 100 are missing between n1.jsonl and the end"),
+            (names[1:], "rows 0 to 32 of 100 are missing between the beginning and n1.jsonl"),
+            ([names[0], names[2]], "rows 33 to 65 of 100 are missing between n0.jsonl and n2.jsonl"),
+            ([names[0], names[0], names[1]], "n0.jsonl begins with row 0, but n0.jsonl ends with row 32"),
+            (names[::-1], "rows 0 to 65 of 100 are missing"),
+            ([names[0], "texts.h5", names[2]], "texts.h5 is of other texts than n0.jsonl"),
+            ([names[0], "contract.h5", names[2]], "a model or a text contract than n0.jsonl"),
+            ([names[0], "query.jsonl", names[2]], "query.jsonl is of other texts than n0.jsonl"),
+            ([names[0], "short.jsonl", names[2]], "short.jsonl: rows 33 to 65 of 100 are not its 32"),
+            (["document.h5"], "document.h5 does not say which rows")):
+        w.expect_exit(merge(w, "no.h5", *shards), 3, words)
+    w.expect_exit(merge(w, "no.h5"), 2, "SHARD")
+    w.expect_exit(merge(w, "no.h5", "nowhere.h5"), 1, "nowhere.h5")
+    w.expect_exit(merge(w, "no.txt", *names), 2, "no.txt")
+    w.expect(not list(w.folder.glob("no.*")), "something is written")
+    encode(w, "query.jsonl", "--side", "query")
+
+
 def the_contract_is_obeyed(w):
     texts = ["bala cede", "bala cede difo gu lusa mane", "x", "   ", "bala"]
     write_texts(w, "t.jsonl", texts)
@@ -329,6 +385,8 @@ if __name__ == "__main__":
         both_formats_hold_the_same,
         search_and_eval_read_them,
         shards_cover_everything_once,
+        shards_are_merged_to_the_whole,
+        what_is_no_whole_collection_is_not_merged,
         the_contract_is_obeyed,
         empty_and_long_texts_are_counted,
         bad_input_is_refused_and_the_output_left,

@@ -24,6 +24,14 @@ static const char *const known[] = {
     "SLURM_NTASKS",
     "SLURM_STEP_NUM_TASKS",
     "SLURM_JOB_ID",
+    "SLURM_JOB_NODELIST",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_RESTART_COUNT",
+    "CUDA_VISIBLE_DEVICES",
+    "NCCL_DEBUG",
+    "NCCL_SOCKET_IFNAME",
+    "OMPI_MCA_btl",
     "PMIX_RANK",
     "PMIX_NAMESPACE",
     "PMI_RANK",
@@ -162,13 +170,39 @@ static void refuses_long_texts(void **state)
     assert_non_null(strstr(csp_error_text(), "MASTER_ADDR is longer than 255 bytes"));
 }
 
+static void describes_where_it_runs(void **state)
+{
+    static const struct {
+        const char *variables, *text;
+    } cases[] = {
+        { "", "" },
+        { "SLURM_JOB_ID=17 SLURM_JOB_NODELIST=n[1-2]", "SLURM job 17 on n[1-2]" },
+        { "SLURM_JOB_ID=18 SLURM_ARRAY_JOB_ID=17 SLURM_ARRAY_TASK_ID=3 SLURM_JOB_NODELIST=n1 "
+          "SLURM_RESTART_COUNT=2",
+          "SLURM job 17_3, restart 2 on n1" },
+        { "OMPI_MCA_btl=self,tcp NCCL_SOCKET_IFNAME=ib0 NCCL_DEBUG=INFO CUDA_VISIBLE_DEVICES=0,1",
+          "CUDA_VISIBLE_DEVICES 0,1, NCCL_DEBUG INFO, NCCL_SOCKET_IFNAME ib0, OMPI_MCA_btl "
+          "self,tcp" },
+    };
+    csp_launch launch;
+    char text[256];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(find(cases[i].variables, &launch), CSP_OK);
+        csp_launch_describe(text, sizeof(text));
+        assert_string_equal(text, cases[i].text);
+    }
+    /* No room: what comes first stays, nothing is cut in its middle. */
+    csp_launch_describe(text, 28);
+    assert_string_equal(text, "CUDA_VISIBLE_DEVICES 0,1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds_each_launcher),
-        cmocka_unit_test(keeps_where_and_what),
-        cmocka_unit_test(refuses_in_a_sentence),
-        cmocka_unit_test(refuses_long_texts),
+        cmocka_unit_test(finds_each_launcher),     cmocka_unit_test(keeps_where_and_what),
+        cmocka_unit_test(refuses_in_a_sentence),   cmocka_unit_test(refuses_long_texts),
+        cmocka_unit_test(describes_where_it_runs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

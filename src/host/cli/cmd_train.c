@@ -153,7 +153,7 @@ static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_st
     return CSP_FAIL(status, "%s", reason);
 }
 
-/* Joins the ranks that this process was started with; *out is NULL where it is alone. */
+/* Joins the ranks of this process; *out is NULL where it is alone. */
 static csp_status join(const csp_config *config, csp_comm **out)
 {
     const csp_comm_options wait = { .timeout_s = config->run.rank_timeout_s, .grace_s = GRACE_S };
@@ -186,12 +186,16 @@ static csp_status run(const csp_arguments *args)
                             .save = &save_asked };
     csp_train_result result;
     csp_config *config = NULL;
+    char where[2048];
     csp_status status;
 
     CSP_TRY(csp_config_from_args(args, 0, stand_for, CSP_COUNT(stand_for), &config));
     install_handlers();
+    csp_launch_describe(where, sizeof(where)); /* MPI adds variables of its own when it starts */
     status = join(config, &o.comm);
     if (status == CSP_OK) {
+        csp_log(CSP_LOG_INFO, "train", "csplade %s%s%s", CSPLADE_DESCRIBE,
+                where[0] != '\0' ? ", " : "", where);
         status = csp_train(config, &o, &result);
     }
     if (status != CSP_OK && o.comm != NULL) {

@@ -14,6 +14,7 @@ extern const csp_command csp_cmd_eval;
 extern const csp_command csp_cmd_export;
 extern const csp_command csp_cmd_info;
 extern const csp_command csp_cmd_init;
+extern const csp_command csp_cmd_merge;
 extern const csp_command csp_cmd_search;
 extern const csp_command csp_cmd_tokenize;
 extern const csp_command csp_cmd_train;

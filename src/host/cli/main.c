@@ -23,6 +23,7 @@ static const csp_command *const commands[] = {
     // clang-format off
     &csp_cmd_train,
     &csp_cmd_encode,
+    &csp_cmd_merge,
     &csp_cmd_search,
     &csp_cmd_eval,
     &csp_cmd_bm25,

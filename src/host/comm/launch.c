@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A variable that is set and not empty; NULL otherwise. */
 static const char *variable(const char *name)
@@ -179,4 +180,70 @@ csp_status csp_launch_find(csp_launch *out)
     CSP_TRY(read_text("CSPLADE_MPI_PLUGIN", found.mpi_plugin, sizeof(found.mpi_plugin)));
     *out = found;
     return CSP_OK;
+}
+
+/* Adds to a list with commas; whole, or not at all. */
+static void add(char *text, size_t bytes, const char *what)
+{
+    const size_t used = strlen(text), gap = used > 0 ? 2 : 0;
+
+    if (used + gap + strlen(what) < bytes) {
+        (void)snprintf(text + used, bytes - used, "%s%s", gap > 0 ? ", " : "", what);
+    }
+}
+
+static void add_slurm_job(char *text, size_t bytes)
+{
+    const char *job = variable("SLURM_JOB_ID"), *array = variable("SLURM_ARRAY_JOB_ID");
+    const char *task = variable("SLURM_ARRAY_TASK_ID"), *nodes = variable("SLURM_JOB_NODELIST");
+    const char *restart = variable("SLURM_RESTART_COUNT"); /* not set on the first run */
+    char what[1024];
+
+    if (job == NULL) {
+        return;
+    }
+    (void)snprintf(what, sizeof(what), "SLURM job %s%s%s%s%s%s%s", array != NULL ? array : job,
+                   array != NULL && task != NULL ? "_" : "",
+                   array != NULL && task != NULL ? task : "", restart != NULL ? ", restart " : "",
+                   restart != NULL ? restart : "", nodes != NULL ? " on " : "",
+                   nodes != NULL ? nodes : "");
+    add(text, bytes, what);
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* NAME=VALUE of NCCL and Open MPI, in order of names. */
+static void add_settings(char *text, size_t bytes)
+{
+    static const char *const begins[] = { "CUDA_VISIBLE_DEVICES=", "NCCL_", "OMPI_MCA_" };
+    const char *found[64];
+    int count = 0;
+
+    for (size_t b = 0; b < sizeof(begins) / sizeof(begins[0]); b++) {
+        const int first = count;
+
+        for (char **at = environ; at != NULL && *at != NULL && count < 64; at++) {
+            if (strncmp(*at, begins[b], strlen(begins[b])) == 0 && strchr(*at, '=') != NULL) {
+                found[count++] = *at;
+            }
+        }
+        qsort(found + first, (size_t)(count - first), sizeof(*found), by_text);
+    }
+    for (int i = 0; i < count; i++) {
+        char what[1024];
+
+        (void)snprintf(what, sizeof(what), "%.*s %s", (int)strcspn(found[i], "="), found[i],
+                       strchr(found[i], '=') + 1);
+        add(text, bytes, what);
+    }
+}
+
+void csp_launch_describe(char *text, size_t bytes)
+{
+    text[0] = '\0';
+    add_slurm_job(text, bytes);
+    add_settings(text, bytes);
 }

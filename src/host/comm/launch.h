@@ -14,6 +14,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "core/status.h"
 
@@ -46,6 +47,15 @@ typedef struct csp_launch {
  *         rank in the same folder; several processes of a launcher that Open MPI does not know.
  */
 CSP_CHECKED csp_status csp_launch_find(csp_launch *out);
+
+/*
+ * What the environment says of where this process runs, for the head of a log: the job of SLURM
+ * with its machines and how often it was queued again, visible GPUs, and what is set for NCCL and
+ * Open MPI; "" where none of it is set. What does not fit is left out.
+ *
+ *     SLURM job 17, restart 1 on n[1-2], CUDA_VISIBLE_DEVICES 0,1, NCCL_SOCKET_IFNAME ib0
+ */
+void csp_launch_describe(char *text, size_t bytes);
 
 #ifdef __cplusplus
 }

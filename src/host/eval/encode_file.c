@@ -21,7 +21,7 @@ enum { PART_ROWS = 8192, NAME_BYTES = 32, PLAN_LIMIT = 1 << 24 };
 typedef struct part_state {
     const csp_encode_file_options *options;
     csp_encode_file_report *report;
-    csp_vectors_head head; /* of parts and output alike */
+    csp_vectors_head head; /* of parts; of the output but for meta, which says more of a shard */
     char *folder;          /* OUTPUT.parts */
     csp_file_lock *lock;
     uint64_t texts_hash;        /* of all ids and texts of the input */
@@ -317,12 +317,34 @@ fail:
     return status;
 }
 
-/* Parts become the output. */
-static csp_status join_parts(part_state *p, int64_t parts)
+/* The meta of the output; a shard's says besides which rows it has: eval/merge.h. */
+static csp_status output_meta(const part_state *p, int64_t total, char **out)
 {
+    const char *meta = p->options->meta;
+    const int64_t bytes = (int64_t)strlen(meta) + 160;
+
+    CSP_TRY(csp_alloc("encode", bytes, 1, out));
+    if (p->options->shards == 1) {
+        snprintf(*out, (size_t)bytes, "%s", meta);
+    } else {
+        snprintf(*out, (size_t)bytes,
+                 "%.*s,\"part\":{\"first\":%lld,\"last\":%lld,\"of\":%lld,\"texts\":\"%016llx\"}}",
+                 (int)strlen(meta) - 1, meta, (long long)p->first, (long long)p->last,
+                 (long long)total, (unsigned long long)p->texts_hash);
+    }
+    return CSP_OK;
+}
+
+/* Parts become the output. */
+static csp_status join_parts(part_state *p, int64_t parts, int64_t total)
+{
+    csp_vectors_head head = p->head;
+    char *meta = NULL;
     csp_status status;
 
-    CSP_TRY(csp_vectors_create(p->options->output, &p->head, &p->writer));
+    CSP_TRY_GOTO(output_meta(p, total, &meta));
+    head.meta = meta;
+    CSP_TRY_GOTO(csp_vectors_create(p->options->output, &head, &p->writer));
     csp_vectors_count(p->writer, &p->report->quantised);
     for (int64_t i = 0; i < parts; i++) {
         CSP_TRY_GOTO(append_part(p, i));
@@ -336,6 +358,7 @@ static csp_status join_parts(part_state *p, int64_t parts)
 fail:
     csp_vectors_abandon(p->writer);
     p->writer = NULL;
+    free(meta);
     return status;
 }
 
@@ -378,7 +401,7 @@ csp_status csp_encode_file(csp_encoder *encoder, const csp_encode_file_options *
 
         CSP_TRY_GOTO(do_part(&p, encoder, texts, i, left < PART_ROWS ? left : PART_ROWS));
     }
-    CSP_TRY_GOTO(join_parts(&p, parts));
+    CSP_TRY_GOTO(join_parts(&p, parts, total));
     report->mean_terms = report->rows > 0 ? (double)p.terms / (double)report->rows : 0.0;
     report->token_rows = csp_encoder_rows(encoder);
 

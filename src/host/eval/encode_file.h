@@ -16,7 +16,8 @@ typedef struct csp_encode_file_options {
     const char *output; /* .h5 or .jsonl                                                  */
     csp_side side;
     const char *separator; /* between title and text                                         */
-    const char *meta;      /* JSON text stored with the vectors; also identifies the plan    */
+    const char *meta; /* text of a JSON object that is not empty, stored with the vectors and, in a
+                         shard, beside which rows it has (eval/merge.h); also identifies the plan */
     int64_t vocab;
     csp_quant quant;       /* as the encoder has it                                        */
     int64_t shard, shards; /* this process encodes rows total·shard/shards .. of the input   */
