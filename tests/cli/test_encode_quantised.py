@@ -178,6 +178,25 @@ def a_killed_encoding_goes_on(w):
     w.expect("round:3," in w.run("info", "part.h5").stdout, "the new scale")
 
 
+def shards_of_impacts_are_merged(w):
+    """Scheme, scale and counts of all shards are those of the whole; another scale is no shard of it."""
+    for i in range(3):
+        for scale, name in ((100, "i"), (50, "j")):
+            w.expect_exit(encode(w, f"{name}{i}.jsonl", "--quant", f"ceil:{scale}", "--shard", f"{i}/3"), 0)
+    parts = [rows(w, f"i{i}.jsonl") for i in range(3)]
+    for output in ("all.jsonl", "all.h5"):
+        w.expect_exit(w.run("merge", "--output", output, *(f"i{i}.jsonl" for i in range(3))), 0)
+    got, header = rows(w, "all.jsonl")
+    w.expect(got == {**parts[0][0], **parts[1][0], **parts[2][0]} and len(got) == 100, "other impacts")
+    want = {"scheme": "ceil", "scale": 100.0,
+            **{key: sum(part[1]["quantisation"][key] for part in parts) for key in ("dropped", "clipped")}}
+    w.expect(header["quantisation"] == want, header)
+    w.expect(export(w, "all.h5", "--format", "ciff") == export(w, "all.jsonl", "--format", "ciff"), "h5")
+    w.expect_exit(w.run("merge", "--output", "no.h5", "i0.jsonl", "j1.jsonl", "i2.jsonl"), 3,
+                  "j1.jsonl is of other quantisation than i0.jsonl")
+    w.expect(not (w.folder / "no.h5").exists(), "something is written")
+
+
 if __name__ == "__main__":
     sys.exit(run_tests([
         quantising_before_and_after_gives_the_same_bytes,
@@ -185,4 +204,5 @@ if __name__ == "__main__":
         a_weight_that_is_infinite_is_named,
         search_adds_up_impacts,
         a_killed_encoding_goes_on,
+        shards_of_impacts_are_merged,
     ]))
