@@ -281,15 +281,17 @@ static inline bool near(double a, double b, double limit)
 static inline void check_same(const ranks_case *c, const ranks_result *got,
                               const ranks_result *want, int size)
 {
+    /* Sums over all positions round more: cuts of one rank alone differ by up to 1.9e-6 here. */
+    const double limit = c->pooling == CSP_POOLING_SUM ? 3e-6 : 1e-6;
     const double gradient = relative_distance(got->gradient, want->gradient, want->count);
     const double weights = relative_distance(got->weights, want->weights, want->count);
 
     assert_int_equal(got->count, want->count);
-    if (!(gradient <= 1e-6 && weights <= 1e-3)) {
+    if (!(gradient <= limit && weights <= 1e-3)) {
         print_error("variant %d lora %d adapt %d ranks %d: gradient %g weights %g\n", c->variant,
                     c->lora, c->adapt, size, gradient, weights);
     }
-    assert_true(gradient <= 1e-6);
+    assert_true(gradient <= limit);
     assert_true(weights <= 1e-3);
     for (int64_t k = 0; k < c->steps; k++) {
         if (!near(got->loss[k], want->loss[k], 1e-5)) {
