@@ -99,7 +99,9 @@ def mpirun(w, size, name, *settings):
     if shutil.which("mpirun") is None:
         print("skipped: no mpirun")
         return None
-    env = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    # Open MPI leaves memory of its own to the end of the process.
+    env = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+           "ASAN_OPTIONS": "detect_leaks=0"}
     command = ["mpirun", "--oversubscribe", "-np", str(size), w.program, "train", "config.yaml",
                f"run.output_dir={name}", "device.threads=1", "run.rank_timeout_s=60", *settings]
     return subprocess.run(command, cwd=w.folder, env=env, text=True, capture_output=True,

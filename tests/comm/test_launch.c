@@ -180,6 +180,7 @@ static void describes_where_it_runs(void **state)
         { "SLURM_JOB_ID=18 SLURM_ARRAY_JOB_ID=17 SLURM_ARRAY_TASK_ID=3 SLURM_JOB_NODELIST=n1 "
           "SLURM_RESTART_COUNT=2",
           "SLURM job 17_3, restart 2 on n1" },
+        { "OMPI_MCA_orte_launch=1 OMPI_MCA_ess=^singleton OMPI_MCA_initial_wdir=/tmp", "" },
         { "OMPI_MCA_btl=self,tcp NCCL_SOCKET_IFNAME=ib0 NCCL_DEBUG=INFO CUDA_VISIBLE_DEVICES=0,1",
           "CUDA_VISIBLE_DEVICES 0,1, NCCL_DEBUG INFO, NCCL_SOCKET_IFNAME ib0, OMPI_MCA_btl "
           "self,tcp" },

@@ -215,6 +215,25 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* What mpirun tells its ranks of itself, which nobody has set. */
+static bool is_of_mpirun(const char *setting)
+{
+    static const char *const begins[] = { "OMPI_MCA_orte_",
+                                          "OMPI_MCA_ess",
+                                          "OMPI_MCA_pmix",
+                                          "OMPI_MCA_initial_wdir",
+                                          "OMPI_MCA_mpi_oversubscribe",
+                                          "OMPI_MCA_rmaps_base_oversubscribe",
+                                          "OMPI_MCA_shmem_RUNTIME_QUERY_hint" };
+
+    for (size_t i = 0; i < sizeof(begins) / sizeof(begins[0]); i++) {
+        if (strncmp(setting, begins[i], strlen(begins[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* NAME=VALUE of NCCL and Open MPI, in order of names. */
 static void add_settings(char *text, size_t bytes)
 {
@@ -226,7 +245,8 @@ static void add_settings(char *text, size_t bytes)
         const int first = count;
 
         for (char **at = environ; at != NULL && *at != NULL && count < 64; at++) {
-            if (strncmp(*at, begins[b], strlen(begins[b])) == 0 && strchr(*at, '=') != NULL) {
+            if (strncmp(*at, begins[b], strlen(begins[b])) == 0 && strchr(*at, '=') != NULL &&
+                !is_of_mpirun(*at)) {
                 found[count++] = *at;
             }
         }
