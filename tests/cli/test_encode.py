@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from workspace import Numbers, run_tests
+from workspace import Numbers, run_tests, with_contract
 
 EMULATED = Path(sys.argv[1]).parent / "emulated/libcsplade_cuda_emu.so"
 SHARED = Path(sys.argv[2]).parent / "shared/data/models/stories260K"
@@ -24,15 +24,6 @@ def rows(w, name):
     lines = [json.loads(line) for line in (w.folder / name).read_text().splitlines()]
     header = lines.pop(0)["csplade_vectors"] if "csplade_vectors" in lines[0] else None
     return [(row["id"], row["vector"]) for row in lines], header
-
-
-def with_contract(w, name, **changes):
-    """A copy of the model with some of its contract changed."""
-    shutil.rmtree(w.folder / name, ignore_errors=True)
-    shutil.copytree(w.folder / "model", w.folder / name)
-    path = w.folder / name / "csplade.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    return name
 
 
 def write_texts(w, name, texts):

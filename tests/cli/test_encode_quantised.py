@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from workspace import run_tests
+from workspace import run_tests, with_contract
 
 EMULATED = Path(sys.argv[1]).parent / "emulated/libcsplade_cuda_emu.so"
 
@@ -22,15 +22,6 @@ def rows(w, name):
     """The {id: vector} of a .jsonl of vectors, and its header."""
     lines = [json.loads(line) for line in (w.folder / name).read_text().splitlines()]
     return {row["id"]: row["vector"] for row in lines[1:]}, lines[0]["csplade_vectors"]
-
-
-def with_contract(w, name, **changes):
-    """A copy of the model with some of its contract changed."""
-    shutil.rmtree(w.folder / name, ignore_errors=True)
-    shutil.copytree(w.folder / "model", w.folder / name)
-    path = w.folder / name / "csplade.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    return name
 
 
 def files(folder):

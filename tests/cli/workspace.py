@@ -122,6 +122,15 @@ class Workspace:
         return 1 if self.failures else 0
 
 
+def with_contract(w, name, **changes):
+    """A copy of the model with some of its contract changed."""
+    shutil.rmtree(w.folder / name, ignore_errors=True)
+    shutil.copytree(w.folder / "model", w.folder / name)
+    path = w.folder / name / "csplade.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return name
+
+
 def run_tests(tests, documents=100):
     """Runs every test in one workspace; a test leaves the collection and the model as they are."""
     import tempfile

@@ -3,7 +3,7 @@
  * and without; when a pass is recorded, replayed, dropped and forgotten; what cannot be recorded is
  * enqueued as it is, and leaves nothing behind.
  */
-#include "train/tiny.h"
+#include "train/tiny_phase.h"
 
 #ifdef CSPLADE_EMULATED
 #include "emulator/control.h"
@@ -12,8 +12,6 @@
 #include "ops/graph.h"
 #include "ops/profile.h"
 #include "ops/swiglu.h"
-#include "train/optimizer.h"
-#include "train/schedule.h"
 
 /* What each build of the emulator has time for. */
 #if defined(__SANITIZE_THREAD__)
@@ -24,15 +22,7 @@ enum { MOST = 4, SOME = 4, FEW = 3, PHASES = 5, STRIDE = 3 };
 enum { MOST = 20, SOME = 8, FEW = 4, PHASES = 5, STRIDE = 1 };
 #endif
 
-/* Rows of a micro-batch: several for a step, some of them computed again. */
-enum { ROWS = 40, BUDGET = 300000, LONG = 200 };
-
-static const csp_optim_settings settings = { .learning_rate = 3e-3,
-                                             .lr_scheduler_type = CSP_LR_CONSTANT,
-                                             .adam_beta1 = 0.9,
-                                             .adam_beta2 = 0.999,
-                                             .adam_epsilon = 1e-8,
-                                             .max_grad_norm = 1.0 };
+enum { LONG = 200 };
 
 /* Whether be can be waited for, as it can unless a stream is still captured. */
 static void assert_captures_nothing(csp_backend *be)
@@ -57,26 +47,6 @@ static void count_passes(csp_backend *be, csp_ops *table)
     table->graph_run = counted_run;
     be->ops = table;
     passes = 0;
-}
-
-/* Everything that training changes. The caller frees it. */
-static char *state_of(const tiny *t, size_t *bytes)
-{
-    const csp_params *params = t->model->params;
-    char *all = malloc((size_t)t->count * 18);
-
-    assert_non_null(all);
-    *bytes = 0;
-    for (int64_t i = 0; i < params->count; i++) {
-        const csp_param *row = &params->rows[i];
-        const csp_tensor *parts[] = { &row->value, &row->master, &row->m, &row->v };
-
-        for (int p = 0; row->trained && p < 4; p++) {
-            assert_ok(csp_backend_download(t->be, parts[p], all + *bytes));
-            *bytes += csp_tensor_bytes(parts[p]);
-        }
-    }
-    return all;
 }
 
 /* One of the phases of a training. */
@@ -106,38 +76,10 @@ static void grow_scratch(csp_backend *be)
     free(values);
 }
 
-static csp_status step_of(const tiny *t, csp_adapt *a, csp_contrastive *c, int64_t k)
-{
-    const csp_contrastive_texts texts = {
-        .queries = &t->queries, .passages = &t->passages, .positive = t->positive, .mask = t->mask
-    };
-    const csp_pass pass = { .causal = a != NULL || t->contract.variant != CSP_VARIANT_BI,
-                            .dropout = true,
-                            .seed = 11,
-                            .step = (uint64_t)k };
-    const csp_contrastive_step step = {
-        .step = k, .lambda_q = 0.03, .lambda_d = 0.02, .pass = pass
-    };
-
-    return a != NULL ? csp_adapt_run(a, &t->passages, NULL, &pass, true)
-                     : csp_contrastive_run(c, &texts, &step);
-}
-
 /* Trains; the losses, and all that training changed, as bytes. */
 static char *train(const phase *p, csp_graphs graphs, double *loss, size_t *bytes, int64_t *replays)
 {
-    const csp_contrastive_options of_pairs = { .queries = TINY_QUERIES,
-                                               .passages = TINY_PASSAGES,
-                                               .max_rows = ROWS,
-                                               .budget = BUDGET,
-                                               .temperature = 2.0,
-                                               .limits = { 1.01, 1.01, 1.01 } };
-    const csp_adapt_options of_texts = {
-        .max_rows = ROWS, .max_len = 12, .texts = TINY_PASSAGES, .lambda_relu = 0.7
-    };
-    csp_adapt *a = NULL;
-    csp_contrastive *c = NULL;
-    csp_optimizer *o;
+    tiny_phase run;
     csp_ops table;
     char *all;
     tiny t;
@@ -145,27 +87,15 @@ static char *train(const phase *p, csp_graphs graphs, double *loss, size_t *byte
     tiny_open_stored(&t, "cuda:0", p->variant, p->lora, p->storage);
     assert_ok(csp_graph_choose(t.be, graphs));
     count_passes(t.be, &table);
-    if (p->adapt) {
-        assert_ok(csp_adapt_create(t.be, t.model, &t.contract, &of_texts, &a));
-    } else {
-        assert_ok(csp_contrastive_create(t.be, t.model, &t.contract, &of_pairs, &c));
-    }
-    assert_ok(csp_optimizer_create(t.be, t.model, NULL, &o));
-    assert_ok(csp_optimizer_reset(o));
+    tiny_phase_open(&run, &t, p->adapt, 0.7);
     for (int64_t k = 1; k <= p->steps; k++) {
         csp_step_metrics m;
-        csp_tensor faults;
 
         if (p->varied) {
             csp_token_lists_clear(&t.passages);
             tiny_texts(&t.passages, TINY_PASSAGES, (uint32_t)(2 + k), -1);
         }
-        csp_step_metrics_clear(&m, p->adapt ? "adapt" : "contrastive", k, p->steps);
-        assert_ok(step_of(&t, a, c, k));
-        faults = a != NULL ? csp_adapt_faults(a) : csp_contrastive_faults(c);
-        assert_ok(csp_optimizer_step(o, &settings, k, p->steps, &faults));
-        assert_ok(csp_backend_sync(t.be));
-        assert_ok(a != NULL ? csp_adapt_read(a, &m) : csp_contrastive_read(c, &m));
+        assert_ok(tiny_phase_step(&run, k, &m));
         loss[k - 1] = m.loss;
         if (p->grows && k == p->steps - 1) {
             grow_scratch(t.be);
@@ -184,10 +114,8 @@ static char *train(const phase *p, csp_graphs graphs, double *loss, size_t *byte
         assert_true(!p->grows || g->dropped >= kinds);
     }
     *replays = t.be->replayed;
-    csp_optimizer_destroy(o);
-    csp_contrastive_destroy(c);
-    csp_adapt_destroy(a);
-    all = state_of(&t, bytes);
+    tiny_phase_close(&run);
+    all = tiny_state(&t, bytes);
     tiny_close(&t);
     return all;
 }
@@ -229,30 +157,16 @@ static void training_is_the_same_bits_with_graphs_and_without(void **state)
 /* Gradients of a step on a device. The caller frees them. */
 static float *gradients_on(tiny *t, const char *device, bool adapts)
 {
-    const csp_contrastive_options of_pairs = { .queries = TINY_QUERIES,
-                                               .passages = TINY_PASSAGES,
-                                               .max_rows = ROWS,
-                                               .budget = BUDGET,
-                                               .temperature = 2.0,
-                                               .limits = { 1.01, 1.01, 1.01 } };
-    const csp_adapt_options of_texts = {
-        .max_rows = ROWS, .max_len = 12, .texts = TINY_PASSAGES, .lambda_relu = 0.7
-    };
-    csp_adapt *a = NULL;
-    csp_contrastive *c = NULL;
+    csp_step_metrics m;
+    tiny_phase run;
     float *all;
 
     tiny_open_on(t, device, CSP_VARIANT_CAUSAL, false);
-    if (adapts) {
-        assert_ok(csp_adapt_create(t->be, t->model, &t->contract, &of_texts, &a));
-    } else {
-        assert_ok(csp_contrastive_create(t->be, t->model, &t->contract, &of_pairs, &c));
-    }
-    assert_ok(step_of(t, a, c, 1));
+    tiny_phase_open(&run, t, adapts, 0.7);
+    assert_ok(tiny_phase_run(&run, 1, &m));
     assert_ok(csp_backend_sync(t->be));
     all = tiny_gradients(t);
-    csp_contrastive_destroy(c);
-    csp_adapt_destroy(a);
+    tiny_phase_close(&run);
     return all;
 }
 

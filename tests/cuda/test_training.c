@@ -3,14 +3,12 @@
  * emulated one: both phases, all weights and adapters, in float32 and in bf16, follow the losses of
  * the CPU backend in float32; and a bf16 run goes on from a checkpoint to the same bits.
  */
-#include "train/tiny.h"
+#include "train/tiny_phase.h"
 
 #ifdef CSPLADE_EMULATED
 #include "emulator/control.h"
 #endif
 #include "train/checkpoint.h"
-#include "train/optimizer.h"
-#include "train/schedule.h"
 
 /* What each build of the emulator has time for. */
 #if defined(__SANITIZE_THREAD__)
@@ -31,13 +29,6 @@ static const csp_storage stochastic = { .dtype = CSP_BF16, .stochastic = true, .
  * of the first loss: what is rounded are scores, which do not shrink as the loss does.
  */
 static const double first_bf16 = 0.02, later_bf16 = 0.05;
-
-static const csp_optim_settings settings = { .learning_rate = 3e-3,
-                                             .lr_scheduler_type = CSP_LR_CONSTANT,
-                                             .adam_beta1 = 0.9,
-                                             .adam_beta2 = 0.999,
-                                             .adam_epsilon = 1e-8,
-                                             .max_grad_norm = 1.0 };
 
 /* Rows of a micro-batch: several for a step, so that chunks and recomputing take part. */
 enum { ROWS = 40, BUDGET = 300000 };
@@ -77,7 +68,7 @@ static void contrastive_losses(tiny *t, int64_t first, int64_t last, double *los
         csp_step_metrics_clear(&m, "contrastive", k, last);
         assert_ok(csp_contrastive_run(c, &texts, &step));
         faults = csp_contrastive_faults(c);
-        assert_ok(csp_optimizer_step(o, &settings, k, last, &faults));
+        assert_ok(csp_optimizer_step(o, &tiny_settings, k, last, &faults));
         assert_ok(csp_backend_sync(t->be));
         assert_ok(csp_contrastive_read(c, &m));
         csp_optimizer_read(o, &m);
@@ -110,7 +101,7 @@ static void adapt(tiny *t, bool dropout, int64_t first, int64_t last, double *lo
         csp_step_metrics_clear(&m, "adapt", k, last);
         assert_ok(csp_adapt_run(a, &t->passages, NULL, &pass, true));
         faults = csp_adapt_faults(a);
-        assert_ok(csp_optimizer_step(o, &settings, k, last, &faults));
+        assert_ok(csp_optimizer_step(o, &tiny_settings, k, last, &faults));
         assert_ok(csp_backend_sync(t->be));
         assert_ok(csp_adapt_read(a, &m));
         csp_optimizer_read(o, &m);
@@ -325,26 +316,6 @@ static void resume(tiny *t, csp_storage storage, const char *path)
     csp_health_memory_clear(&health);
 }
 
-/* Everything that training changes. The caller frees it. */
-static char *state_of(const tiny *t, size_t *bytes)
-{
-    const csp_params *params = t->model->params;
-    char *all = malloc((size_t)t->count * 18);
-
-    assert_non_null(all);
-    *bytes = 0;
-    for (int64_t i = 0; i < params->count; i++) {
-        const csp_param *row = &params->rows[i];
-        const csp_tensor *parts[] = { &row->value, &row->master, &row->m, &row->v };
-
-        for (int p = 0; p < 4; p++) {
-            assert_ok(csp_backend_download(t->be, parts[p], all + *bytes));
-            *bytes += csp_tensor_bytes(parts[p]);
-        }
-    }
-    return all;
-}
-
 static void a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits(void **state)
 {
     const csp_storage storages[] = { bf16, stochastic };
@@ -359,7 +330,7 @@ static void a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits(void **state)
 
         tiny_open_stored(&t, "cuda:0", CSP_VARIANT_CAUSAL, false, storages[i]);
         contrastive_losses(&t, 1, steps, whole);
-        want = state_of(&t, &bytes);
+        want = tiny_state(&t, &bytes);
         tiny_close(&t);
         tiny_open_stored(&t, "cuda:0", CSP_VARIANT_CAUSAL, false, storages[i]);
         contrastive_losses(&t, 1, half, parts);
@@ -367,7 +338,7 @@ static void a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits(void **state)
         resume(&t, storages[i], path);
         free(path);
         contrastive_losses(&t, half + 1, steps, parts + half);
-        got = state_of(&t, &again);
+        got = tiny_state(&t, &again);
         tiny_close(&t);
         assert_int_equal(bytes, again);
         assert_memory_equal(got, want, bytes);
@@ -406,14 +377,14 @@ static void a_tuned_run_goes_on_from_a_checkpoint_to_the_same_bits(void **state)
     contrastive_losses(&t, 1, 1, &loss);
     path = save(&t);
     contrastive_losses(&t, 2, 2, &loss);
-    want = state_of(&t, &bytes);
+    want = tiny_state(&t, &bytes);
     tiny_close(&t);
     open_tuned(&t);
     resume(&t, bf16, path);
     fastest(1);
     contrastive_losses(&t, 2, 2, &again_loss);
     fastest(-1);
-    got = state_of(&t, &again);
+    got = tiny_state(&t, &again);
     tiny_close(&t);
     assert_int_equal(bytes, again);
     assert_memory_equal(got, want, bytes);

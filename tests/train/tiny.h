@@ -199,6 +199,26 @@ static inline float *tiny_gradients(tiny *t)
     return all;
 }
 
+/* Everything that training changes. The caller frees it. */
+static inline char *tiny_state(const tiny *t, size_t *bytes)
+{
+    const csp_params *params = t->model->params;
+    char *all = malloc((size_t)t->count * 18);
+
+    assert_non_null(all);
+    *bytes = 0;
+    for (int64_t i = 0; i < params->count; i++) {
+        const csp_param *row = &params->rows[i];
+        const csp_tensor *parts[] = { &row->value, &row->master, &row->m, &row->v };
+
+        for (int p = 0; row->trained && p < 4; p++) {
+            assert_ok(csp_backend_download(t->be, parts[p], all + *bytes));
+            *bytes += csp_tensor_bytes(parts[p]);
+        }
+    }
+    return all;
+}
+
 /*
  * Roundings on the way to a gradient: forward as in tests/model/fixture.h, the head and the scores
  * over the vocabulary, about twice as many back, and the sum over the rows of both sides.
