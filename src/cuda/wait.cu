@@ -91,7 +91,7 @@ void cuda_drain(csp_backend *be)
     cuda_state *state = cuda_state_of(be);
 
     if (cuda_collective_any(state)) {
-        /* One that fails has ended all groups, or the device has a fault: the rest takes no time. */
+        /* One that fails has ended all groups, or the device is broken: the rest takes no time. */
         (void)(cuda_wait_all(be) == CSP_OK);
     }
     if (state->collectives.stream != NULL) {

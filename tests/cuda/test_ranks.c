@@ -4,6 +4,8 @@
  */
 #include "train/ranks_case.h"
 
+#include "ranks_on_devices.h"
+
 /* What there is time for: all steps, and four ranks, where CSPLADE_SLOW_TESTS is set. */
 #if defined(__SANITIZE_THREAD__)
 enum { FEW_STEPS = 2 };
@@ -11,19 +13,7 @@ enum { FEW_STEPS = 2 };
 enum { FEW_STEPS = 4 };
 #endif
 
-/* Whether this machine has so many devices. */
-static bool has_devices(int count)
-{
-    char name[16];
-    csp_backend *be;
-    const bool has = snprintf(name, sizeof(name), "cuda:%d", count - 1) > 0 &&
-                     csp_backend_create(name, 1, &be) == CSP_OK;
-
-    if (has) {
-        csp_backend_destroy(be);
-    }
-    return has;
-}
+static int devices;
 
 static void ranks_of_devices_are_those_of_one(void **state)
 {
@@ -38,7 +28,7 @@ static void ranks_of_devices_are_those_of_one(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         ranks_result *one = run_on_ranks(&cases[i], 1);
 
-        for (int size = 2; size <= (slow ? 4 : 2) && has_devices(size); size *= 2) {
+        for (int size = 2; size <= (slow ? 4 : 2) && size <= devices; size *= 2) {
             ranks_result *many = run_on_ranks(&cases[i], size);
 
             check_same(&cases[i], many, one, size);
@@ -52,9 +42,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(ranks_of_devices_are_those_of_one) };
 
-    setenv("CSP_EMU_DEVICES", "4", 0); // of the emulator
-    if (devices_emulated()) {
-        assert_true(has_devices(4));
+    devices = device_count(4);
+    if (devices == 0) {
+        print_error("skipped: no device\n");
+        return NO_DEVICE;
     }
-    return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
