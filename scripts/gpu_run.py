@@ -50,7 +50,8 @@ class Bundle:
         with open(os.path.join(top, "manifest.json")) as file:
             self.manifest = json.load(file)
         self.found, self.missing = find_cuda_libraries(self.manifest["cuda_libraries"], cuda_libs)
-        folders = [os.path.join(top, "lib")] + sorted(set(self.found.values()))
+        joining, _ = find_cuda_libraries(["libnccl.so.2"], cuda_libs)  # without it its tests are skipped
+        folders = [os.path.join(top, "lib")] + sorted({*self.found.values(), *joining.values()})
         self.environment = dict(os.environ)
         before = os.environ.get("LD_LIBRARY_PATH")
         self.environment["LD_LIBRARY_PATH"] = ":".join(folders + ([before] if before else []))

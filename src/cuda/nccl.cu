@@ -112,6 +112,7 @@ void cuda_nccl_version(char *text, size_t bytes)
 {
     const char *reason;
     void *library = cu::library_open(file_name, &reason), *at;
+    char version[24];
     int code = 0;
 
     (void)snprintf(text, bytes, "not found");
@@ -120,7 +121,8 @@ void cuda_nccl_version(char *text, size_t bytes)
     }
     at = cu::library_function(library, "ncclGetVersion");
     if (at != NULL && ((decltype(nccl_table::version))at)(&code) == NCCL_OK) {
-        say_version(code, text, bytes);
+        say_version(code, version, sizeof(version));
+        (void)snprintf(text, bytes, "%s%s", version, code < NCCL_OLDEST ? " (too old)" : "");
     }
     cu::library_close(library);
 }

@@ -84,7 +84,7 @@ CSP_CHECKED csp_status cuda_nccl(cuda_state *state, const nccl_table **out);
 /* "NCCL 2.28.9" of the library that is open. */
 const char *cuda_nccl_name(const cuda_state *state);
 
-/* Writes "2.28.9", or "not found" where the loader has none. Does not keep it open. */
+/* Writes "2.28.9", with " (too old)" where it is, or "not found". Does not keep it open. */
 void cuda_nccl_version(char *text, size_t bytes);
 
 /* Frees what is known of it. The library stays loaded: threads of its own may still be in it. */

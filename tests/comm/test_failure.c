@@ -339,6 +339,64 @@ static int end_early(int argument)
     return 0;
 }
 
+/*
+ * Collectives elsewhere, on devices: whoever has come to the fewest is the one that the others wait
+ * for, whoever asks. argument: the rank that stays behind; -1: none does.
+ */
+static int wait_elsewhere(int argument)
+{
+    const double begin = csp_machine_seconds();
+    csp_comm_traffic traffic;
+    csp_comm *comm;
+    int rank;
+
+    RANK_TRY(join(2.0, 0.0, &comm));
+    rank = csp_comm_rank(comm);
+    csp_comm_count(comm, 100, 200);
+    csp_comm_count_wait(comm, 0.5);
+    traffic = csp_comm_traffic_of(comm);
+    RANK_CHECK(traffic.sent == 100 && traffic.received == 200 && traffic.waited_s == 0.5);
+    if (rank != argument) {
+        csp_comm_count(comm, 0, 0);
+    }
+    pause_for(rank == 2 ? 1.0 : 3.0); // longer than the time between two words
+    if (rank == 2) {
+        RANK_CHECK(!csp_comm_has_failed(comm));
+        RANK_CHECK(csp_comm_raise(comm, CSP_COMM_LATE, "gradients", "") == CSP_ERR_COMM);
+    } else {
+        RANK_CHECK(csp_comm_has_failed(comm));
+        RANK_CHECK(csp_comm_raise(comm, CSP_COMM_FAILED, "gradients", "") == CSP_ERR_COMM);
+    }
+    RANK_CHECK(check_failure(comm, argument >= 0 ? argument : 2, 1,
+                             argument >= 0 ? "did not come to \"gradients\" within 2 s"
+                                           : "has waited for 2 s in \"gradients\", to which all "
+                                             "ranks have come") == 0);
+    csp_comm_destroy(comm);
+    RANK_CHECK(csp_machine_seconds() - begin < 5.0 + soon_s);
+    return 0;
+}
+
+/* What carries a collective elsewhere loses a rank: its end is the reason, if it has ended. */
+static int lose_elsewhere(int argument)
+{
+    csp_comm *comm;
+
+    RANK_TRY(join(20.0, 0.0, &comm));
+    if (csp_comm_rank(comm) == 1 && argument != 0) {
+        raise(SIGKILL);
+    }
+    if (csp_comm_rank(comm) == 0 || argument != 0) {
+        RANK_CHECK(csp_comm_raise(comm, CSP_COMM_BROKEN, "gradients", "no route") == CSP_ERR_COMM);
+    } else {
+        RANK_CHECK(csp_comm_barrier(comm, "work") == CSP_ERR_COMM);
+    }
+    RANK_CHECK(check_failure(comm, argument != 0 ? 1 : 0, 1,
+                             argument != 0 ? "killed, or crashed"
+                                           : "could not communicate: no route") == 0);
+    csp_comm_destroy(comm);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
 #define KILLED(name, kind)                                                \
@@ -363,6 +421,11 @@ int main(int argc, char **argv)
         { "leaves, rank 0", leave, 2, 0, false, 20.0, NULL },
         { "differs", differ, 3, 0, false, 20.0, NULL },
         { "ends early", end_early, 4, 0, false, 20.0, NULL },
+        { "late elsewhere", wait_elsewhere, 3, 1, false, 20.0, NULL },
+        { "late elsewhere, rank 0", wait_elsewhere, 3, 0, false, 20.0, NULL },
+        { "hangs elsewhere", wait_elsewhere, 3, -1, false, 20.0, NULL },
+        { "lost elsewhere", lose_elsewhere, 3, 0, false, 20.0, NULL },
+        { "killed elsewhere", lose_elsewhere, 3, 16, true, 20.0, is_killed },
     };
 
     if (argc == 2 && strcmp(argv[1], "tcp") == 0 && kill_at_all_times() != 0) {

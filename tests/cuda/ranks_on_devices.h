@@ -20,7 +20,7 @@ typedef struct device_rank {
     csp_ranks ranks;
 } device_rank;
 
-/* Joins the ranks of the job, with so many seconds for one to wait for another, and opens cuda:N. */
+/* Joins the ranks of the job, with a limit for waiting for one another, and opens cuda:N. */
 static inline csp_status device_rank_begin(device_rank *d, double timeout_s, int device)
 {
     const csp_comm_options options = { .timeout_s = timeout_s };
@@ -48,15 +48,17 @@ static inline void device_rank_close(device_rank *d)
     csp_comm_destroy(d->comm);
 }
 
-/* The body of a process that looks for devices cuda:0 to cuda:count-1. */
+/* The body of a process that looks for devices cuda:0 to cuda:count-1, and for what joins them. */
 static inline int device_probe(int count)
 {
+    const char *library;
     char name[24];
     csp_backend *be;
 
     devices_register();
     (void)snprintf(name, sizeof(name), "cuda:%d", count - 1);
-    if (csp_backend_create(name, 1, &be) != CSP_OK) {
+    if (csp_backend_create(name, 1, &be) != CSP_OK ||
+        csp_collective_library(be, &library) != CSP_OK) {
         fprintf(stderr, "%s\n", csp_error_text());
         return NO_DEVICE;
     }

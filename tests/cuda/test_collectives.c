@@ -463,7 +463,7 @@ int main(int argc, char **argv)
     int failed = 0;
 
     if (devices == 0) {
-        fprintf(stderr, "skipped: no device\n");
+        fprintf(stderr, "skipped: no device, or no NCCL\n");
         return NO_DEVICE;
     }
     for (size_t i = 0; i < sizeof(jobs) / sizeof(jobs[0]); i++) {

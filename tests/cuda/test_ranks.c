@@ -44,7 +44,7 @@ int main(void)
 
     devices = device_count(4);
     if (devices == 0) {
-        print_error("skipped: no device\n");
+        print_error("skipped: no device, or no NCCL\n");
         return NO_DEVICE;
     }
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,7 +2,7 @@
 """The emulator sees what it is there to see. Runs the sample programs, right and with each planted
 mistake, in one build, and compares what comes out with the table below.
 
-    test_detection.py BUILD KERNELS HOST      BUILD: plain, asan or tsan; the two sample programs
+    test_detection.py BUILD KERNELS HOST NCCL      BUILD: plain, asan or tsan; the sample programs
 
 Right samples must be silent under every schedule. A mistake must be told as the table says: by at
 least one of the seeds tried where it is followed by "?", else by every one.
@@ -73,6 +73,10 @@ TABLE = [
     *[("host", "gemm_lt_bias", n, "emulator", "emulator", "emulator") for n in range(1, 3)],
     *[("host", "gemm_lt_bias", n, "numbers", "numbers", "numbers") for n in range(3, 7)],
     ("host", "spmm", 1, "emulator", "emulator", "emulator"),
+    *[("nccl", "ranks", n, "numbers?", "numbers?", "race") for n in range(1, 3)],
+    ("nccl", "ranks", 3, "emulator", "emulator", "emulator"),
+    ("nccl", "ranks", 4, "numbers", "numbers", "any"),
+    *[("nccl", "ranks", n, "emulator", "emulator", "emulator") for n in range(5, 9)],
 ]
 
 
@@ -96,7 +100,7 @@ def told(status, text, tell):
 
 
 def main():
-    build, programs = sys.argv[1], {"kernels": sys.argv[2], "host": sys.argv[3]}
+    build, programs = sys.argv[1], dict(zip(("kernels", "host", "nccl"), sys.argv[2:]))
     column = 3 + ["plain", "asan", "tsan"].index(build)
     failures, runs = [], 0
     for name in programs:

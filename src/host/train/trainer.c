@@ -539,6 +539,9 @@ csp_status csp_train(const csp_config *config, const csp_train_options *options,
     }
 
 fail:
+    if (status != CSP_OK && status != CSP_ERR_INTERRUPTED) {
+        csp_ranks_abort(run.ranks); /* the others do not know of it yet */
+    }
     csp_run_clear(&run);
     return status;
 }

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""csplade train on several emulated GPUs, which exchange tensors by the emulator's NCCL: the curve of
+one, and what is said where they cannot be joined. Arguments: the program, the source folder."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from test_train_ranks import Job, expect_curve
+from workspace import run_tests
+
+EMULATED = Path(sys.argv[1]).parent / "emulated/libcsplade_cuda_emu.so"
+FEW = ["device.name=cuda", "device.precision=fp32", "run.phases=[contrastive]", "contrastive.max_steps=3",
+       "run.save_steps=0"]
+
+
+def devices(count, **more):
+    """The emulated machine that runs of this process see from now on."""
+    os.environ.update(CSPLADE_CUDA_PLUGIN=str(EMULATED), CSP_EMU_DEVICES=str(count), **more)
+
+
+def ranks_follow_the_curve_of_one(w):
+    devices(2)
+    w.expect_exit(w.train("one", *FEW, "device.threads=1"), 0)
+    for name in ("two", "again"):
+        results = Job(w, 2, name, *FEW).wait()
+        for result in results:
+            w.expect_exit(result, 0)
+        w.expect("2 devices joined by NCCL 2.28.9" in results[0].stderr, results[0].stderr)
+        w.expect("NCCL_NVLS_ENABLE 0" in results[0].stderr, results[0].stderr)
+    expect_curve(w, "two", "one")
+    for row in w.metrics("two"):
+        w.expect(row["ranks"] == 2 and 0 <= row["rank_wait"] <= 1 and row["rank_sent_mb"] > 0, row)
+    last = "contrastive-00000003.h5"
+    w.expect(w.checkpoint("two", last) == w.checkpoint("again", last), "not the same bytes")
+    w.remove("one", "two", "again")
+
+
+def what_cannot_be_joined_is_said_by_all(w):
+    """No NCCL, an old one, more ranks than GPUs, one GPU for two: exit code 5 on every rank, soon."""
+    for count, more, settings, words in (
+            (2, {"CSP_EMU_NCCL": "0"}, [], ["NCCL", "install libnccl2, or pip's nvidia-nccl-cu13"]),
+            (2, {"CSP_EMU_NCCL": "21003"}, [], ["NCCL 2.14 or later", "2.10.3"]),
+            (1, {}, [], ["cuda:1", "start one rank for each device"]),
+            (2, {}, ["device.name=cuda:0"], ["Duplicate GPU detected", "a GPU of its own"])):
+        devices(count, **more)
+        start = time.monotonic()
+        results = Job(w, 2, "x", *FEW, *settings).wait()
+        for result in results:
+            w.expect(result.returncode == 5, f"{result.args}: {result.returncode} {result.stderr}")
+        w.expect(time.monotonic() - start < 20, "it took too long")
+        for word in words:
+            w.expect(word in results[0].stderr, results[0].stderr)
+        os.environ.pop("CSP_EMU_NCCL", None)
+        w.remove("x")
+
+
+def one_rank_needs_no_nccl(w):
+    devices(1, CSP_EMU_NCCL="0")
+    w.expect_exit(Job(w, 1, "x", *FEW).wait()[0], 0)
+    for value, words in (("0", "NCCL not found"), ("21003", "NCCL 2.10.3 (too old)")):
+        doctor = subprocess.run([w.program, "doctor"], env={**os.environ, "CSP_EMU_NCCL": value},
+                                text=True, capture_output=True, check=False)
+        w.expect(words in doctor.stdout, doctor.stdout)
+    del os.environ["CSP_EMU_NCCL"]
+    w.remove("x")
+
+
+def a_killed_rank_ends_the_other(w):
+    devices(2)
+    job = Job(w, 2, "k", *FEW[:-2], "contrastive.max_steps=500", "run.save_steps=0")
+    deadline = time.monotonic() + 60
+    while not (w.folder / "k/metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    job.ranks[1].send_signal(signal.SIGKILL)
+    start = time.monotonic()
+    results = job.wait()
+    w.expect(time.monotonic() - start < 20, "the other took too long")
+    w.expect_exit(results[0], 1, "rank 1", "killed, or crashed")
+    w.remove("k")
+
+
+if __name__ == "__main__":
+    if not EMULATED.exists():
+        print("skipped: no emulated device")
+        sys.exit(77)
+    sys.exit(run_tests([
+        ranks_follow_the_curve_of_one,
+        what_cannot_be_joined_is_said_by_all,
+        one_rank_needs_no_nccl,
+        a_killed_rank_ends_the_other,
+    ]))
