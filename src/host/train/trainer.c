@@ -219,6 +219,7 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
     if (size == 1) {
         return CSP_OK;
     }
+    CSP_TRY(csp_ranks_count_waits(ranks));
     now = csp_comm_traffic_of(ranks->comm);
     own =
         (rank_work) { seconds, now.waited_s - before->waited_s, (double)(now.sent - before->sent) };
@@ -360,6 +361,9 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
     csp_train_data_say(run->data);
 
 fail:
+    if (status != CSP_OK && status != CSP_ERR_INTERRUPTED) {
+        csp_ranks_abort(run->ranks);
+    }
     csp_log_progress(NULL);
     close_phase(&p);
     return status;
