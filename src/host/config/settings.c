@@ -189,6 +189,10 @@ static const csp_field run_fields[] = {
                    "write a checkpoint every so often; 0 = at the end of a phase only"),
     CSP_FIELD_FREE(TYPE, save_total_limit, CSP_FIELD_I64, "3", 1, 1e6, "checkpoints",
                    "the newest ones that are kept"),
+    CSP_FIELD_FREE_WORD(TYPE, async_save, CSP_FIELD_ENUM, "auto", "auto|off|on",
+                        "write checkpoints from a copy in host memory while training goes on; auto "
+                        "= where the copy takes at most half of the free memory (a quarter where "
+                        "the model computes in it), on = refuse to run without"),
     CSP_FIELD_FREE_WORD(TYPE, metric_for_best, CSP_FIELD_TEXT, "nDCG@10", "nDCG@10|RR@10|R@100|AP",
                         "what the best checkpoint is chosen by"),
     CSP_FIELD_FREE(TYPE, keep_best, CSP_FIELD_BOOL, "true", 0, 1, "",

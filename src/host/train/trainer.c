@@ -168,6 +168,7 @@ static csp_status gradients_and_update(phase_state *p, int64_t k, csp_step_metri
     csp_tensor faults;
 
     CSP_TRY(gradients(p, k, &faults));
+    CSP_TRY(csp_saver_copied(run->saver)); /* the update writes what is copied */
     CSP_TRY(csp_optimizer_step(run->optimizer, p->optim, k + 1, p->steps, &faults));
     CSP_TRY(csp_backend_sync(run->be));
     if (p->adapt != NULL) {
@@ -260,6 +261,7 @@ static csp_status run_step(phase_state *p, int64_t k)
     m.matmul_gflop_per_s = run->matmul_gflop_per_s;
     m.mfu = m.gflop_per_s / m.matmul_gflop_per_s;
     m.peak_mb = csp_machine_peak_mb();
+    csp_saver_times(run->saver, &m.save_pause_s, &m.save_write_s);
     m.elapsed_s = csp_machine_seconds() - p->began_s;
     if (csp_run_writes(run)) {
         CSP_TRY(csp_metrics_log_step(run->log, &m));
@@ -315,6 +317,7 @@ static csp_status after_step(phase_state *p, int64_t done)
     bool save = last || (s->save_steps > 0 && done % s->save_steps == 0), stop;
     wishes w;
 
+    CSP_TRY(csp_saver_poll(run->saver));
     CSP_TRY(ask_all(run, &w));
     if (s->checksum_steps > 0 && done % s->checksum_steps == 0) {
         CSP_TRY(csp_replicas_agree(run->ranks, run->opened.model));
@@ -333,6 +336,7 @@ static csp_status after_step(phase_state *p, int64_t done)
         CSP_TRY(csp_run_save(run));
     }
     if (stop && !end) {
+        CSP_TRY(csp_saver_wait(run->saver));
         return CSP_FAIL(CSP_ERR_INTERRUPTED,
                         "stopped after step %lld of %lld of phase %s with a checkpoint%s; the same "
                         "command goes on",
@@ -358,6 +362,8 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
         CSP_TRY_GOTO(after_step(&p, k + 1));
     }
     csp_train_data_say(run->data);
+    /* What follows, be it the end, may need the file, and the moments begin anew. */
+    CSP_TRY_GOTO(csp_saver_wait(run->saver));
 
 fail:
     csp_log_progress(NULL);
