@@ -87,6 +87,9 @@ static const csp_field data_fields[] = {
                    "their judgements; null = no evaluation while training"),
     CSP_FIELD(TYPE, shuffle, CSP_FIELD_BOOL, "true", 0, 1, "",
               "a new order in every epoch, a pure function of run.seed"),
+    CSP_FIELD_FREE(TYPE, prefetch_factor, CSP_FIELD_I64, "2", 0, 1024, "optimizer steps",
+                   "steps whose texts a thread reads and tokenises ahead; 0 = no thread, each step "
+                   "waits for its own"),
     CSP_FIELD(TYPE, train_group_size, CSP_FIELD_I64, "16", 1, 65536, "documents",
               "documents of one query in a batch: its positive and the rest negatives"),
     CSP_FIELD_FREE(TYPE, strict, CSP_FIELD_BOOL, "false", 0, 1, "",
@@ -323,6 +326,8 @@ const csp_setting_alias csp_setting_aliases[] = {
     { "load_best_model_at_end", "run.keep_best", "" },
     { "bf16", "device.precision", "bf16" },
     { "fp16", "device.precision", "bf16 or fp32" },
+    { "dataloader_prefetch_factor", "data.prefetch_factor", "in steps" },
+    { "dataloader_num_workers", "data.prefetch_factor", "one thread, steps ahead" },
     { "dataset_number_of_shards", NULL, "encode has --shard i/n" },
     { "dataset_shard_index", NULL, "encode has --shard i/n" },
     { "encode_is_query", NULL, "encode has --side query" },

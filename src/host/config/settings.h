@@ -57,6 +57,7 @@ typedef struct csp_data_settings {
     char *dev_queries;
     char *dev_qrels;
     bool shuffle;
+    int64_t prefetch_factor;
     int64_t train_group_size;
     bool strict;
 } csp_data_settings;
