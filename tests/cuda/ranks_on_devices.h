@@ -20,7 +20,7 @@ typedef struct device_rank {
     csp_ranks ranks;
 } device_rank;
 
-/* Joins the ranks of the job, with so many seconds for one to wait for another, and opens cuda:N. */
+/* Joins the ranks of the job, a rank waiting so many seconds for another, and opens cuda:N. */
 static inline csp_status device_rank_begin(device_rank *d, double timeout_s, int device)
 {
     const csp_comm_options options = { .timeout_s = timeout_s };

@@ -377,7 +377,7 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
 
 fail:
     if (status != CSP_OK && status != CSP_ERR_INTERRUPTED) {
-        csp_ranks_abort(run->ranks);
+        csp_ranks_abort(run->ranks, status);
     }
     csp_train_data_end(run->data);
     csp_log_progress(NULL);
