@@ -264,7 +264,7 @@ static int leave(int argument)
 /* Rank 0 fails with collectives under way that no other rank comes to, and frees their memory. */
 static int free_memory(int argument)
 {
-    enum { GATHERS = 8, BYTES = 1 << 16 };
+    enum { GATHERS = 8, BYTES = 4 << 20 };
     static const int64_t bytes[] = { BYTES, BYTES, BYTES };
     csp_comm *comm;
     int64_t ticket;
@@ -285,7 +285,7 @@ static int free_memory(int argument)
     }
     csp_comm_report(comm, 4, "the loss is not finite");
     csp_comm_settle(comm);
-    for (int i = 0; i < GATHERS; i++) {
+    for (int i = GATHERS - 1; i >= 0; i--) {
         munmap(all[i], 4 * BYTES);
     }
     csp_comm_destroy(comm);
