@@ -70,8 +70,7 @@ static int do_deed(device_rank *d, const csp_tensor *t, deed which)
         raise(SIGKILL);
         break;
     case REPORTS:
-        csp_ranks_abort(&d->ranks);
-        csp_comm_report(d->comm, 4, "out of luck");
+        csp_ranks_abort(&d->ranks, CSP_FAIL(CSP_ERR_NUMERIC, "out of luck"));
         break;
     case HANGS:
         hang(d);

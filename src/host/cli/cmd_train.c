@@ -9,8 +9,8 @@
 
 #include "cli/commands.h"
 #include "cli/config_args.h"
-#include "cli/exit_code.h"
 #include "comm/comm.h"
+#include "core/exit_code.h"
 #include "core/log.h"
 #include "io/file.h"
 #include "train/trainer.h"

@@ -2,7 +2,6 @@
 #include "comm/comm.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 static csp_status open_transport(csp_comm *comm, csp_transport **out)
 {
@@ -59,21 +59,6 @@ static void *work(void *argument)
     pthread_cond_broadcast(&comm->changed);
     pthread_mutex_unlock(&comm->lock);
     return NULL;
-}
-
-csp_status csp_comm_thread(pthread_t *thread, void *(*run)(void *), void *argument)
-{
-    sigset_t all, before;
-    int error;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(thread, NULL, run, argument);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
-        return CSP_FAIL(CSP_ERR_MEMORY, "no thread for communication: %s", strerror(error));
-    }
-    return CSP_OK;
 }
 
 void csp_comm_wait_change(csp_comm *comm, double seconds)
@@ -138,7 +123,7 @@ static csp_status join(csp_comm *comm)
     csp_status status;
     bool opened;
 
-    CSP_TRY(csp_comm_thread(&comm->worker, work, comm));
+    CSP_TRY(csp_thread_start("communication", &comm->worker, work, comm));
     pthread_mutex_lock(&comm->lock);
     while (!comm->opened && (comm->launch.kind != CSP_LAUNCH_MPI ||
                              csp_machine_seconds() - begin < comm->options.timeout_s)) {

@@ -164,6 +164,13 @@ CSP_CHECKED csp_status csp_comm_agree(csp_comm *comm, const char *text, const ch
 void csp_comm_report(csp_comm *comm, int exit_code, const char *reason);
 
 /*
+ * After a failure, this rank's own having been reported: returns when no collective that was
+ * started and not waited for touches memory any more, after two seconds at the latest. Call it
+ * before such memory is freed.
+ */
+void csp_comm_settle(csp_comm *comm);
+
+/*
  * Who failed first, once a call has returned CSP_ERR_COMM.
  *
  *   rank        out   -1: none has

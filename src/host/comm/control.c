@@ -16,6 +16,7 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 /*
  * Seconds that a word may take to leave, that ranks wait for one another's goodbye, for an answer.
@@ -462,7 +463,7 @@ csp_status csp_control_start(csp_comm *comm)
         c->links[r].fd = fds[r];
         c->links[r].heard_at = csp_machine_seconds();
     }
-    CSP_TRY_GOTO(csp_comm_thread(&c->thread, watch, c));
+    CSP_TRY_GOTO(csp_thread_start("communication", &c->thread, watch, c));
     free(fds);
     comm->control = c;
     return CSP_OK;

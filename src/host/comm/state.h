@@ -81,11 +81,6 @@ struct csp_comm {
     char failed_reason[800];
 };
 
-/*
- * Starts a thread that leaves all signals to the others. CSP_ERR_MEMORY where the system has none.
- */
-CSP_CHECKED csp_status csp_comm_thread(pthread_t *thread, void *(*run)(void *), void *argument);
-
 /* Runs what has been started, in order, until comm->quit. The worker calls it. */
 void csp_queue_run(csp_comm *comm);
 

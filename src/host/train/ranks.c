@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/exit_code.h"
 #include "core/log.h"
 #include "core/memory.h"
 
@@ -137,11 +138,22 @@ void csp_ranks_close(csp_ranks *ranks)
     *ranks = (csp_ranks) { 0 };
 }
 
-void csp_ranks_abort(const csp_ranks *ranks)
+void csp_ranks_abort(const csp_ranks *ranks, csp_status status)
 {
-    if (ranks != NULL && ranks->devices != NULL) {
+    char reason[1024];
+
+    if (alone(ranks)) {
+        return;
+    }
+    (void)snprintf(reason, sizeof(reason), "%s", csp_error_text());
+    if (ranks->devices != NULL) {
         csp_collective_abort(ranks->be, ranks->devices);
     }
+    if (status != CSP_ERR_COMM) {
+        csp_comm_report(ranks->comm, csp_exit_code(status), reason);
+    }
+    csp_comm_settle(ranks->comm);
+    (void)CSP_FAIL(status, "%s", reason); /* as it was */
 }
 
 static csp_status start(const csp_ranks *ranks, const csp_collective_call *call, int64_t sent,

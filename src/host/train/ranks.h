@@ -66,10 +66,11 @@ CSP_CHECKED csp_status csp_ranks_open(csp_comm *comm, csp_backend *be, csp_ranks
 void csp_ranks_close(csp_ranks *ranks);
 
 /*
- * After a failure of this rank, before anything waits for the backend: it is not to wait for what
- * other ranks no longer send. Only csp_ranks_close may follow.
+ * After a failure of this rank, before anything waits for the backend or frees what takes part in a
+ * collective: the other ranks are told (csp_comm_report, with csp_error_text), and nothing that was
+ * started goes on. Only csp_ranks_close may follow.
  */
-void csp_ranks_abort(const csp_ranks *ranks);
+void csp_ranks_abort(const csp_ranks *ranks, csp_status status);
 
 /* t in place: csp_comm_reduce_start. On devices f32 is added in f32, and only sums keep NaN. */
 CSP_CHECKED csp_status csp_ranks_reduce_start(const csp_ranks *ranks, const csp_tensor *t,
