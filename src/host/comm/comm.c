@@ -254,6 +254,11 @@ int csp_comm_size(const csp_comm *comm)
     return comm->size;
 }
 
+double csp_comm_timeout_s(const csp_comm *comm)
+{
+    return comm->options.timeout_s;
+}
+
 int csp_comm_local_rank(const csp_comm *comm)
 {
     return comm->local_rank;
@@ -283,4 +288,26 @@ csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm)
     traffic = comm->traffic;
     pthread_mutex_unlock(lock);
     return traffic;
+}
+
+void csp_comm_count(csp_comm *comm, int64_t sent, int64_t received)
+{
+    atomic_fetch_add(&comm->came, 1);
+    pthread_mutex_lock(&comm->lock);
+    comm->traffic.calls++;
+    comm->traffic.sent += sent;
+    comm->traffic.received += received;
+    pthread_mutex_unlock(&comm->lock);
+}
+
+void csp_comm_count_wait(csp_comm *comm, double seconds)
+{
+    pthread_mutex_lock(&comm->lock);
+    comm->traffic.waited_s += seconds;
+    pthread_mutex_unlock(&comm->lock);
+}
+
+bool csp_comm_has_failed(const csp_comm *comm)
+{
+    return atomic_load(&comm->stop.set);
 }

@@ -63,6 +63,7 @@ struct csp_comm {
 
     bool is_left; /* its worker does not come back, so its memory stays; the process is to end */
     csp_control *control; /* NULL before it is made, and for one rank */
+    _Atomic int64_t came; /* to collectives elsewhere: csp_comm_count */
     csp_stop stop;
     pthread_t worker;
     pthread_mutex_t lock; /* of all below */

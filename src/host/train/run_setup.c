@@ -445,6 +445,7 @@ static csp_status join_ranks(csp_run_state *run)
     if (ranks == 1) {
         return CSP_OK;
     }
+    /* As far as it goes without a backend, which is opened when all have been told the same. */
     run->together = (csp_ranks) { .comm = run->options->comm,
                                   .rank = csp_comm_rank(run->options->comm),
                                   .size = ranks };
@@ -498,9 +499,9 @@ static csp_status open_backend(csp_run_state *run)
             CSP_TRY(csp_backend_create("cpu", threads, &run->be));
         }
     }
-    run->together.be = run->be;
     snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(run->be->name, ":"), run->be->name);
-    return csp_comm_agree(run->ranks->comm, kind, "the kind of device");
+    CSP_TRY(csp_comm_agree(run->ranks->comm, kind, "the kind of device"));
+    return csp_ranks_open(run->options->comm, run->be, &run->together);
 }
 
 /* The data of all ranks must be the same, or they would draw different steps. */
@@ -591,6 +592,7 @@ void csp_run_clear(csp_run_state *run)
     csp_train_data_close(run->data);
     csp_tokenizer_close(run->tokenizer);
     csp_opened_clear(&run->opened);
+    csp_ranks_close(&run->together);
     csp_backend_destroy(run->be);
     csp_file_lock_release(run->lock);
     csp_health_memory_clear(&run->remembered);

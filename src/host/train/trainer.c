@@ -226,6 +226,7 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
     if (size == 1) {
         return CSP_OK;
     }
+    CSP_TRY(csp_ranks_count_waits(ranks));
     now = csp_comm_traffic_of(ranks->comm);
     own = (rank_work) { seconds, p->data_s, now.waited_s - before->waited_s,
                         (double)(now.sent - before->sent) };
@@ -375,6 +376,9 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
     CSP_TRY_GOTO(csp_saver_wait(run->saver));
 
 fail:
+    if (status != CSP_OK && status != CSP_ERR_INTERRUPTED) {
+        csp_ranks_abort(run->ranks, status);
+    }
     csp_train_data_end(run->data);
     csp_log_progress(NULL);
     close_phase(&p);
