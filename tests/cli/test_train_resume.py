@@ -58,7 +58,20 @@ def the_content_of_the_data_is_compared(w):
     path.write_bytes(text.replace("\n", "\r\n").encode())
     w.expect_exit(w.train("d", *settings), 0)
     path.write_text(text)
-    w.remove("d")
+    # So it is in shards, which are read as one.
+    lines = (w.folder / "beir/corpus.jsonl").read_text().splitlines(keepends=True)
+    (w.folder / "beir/corpus.jsonl").rename(w.folder / "whole.jsonl")
+    for i, (first, last) in enumerate(((0, 30), (30, 31), (31, 100))):
+        (w.folder / f"beir/corpus-{i:05d}-of-00003.jsonl").write_text("".join(lines[first:last]))
+    w.expect_exit(w.train("d", *settings), 0)
+    w.expect_exit(w.train("e", *settings), 0)
+    w.expect(w.checkpoint("e", LAST) == before, "other bytes from shards")
+    (w.folder / "beir/corpus-00001-of-00003.jsonl").unlink()
+    w.expect_exit(w.train("d", *settings), 1, "of 3 shards, corpus-00001-of-00003 is not there")
+    for path in (w.folder / "beir").glob("corpus-*"):
+        path.unlink()
+    (w.folder / "whole.jsonl").rename(w.folder / "beir/corpus.jsonl")
+    w.remove("d", "e")
 
 
 def a_resumed_run_logs_the_same_numbers(w):

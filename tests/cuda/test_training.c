@@ -8,7 +8,7 @@
 #ifdef CSPLADE_EMULATED
 #include "emulator/control.h"
 #endif
-#include "train/checkpoint.h"
+#include "train/saver.h"
 
 /* What each build of the emulator has time for. */
 #if defined(__SANITIZE_THREAD__)
@@ -271,27 +271,40 @@ static void bf16_steps_of_adapters_follow_the_cpu(void **state)
               adapt_losses_without_dropout);
 }
 
-/* Writes a checkpoint of t. The caller frees its path. */
-static char *save(const tiny *t)
+static const csp_progress progress = { .phase = "contrastive",
+                                       .step = 1,
+                                       .threads = 1,
+                                       .micro_batch_tokens = ROWS,
+                                       .precision = "bf16",
+                                       .metric = "nDCG@10",
+                                       .best = NAN };
+
+static csp_snapshot snapshot_of(const tiny *t)
 {
-    const csp_snapshot snapshot = { .model = t->model,
-                                    .contract = &t->contract,
-                                    .tokenizer = "{}",
-                                    .tokenizer_bytes = 2,
-                                    .base_path = "",
-                                    .base_hash = "" };
-    csp_progress progress = { .phase = "contrastive",
-                              .step = 1,
-                              .threads = 1,
-                              .micro_batch_tokens = ROWS,
-                              .precision = "bf16",
-                              .metric = "nDCG@10",
-                              .best = NAN };
+    return (csp_snapshot) { .model = t->model,
+                            .contract = &t->contract,
+                            .tokenizer = "{}",
+                            .tokenizer_bytes = 2,
+                            .base_path = "",
+                            .base_hash = "" };
+}
+
+static csp_config *any_config(void)
+{
     csp_config *config;
-    char *path;
 
     assert_ok(csp_config_parse(
         "test", "model.path: m\nrun: {output_dir: o, phases: [contrastive]}\n", &config));
+    return config;
+}
+
+/* Writes a checkpoint of t. The caller frees its path. */
+static char *save(const tiny *t)
+{
+    const csp_snapshot snapshot = snapshot_of(t);
+    csp_config *config = any_config();
+    char *path;
+
     assert_ok(csp_checkpoint_write(scratch_dir, &snapshot, config, &progress, NULL, NULL, &path));
     csp_config_free(config);
     return path;
@@ -343,6 +356,55 @@ static void a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits(void **state)
         assert_int_equal(bytes, again);
         assert_memory_equal(got, want, bytes);
         assert_memory_equal(parts, whole, (size_t)steps * sizeof(double));
+        free(want);
+        free(got);
+    }
+}
+
+/*
+ * Copies begin behind step 1 and run beside the passes of step 2; the update of step 2 waits for
+ * them, as in train/trainer.c.
+ */
+static void a_checkpoint_beside_the_next_step_has_the_bytes_of_one_waited_for(void **state)
+{
+    const csp_storage storages[] = { f32, bf16, stochastic, bf16 };
+    const csp_save_plan plan = { .beside = true };
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        csp_config *config = any_config();
+        csp_snapshot snapshot;
+        csp_step_metrics m;
+        csp_saver *saver;
+        csp_tensor faults;
+        char *path, *want, *got;
+        size_t bytes, again;
+        tiny_phase p;
+        tiny t;
+
+        tiny_open_stored(&t, "cuda:0", CSP_VARIANT_CAUSAL, i == 3, storages[i]);
+        tiny_phase_open(&p, &t, true, 0.7);
+        snapshot = snapshot_of(&t);
+        assert_ok(csp_saver_create(t.model, &plan, &saver));
+        assert_ok(tiny_phase_step(&p, 1, &m));
+        path = save(&t);
+        want = scratch_read(path, &bytes);
+        assert_ok(
+            csp_saver_save(saver, scratch_path("beside"), &snapshot, config, &progress, NULL));
+        assert_ok(tiny_phase_run(&p, 2, &m));
+        assert_ok(csp_saver_copied(saver));
+        faults = csp_adapt_faults(p.adapt);
+        assert_ok(csp_optimizer_step(p.optimizer, &tiny_settings, 2, 100, &faults));
+        assert_ok(tiny_phase_read(&p, &m));
+        assert_ok(csp_saver_wait(saver));
+        got = scratch_read(scratch_path("beside/checkpoints/contrastive-00000001.h5"), &again);
+        assert_int_equal(again, bytes);
+        assert_memory_equal(got, want, bytes);
+        csp_saver_destroy(saver);
+        tiny_phase_close(&p);
+        tiny_close(&t);
+        csp_config_free(config);
+        free(path);
         free(want);
         free(got);
     }
@@ -404,6 +466,7 @@ int main(void)
         cmocka_unit_test(steps_over_a_base_in_8_bits_follow_the_cpu),
         cmocka_unit_test(bf16_steps_of_adapters_follow_the_cpu),
         cmocka_unit_test(a_bf16_run_goes_on_from_a_checkpoint_to_the_same_bits),
+        cmocka_unit_test(a_checkpoint_beside_the_next_step_has_the_bytes_of_one_waited_for),
         cmocka_unit_test(a_tuned_run_goes_on_from_a_checkpoint_to_the_same_bits),
     };
 

@@ -69,7 +69,7 @@ static const csp_field lora_fields[] = {
 #define TYPE csp_data_settings
 static const csp_field data_fields[] = {
     CSP_FIELD(TYPE, corpus, CSP_FIELD_TEXT, NULL, 0, 0, "",
-              "documents: a BEIR folder, .jsonl or .tsv (.gz too)"),
+              "documents: a BEIR folder (corpus.jsonl, or its shards), .jsonl or .tsv (.gz too)"),
     CSP_FIELD(TYPE, queries, CSP_FIELD_TEXT, NULL, 0, 0, "",
               "queries: .jsonl or .tsv; null = those of the BEIR folder"),
     CSP_FIELD(TYPE, qrels, CSP_FIELD_TEXT, NULL, 0, 0, "",

@@ -6,13 +6,14 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "io/file.h"
+#include "data/text_files.h"
 #include "io/lines.h"
 
 struct csp_texts {
     csp_texts_options options;
     csp_text_format format;
-    char *path;
+    char **files;
+    int64_t file_count, file; /* the one that lines are of */
     csp_lines *lines;
     csp_row_parser *parser;
     csp_id_table *ids; /* NULL without ids */
@@ -23,42 +24,34 @@ struct csp_texts {
     int64_t count, empty;
 };
 
-csp_status csp_texts_resolve(const char *path, csp_side side, char **out)
+static csp_status open_file(csp_texts *texts, int64_t file)
 {
-    const char *names[] = { side == CSP_SIDE_QUERY ? "queries.jsonl" : "corpus.jsonl",
-                            side == CSP_SIDE_QUERY ? "queries.jsonl.gz" : "corpus.jsonl.gz" };
-
-    if (!csp_file_is_dir(path)) {
-        return csp_strdup("texts", path, out);
-    }
-    for (int i = 0; i < 2; i++) {
-        char *file = NULL;
-
-        CSP_TRY(csp_file_join(path, names[i], &file));
-        if (csp_file_exists(file)) {
-            *out = file;
-            return CSP_OK;
-        }
-        free(file);
-    }
-    return CSP_FAIL(CSP_ERR_IO, "%s: this folder has no %s (nor %s)", path, names[0], names[1]);
+    csp_lines_close(texts->lines);
+    texts->lines = NULL;
+    texts->file = file;
+    return csp_lines_open(texts->files[file], &texts->lines);
 }
 
-/* Reads the next line that counts; texts->line is NULL at the end. */
+/* Reads the next line that counts, of this file or the next; texts->line is NULL at the end. */
 static csp_status read_line(csp_texts *texts)
 {
-    do {
+    for (;;) {
         texts->offset = csp_lines_tell(texts->lines);
         CSP_TRY(csp_lines_next(texts->lines, &texts->line, &texts->bytes));
-    } while (texts->line != NULL && texts->format != CSP_TEXT_PLAIN &&
-             csp_text_is_empty(texts->line, texts->bytes));
-    return CSP_OK;
+        if (texts->line == NULL && texts->file + 1 < texts->file_count) {
+            CSP_TRY(open_file(texts, texts->file + 1));
+        } else if (texts->line == NULL || texts->format == CSP_TEXT_PLAIN ||
+                   !csp_text_is_empty(texts->line, texts->bytes)) {
+            return CSP_OK;
+        }
+    }
 }
 
 static csp_status find_format(csp_texts *texts)
 {
     texts->format = texts->options.format;
-    if (texts->format != CSP_TEXT_AUTO || csp_text_format_of_name(texts->path, &texts->format)) {
+    if (texts->format != CSP_TEXT_AUTO ||
+        csp_text_format_of_name(csp_texts_path(texts), &texts->format)) {
         return CSP_OK;
     }
     texts->format = CSP_TEXT_JSONL;
@@ -68,7 +61,7 @@ static csp_status find_format(csp_texts *texts)
         return CSP_FAIL(CSP_ERR_ARGUMENT,
                         "%s: cannot tell its format: name it .jsonl, .tsv or .txt (or these with "
                         ".gz), or state the format",
-                        texts->path);
+                        csp_texts_path(texts));
     }
     return CSP_OK;
 }
@@ -85,8 +78,8 @@ csp_status csp_texts_open(const char *path, const csp_texts_options *options, cs
                           "%s: texts with ids keep their empty rows: ordinals count them", path);
         goto fail;
     }
-    CSP_TRY_GOTO(csp_texts_resolve(path, texts->options.side, &texts->path));
-    CSP_TRY_GOTO(csp_lines_open(texts->path, &texts->lines));
+    CSP_TRY_GOTO(csp_text_files(path, texts->options.side, &texts->files, &texts->file_count));
+    CSP_TRY_GOTO(open_file(texts, 0));
     CSP_TRY_GOTO(find_format(texts));
     CSP_TRY_GOTO(csp_row_parser_create(texts->format, texts->options.side, texts->options.separator,
                                        !texts->options.without_ids, &texts->parser));
@@ -110,7 +103,7 @@ void csp_texts_close(csp_texts *texts)
     csp_lines_close(texts->lines);
     csp_row_parser_destroy(texts->parser);
     csp_id_table_destroy(texts->ids);
-    free(texts->path);
+    csp_text_files_free(texts->files, texts->file_count);
     free(texts);
 }
 
@@ -119,7 +112,8 @@ static csp_status take_row(csp_texts *texts, csp_text_row *row, bool *is_empty)
 {
     const long long line = (long long)csp_texts_line(texts);
 
-    CSP_TRY(csp_row_parse(texts->parser, texts->line, texts->bytes, texts->path, line, row));
+    CSP_TRY(
+        csp_row_parse(texts->parser, texts->line, texts->bytes, csp_texts_path(texts), line, row));
     if (texts->ids != NULL) {
         bool is_new = false;
         int64_t index;
@@ -127,13 +121,13 @@ static csp_status take_row(csp_texts *texts, csp_text_row *row, bool *is_empty)
         CSP_TRY(csp_id_table_add(texts->ids, row->id, (int64_t)strlen(row->id), &index, &is_new));
         if (!is_new) {
             return CSP_FAIL(CSP_ERR_DATA, "%s:%lld: duplicate id \"%.200s\" (first in text %lld)",
-                            texts->path, line, row->id, (long long)index + 1);
+                            csp_texts_path(texts), line, row->id, (long long)index + 1);
         }
     }
     *is_empty = csp_text_is_empty(row->text, row->bytes);
     if (*is_empty && texts->options.strict) {
-        return CSP_FAIL(CSP_ERR_DATA, "%s:%lld: empty text, which data.strict forbids", texts->path,
-                        line);
+        return CSP_FAIL(CSP_ERR_DATA, "%s:%lld: empty text, which data.strict forbids",
+                        csp_texts_path(texts), line);
     }
     return CSP_OK;
 }
@@ -172,7 +166,12 @@ int64_t csp_texts_line(const csp_texts *texts)
 
 const char *csp_texts_path(const csp_texts *texts)
 {
-    return texts->path;
+    return texts->files[texts->file];
+}
+
+int64_t csp_texts_file(const csp_texts *texts)
+{
+    return texts->file;
 }
 
 const char *csp_texts_raw(const csp_texts *texts, int64_t *bytes)

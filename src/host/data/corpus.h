@@ -26,7 +26,8 @@ typedef struct csp_texts csp_texts;
 
 /*
  * Opens path: a file, plain or gzip; "-" for standard input; or a BEIR folder, of which
- * corpus.jsonl or queries.jsonl (or .jsonl.gz) is read by side.
+ * corpus.jsonl or queries.jsonl (or .jsonl.gz, or all their shards as one) is read by side:
+ * data/text_files.h.
  *
  *   options  in   NULL = documents, found format, lenient, ids checked; a zeroed struct is queries
  *
@@ -44,10 +45,14 @@ CSP_CHECKED csp_status csp_texts_open(const char *path, const csp_texts_options 
  */
 CSP_CHECKED csp_status csp_texts_next(csp_texts *texts, csp_text_row *row);
 
-/* Where the row last handed out began, in the uncompressed file; its line; the file's path. */
+/*
+ * Where the row last handed out began, in the uncompressed file; its line; the file's path, and its
+ * number among the files of the collection, from 0.
+ */
 int64_t csp_texts_offset(const csp_texts *texts);
 int64_t csp_texts_line(const csp_texts *texts);
 const char *csp_texts_path(const csp_texts *texts);
+int64_t csp_texts_file(const csp_texts *texts);
 
 /* The line itself, valid until the next call of csp_texts_next. */
 const char *csp_texts_raw(const csp_texts *texts, int64_t *bytes);
@@ -62,9 +67,3 @@ int64_t csp_texts_empty(const csp_texts *texts);
 csp_id_table *csp_texts_take_ids(csp_texts *texts);
 
 void csp_texts_close(csp_texts *texts);
-
-/*
- * The file that path means: path itself, or the file of a BEIR folder by side, as csp_texts_open
- * finds it. Owner: the caller frees *out. Errors: CSP_ERR_IO if the folder has no such file.
- */
-CSP_CHECKED csp_status csp_texts_resolve(const char *path, csp_side side, char **out);

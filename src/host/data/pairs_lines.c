@@ -258,7 +258,7 @@ static csp_status has_changed(const train_lines *lines, int64_t row)
     return CSP_FAIL(CSP_ERR_DATA,
                     "%s: training line %lld is no longer where it was: the file has changed since "
                     "it was opened",
-                    csp_row_file_path(lines->file), (long long)row + 1);
+                    csp_row_file_path(lines->file, 0), (long long)row + 1);
 }
 
 /* Parses line row, unless it is the one at hand. */
@@ -270,11 +270,11 @@ static csp_status hold(train_lines *lines, int64_t row, csp_text_row *query)
 
     if (lines->held == row) {
         return csp_row_of_object(lines->query_parser, csp_row_object(lines->query_parser),
-                                 csp_row_file_path(lines->file), row + 1, query);
+                                 csp_row_file_path(lines->file, 0), row + 1, query);
     }
     lines->held = -1;
     CSP_TRY(csp_row_file_read(lines->file, row, &line, &bytes));
-    status = csp_row_parse(lines->query_parser, line, bytes, csp_row_file_path(lines->file),
+    status = csp_row_parse(lines->query_parser, line, bytes, csp_row_file_path(lines->file, 0),
                            row + 1, query);
     if (status == CSP_ERR_MEMORY) {
         return status;
@@ -302,7 +302,7 @@ csp_status train_lines_read_passage(train_lines *lines, int64_t document, csp_te
     list = json_object_get(csp_row_object(lines->query_parser),
                            place->negative ? "negative_passages" : "positive_passages");
     status = csp_row_of_object(lines->passage_parser, json_array_get(list, (size_t)place->index),
-                               csp_row_file_path(lines->file), place->row + 1, &passage);
+                               csp_row_file_path(lines->file, 0), place->row + 1, &passage);
     if (status == CSP_ERR_MEMORY) {
         return status;
     }

@@ -12,10 +12,18 @@
 
 #define FIRST_READ 8192
 
-struct csp_row_file {
+/* One of the files. */
+typedef struct row_part {
     char *path;
-    int fd;           /* -1 = in memory                             */
-    int64_t *offsets; /* of each line: in the file, or in kept      */
+    int fd;           /* -1 = in memory                  */
+    int64_t first;    /* its first row                   */
+    int64_t kept_end; /* in kept, behind its last line   */
+} row_part;
+
+struct csp_row_file {
+    row_part *parts;
+    int64_t part_count;
+    int64_t *offsets; /* of each line: in its file, or in kept      */
     int64_t count, room;
     char *kept; /* lines one after another, each with '\n' behind it */
     int64_t kept_bytes, kept_room;
@@ -24,30 +32,42 @@ struct csp_row_file {
     csp_digest *digest; /* of the lines, each with '\n' behind it */
 };
 
-/* Opens path for reading at offsets; leaves fd at -1 where that is not possible. */
-static csp_status open_plain(csp_row_file *file)
+/* Opens a part for reading at offsets; leaves its fd at -1 where that is not possible. */
+static csp_status open_plain(row_part *part)
 {
     unsigned char magic[2] = { 0, 0 };
     struct stat info;
 
-    if (strcmp(file->path, "-") == 0) {
+    if (strcmp(part->path, "-") == 0) {
         return CSP_OK;
     }
-    if (stat(file->path, &info) != 0) {
-        return CSP_FAIL(CSP_ERR_IO, "%s: %s", file->path, strerror(errno));
+    if (stat(part->path, &info) != 0) {
+        return CSP_FAIL(CSP_ERR_IO, "%s: %s", part->path, strerror(errno));
     }
     if (!S_ISREG(info.st_mode)) {
         return CSP_OK; /* opening a pipe a second time would take lines from the first reader */
     }
-    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
-    if (file->fd < 0) {
-        return CSP_FAIL(CSP_ERR_IO, "%s: %s", file->path, strerror(errno));
+    part->fd = open(part->path, O_RDONLY | O_CLOEXEC);
+    if (part->fd < 0) {
+        return CSP_FAIL(CSP_ERR_IO, "%s: %s", part->path, strerror(errno));
     }
-    if (pread(file->fd, magic, 2, 0) == 2 && magic[0] == 0x1F && magic[1] == 0x8B) {
-        (void)close(file->fd);
-        file->fd = -1;
+    if (pread(part->fd, magic, 2, 0) == 2 && magic[0] == 0x1F && magic[1] == 0x8B) {
+        (void)close(part->fd);
+        part->fd = -1;
     }
     return CSP_OK;
+}
+
+csp_status csp_row_file_go_on(csp_row_file *file, const char *path)
+{
+    row_part *part;
+
+    CSP_TRY(csp_realloc(path, file->part_count + 1, sizeof(*file->parts), &file->parts));
+    part = &file->parts[file->part_count];
+    *part = (row_part) { .fd = -1, .first = file->count, .kept_end = file->kept_bytes };
+    CSP_TRY(csp_strdup(path, path, &part->path));
+    file->part_count++;
+    return open_plain(part);
 }
 
 csp_status csp_row_file_open(const char *path, csp_row_file **out)
@@ -56,10 +76,8 @@ csp_status csp_row_file_open(const char *path, csp_row_file **out)
     csp_row_file *file = NULL;
 
     CSP_TRY(csp_alloc_zero(path, 1, sizeof(*file), &file));
-    file->fd = -1;
-    CSP_TRY_GOTO(csp_strdup(path, path, &file->path));
     CSP_TRY_GOTO(csp_digest_create(&file->digest));
-    CSP_TRY_GOTO(open_plain(file));
+    CSP_TRY_GOTO(csp_row_file_go_on(file, path));
     *out = file;
     return CSP_OK;
 
@@ -73,15 +91,41 @@ void csp_row_file_close(csp_row_file *file)
     if (file == NULL) {
         return;
     }
-    if (file->fd >= 0) {
-        (void)close(file->fd);
+    for (int64_t i = 0; i < file->part_count; i++) {
+        if (file->parts[i].fd >= 0) {
+            (void)close(file->parts[i].fd);
+        }
+        free(file->parts[i].path);
     }
     csp_digest_destroy(file->digest);
-    free(file->path);
+    free(file->parts);
     free(file->offsets);
     free(file->kept);
     free(file->buffer);
     free(file);
+}
+
+/* The part that has a row: the last one that does not begin behind it. */
+static const row_part *part_of(const csp_row_file *file, int64_t row)
+{
+    int64_t low = 0, high = file->part_count - 1;
+
+    while (low < high) {
+        const int64_t middle = (low + high + 1) / 2;
+
+        if (file->parts[middle].first <= row) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return &file->parts[low];
+}
+
+/* Whether the row behind this one is of the same file. */
+static bool has_next(const csp_row_file *file, int64_t row)
+{
+    return row + 1 < file->count && part_of(file, row + 1) == part_of(file, row);
 }
 
 static csp_status grow(const char *what, int64_t needed, size_t size, int64_t *room, void *block)
@@ -97,13 +141,16 @@ static csp_status grow(const char *what, int64_t needed, size_t size, int64_t *r
 
 csp_status csp_row_file_add(csp_row_file *file, int64_t offset, const char *line, int64_t bytes)
 {
-    CSP_TRY(grow(file->path, file->count + 1, sizeof(*file->offsets), &file->room, &file->offsets));
-    if (file->fd < 0) {
+    row_part *part = &file->parts[file->part_count - 1];
+
+    CSP_TRY(grow(part->path, file->count + 1, sizeof(*file->offsets), &file->room, &file->offsets));
+    if (part->fd < 0) {
         offset = file->kept_bytes;
-        CSP_TRY(grow(file->path, offset + bytes + 1, 1, &file->kept_room, &file->kept));
+        CSP_TRY(grow(part->path, offset + bytes + 1, 1, &file->kept_room, &file->kept));
         memcpy(file->kept + offset, line, (size_t)bytes);
         file->kept[offset + bytes] = '\n';
         file->kept_bytes += bytes + 1;
+        part->kept_end = file->kept_bytes;
     }
     file->offsets[file->count++] = offset;
     csp_digest_add(file->digest, line, bytes);
@@ -112,7 +159,8 @@ csp_status csp_row_file_add(csp_row_file *file, int64_t offset, const char *line
 }
 
 /* Reads the line that begins at offset into the buffer. */
-static csp_status read_line(csp_row_file *file, int64_t offset, int64_t *bytes)
+static csp_status read_line(csp_row_file *file, const row_part *part, int64_t offset,
+                            int64_t *bytes)
 {
     int64_t have = 0;
 
@@ -120,14 +168,14 @@ static csp_status read_line(csp_row_file *file, int64_t offset, int64_t *bytes)
         char *end;
         ssize_t got;
 
-        CSP_TRY(grow(file->path, have + FIRST_READ, 1, &file->buffer_room, &file->buffer));
-        got = pread(file->fd, file->buffer + have, (size_t)(file->buffer_room - have),
+        CSP_TRY(grow(part->path, have + FIRST_READ, 1, &file->buffer_room, &file->buffer));
+        got = pread(part->fd, file->buffer + have, (size_t)(file->buffer_room - have),
                     (off_t)(offset + have));
         if (got < 0 && errno == EINTR) {
             continue;
         }
         if (got < 0) {
-            return CSP_FAIL(CSP_ERR_IO, "%s: %s", file->path, strerror(errno));
+            return CSP_FAIL(CSP_ERR_IO, "%s: %s", part->path, strerror(errno));
         }
         end = got > 0 ? memchr(file->buffer + have, '\n', (size_t)got) : NULL;
         have += got;
@@ -140,21 +188,22 @@ static csp_status read_line(csp_row_file *file, int64_t offset, int64_t *bytes)
 
 csp_status csp_row_file_read(csp_row_file *file, int64_t row, const char **line, int64_t *bytes)
 {
+    const row_part *part = part_of(file, row);
     const char *start;
     int64_t length = 0;
 
     if (row < 0 || row >= file->count) {
-        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: row %lld of %lld", file->path, (long long)row,
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: row %lld of %lld", part->path, (long long)row,
                         (long long)file->count);
     }
-    if (file->fd < 0) {
-        const int64_t end = row + 1 < file->count ? file->offsets[row + 1] : file->kept_bytes;
+    if (part->fd < 0) {
+        const int64_t end = has_next(file, row) ? file->offsets[row + 1] : part->kept_end;
 
         *line = file->kept + file->offsets[row];
         *bytes = end - file->offsets[row] - 1;
         return CSP_OK;
     }
-    CSP_TRY(read_line(file, file->offsets[row], &length));
+    CSP_TRY(read_line(file, part, file->offsets[row], &length));
     start = file->buffer;
     if (file->offsets[row] == 0 && length >= 3 && memcmp(start, "\xEF\xBB\xBF", 3) == 0) {
         start += 3; /* a byte order mark is no part of the first line, as in csp_lines */
@@ -178,14 +227,24 @@ void csp_row_file_digest(const csp_row_file *file, char text[CSP_DIGEST_TEXT_BYT
     csp_digest_say(file->digest, text);
 }
 
-const char *csp_row_file_path(const csp_row_file *file)
+const char *csp_row_file_path(const csp_row_file *file, int64_t row)
 {
-    return file->path;
+    return part_of(file, row)->path;
+}
+
+int64_t csp_row_file_row_in_file(const csp_row_file *file, int64_t row)
+{
+    return row - part_of(file, row)->first;
 }
 
 bool csp_row_file_in_memory(const csp_row_file *file)
 {
-    return file->fd < 0;
+    bool any = false;
+
+    for (int64_t i = 0; i < file->part_count; i++) {
+        any = any || file->parts[i].fd < 0;
+    }
+    return any;
 }
 
 int64_t csp_row_file_bytes(const csp_row_file *file)
@@ -195,8 +254,5 @@ int64_t csp_row_file_bytes(const csp_row_file *file)
 
 int64_t csp_row_file_row_bytes(const csp_row_file *file, int64_t row)
 {
-    if (row < 0 || row + 1 >= file->count) {
-        return 0;
-    }
-    return file->offsets[row + 1] - file->offsets[row];
+    return row >= 0 && has_next(file, row) ? file->offsets[row + 1] - file->offsets[row] : 0;
 }

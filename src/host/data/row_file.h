@@ -1,5 +1,6 @@
 /*
- * row_file.h - any line of a text file by its ordinal, as it was when the file was first read.
+ * row_file.h - any line of a text file, or of several that make one, by its ordinal, as it was when
+ * the file was first read.
  *
  * A plain file is read again from the disk, so memory is 8 bytes a line and the system's page cache
  * decides what stays near. What cannot be read again at an offset (gzip, a pipe) is kept in memory
@@ -17,6 +18,9 @@ typedef struct csp_row_file csp_row_file;
  */
 CSP_CHECKED csp_status csp_row_file_open(const char *path, csp_row_file **out);
 void csp_row_file_close(csp_row_file *file);
+
+/* Lines added from here on are of another file, as if it stood behind the one before. */
+CSP_CHECKED csp_status csp_row_file_go_on(csp_row_file *file, const char *path);
 
 /*
  * Adds the next line: its ordinal is the number of lines added before.
@@ -39,7 +43,7 @@ int64_t csp_row_file_count(const csp_row_file *file);
 
 /*
  * Bytes from where a row begins to where the next one does: lines between them that were not added
- * count too. Of the last row 0: where it ends is not remembered.
+ * count too. Of the last row of a file 0: where it ends is not remembered.
  */
 int64_t csp_row_file_row_bytes(const csp_row_file *file, int64_t row);
 
@@ -48,8 +52,11 @@ int64_t csp_row_file_row_bytes(const csp_row_file *file, int64_t row);
  * are stored and however they end.
  */
 void csp_row_file_digest(const csp_row_file *file, char text[CSP_DIGEST_TEXT_BYTES]);
-const char *csp_row_file_path(const csp_row_file *file);
 
-/* Whether the lines lie in memory, and bytes of memory held. */
+/* The file in which a row is, and its number there, from 0. */
+const char *csp_row_file_path(const csp_row_file *file, int64_t row);
+int64_t csp_row_file_row_in_file(const csp_row_file *file, int64_t row);
+
+/* Whether the lines of any file lie in memory, and bytes of memory held. */
 bool csp_row_file_in_memory(const csp_row_file *file);
 int64_t csp_row_file_bytes(const csp_row_file *file);

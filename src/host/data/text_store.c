@@ -16,6 +16,8 @@ struct csp_text_store {
 
 static csp_status read_through(csp_text_store *store, csp_texts *texts)
 {
+    int64_t file = 0;
+
     for (;;) {
         csp_text_row row;
         const char *line;
@@ -24,6 +26,10 @@ static csp_status read_through(csp_text_store *store, csp_texts *texts)
         CSP_TRY(csp_texts_next(texts, &row));
         if (row.text == NULL) {
             return CSP_OK;
+        }
+        if (csp_texts_file(texts) != file) {
+            CSP_TRY(csp_row_file_go_on(store->file, csp_texts_path(texts)));
+            file = csp_texts_file(texts);
         }
         line = csp_texts_raw(texts, &bytes);
         CSP_TRY(csp_row_file_add(store->file, csp_texts_offset(texts), line, bytes));
@@ -95,14 +101,15 @@ const char *csp_text_store_id(const csp_text_store *store, int64_t index)
 
 csp_status csp_text_store_read(csp_text_store *store, int64_t index, csp_text_row *row)
 {
-    const char *path = csp_row_file_path(store->file), *line;
+    const char *path = csp_row_file_path(store->file, index), *line;
+    const int64_t number = csp_row_file_row_in_file(store->file, index) + 1;
     csp_status status;
     csp_text_row r;
     int64_t bytes;
 
     CSP_TRY(csp_row_file_read(store->file, index, &line, &bytes));
     /* For plain text, whose ids are line numbers, row and line agree: blank lines count there. */
-    status = csp_row_parse(store->parser, line, bytes, path, index + 1, &r);
+    status = csp_row_parse(store->parser, line, bytes, path, number, &r);
     if (status == CSP_ERR_MEMORY) {
         return status;
     }
@@ -112,7 +119,7 @@ csp_status csp_text_store_read(csp_text_store *store, int64_t index, csp_text_ro
         return CSP_FAIL(CSP_ERR_DATA,
                         "%s: text %lld is no longer where it was: the file has changed since it "
                         "was opened",
-                        path, (long long)index + 1);
+                        path, (long long)number);
     }
     *row = r;
     return CSP_OK;
@@ -120,7 +127,7 @@ csp_status csp_text_store_read(csp_text_store *store, int64_t index, csp_text_ro
 
 const char *csp_text_store_path(const csp_text_store *store)
 {
-    return csp_row_file_path(store->file);
+    return csp_row_file_path(store->file, 0);
 }
 
 int64_t csp_text_store_bytes(const csp_text_store *store, int64_t index)
