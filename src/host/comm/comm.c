@@ -100,6 +100,12 @@ static void destroy_parts(csp_comm *comm)
         comm->first = job->next;
         free(job);
     }
+    while (comm->groups != NULL) {
+        csp_comm *group = comm->groups;
+
+        comm->groups = group->next_group;
+        csp_group_free(group);
+    }
     pthread_cond_destroy(&comm->changed);
     pthread_mutex_destroy(&comm->lock);
     if (comm->stop.fd >= 0) {
@@ -177,6 +183,7 @@ csp_status csp_comm_create(const csp_launch *launch, const csp_comm_options *opt
     comm->rank = launch->rank;
     comm->size = launch->size;
     comm->local_size = 1;
+    comm->whole = comm;
     comm->failed_rank = -1;
     comm->stop.fd = -1;
     pthread_mutex_init(&comm->lock, NULL);
@@ -235,6 +242,7 @@ void csp_comm_destroy(csp_comm *comm)
     if (comm == NULL) {
         return;
     }
+    CSP_ASSERT(comm->whole == comm);
     if (comm->size > 1) {
         csp_comm_failure(comm, &rank, &exit_code);
         if (rank < 0 && csp_comm_barrier(comm, "the end") != CSP_OK) {
@@ -249,8 +257,9 @@ void csp_comm_destroy(csp_comm *comm)
     destroy_parts(comm);
 }
 
-void csp_comm_report(csp_comm *comm, int exit_code, const char *reason)
+void csp_comm_report(csp_comm *of, int exit_code, const char *reason)
 {
+    csp_comm *comm = of->whole;
     char text[sizeof(comm->failed_reason)];
 
     if (comm->size > 1 && !atomic_load(&comm->stop.set)) {
@@ -271,31 +280,31 @@ int csp_comm_size(const csp_comm *comm)
 
 int csp_comm_local_rank(const csp_comm *comm)
 {
-    return comm->local_rank;
+    return comm->whole->local_rank;
 }
 
 int csp_comm_local_size(const csp_comm *comm)
 {
-    return comm->local_size;
+    return comm->whole->local_size;
 }
 
 void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code)
 {
-    pthread_mutex_t *lock = (pthread_mutex_t *)&comm->lock;
+    csp_comm *whole = comm->whole;
 
-    pthread_mutex_lock(lock);
-    *rank = comm->failed_rank;
-    *exit_code = comm->failed_code;
-    pthread_mutex_unlock(lock);
+    pthread_mutex_lock(&whole->lock);
+    *rank = whole->failed_rank;
+    *exit_code = whole->failed_code;
+    pthread_mutex_unlock(&whole->lock);
 }
 
 csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm)
 {
-    pthread_mutex_t *lock = (pthread_mutex_t *)&comm->lock;
+    csp_comm *whole = comm->whole;
     csp_comm_traffic traffic;
 
-    pthread_mutex_lock(lock);
-    traffic = comm->traffic;
-    pthread_mutex_unlock(lock);
+    pthread_mutex_lock(&whole->lock);
+    traffic = whole->traffic;
+    pthread_mutex_unlock(&whole->lock);
     return traffic;
 }

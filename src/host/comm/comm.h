@@ -59,7 +59,7 @@ typedef struct csp_comm_options {
 
 /* What has gone through a communicator, for metrics and for tests that assert it. */
 typedef struct csp_comm_traffic {
-    int64_t sent;     /* bytes to other ranks                                      */
+    int64_t sent;     /* bytes to other ranks, of all groups                       */
     int64_t received; /* bytes from other ranks                                    */
     int64_t calls;    /* collectives                                               */
     double busy_s;    /* seconds of the thread in collectives                      */
@@ -84,9 +84,25 @@ void csp_comm_destroy(csp_comm *comm);
 int csp_comm_rank(const csp_comm *comm);
 int csp_comm_size(const csp_comm *comm);
 
-/* Among the ranks of this machine, found by asking them and not from variables. */
+/* Among the ranks of this machine, found by asking them and not from variables; of a group, too. */
 int csp_comm_local_rank(const csp_comm *comm);
 int csp_comm_local_size(const csp_comm *comm);
+
+/*
+ * Some of comm's ranks as a communicator of their own: consecutive ones, of which this is one, or
+ * all those on this machine. Its ranks count from 0 in comm's order.
+ *
+ * Everything below works on it, of its ranks alone, and shares thread, connections, tickets and
+ * failures with the whole: collectives of one rank run in the order in which it started them,
+ * whichever group they are of, and for any two ranks those of both must have one order. Ranks of
+ * messages and of csp_comm_failure, and what csp_comm_traffic_of counts, are those of the whole.
+ *
+ * Ranks:  local; asked for again, it is the same one.
+ * Owner:  the whole communicator; it lives as long, and is not destroyed by itself.
+ * Errors: CSP_ERR_ARGUMENT (not ranks of comm, or this is none of them), CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_comm_group(csp_comm *comm, int first, int count, csp_comm **out);
+CSP_CHECKED csp_status csp_comm_group_local(csp_comm *comm, csp_comm **out);
 
 /*
  * Combines an array over all ranks, in place.

@@ -14,7 +14,7 @@
 /* Seconds after a failure in which the worker should have come back from the transport. */
 static const double worker_s = 2.0;
 
-static void job_done(csp_comm *comm, csp_job *job, csp_status status)
+static void job_done(csp_job *job, csp_status status)
 {
     job->status = status;
     (void)snprintf(job->text, sizeof(job->text), "%s", status != CSP_OK ? csp_error_text() : "");
@@ -38,12 +38,15 @@ void csp_queue_run(csp_comm *comm)
         }
         pthread_mutex_unlock(&comm->lock);
         begin = csp_machine_seconds();
-        end = csp_job_run(comm, job);
+        end = csp_job_run(job->comm, job);
         pthread_mutex_lock(&comm->lock);
         comm->traffic.calls++;
         comm->traffic.busy_s += csp_machine_seconds() - begin;
         comm->next = job->next;
-        job_done(comm, job, end);
+        while (comm->next != NULL && comm->next->done) { // of a group of one rank
+            comm->next = comm->next->next;
+        }
+        job_done(job, end);
         pthread_cond_broadcast(&comm->changed);
     }
     pthread_mutex_unlock(&comm->lock);
@@ -59,6 +62,7 @@ bool csp_queue_is_stuck(const csp_comm *comm, double begin)
 static csp_status start(csp_comm *comm, const csp_job *asked, const int64_t *parts, int64_t *ticket)
 {
     const size_t bytes = parts != NULL ? (size_t)comm->size * sizeof(int64_t) : 0;
+    csp_comm *whole = comm->whole;
     csp_job *job = NULL;
 
     if (asked->count < 0) {
@@ -73,28 +77,29 @@ static csp_status start(csp_comm *comm, const csp_job *asked, const int64_t *par
     }
     CSP_TRY(csp_alloc_zero(asked->what, 1, sizeof(*job) + bytes, &job));
     *job = *asked;
+    job->comm = comm;
     if (parts != NULL) {
         memcpy(job->parts, parts, bytes);
     }
     if (comm->size == 1) {
-        job_done(comm, job, csp_job_run(comm, job));
+        job_done(job, csp_job_run(comm, job));
     }
-    pthread_mutex_lock(&comm->lock);
-    job->ticket = ++comm->tickets;
+    pthread_mutex_lock(&whole->lock);
+    job->ticket = ++whole->tickets;
     *ticket = job->ticket;
-    if (comm->first == NULL) {
-        comm->first = job;
+    if (whole->first == NULL) {
+        whole->first = job;
     } else {
-        comm->last->next = job;
+        whole->last->next = job;
     }
-    comm->last = job;
+    whole->last = job;
     if (comm->size == 1) {
-        comm->traffic.calls++;
-    } else if (comm->next == NULL) {
-        comm->next = job;
-        pthread_cond_broadcast(&comm->changed);
+        whole->traffic.calls++;
+    } else if (whole->next == NULL) {
+        whole->next = job;
+        pthread_cond_broadcast(&whole->changed);
     }
-    pthread_mutex_unlock(&comm->lock);
+    pthread_mutex_unlock(&whole->lock);
     return CSP_OK;
 }
 
@@ -170,8 +175,9 @@ static csp_job *find_job(csp_comm *comm, int64_t ticket, csp_job **before)
     return job;
 }
 
-csp_status csp_comm_wait(csp_comm *comm, int64_t ticket)
+csp_status csp_comm_wait(csp_comm *of, int64_t ticket)
 {
+    csp_comm *comm = of->whole;
     const double begin = csp_machine_seconds();
     csp_job *job, *before;
     csp_status status = CSP_OK;
