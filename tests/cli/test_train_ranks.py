@@ -94,6 +94,30 @@ def ranks_follow_the_curve_of_one(w):
     w.remove("r4", "again")
 
 
+def blocks_of_negatives_do_not_depend_on_ranks(w):
+    """As many blocks as ranks, more, or fewer: the curve of one rank with these blocks."""
+    settings = ["lora.r=4", "lora.dropout=0.2", "adapt.batch.texts=8"]
+    w.expect_exit(w.train("whole", *settings, "device.threads=1"), 0)
+    for blocks in (2, 4):
+        cut = [*settings, f"contrastive.negative_blocks={blocks}"]
+        w.expect_exit(w.train("b1", *cut, "device.threads=1"), 0)
+        first, free = ([row for row in w.metrics(name) if row["phase"] == "contrastive"][0]
+                       for name in ("b1", "whole"))
+        w.expect(first["nce"] < 0.99 * free["nce"], "no fewer negatives")
+        w.expect(first["reg_q"] == free["reg_q"], "FLOPS of the whole step does not know of blocks")
+        for size in (2, 4):
+            for result in Job(w, size, "b", *cut).wait():
+                w.expect_exit(result, 0)
+            expect_curve(w, "b", "b1")
+            w.remove("b")
+        w.remove("b1")
+    w.remove("whole")
+    w.expect_exit(w.train("x", "contrastive.negative_blocks=3"), 2, "negative_blocks is 3", "8 queries")
+    for result in Job(w, 2, "x", "adapt.batch.texts=8", "contrastive.negative_blocks=3",
+                      "contrastive.batch.queries=12").wait():
+        w.expect_exit(result, 2, "contrastive.negative_blocks is 3, which 2 ranks cannot share")
+
+
 def mpirun(w, size, name, *settings):
     """The same over MPI; None where there is no mpirun."""
     if shutil.which("mpirun") is None:
@@ -234,6 +258,7 @@ def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
 if __name__ == "__main__":
     sys.exit(run_tests([
         ranks_follow_the_curve_of_one,
+        blocks_of_negatives_do_not_depend_on_ranks,
         mpirun_gives_what_tcp_gives,
         a_run_goes_on_with_another_number_of_ranks,
         what_ranks_disagree_on_is_named,

@@ -7,8 +7,9 @@
 static void ranks_of_devices_are_those_of_one(void **state)
 {
     static const ranks_case cases[] = {
-        { "cuda:0", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 4 },
-        { "cuda:0", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, 4 },
+        { "cuda:0", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 4, 1 },
+        { "cuda:0", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 2, 2 },
+        { "cuda:0", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, 4, 1 },
     };
 
     (void)state;

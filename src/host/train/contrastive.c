@@ -9,6 +9,10 @@
  * put together from what each rank's documents give to it, maxima first; the column sums of all
  * documents give FLOPS of the whole step; all ranks hold all queries, and so their column sums.
  *
+ * Several groups of ranks, each with blocks of negatives of its own: queries travel within a group
+ * only, which puts their log-sum-exp together. Means and FLOPS stay those of the whole step: column
+ * sums of queries are then added up over all ranks as those of documents are.
+ *
  * The host waits for nothing in between, on one rank: how many entries a row has, by which a device
  * picks its ways, is taken from the step before. The first step of a run waits to learn it; a
  * checkpoint holds it for the one after.
@@ -45,14 +49,15 @@ struct csp_contrastive {
     csp_health *health;
     csp_arena rows;       /* what follows lies in it */
     side_rows side[2];    /* by csp_side */
-    csp_exchange queries; /* of all ranks */
-    csp_tensor s;         /* (Q,P) f32 scores, then their gradient; Q of all ranks, P of this one */
-    csp_tensor positive;  /* (Q) i32 */
-    csp_tensor mask;      /* (Q,P) u8 */
-    csp_tensor sum;       /* (Q) f64 csp_nce_sum */
+    csp_exchange queries; /* of all ranks of the group */
+    csp_tensor s;        /* (Q,P) f32 scores, then their gradient; Q of the group, P of this rank */
+    csp_tensor positive; /* (Q) i32 */
+    csp_tensor mask;     /* (Q,P) u8 */
+    csp_tensor sum;      /* (Q) f64 csp_nce_sum */
     csp_step_numbers numbers;
-    csp_pending document_sums, pending;
-    int64_t *document_rows;    /* (all documents + 1) row_ptr of all ranks' documents; not on one */
+    csp_pending sums[2], pending;
+    int64_t *all_rows[2];      /* (all rows + 1) row_ptr of all ranks' rows of a side, where the
+                                  ranks have to tell each other                                  */
     csp_tensor bad_row;        /* (Q+P) i64 csp_run_note_bad_row of each micro-batch */
     csp_tensor row;            /* (Q,2) f64 csp_nce_scores                           */
     csp_tensor nce;            /* (Q) f64   csp_nce_grad                             */
@@ -85,10 +90,28 @@ static int64_t own_passages(const csp_contrastive_options *o)
     return o->passages / csp_ranks_size(o->ranks);
 }
 
+/* The ranks whose documents this rank's queries are compared with. */
+static const csp_ranks *group_of(const csp_contrastive_options *o)
+{
+    return o->group != NULL ? o->group : o->ranks;
+}
+
+/* Queries that meet the documents of one rank, at most. */
+static int64_t group_queries(const csp_contrastive_options *o)
+{
+    return own_queries(o) * csp_ranks_size(group_of(o));
+}
+
+/* Whether there are queries that this rank does not see. */
+static bool has_groups(const csp_contrastive *c)
+{
+    return csp_ranks_size(group_of(&c->options)) < csp_ranks_size(c->options.ranks);
+}
+
 /* Everything that lives as long as the phase; on a ruler this measures. */
 static csp_status place_rows(csp_contrastive *c, int64_t V, csp_arena *arena)
 {
-    const int64_t Q = c->options.queries, P = own_passages(&c->options);
+    const int64_t Q = group_queries(&c->options), P = own_passages(&c->options);
     const int64_t pairs[] = { Q, P };
 
     CSP_TRY(place_side(arena, own_queries(&c->options), V, &c->side[CSP_SIDE_QUERY]));
@@ -106,7 +129,7 @@ static csp_status place_numbers(csp_contrastive *c, int64_t V, csp_arena *arena)
     const int64_t rows[] = { own_queries(&c->options), own_passages(&c->options) };
     /* A micro-batch has at least one text. */
     const int64_t batches = rows[0] + rows[1], positions = CSP_POSITIONS, one = 1;
-    const int64_t Q = c->options.queries;
+    const int64_t Q = group_queries(&c->options);
 
     for (int i = 0; i < 2; i++) {
         const int64_t starts = rows[i] + 1;
@@ -122,13 +145,15 @@ static csp_status place_numbers(csp_contrastive *c, int64_t V, csp_arena *arena)
 }
 
 csp_status csp_contrastive_bytes(int64_t vocab, int64_t queries, int64_t passages, int ranks,
-                                 size_t *out)
+                                 int group, size_t *out)
 {
-    const csp_ranks these = { .size = ranks };
-    csp_contrastive c = { .options = { .queries = queries, .passages = passages, .ranks = &these },
-                          .queries = { .ranks = &these, .queries = queries } };
+    const csp_ranks these = { .size = ranks }, near = { .size = group };
+    csp_contrastive c = {
+        .options = { .queries = queries, .passages = passages, .ranks = &these, .group = &near }
+    };
     csp_arena ruler = { 0 };
 
+    c.queries = (csp_exchange) { .ranks = &near, .queries = group_queries(&c.options) };
     CSP_TRY(place_rows(&c, vocab, &ruler));
     CSP_TRY(place_numbers(&c, vocab, &ruler));
     *out = ruler.peak;
@@ -154,10 +179,14 @@ csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
                                     options->budget, options->keep, &c->chunks));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &c->head));
     CSP_TRY_GOTO(csp_health_create(V, &options->limits, &c->health));
-    CSP_TRY_GOTO(csp_exchange_open(be, options->ranks, options->queries, &c->queries));
+    CSP_TRY_GOTO(csp_exchange_open(be, group_of(options), group_queries(options), &c->queries));
     if (csp_ranks_size(options->ranks) > 1) {
         CSP_TRY_GOTO(csp_alloc("documents of all ranks", options->passages + 1,
-                               sizeof(*c->document_rows), &c->document_rows));
+                               sizeof(**c->all_rows), &c->all_rows[CSP_SIDE_PASSAGE]));
+    }
+    if (has_groups(c)) {
+        CSP_TRY_GOTO(csp_alloc("queries of all ranks", options->queries + 1, sizeof(**c->all_rows),
+                               &c->all_rows[CSP_SIDE_QUERY]));
     }
     CSP_TRY_GOTO(place_rows(c, V, &ruler));
     CSP_TRY_GOTO(csp_backend_reserve(be, ruler.peak, &c->rows));
@@ -182,9 +211,11 @@ void csp_contrastive_destroy(csp_contrastive *c)
     csp_contract_head_close(&c->head);
     csp_health_destroy(c->health);
     csp_exchange_close(&c->queries);
-    csp_pending_clear(c->options.ranks, &c->document_sums);
-    csp_pending_clear(c->options.ranks, &c->pending);
-    free(c->document_rows);
+    csp_pending_clear(group_of(&c->options), &c->pending);
+    for (int i = 0; i < 2; i++) {
+        csp_pending_clear(c->options.ranks, &c->sums[i]);
+        free(c->all_rows[i]);
+    }
     csp_backend_release(c->be, &c->rows);
     csp_step_numbers_close(&c->numbers);
     free(c);
@@ -239,36 +270,56 @@ static csp_status expect_entries(csp_contrastive *c)
 
         side->w.active = first ? (double)row_ptr[side->rows] / (double)side->rows : remembered[i];
     }
-    if (csp_ranks_size(c->options.ranks) == 1) {
+    if (csp_ranks_size(group_of(&c->options)) == 1) {
         c->queries.all.active = c->side[CSP_SIDE_QUERY].w.active;
     }
     return CSP_OK;
 }
 
-/* Sums and counts of the terms of all queries, and of this rank's documents. */
+/* Counts of the terms of this rank's rows of a side; their sums, on the way to those of all. */
+static csp_status add_up_own(csp_contrastive *c, csp_side side, const char *what)
+{
+    side_rows *rows = &c->side[side];
+
+    CSP_TRY(csp_column_sums(c->be, &rows->w, rows->rows, &rows->sum, &rows->count));
+    return csp_ranks_reduce_start(c->options.ranks, &rows->sum, CSP_COMM_SUM, what, &c->sums[side]);
+}
+
+/*
+ * Sums and counts of the terms of this rank's documents, and of all queries: which are here, or
+ * have to be added up, too.
+ */
 static csp_status add_up_terms(csp_contrastive *c)
 {
-    side_rows *q = &c->side[CSP_SIDE_QUERY], *d = &c->side[CSP_SIDE_PASSAGE];
+    side_rows *q = &c->side[CSP_SIDE_QUERY];
 
     for (int i = 0; i < 2; i++) {
         CSP_TRY(csp_backend_zero(c->be, &c->side[i].sum));
         CSP_TRY(csp_backend_zero(c->be, &c->side[i].count));
     }
-    CSP_TRY(csp_column_sums(c->be, &d->w, d->rows, &d->sum, &d->count));
-    CSP_TRY(csp_ranks_reduce_start(c->options.ranks, &d->sum, CSP_COMM_SUM,
-                                   "term sums of documents", &c->document_sums));
+    CSP_TRY(add_up_own(c, CSP_SIDE_PASSAGE, "term sums of documents"));
+    if (has_groups(c)) {
+        return add_up_own(c, CSP_SIDE_QUERY, "term sums of queries");
+    }
     return csp_column_sums(c->be, &c->queries.all, q->rows * csp_ranks_size(c->options.ranks),
                            &q->sum, &q->count);
 }
 
-/* One side's sparsity term: value, and its gradient added to dw. */
+/* One side's sparsity term, from the sums of all ranks: value, and its gradient added to dw. */
 static csp_status regularize(csp_contrastive *c, csp_side side, double lambda)
 {
     side_rows *rows = &c->side[side];
 
+    CSP_TRY(csp_ranks_finish(c->options.ranks, &c->sums[side]));
     return csp_regularize(c->be, c->options.regularizer, &rows->w, rows->rows, &rows->sum,
                           rows->rows * csp_ranks_size(c->options.ranks), (float)lambda, &rows->dw,
                           &rows->reg);
+}
+
+/* Queries of the step, over all ranks. */
+static int64_t step_queries(const csp_contrastive *c)
+{
+    return c->side[CSP_SIDE_QUERY].rows * csp_ranks_size(c->options.ranks);
 }
 
 static int64_t count_masked(const uint8_t *mask, int64_t pairs)
@@ -276,32 +327,33 @@ static int64_t count_masked(const uint8_t *mask, int64_t pairs)
     int64_t masked = 0;
 
     for (int64_t i = 0; mask != NULL && i < pairs; i++) {
-        masked += mask[i] != 0;
+        masked += mask[i] == CSP_LEFT_OUT_POSITIVE;
     }
     return masked;
 }
 
-/* The loss of each query of all ranks, and the gradients of this rank's scores in s. */
+/* The loss of each query of the group, and the gradients of this rank's scores in s. */
 static csp_status info_nce(csp_contrastive *c, const csp_tensor *positive, const csp_tensor *mask,
                            csp_tensor *s)
 {
-    const csp_ranks *ranks = c->options.ranks;
+    const csp_ranks *group = group_of(&c->options);
     csp_tensor row = csp_tensor_rows(&c->row, 0, s->dim[0]);
     csp_tensor sum = csp_tensor_rows(&c->sum, 0, s->dim[0]);
     csp_tensor nce = csp_tensor_rows(&c->nce, 0, s->dim[0]);
 
     CSP_TRY(csp_nce_scores(c->be, s, positive, mask, &row));
-    CSP_TRY(csp_ranks_reduce(ranks, &row, CSP_COMM_MAX, "best scores", &c->pending));
+    CSP_TRY(csp_ranks_reduce(group, &row, CSP_COMM_MAX, "best scores", &c->pending));
     CSP_TRY(csp_nce_sum(c->be, s, mask, &row, &sum));
-    CSP_TRY(csp_ranks_reduce(ranks, &sum, CSP_COMM_SUM, "sums of softmax", &c->pending));
-    return csp_nce_grad(c->be, s, positive, mask, &row, &sum, s, &nce);
+    CSP_TRY(csp_ranks_reduce(group, &sum, CSP_COMM_SUM, "sums of softmax", &c->pending));
+    return csp_nce_grad(c->be, s, positive, mask, &row, &sum, step_queries(c), s, &nce);
 }
 
 /* The loss on the whole batch and the gradient of every weight of both sides of this rank. */
 static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t)
 {
     side_rows *q = &c->side[CSP_SIDE_QUERY], *d = &c->side[CSP_SIDE_PASSAGE];
-    const int64_t Q = q->rows * csp_ranks_size(c->options.ranks), P = d->rows, pairs[] = { Q, P };
+    const int64_t Q = q->rows * csp_ranks_size(group_of(&c->options)), P = d->rows;
+    const int64_t pairs[] = { Q, P };
     const float scale = (float)(1.0 / c->options.temperature);
     csp_tensor s = csp_tensor_view(c->s.data, CSP_F32, 2, pairs);
     csp_tensor mask = csp_tensor_none();
@@ -316,7 +368,6 @@ static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t)
     CSP_TRY(csp_scores_fwd(c->be, &c->queries.all, Q, &d->w, P, scale, &s));
     CSP_TRY(info_nce(c, &positive, &mask, &s));
     CSP_TRY(csp_scores_bwd(c->be, &s, &c->queries.all, &d->w, scale, &c->queries.dw, &d->dw));
-    CSP_TRY(csp_ranks_finish(c->options.ranks, &c->document_sums));
     CSP_TRY(csp_exchange_return(&c->queries, &q->dw));
     CSP_TRY(regularize(c, CSP_SIDE_QUERY, c->step.lambda_q));
     CSP_TRY(regularize(c, CSP_SIDE_PASSAGE, c->step.lambda_d));
@@ -366,7 +417,7 @@ csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *
     c->step = *step;
     c->side[CSP_SIDE_QUERY].rows = Q;
     c->side[CSP_SIDE_PASSAGE].rows = P;
-    c->masked = count_masked(t->mask, ranks * Q * P);
+    c->masked = count_masked(t->mask, csp_ranks_size(group_of(&c->options)) * Q * P);
     csp_chunked_begin(c->chunks);
     CSP_TRY(csp_chunked_add(c->chunks, CSP_SIDE_QUERY, t->queries, t->query_text, 0));
     CSP_TRY(csp_chunked_add(c->chunks, CSP_SIDE_PASSAGE, t->passages, t->passage_text, ranks * Q));
@@ -393,25 +444,34 @@ static csp_status check_states(const csp_contrastive *c)
     return CSP_OK;
 }
 
-/* Loss, margin and accuracy of the queries. */
-static void measure_queries(const csp_contrastive *c, csp_step_metrics *m)
+/* Loss, margin and accuracy of the queries: a group's first rank speaks for all of it. */
+static csp_status measure_queries(const csp_contrastive *c, csp_step_metrics *m)
 {
+    const csp_ranks *group = group_of(&c->options);
     const double(*row)[2] = csp_step_numbers_at(&c->numbers, &c->row);
     const double *loss = csp_step_numbers_at(&c->numbers, &c->nce);
-    const int64_t Q = c->side[CSP_SIDE_QUERY].rows * csp_ranks_size(c->options.ranks);
-    double margin = 0.0;
-    int64_t right = 0;
+    const int64_t M = step_queries(c);
+    const int64_t Q = c->side[CSP_SIDE_QUERY].rows * csp_ranks_size(group);
+    double sums[3] = { 0.0 }; /* loss, margin, right ones */
 
-    m->nce = 0.0;
     for (int64_t q = 0; q < Q; q++) {
         const float own = (float)row[q][0], best = (float)row[q][1];
 
-        m->nce += loss[q] / (double)Q;
-        margin += isfinite(best) ? (double)(own - best) : 0.0;
-        right += own > best;
+        sums[0] += loss[q] / (double)M;
+        sums[1] += isfinite(best) ? (double)(own - best) : 0.0;
+        sums[2] += own > best;
     }
-    m->margin = margin / (double)Q * c->options.temperature;
-    m->accuracy = (double)right / (double)Q;
+    if (has_groups(c)) {
+        if (csp_ranks_rank(group) > 0) {
+            memset(sums, 0, sizeof(sums));
+        }
+        CSP_TRY(csp_ranks_reduce_host(c->options.ranks, sums, CSP_F64, 3, CSP_COMM_SUM,
+                                      "losses of groups"));
+    }
+    m->nce = sums[0];
+    m->margin = sums[1] / (double)M * c->options.temperature;
+    m->accuracy = sums[2] / (double)M;
+    return CSP_OK;
 }
 
 static csp_status measure_loss(const csp_contrastive *c, csp_step_metrics *m)
@@ -427,36 +487,41 @@ static csp_status measure_loss(const csp_contrastive *c, csp_step_metrics *m)
     return CSP_OK;
 }
 
-/* What the health panel looks at, of all ranks. */
-static csp_health_side queries_seen(const csp_contrastive *c)
+/* Lengths of all ranks' rows of a side as row_ptr. */
+static csp_status gather_lengths(csp_contrastive *c, csp_side side, const int64_t *own,
+                                 const char *what)
 {
-    const side_rows *q = &c->side[CSP_SIDE_QUERY];
-    const int ranks = csp_ranks_size(c->options.ranks);
+    const csp_ranks *ranks = c->options.ranks;
+    const int64_t rows = c->side[side].rows, all = rows * csp_ranks_size(ranks);
+    int64_t *length = c->all_rows[side] + 1, *mine = length + csp_ranks_rank(ranks) * rows;
 
-    return (csp_health_side) { .rows = q->rows * ranks,
-                               .row_ptr = ranks > 1
-                                              ? c->queries.row_ptr
-                                              : csp_step_numbers_at(&c->numbers, &q->w.row_ptr),
-                               .count = csp_step_numbers_at(&c->numbers, &q->count) };
+    for (int64_t i = 0; i < rows; i++) {
+        mine[i] = own[i + 1] - own[i];
+    }
+    CSP_TRY(csp_ranks_gather_host(ranks, mine, length, rows * (int64_t)sizeof(*length), what));
+    c->all_rows[side][0] = 0;
+    for (int64_t i = 0; i < all; i++) {
+        length[i] += c->all_rows[side][i];
+    }
+    return CSP_OK;
 }
 
-/* Lengths of all ranks' documents as row_ptr. */
-static csp_status gather_lengths(csp_contrastive *c, const int64_t *own)
+/* What the health panel looks at, of all ranks: here of queries, all of which may be known. */
+static csp_status queries_seen(csp_contrastive *c, csp_health_side *out)
 {
-    const int64_t rows = c->side[CSP_SIDE_PASSAGE].rows;
-    const int64_t all = rows * csp_ranks_size(c->options.ranks);
-    int64_t *length = c->document_rows + 1,
-            *mine = length + csp_ranks_rank(c->options.ranks) * rows;
+    const side_rows *q = &c->side[CSP_SIDE_QUERY];
+    const int64_t *row_ptr = csp_step_numbers_at(&c->numbers, &q->w.row_ptr);
+    int32_t *count = csp_step_numbers_edit(&c->numbers, &q->count);
 
-    for (int64_t p = 0; p < rows; p++) {
-        mine[p] = own[p + 1] - own[p];
+    if (has_groups(c)) {
+        CSP_TRY(csp_ranks_reduce_host(c->options.ranks, count, CSP_I32, q->w.vocab, CSP_COMM_SUM,
+                                      "terms of queries"));
+        CSP_TRY(gather_lengths(c, CSP_SIDE_QUERY, row_ptr, "lengths of queries"));
+        row_ptr = c->all_rows[CSP_SIDE_QUERY];
+    } else if (csp_ranks_size(c->options.ranks) > 1) {
+        row_ptr = c->queries.row_ptr;
     }
-    CSP_TRY(csp_ranks_gather_host(c->options.ranks, mine, length, rows * (int64_t)sizeof(*length),
-                                  "lengths of documents"));
-    c->document_rows[0] = 0;
-    for (int64_t p = 0; p < all; p++) {
-        length[p] += c->document_rows[p];
-    }
+    *out = (csp_health_side) { .rows = step_queries(c), .row_ptr = row_ptr, .count = count };
     return CSP_OK;
 }
 
@@ -477,8 +542,8 @@ static csp_status documents_seen(csp_contrastive *c, csp_health_side *out)
                                       "positions of maxima"));
     }
     if (csp_ranks_size(ranks) > 1) {
-        CSP_TRY(gather_lengths(c, row_ptr));
-        row_ptr = c->document_rows;
+        CSP_TRY(gather_lengths(c, CSP_SIDE_PASSAGE, row_ptr, "lengths of documents"));
+        row_ptr = c->all_rows[CSP_SIDE_PASSAGE];
     }
     *out = (csp_health_side) { .rows = d->rows * csp_ranks_size(ranks),
                                .row_ptr = row_ptr,
@@ -514,9 +579,9 @@ csp_status csp_contrastive_read(csp_contrastive *c, csp_step_metrics *m)
     csp_health_side q, d;
 
     CSP_TRY(check_states(c));
-    measure_queries(c, m);
+    CSP_TRY(measure_queries(c, m));
     CSP_TRY(measure_loss(c, m));
-    q = queries_seen(c);
+    CSP_TRY(queries_seen(c, &q));
     CSP_TRY(documents_seen(c, &d));
     csp_health_observe(c->health, c->step.step, &q, &d, m);
     m->lambda_q = c->step.lambda_q;

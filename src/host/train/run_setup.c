@@ -434,6 +434,20 @@ fail:
     return status;
 }
 
+/* Whether blocks of negatives can be shared out: a block to some ranks, or some to a rank. */
+static csp_status check_blocks(const csp_config *config, int ranks)
+{
+    const int64_t blocks = config->contrastive.negative_blocks;
+
+    if (csp_config_has_phase(config, "contrastive") && blocks % ranks != 0 && ranks % blocks != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "contrastive.negative_blocks is %lld, which %d ranks cannot share evenly: "
+                        "make one a multiple of the other",
+                        (long long)blocks, ranks);
+    }
+    return CSP_OK;
+}
+
 /* Whether steps can be shared out, and all ranks were told the same. */
 static csp_status join_ranks(csp_run_state *run)
 {
@@ -466,6 +480,23 @@ static csp_status join_ranks(csp_run_state *run)
                         "multiple of %d, or start another number of ranks",
                         (long long)config->adapt.batch.texts, ranks, ranks);
     }
+    return check_blocks(config, ranks);
+}
+
+/* The ranks whose documents this rank's queries are compared with. */
+static csp_status join_group(csp_run_state *run)
+{
+    const int rank = csp_ranks_rank(run->ranks), size = csp_ranks_size(run->ranks);
+    const int group = csp_negative_group(run->config->contrastive.negative_blocks, size);
+
+    if (group == size) {
+        return CSP_OK;
+    }
+    run->near = run->together;
+    CSP_TRY(csp_comm_group(run->together.comm, rank / group * group, group, &run->near.comm));
+    run->near.rank = csp_comm_rank(run->near.comm);
+    run->near.size = group;
+    run->group = &run->near;
     return CSP_OK;
 }
 
@@ -532,6 +563,7 @@ csp_status csp_run_setup(csp_run_state *run)
     }
     CSP_TRY(find_resume_point(run));
     CSP_TRY(open_backend(run));
+    CSP_TRY(join_group(run));
     run->be->sync_every_op = config->device.sync_every_op;
     run->be->tune_products = config->device.tune_products;
     CSP_TRY(csp_graph_choose(run->be, (csp_graphs)config->device.graphs));

@@ -29,9 +29,16 @@ struct csp_train_data {
     int32_t *positive;
     uint8_t *mask;
     int rank, ranks;
-    csp_share share_q, share_d; /* of a step: which rank has which texts               */
-    int64_t *column;            /* (documents of a step) among this rank's, -1: others' */
+    int group;                  /* ranks that share the span of queries which is drawn here */
+    csp_share share_q, share_d; /* of a span: which rank of the group has which texts       */
+    int64_t *column;            /* (documents of a span) among this rank's, -1: others'     */
 };
+
+/* Queries of the blocks that this rank's group has. */
+static int64_t span_of(const csp_train_data *d)
+{
+    return d->config->contrastive.batch.queries / d->ranks * d->group;
+}
 
 static csp_status open_pairs(csp_train_data *d, const csp_tokenizer *tokenizer)
 {
@@ -43,7 +50,7 @@ static csp_status open_pairs(csp_train_data *d, const csp_tokenizer *tokenizer)
                                       .train = s->train,
                                       .separator = d->config->model.title_separator,
                                       .strict = s->strict };
-    const int64_t Q = d->config->contrastive.batch.queries, G = s->train_group_size;
+    const int64_t Q = span_of(d), G = s->train_group_size;
     const int64_t vocab = csp_tokenizer_vocab_size(tokenizer);
     char text[512];
 
@@ -55,7 +62,7 @@ static csp_status open_pairs(csp_train_data *d, const csp_tokenizer *tokenizer)
                                    &d->document_cache));
     CSP_TRY(csp_alloc("training data", Q, sizeof(*d->positive), &d->positive));
     CSP_TRY(csp_alloc("training data", Q * G, sizeof(*d->column), &d->column));
-    return csp_alloc("training data", Q * (Q * G / d->ranks), 1, &d->mask);
+    return csp_alloc("training data", Q * (Q * G / d->group), 1, &d->mask);
 }
 
 static csp_status open_plain(csp_train_data *d)
@@ -85,6 +92,7 @@ csp_status csp_train_data_open(const csp_config *config, const csp_contract *con
     d->config = config;
     d->rank = rank;
     d->ranks = ranks;
+    d->group = csp_negative_group(config->contrastive.negative_blocks, ranks);
     CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, config->data.strict, &d->encoder));
     if (csp_config_has_phase(config, "adapt")) {
         CSP_TRY_GOTO(open_plain(d));
@@ -159,8 +167,8 @@ static csp_status share_pairs(csp_train_data *d, int64_t Q, int64_t P)
 {
     const csp_contract *contract = csp_text_encoder_contract(d->encoder);
 
-    CSP_TRY(csp_share_reserve(&d->share_q, Q, d->ranks));
-    CSP_TRY(csp_share_reserve(&d->share_d, P, d->ranks));
+    CSP_TRY(csp_share_reserve(&d->share_q, Q, d->group));
+    CSP_TRY(csp_share_reserve(&d->share_d, P, d->group));
     for (int64_t q = 0; q < Q; q++) {
         d->share_q.cost[q] =
             cost_of(csp_pairs_query_bytes(d->pairs, d->draw.example[q]), contract->query_max_len);
@@ -169,31 +177,47 @@ static csp_status share_pairs(csp_train_data *d, int64_t Q, int64_t P)
         d->share_d.cost[p] = cost_of(csp_pairs_document_bytes(d->pairs, d->draw.document[p]),
                                      contract->passage_max_len);
     }
-    CSP_TRY(csp_share_texts(&d->share_q, Q, d->ranks));
-    memcpy(d->share_d.load, d->share_q.load, sizeof(int64_t) * (size_t)d->ranks);
-    return csp_share_texts(&d->share_d, P, d->ranks);
+    CSP_TRY(csp_share_texts(&d->share_q, Q, d->group));
+    memcpy(d->share_d.load, d->share_q.load, sizeof(int64_t) * (size_t)d->group);
+    return csp_share_texts(&d->share_d, P, d->group);
 }
 
 /*
- * mask[q,p] = 1 where this rank's document p is a known positive of query q, but not its own
- * positive's column. Queries are those of all ranks, rank by rank.
+ * mask[q,p] says where this rank's document p is of another block than query q, or a known positive
+ * of it but not its own positive's column. Queries are those of the group, rank by rank.
  */
 static bool fill_mask(csp_train_data *d, int64_t Q, const int64_t *own, int64_t P)
 {
+    const csp_contrastive_settings *s = &d->config->contrastive;
+    const int64_t block = s->batch.queries / s->negative_blocks;
+    const int64_t G = d->config->data.train_group_size;
     bool any = false;
 
     for (int64_t q = 0; q < Q; q++) {
-        const int64_t example = d->draw.example[d->share_q.text[q]];
+        const int64_t number = d->share_q.text[q], example = d->draw.example[number];
 
         for (int64_t p = 0; p < P; p++) {
-            const bool out = p != d->positive[q] &&
-                             csp_pairs_is_positive(d->pairs, example, d->draw.document[own[p]]);
+            uint8_t why = 0;
 
-            d->mask[q * P + p] = out;
-            any = any || out;
+            if (number / block != own[p] / G / block) {
+                why = CSP_LEFT_OUT_BLOCK;
+            } else if (s->mask_known_positives && p != d->positive[q] &&
+                       csp_pairs_is_positive(d->pairs, example, d->draw.document[own[p]])) {
+                why = CSP_LEFT_OUT_POSITIVE;
+            }
+            d->mask[q * P + p] = why;
+            any = any || why != 0;
         }
     }
     return any;
+}
+
+/* Numbers within the span of a group become those within the step. */
+static void renumber(int64_t *text, int64_t count, int64_t first)
+{
+    for (int64_t i = 0; i < count; i++) {
+        text[i] += first;
+    }
 }
 
 /* Where each document of the step is among this rank's. */
@@ -209,18 +233,20 @@ static void find_columns(csp_train_data *d, const int64_t *own, int64_t count, i
 
 csp_status csp_train_data_pairs(csp_train_data *d, int64_t k, csp_contrastive_texts *out)
 {
-    const int64_t Q = d->config->contrastive.batch.queries, G = d->config->data.train_group_size;
-    const csp_sampling sampling = {
-        .seed = (uint64_t)d->config->run.seed, .Q = Q, .G = G, .in_order = !d->config->data.shuffle
-    };
-    const int64_t queries = Q / d->ranks, passages = Q * G / d->ranks;
-    const int64_t *own_q, *own_d;
+    const int64_t Q = span_of(d), G = d->config->data.train_group_size;
+    const csp_sampling sampling = { .seed = (uint64_t)d->config->run.seed,
+                                    .Q = d->config->contrastive.batch.queries,
+                                    .G = G,
+                                    .in_order = !d->config->data.shuffle };
+    const int64_t queries = Q / d->group, passages = Q * G / d->group;
+    const int64_t first = d->rank / d->group * Q; /* query of the span in the step */
+    int64_t *own_q, *own_d;
     bool masked = false;
 
-    CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, 0, Q, &d->draw));
+    CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, first, Q, &d->draw));
     CSP_TRY(share_pairs(d, Q, Q * G));
-    own_q = d->share_q.text + d->rank * queries;
-    own_d = d->share_d.text + d->rank * passages;
+    own_q = d->share_q.text + d->rank % d->group * queries;
+    own_d = d->share_d.text + d->rank % d->group * passages;
     csp_token_lists_reset(&d->queries);
     csp_token_lists_reset(&d->passages);
     for (int64_t q = 0; q < queries; q++) {
@@ -233,9 +259,11 @@ csp_status csp_train_data_pairs(csp_train_data *d, int64_t k, csp_contrastive_te
     for (int64_t q = 0; q < Q; q++) {
         d->positive[q] = (int32_t)d->column[d->share_q.text[q] * G];
     }
-    if (d->config->contrastive.mask_known_positives) {
+    if (d->config->contrastive.mask_known_positives || d->config->contrastive.negative_blocks > 1) {
         masked = fill_mask(d, Q, own_d, passages);
     }
+    renumber(own_q, queries, first);
+    renumber(own_d, passages, first * G);
     *out = (csp_contrastive_texts) { .queries = &d->queries,
                                      .passages = &d->passages,
                                      .query_text = own_q,

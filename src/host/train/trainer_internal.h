@@ -20,6 +20,8 @@ typedef struct csp_run_state {
     const csp_train_options *options;
     csp_ranks together;     /* the ranks, where there are several      */
     const csp_ranks *ranks; /* together, or NULL: this process alone   */
+    csp_ranks near;         /* those of them that share negatives,     */
+    const csp_ranks *group; /* near, or NULL: all do                   */
     csp_backend *be;
     csp_storage storage; /* of the model */
     csp_opened opened;   /* model, contract, tokenizer text, base */
