@@ -118,6 +118,46 @@ def blocks_of_negatives_do_not_depend_on_ranks(w):
         w.expect_exit(result, 2, "contrastive.negative_blocks is 3, which 2 ranks cannot share")
 
 
+def write_copies(w):
+    """Blocks of eight texts, three times each. Eight documents go through the model together, by
+    whichever rank, so that copies have the same bits, and a query finds three with one score on three
+    ranks: the one that counts is that of the largest id, which is neither the first nor the last."""
+    texts = [json.loads(line) for line in (w.folder / "beir/corpus.jsonl").open()]
+    shutil.copytree(w.folder / "beir", w.folder / "copies")
+    with (w.folder / "copies/corpus.jsonl").open("w") as stream:
+        for block in range(0, len(texts) // 8 * 8, 8):
+            for letter in "mza":
+                for row in texts[block:block + 8]:
+                    stream.write(json.dumps({**row, "_id": letter + row["_id"]}) + "\n")
+    for name in ("train", "dev"):
+        path = w.folder / f"copies/qrels/{name}.tsv"
+        path.write_text(path.read_text().replace("\td", "\tzd"))
+
+
+def evaluations_are_those_of_one_rank(w):
+    """To the last bit, of a model that a step does not change, also where scores are equal."""
+    write_copies(w)
+    settings = ["run.phases=[contrastive]", "contrastive.max_steps=2", "optim.learning_rate=1e-30",
+                "data.corpus=copies", "data.qrels=copies/qrels/train.tsv",
+                "data.dev_qrels=copies/qrels/dev.tsv", "run.eval_steps=1", "run.rank_timeout_s=60"]
+    for sizes, how in (((1, 2, 3, 4), ["eval.top_k=1"]), ((1, 4), ["eval.pool=60", "eval.queries=11"])):
+        seen = []
+        w.expect_exit(w.train("e", *settings, *how, "device.threads=1"), 0)
+        for size in sizes:
+            if size > 1:
+                w.remove("e")
+                own = ["contrastive.batch.queries=12"] if size == 3 else []
+                for result in Job(w, size, "e", *settings, *how, *own).wait():
+                    w.expect_exit(result, 0)
+            rows = [{k: v for k, v in row.items() if k != "elapsed_s"} for row in w.metrics("e")
+                    if "eval/AP" in row]
+            w.expect(len(rows) == 2 and rows[0]["eval/AP"] > 0, rows)
+            seen.append(rows)
+        w.expect(all(rows == seen[0] for rows in seen), seen)
+        w.remove("e")
+    w.remove("copies")
+
+
 def mpirun(w, size, name, *settings):
     """The same over MPI; None where there is no mpirun."""
     if shutil.which("mpirun") is None:
@@ -259,6 +299,7 @@ if __name__ == "__main__":
     sys.exit(run_tests([
         ranks_follow_the_curve_of_one,
         blocks_of_negatives_do_not_depend_on_ranks,
+        evaluations_are_those_of_one_rank,
         mpirun_gives_what_tcp_gives,
         a_run_goes_on_with_another_number_of_ranks,
         what_ranks_disagree_on_is_named,

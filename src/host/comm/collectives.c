@@ -4,6 +4,7 @@
  * With R ranks and n bytes, a rank sends to the others
  *
  *     gather        (R-1) x its own bytes
+ *     collect       its own bytes; root nothing
  *     scatter_sum   n less its own part: every part goes to the rank that adds it up
  *     reduce        a scatter_sum of R equal parts, then their gather: 2 n (R-1)/R; up to
  *                   SMALL_BYTES every rank sends all it has, n (R-1), and adds it up itself: one
@@ -57,7 +58,8 @@ static uint32_t tag_of(const csp_comm *comm, const csp_job *job)
     if (comm->member != NULL) {
         tag = mix(tag, comm->member, (size_t)comm->size * sizeof(*comm->member));
     }
-    if (job->kind == CSP_JOB_GATHER || job->kind == CSP_JOB_SCATTER_SUM) {
+    if (job->kind == CSP_JOB_GATHER || job->kind == CSP_JOB_COLLECT ||
+        job->kind == CSP_JOB_SCATTER_SUM) {
         tag = mix(tag, job->parts, (size_t)comm->size * sizeof(int64_t));
     }
     return tag;
@@ -148,23 +150,26 @@ static csp_status gather_even(csp_comm *comm, const csp_job *job, char *all, int
     return exchange(comm, job);
 }
 
+/* What a rank has goes to all, or, of a collect, to root alone. */
 static csp_status run_gather(csp_comm *comm, const csp_job *job)
 {
-    char *place = job->out;
+    const bool to_all = job->kind == CSP_JOB_GATHER;
+    const bool gets = to_all || comm->rank == job->root;
+    char *place = gets ? job->out : NULL;
 
     clear_pieces(comm);
     for (int r = 0; r < comm->size; r++) {
         if (r == comm->rank) {
-            if (place != job->in && job->parts[r] > 0) {
+            if (gets && place != job->in && job->parts[r] > 0) {
                 memcpy(place, job->in, (size_t)job->parts[r]);
             }
         } else {
             comm->recv[r].data = place;
-            comm->recv[r].bytes = job->parts[r];
+            comm->recv[r].bytes = gets ? job->parts[r] : 0;
             comm->send[r].data = (void *)job->in;
-            comm->send[r].bytes = job->parts[comm->rank];
+            comm->send[r].bytes = to_all || r == job->root ? job->parts[comm->rank] : 0;
         }
-        place += job->parts[r];
+        place = gets ? place + job->parts[r] : NULL;
     }
     return exchange(comm, job);
 }
@@ -309,8 +314,9 @@ static csp_status run_barrier(csp_comm *comm, const csp_job *job)
 /* What a single rank's collectives come to: its own numbers, where they are wanted. */
 static void run_alone(const csp_job *job)
 {
-    const bool copies = job->kind == CSP_JOB_GATHER || job->kind == CSP_JOB_SCATTER_SUM;
-    const size_t element = job->kind == CSP_JOB_GATHER ? 1 : csp_dtype_bytes(job->dtype);
+    const bool bytes = job->kind == CSP_JOB_GATHER || job->kind == CSP_JOB_COLLECT;
+    const bool copies = bytes || job->kind == CSP_JOB_SCATTER_SUM;
+    const size_t element = bytes ? 1 : csp_dtype_bytes(job->dtype);
 
     if (copies && job->out != job->in && job->parts[0] > 0) {
         memcpy(job->out, job->in, (size_t)job->parts[0] * element);
@@ -327,6 +333,7 @@ csp_status csp_job_run(csp_comm *comm, const csp_job *job)
     case CSP_JOB_REDUCE:
         return run_reduce(comm, job);
     case CSP_JOB_GATHER:
+    case CSP_JOB_COLLECT:
         return run_gather(comm, job);
     case CSP_JOB_SCATTER_SUM:
         return run_scatter_sum(comm, job);

@@ -126,6 +126,11 @@ CSP_CHECKED csp_status csp_comm_gather_start(csp_comm *comm, const void *own, vo
                                              const int64_t *bytes, const char *what,
                                              int64_t *ticket);
 
+/* The same for rank root alone: all is not looked at elsewhere. */
+CSP_CHECKED csp_status csp_comm_collect_start(csp_comm *comm, const void *own, void *all,
+                                              const int64_t *bytes, int root, const char *what,
+                                              int64_t *ticket);
+
 /*
  * Every rank gets its part of the sum over all ranks (reduce-scatter).
  *
@@ -156,6 +161,8 @@ CSP_CHECKED csp_status csp_comm_reduce(csp_comm *comm, void *data, csp_dtype dty
                                        csp_comm_op op, const char *what);
 CSP_CHECKED csp_status csp_comm_gather(csp_comm *comm, const void *own, void *all,
                                        const int64_t *bytes, const char *what);
+CSP_CHECKED csp_status csp_comm_collect(csp_comm *comm, const void *own, void *all,
+                                        const int64_t *bytes, int root, const char *what);
 CSP_CHECKED csp_status csp_comm_broadcast(csp_comm *comm, void *data, int64_t bytes, int root,
                                           const char *what);
 CSP_CHECKED csp_status csp_comm_barrier(csp_comm *comm, const char *what);

@@ -125,6 +125,24 @@ csp_status csp_comm_gather_start(csp_comm *comm, const void *own, void *all, con
     return start(comm, &job, bytes, ticket);
 }
 
+static csp_status check_root(const csp_comm *comm, int root, const char *what)
+{
+    return root >= 0 && root < comm->size
+               ? CSP_OK
+               : CSP_FAIL(CSP_ERR_ARGUMENT, "%s: root is rank %d of %d", what, root, comm->size);
+}
+
+csp_status csp_comm_collect_start(csp_comm *comm, const void *own, void *all, const int64_t *bytes,
+                                  int root, const char *what, int64_t *ticket)
+{
+    const csp_job job = {
+        .kind = CSP_JOB_COLLECT, .in = own, .out = all, .root = root, .what = what
+    };
+
+    CSP_TRY(check_root(comm, root, what));
+    return start(comm, &job, bytes, ticket);
+}
+
 csp_status csp_comm_scatter_sum_start(csp_comm *comm, const void *data, void *out, csp_dtype dtype,
                                       const int64_t *counts, const char *what, int64_t *ticket)
 {
@@ -149,9 +167,7 @@ csp_status csp_comm_broadcast_start(csp_comm *comm, void *data, int64_t bytes, i
         .kind = CSP_JOB_BROADCAST, .out = data, .count = bytes, .root = root, .what = what
     };
 
-    if (root < 0 || root >= comm->size) {
-        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: from rank %d of %d", what, root, comm->size);
-    }
+    CSP_TRY(check_root(comm, root, what));
     return start(comm, &job, NULL, ticket);
 }
 

@@ -17,6 +17,7 @@
 typedef enum csp_job_kind {
     CSP_JOB_REDUCE,
     CSP_JOB_GATHER,
+    CSP_JOB_COLLECT,
     CSP_JOB_SCATTER_SUM,
     CSP_JOB_BROADCAST,
     CSP_JOB_BARRIER
@@ -27,8 +28,8 @@ typedef struct csp_job {
     csp_comm *comm; /* whose ranks run it: the whole communicator, or a group of it */
     int64_t ticket;
     csp_job_kind kind;
-    const void *in; /* gather: own; scatter_sum: data */
-    void *out;      /* reduce, broadcast: data        */
+    const void *in; /* gather, collect: own; scatter_sum: data */
+    void *out;      /* reduce, broadcast: data                 */
     csp_dtype dtype;
     csp_comm_op op;
     int64_t count; /* elements; broadcast: bytes */

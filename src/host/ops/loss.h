@@ -91,7 +91,7 @@ CSP_CHECKED csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, con
  *   s         in    (Q,P)  f32   scores of Q queries and the P passages of this rank
  *   positive  in    (Q)    i32   column of each query's positive, never masked; -1: another rank
  *                                has it
- *   mask      in    (Q,P)  u8    not 0 = left out (such as a known positive but the query's own), or
+ *   mask      in    (Q,P)  u8    not 0 = left out (a known positive but the query's own), or
  *                                none
  *   row       out   (Q,2)  f64   own and best; -inf where this rank has none
  *

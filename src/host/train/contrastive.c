@@ -17,55 +17,12 @@
  * picks its ways, is taken from the step before. The first step of a run waits to learn it; a
  * checkpoint holds it for the one after.
  */
-#include "train/contrastive.h"
+#include "train/contrastive_internal.h"
 
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "core/memory.h"
-#include "model/contract_head.h"
 #include "model/finite.h"
-#include "train/step_flop.h"
-#include "train/step_numbers.h"
-
-/* The representations of one side of the batch and their gradient. */
-typedef struct side_rows {
-    csp_sparse w;     /* its row_ptr is among the step's numbers      */
-    csp_tensor dw;    /* (cap) f32                                    */
-    csp_tensor sum;   /* (V) f64                                      */
-    csp_tensor count; /* (V) i32  rows that have the term   a number  */
-    csp_tensor reg;   /* (1) f64  the sparsity term         a number  */
-    int64_t rows;     /* of this step                                 */
-} side_rows;
-
-struct csp_contrastive {
-    csp_backend *be;
-    const csp_model *model;
-    const csp_contract *contract;
-    csp_contrastive_options options;
-    csp_chunked *chunks;
-    csp_contract_head head;
-    csp_health *health;
-    csp_arena rows;       /* what follows lies in it */
-    side_rows side[2];    /* by csp_side */
-    csp_exchange queries; /* of all ranks of the group */
-    csp_tensor s;        /* (Q,P) f32 scores, then their gradient; Q of the group, P of this rank */
-    csp_tensor positive; /* (Q) i32 */
-    csp_tensor mask;     /* (Q,P) u8 */
-    csp_tensor sum;      /* (Q) f64 csp_nce_sum */
-    csp_step_numbers numbers;
-    csp_pending sums[2], pending;
-    int64_t *all_rows[2];      /* (all rows + 1) row_ptr of all ranks' rows of a side, where the
-                                  ranks have to tell each other                                  */
-    csp_tensor bad_row;        /* (Q+P) i64 csp_run_note_bad_row of each micro-batch */
-    csp_tensor row;            /* (Q,2) f64 csp_nce_scores                           */
-    csp_tensor nce;            /* (Q) f64   csp_nce_grad                             */
-    csp_tensor positions;      /* (CSP_POSITIONS) i64 csp_position_counts of documents */
-    csp_contrastive_step step; /* the last one */
-    int64_t masked;            /* pairs that it left out on this rank */
-    double flop;
-};
 
 static csp_status place_side(csp_arena *arena, int64_t rows, int64_t V, side_rows *side)
 {
@@ -90,22 +47,10 @@ static int64_t own_passages(const csp_contrastive_options *o)
     return o->passages / csp_ranks_size(o->ranks);
 }
 
-/* The ranks whose documents this rank's queries are compared with. */
-static const csp_ranks *group_of(const csp_contrastive_options *o)
-{
-    return o->group != NULL ? o->group : o->ranks;
-}
-
 /* Queries that meet the documents of one rank, at most. */
 static int64_t group_queries(const csp_contrastive_options *o)
 {
-    return own_queries(o) * csp_ranks_size(group_of(o));
-}
-
-/* Whether there are queries that this rank does not see. */
-static bool has_groups(const csp_contrastive *c)
-{
-    return csp_ranks_size(group_of(&c->options)) < csp_ranks_size(c->options.ranks);
+    return own_queries(o) * csp_ranks_size(csp_contrastive_group(o));
 }
 
 /* Everything that lives as long as the phase; on a ruler this measures. */
@@ -179,12 +124,13 @@ csp_status csp_contrastive_create(csp_backend *be, const csp_model *model,
                                     options->budget, options->keep, &c->chunks));
     CSP_TRY_GOTO(csp_contract_head_open(be, model, contract, &c->head));
     CSP_TRY_GOTO(csp_health_create(V, &options->limits, &c->health));
-    CSP_TRY_GOTO(csp_exchange_open(be, group_of(options), group_queries(options), &c->queries));
+    CSP_TRY_GOTO(
+        csp_exchange_open(be, csp_contrastive_group(options), group_queries(options), &c->queries));
     if (csp_ranks_size(options->ranks) > 1) {
         CSP_TRY_GOTO(csp_alloc("documents of all ranks", options->passages + 1,
                                sizeof(**c->all_rows), &c->all_rows[CSP_SIDE_PASSAGE]));
     }
-    if (has_groups(c)) {
+    if (csp_contrastive_has_groups(c)) {
         CSP_TRY_GOTO(csp_alloc("queries of all ranks", options->queries + 1, sizeof(**c->all_rows),
                                &c->all_rows[CSP_SIDE_QUERY]));
     }
@@ -211,7 +157,7 @@ void csp_contrastive_destroy(csp_contrastive *c)
     csp_contract_head_close(&c->head);
     csp_health_destroy(c->health);
     csp_exchange_close(&c->queries);
-    csp_pending_clear(group_of(&c->options), &c->pending);
+    csp_pending_clear(csp_contrastive_group(&c->options), &c->pending);
     for (int i = 0; i < 2; i++) {
         csp_pending_clear(c->options.ranks, &c->sums[i]);
         free(c->all_rows[i]);
@@ -270,7 +216,7 @@ static csp_status expect_entries(csp_contrastive *c)
 
         side->w.active = first ? (double)row_ptr[side->rows] / (double)side->rows : remembered[i];
     }
-    if (csp_ranks_size(group_of(&c->options)) == 1) {
+    if (csp_ranks_size(csp_contrastive_group(&c->options)) == 1) {
         c->queries.all.active = c->side[CSP_SIDE_QUERY].w.active;
     }
     return CSP_OK;
@@ -298,7 +244,7 @@ static csp_status add_up_terms(csp_contrastive *c)
         CSP_TRY(csp_backend_zero(c->be, &c->side[i].count));
     }
     CSP_TRY(add_up_own(c, CSP_SIDE_PASSAGE, "term sums of documents"));
-    if (has_groups(c)) {
+    if (csp_contrastive_has_groups(c)) {
         return add_up_own(c, CSP_SIDE_QUERY, "term sums of queries");
     }
     return csp_column_sums(c->be, &c->queries.all, q->rows * csp_ranks_size(c->options.ranks),
@@ -316,12 +262,6 @@ static csp_status regularize(csp_contrastive *c, csp_side side, double lambda)
                           &rows->reg);
 }
 
-/* Queries of the step, over all ranks. */
-static int64_t step_queries(const csp_contrastive *c)
-{
-    return c->side[CSP_SIDE_QUERY].rows * csp_ranks_size(c->options.ranks);
-}
-
 static int64_t count_masked(const uint8_t *mask, int64_t pairs)
 {
     int64_t masked = 0;
@@ -336,7 +276,7 @@ static int64_t count_masked(const uint8_t *mask, int64_t pairs)
 static csp_status info_nce(csp_contrastive *c, const csp_tensor *positive, const csp_tensor *mask,
                            csp_tensor *s)
 {
-    const csp_ranks *group = group_of(&c->options);
+    const csp_ranks *group = csp_contrastive_group(&c->options);
     csp_tensor row = csp_tensor_rows(&c->row, 0, s->dim[0]);
     csp_tensor sum = csp_tensor_rows(&c->sum, 0, s->dim[0]);
     csp_tensor nce = csp_tensor_rows(&c->nce, 0, s->dim[0]);
@@ -345,14 +285,14 @@ static csp_status info_nce(csp_contrastive *c, const csp_tensor *positive, const
     CSP_TRY(csp_ranks_reduce(group, &row, CSP_COMM_MAX, "best scores", &c->pending));
     CSP_TRY(csp_nce_sum(c->be, s, mask, &row, &sum));
     CSP_TRY(csp_ranks_reduce(group, &sum, CSP_COMM_SUM, "sums of softmax", &c->pending));
-    return csp_nce_grad(c->be, s, positive, mask, &row, &sum, step_queries(c), s, &nce);
+    return csp_nce_grad(c->be, s, positive, mask, &row, &sum, csp_contrastive_queries(c), s, &nce);
 }
 
 /* The loss on the whole batch and the gradient of every weight of both sides of this rank. */
 static csp_status compare(csp_contrastive *c, const csp_contrastive_texts *t)
 {
     side_rows *q = &c->side[CSP_SIDE_QUERY], *d = &c->side[CSP_SIDE_PASSAGE];
-    const int64_t Q = q->rows * csp_ranks_size(group_of(&c->options)), P = d->rows;
+    const int64_t Q = q->rows * csp_ranks_size(csp_contrastive_group(&c->options)), P = d->rows;
     const int64_t pairs[] = { Q, P };
     const float scale = (float)(1.0 / c->options.temperature);
     csp_tensor s = csp_tensor_view(c->s.data, CSP_F32, 2, pairs);
@@ -417,7 +357,7 @@ csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *
     c->step = *step;
     c->side[CSP_SIDE_QUERY].rows = Q;
     c->side[CSP_SIDE_PASSAGE].rows = P;
-    c->masked = count_masked(t->mask, csp_ranks_size(group_of(&c->options)) * Q * P);
+    c->masked = count_masked(t->mask, csp_ranks_size(csp_contrastive_group(&c->options)) * Q * P);
     csp_chunked_begin(c->chunks);
     CSP_TRY(csp_chunked_add(c->chunks, CSP_SIDE_QUERY, t->queries, t->query_text, 0));
     CSP_TRY(csp_chunked_add(c->chunks, CSP_SIDE_PASSAGE, t->passages, t->passage_text, ranks * Q));
@@ -432,161 +372,6 @@ csp_status csp_contrastive_run(csp_contrastive *c, const csp_contrastive_texts *
 csp_tensor csp_contrastive_faults(const csp_contrastive *c)
 {
     return csp_tensor_rows(&c->bad_row, 0, c->chunks->count);
-}
-
-static csp_status check_states(const csp_contrastive *c)
-{
-    const int64_t *bad_row = csp_step_numbers_at(&c->numbers, &c->bad_row);
-
-    for (int64_t i = 0; i < c->chunks->count; i++) {
-        CSP_TRY(csp_chunked_check(c->chunks, i, bad_row[i], "contrastive", c->step.step));
-    }
-    return CSP_OK;
-}
-
-/* Loss, margin and accuracy of the queries: a group's first rank speaks for all of it. */
-static csp_status measure_queries(const csp_contrastive *c, csp_step_metrics *m)
-{
-    const csp_ranks *group = group_of(&c->options);
-    const double(*row)[2] = csp_step_numbers_at(&c->numbers, &c->row);
-    const double *loss = csp_step_numbers_at(&c->numbers, &c->nce);
-    const int64_t M = step_queries(c);
-    const int64_t Q = c->side[CSP_SIDE_QUERY].rows * csp_ranks_size(group);
-    double sums[3] = { 0.0 }; /* loss, margin, right ones */
-
-    for (int64_t q = 0; q < Q; q++) {
-        const float own = (float)row[q][0], best = (float)row[q][1];
-
-        sums[0] += loss[q] / (double)M;
-        sums[1] += isfinite(best) ? (double)(own - best) : 0.0;
-        sums[2] += own > best;
-    }
-    if (has_groups(c)) {
-        if (csp_ranks_rank(group) > 0) {
-            memset(sums, 0, sizeof(sums));
-        }
-        CSP_TRY(csp_ranks_reduce_host(c->options.ranks, sums, CSP_F64, 3, CSP_COMM_SUM,
-                                      "losses of groups"));
-    }
-    m->nce = sums[0];
-    m->margin = sums[1] / (double)M * c->options.temperature;
-    m->accuracy = sums[2] / (double)M;
-    return CSP_OK;
-}
-
-static csp_status measure_loss(const csp_contrastive *c, csp_step_metrics *m)
-{
-    m->reg_q = *(const double *)csp_step_numbers_at(&c->numbers, &c->side[CSP_SIDE_QUERY].reg);
-    m->reg_d = *(const double *)csp_step_numbers_at(&c->numbers, &c->side[CSP_SIDE_PASSAGE].reg);
-    m->loss = m->nce + c->step.lambda_q * m->reg_q + c->step.lambda_d * m->reg_d;
-    if (!isfinite(m->loss)) {
-        return CSP_FAIL(CSP_ERR_NUMERIC,
-                        "contrastive step %lld: the loss is not finite: nce %g, reg_q %g, reg_d %g",
-                        (long long)c->step.step, m->nce, m->reg_q, m->reg_d);
-    }
-    return CSP_OK;
-}
-
-/* Lengths of all ranks' rows of a side as row_ptr. */
-static csp_status gather_lengths(csp_contrastive *c, csp_side side, const int64_t *own,
-                                 const char *what)
-{
-    const csp_ranks *ranks = c->options.ranks;
-    const int64_t rows = c->side[side].rows, all = rows * csp_ranks_size(ranks);
-    int64_t *length = c->all_rows[side] + 1, *mine = length + csp_ranks_rank(ranks) * rows;
-
-    for (int64_t i = 0; i < rows; i++) {
-        mine[i] = own[i + 1] - own[i];
-    }
-    CSP_TRY(csp_ranks_gather_host(ranks, mine, length, rows * (int64_t)sizeof(*length), what));
-    c->all_rows[side][0] = 0;
-    for (int64_t i = 0; i < all; i++) {
-        length[i] += c->all_rows[side][i];
-    }
-    return CSP_OK;
-}
-
-/* What the health panel looks at, of all ranks: here of queries, all of which may be known. */
-static csp_status queries_seen(csp_contrastive *c, csp_health_side *out)
-{
-    const side_rows *q = &c->side[CSP_SIDE_QUERY];
-    const int64_t *row_ptr = csp_step_numbers_at(&c->numbers, &q->w.row_ptr);
-    int32_t *count = csp_step_numbers_edit(&c->numbers, &q->count);
-
-    if (has_groups(c)) {
-        CSP_TRY(csp_ranks_reduce_host(c->options.ranks, count, CSP_I32, q->w.vocab, CSP_COMM_SUM,
-                                      "terms of queries"));
-        CSP_TRY(gather_lengths(c, CSP_SIDE_QUERY, row_ptr, "lengths of queries"));
-        row_ptr = c->all_rows[CSP_SIDE_QUERY];
-    } else if (csp_ranks_size(c->options.ranks) > 1) {
-        row_ptr = c->queries.row_ptr;
-    }
-    *out = (csp_health_side) { .rows = step_queries(c), .row_ptr = row_ptr, .count = count };
-    return CSP_OK;
-}
-
-/* The same of documents, whose counts the ranks put together here. */
-static csp_status documents_seen(csp_contrastive *c, csp_health_side *out)
-{
-    const csp_ranks *ranks = c->options.ranks;
-    const side_rows *d = &c->side[CSP_SIDE_PASSAGE];
-    const int64_t *row_ptr = csp_step_numbers_at(&c->numbers, &d->w.row_ptr);
-    int32_t *count = csp_step_numbers_edit(&c->numbers, &d->count);
-    int64_t *positions = NULL;
-
-    CSP_TRY(csp_ranks_reduce_host(ranks, count, CSP_I32, d->w.vocab, CSP_COMM_SUM,
-                                  "terms of documents"));
-    if (c->contract->pooling == CSP_POOLING_MAX) {
-        positions = csp_step_numbers_edit(&c->numbers, &c->positions);
-        CSP_TRY(csp_ranks_reduce_host(ranks, positions, CSP_I64, CSP_POSITIONS, CSP_COMM_SUM,
-                                      "positions of maxima"));
-    }
-    if (csp_ranks_size(ranks) > 1) {
-        CSP_TRY(gather_lengths(c, CSP_SIDE_PASSAGE, row_ptr, "lengths of documents"));
-        row_ptr = c->all_rows[CSP_SIDE_PASSAGE];
-    }
-    *out = (csp_health_side) { .rows = d->rows * csp_ranks_size(ranks),
-                               .row_ptr = row_ptr,
-                               .count = count,
-                               .positions = positions };
-    return CSP_OK;
-}
-
-/* Numbers that are sums over the ranks. */
-static csp_status add_up(csp_contrastive *c, csp_step_metrics *m)
-{
-    int64_t entries = 0;
-    double sums[3] = { (double)csp_chunked_rows(c->chunks), (double)c->masked };
-
-    for (int i = 0; i < 2; i++) {
-        const side_rows *side = &c->side[i];
-
-        entries +=
-            ((const int64_t *)csp_step_numbers_at(&c->numbers, &side->w.row_ptr))[side->rows];
-    }
-    sums[2] = csp_flop_network(c->chunks, c->step.pass.causal, true) +
-              csp_flop_sparse_head(c->chunks, entries, c->contract->pooling);
-    CSP_TRY(csp_ranks_reduce_host(c->options.ranks, sums, CSP_F64, 3, CSP_COMM_SUM,
-                                  "tokens of the step"));
-    m->tokens = sums[0];
-    m->masked = sums[1];
-    c->flop = sums[2];
-    return CSP_OK;
-}
-
-csp_status csp_contrastive_read(csp_contrastive *c, csp_step_metrics *m)
-{
-    csp_health_side q, d;
-
-    CSP_TRY(check_states(c));
-    CSP_TRY(measure_queries(c, m));
-    CSP_TRY(measure_loss(c, m));
-    CSP_TRY(queries_seen(c, &q));
-    CSP_TRY(documents_seen(c, &d));
-    csp_health_observe(c->health, c->step.step, &q, &d, m);
-    m->lambda_q = c->step.lambda_q;
-    m->lambda_d = c->step.lambda_d;
-    return add_up(c, m);
 }
 
 csp_health *csp_contrastive_health(csp_contrastive *c)

@@ -538,16 +538,19 @@ static csp_status open_backend(csp_run_state *run)
 static csp_status agree_on_data(const csp_run_state *run)
 {
     const csp_data_identity *d = &run->progress.data;
-    char text[1024];
+    char text[1024], dev[CSP_DIGEST_TEXT_BYTES] = "";
 
     if (run->ranks == NULL) {
         return CSP_OK;
     }
+    if (run->dev != NULL) {
+        CSP_TRY(csp_dev_digest(run->dev, dev));
+    }
     snprintf(text, sizeof(text),
              "examples %lld\ndocuments %lld\ndocument digest %s\nquery digest %s\n"
-             "example digest %s\ntexts %lld\ntext digest %s\n",
+             "example digest %s\ntexts %lld\ntext digest %s\ndev digest %s\n",
              (long long)d->examples, (long long)d->documents, d->document_digest, d->query_digest,
-             d->example_digest, (long long)d->texts, d->text_digest);
+             d->example_digest, (long long)d->texts, d->text_digest, dev);
     return csp_comm_agree(run->ranks->comm, text, "the data");
 }
 
@@ -576,9 +579,7 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_train_data_open(config, &run->opened.contract, run->tokenizer,
                                 csp_ranks_rank(run->ranks), csp_ranks_size(run->ranks),
                                 &run->data));
-    if (csp_run_writes(run)) {
-        CSP_TRY(csp_dev_open(config, &run->dev));
-    }
+    CSP_TRY(csp_dev_open(config, &run->dev));
     CSP_TRY(csp_optimizer_create(run->be, run->opened.model, run->ranks, &run->optimizer));
     CSP_TRY(settle_progress(run));
     CSP_TRY(agree_on_data(run));
