@@ -28,9 +28,9 @@ def free_port():
 
 
 class Job:
-    """Ranks with the variables of torchrun, each with settings of its own if asked."""
+    """Ranks with the variables of torchrun, each with settings and a folder of its own if asked."""
 
-    def __init__(self, w, size, name, *settings, own=None):
+    def __init__(self, w, size, name, *settings, own=None, cwd=None):
         port = free_port()
         self.ranks = []
         for rank in range(size):
@@ -38,7 +38,8 @@ class Job:
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             self.ranks.append(w.start("train", "config.yaml", f"run.output_dir={name}",
                                       "device.threads=1", "run.rank_timeout_s=60", *settings,
-                                      *(own or {}).get(rank, []), env=env))
+                                      *(own or {}).get(rank, []), env=env,
+                                      cwd=(cwd or {}).get(rank)))
 
     def wait(self):
         """What each rank gave, as of subprocess.run."""
@@ -217,6 +218,44 @@ def what_ranks_disagree_on_is_named(w):
     w.remove("x", "other")
 
 
+def one_rank_of_a_machine_reads_the_weights(w):
+    """Rank 1 is where they are not, and gets them from rank 0, also below the adapters of a
+    checkpoint; a damaged file is said once."""
+    here = w.folder / "elsewhere"
+    (here / "model").mkdir(parents=True)
+    for name in ("beir", "text.txt", "config.yaml", "f", "s"):
+        (here / name).symlink_to(w.folder / name)
+    for name in ("config.json", "tokenizer.json", "csplade.json"):
+        if (w.folder / "model" / name).exists():
+            (here / "model" / name).symlink_to(w.folder / "model" / name)
+    short = ["run.phases=[contrastive]", "contrastive.max_steps=2"]
+    last = "contrastive-00000002.h5"
+    for how, on in (([], ["lora.r=4"]), (["lora.r=4"], ["lora.r=4"])):
+        for result in Job(w, 2, "s", *short, *how).wait():
+            w.expect_exit(result, 0)
+        for result in Job(w, 2, "f", *short, *how, cwd={1: here}).wait():
+            w.expect_exit(result, 0)
+        w.expect(w.checkpoint("f", last) == w.checkpoint("s", last), "other bytes")
+        w.remove("f")
+        # From what that left, new adapters over whole weights or those that are there; then resumed.
+        for _ in range(2):
+            for result in Job(w, 2, "f", *short, *on, f"model.path=s/checkpoints/{last}",
+                              cwd={1: here}).wait():
+                w.expect_exit(result, 0)
+        w.remove("f", "s")
+    whole = w.folder / "model/model.safetensors"
+    data = whole.read_bytes()
+    whole.write_bytes(data[:-100])
+    try:
+        results = Job(w, 2, "f", *short).wait()
+    finally:
+        whole.write_bytes(data)
+    for result in results:
+        w.expect_exit(result, 3)
+    w.expect(sum(r.stderr.count("model.safetensors") for r in results) == 1, results)
+    w.remove("f", "elsewhere")
+
+
 def what_fails_on_one_rank_ends_all(w):
     """With its exit code and its reason, on every rank, and a file of each."""
     bad = w.folder / "bad"
@@ -303,6 +342,7 @@ if __name__ == "__main__":
         mpirun_gives_what_tcp_gives,
         a_run_goes_on_with_another_number_of_ranks,
         what_ranks_disagree_on_is_named,
+        one_rank_of_a_machine_reads_the_weights,
         what_fails_on_one_rank_ends_all,
         a_killed_rank_ends_the_others_and_the_run_goes_on,
         a_signal_to_one_rank_stops_all_with_a_checkpoint,

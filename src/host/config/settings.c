@@ -209,9 +209,10 @@ static const csp_field run_fields[] = {
                    "end the run when vectors collapse, in place of a warning"),
     CSP_FIELD_FREE(TYPE, collapse_share, CSP_FIELD_F64, "0.5", 0, 1, "",
                    "share of all-zero vectors in a step that counts as a collapse"),
-    CSP_FIELD_FREE(TYPE, rank_timeout_s, CSP_FIELD_F64, "1800", 1, 1e7, "seconds",
-                   "how long ranks wait for one another before the run ends: more than rank 0 takes "
-                   "to write a checkpoint"),
+    CSP_FIELD_FREE(
+        TYPE, rank_timeout_s, CSP_FIELD_F64, "1800", 1, 1e7, "seconds",
+        "how long ranks wait for one another before the run ends: more than rank 0 takes "
+        "to write a checkpoint"),
     CSP_FIELD_FREE(TYPE, checksum_steps, CSP_FIELD_I64, "100", 0, 1e9, "optimizer steps",
                    "ranks compare checksums of what they train every so often, and stop where one "
                    "differs; 0 = never"),

@@ -69,6 +69,7 @@ static csp_status open_folder(csp_run_state *run)
                             .adapter = config->lora.enabled ? config->lora.init : NULL,
                             .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
                             .storage = run->storage,
+                            .machine = run->machine,
                             .seed = (uint64_t)config->run.seed };
     csp_model_config shape;
     char *path = NULL;
@@ -113,6 +114,7 @@ static csp_status open_snapshot(csp_run_state *run, const char *path)
     csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
                            .storage = run->storage,
                            .base = run->options->base,
+                           .machine = run->machine,
                            .max_len = csp_config_longest(config),
                            .seed = (uint64_t)config->run.seed };
     csp_contract contract;
@@ -434,20 +436,6 @@ fail:
     return status;
 }
 
-/* Whether blocks of negatives can be shared out: a block to some ranks, or some to a rank. */
-static csp_status check_blocks(const csp_config *config, int ranks)
-{
-    const int64_t blocks = config->contrastive.negative_blocks;
-
-    if (csp_config_has_phase(config, "contrastive") && blocks % ranks != 0 && ranks % blocks != 0) {
-        return CSP_FAIL(CSP_ERR_CONFIG,
-                        "contrastive.negative_blocks is %lld, which %d ranks cannot share evenly: "
-                        "make one a multiple of the other",
-                        (long long)blocks, ranks);
-    }
-    return CSP_OK;
-}
-
 /* Whether steps can be shared out, and all ranks were told the same. */
 static csp_status join_ranks(csp_run_state *run)
 {
@@ -480,24 +468,7 @@ static csp_status join_ranks(csp_run_state *run)
                         "multiple of %d, or start another number of ranks",
                         (long long)config->adapt.batch.texts, ranks, ranks);
     }
-    return check_blocks(config, ranks);
-}
-
-/* The ranks whose documents this rank's queries are compared with. */
-static csp_status join_group(csp_run_state *run)
-{
-    const int rank = csp_ranks_rank(run->ranks), size = csp_ranks_size(run->ranks);
-    const int group = csp_negative_group(run->config->contrastive.negative_blocks, size);
-
-    if (group == size) {
-        return CSP_OK;
-    }
-    run->near = run->together;
-    CSP_TRY(csp_comm_group(run->together.comm, rank / group * group, group, &run->near.comm));
-    run->near.rank = csp_comm_rank(run->near.comm);
-    run->near.size = group;
-    run->group = &run->near;
-    return CSP_OK;
+    return csp_run_check_blocks(config, ranks);
 }
 
 /* A rank has the device of its number among those of its machine. */
@@ -534,26 +505,6 @@ static csp_status open_backend(csp_run_state *run)
     return csp_comm_agree(run->ranks->comm, kind, "the kind of device");
 }
 
-/* The data of all ranks must be the same, or they would draw different steps. */
-static csp_status agree_on_data(const csp_run_state *run)
-{
-    const csp_data_identity *d = &run->progress.data;
-    char text[1024], dev[CSP_DIGEST_TEXT_BYTES] = "";
-
-    if (run->ranks == NULL) {
-        return CSP_OK;
-    }
-    if (run->dev != NULL) {
-        CSP_TRY(csp_dev_digest(run->dev, dev));
-    }
-    snprintf(text, sizeof(text),
-             "examples %lld\ndocuments %lld\ndocument digest %s\nquery digest %s\n"
-             "example digest %s\ntexts %lld\ntext digest %s\ndev digest %s\n",
-             (long long)d->examples, (long long)d->documents, d->document_digest, d->query_digest,
-             d->example_digest, (long long)d->texts, d->text_digest, dev);
-    return csp_comm_agree(run->ranks->comm, text, "the data");
-}
-
 csp_status csp_run_setup(csp_run_state *run)
 {
     const csp_config *config = run->config;
@@ -566,7 +517,7 @@ csp_status csp_run_setup(csp_run_state *run)
     }
     CSP_TRY(find_resume_point(run));
     CSP_TRY(open_backend(run));
-    CSP_TRY(join_group(run));
+    CSP_TRY(csp_run_join_groups(run));
     run->be->sync_every_op = config->device.sync_every_op;
     run->be->tune_products = config->device.tune_products;
     CSP_TRY(csp_graph_choose(run->be, (csp_graphs)config->device.graphs));
@@ -582,7 +533,7 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_dev_open(config, &run->dev));
     CSP_TRY(csp_optimizer_create(run->be, run->opened.model, run->ranks, &run->optimizer));
     CSP_TRY(settle_progress(run));
-    CSP_TRY(agree_on_data(run));
+    CSP_TRY(csp_run_agree(run));
     return run->options->dry_run || !csp_run_writes(run) ? CSP_OK : check_disk(run);
 }
 
