@@ -114,9 +114,10 @@ def blocks_of_negatives_do_not_depend_on_ranks(w):
         w.remove("b1")
     w.remove("whole")
     w.expect_exit(w.train("x", "contrastive.negative_blocks=3"), 2, "negative_blocks is 3", "8 queries")
-    for result in Job(w, 2, "x", "adapt.batch.texts=8", "contrastive.negative_blocks=3",
-                      "contrastive.batch.queries=12").wait():
-        w.expect_exit(result, 2, "contrastive.negative_blocks is 3, which 2 ranks cannot share")
+    results = Job(w, 2, "x", "adapt.batch.texts=8", "contrastive.negative_blocks=3",
+                  "contrastive.batch.queries=12").wait()
+    w.expect_exit(results[0], 2, "contrastive.negative_blocks is 3, which 2 ranks cannot share")
+    w.expect_exit(results[1], 2)
 
 
 def write_copies(w):
@@ -206,14 +207,24 @@ def a_run_goes_on_with_another_number_of_ranks(w):
 
 
 def what_ranks_disagree_on_is_named(w):
-    """Before the first step, on every rank, and nothing is written."""
-    for result in Job(w, 2, "x", own={1: ["contrastive.temperature=3"]}).wait():
-        w.expect_exit(result, 2, "the config", "temperature")
+    """Before the first step, and nothing is written. What all find, rank 0 alone says."""
+    def expect_once(results, *messages):
+        for result in results:
+            w.expect_exit(result, 2, *(messages if result.args == "rank 0" else []))
+            w.expect(result.args == "rank 0" or "csplade:" not in result.stderr, result.stderr)
+
+    expect_once(Job(w, 2, "x", own={1: ["contrastive.temperature=3"]}).wait(), "the config", "temperature")
+    expect_once(Job(w, 3, "x", "contrastive.temprature=3").wait(), "no such setting")
+    # What one finds alone it says itself, and does not leave the others waiting.
+    start = time.monotonic()
+    results = Job(w, 2, "x", own={1: ["contrastive.temprature=3"]}).wait()
+    w.expect(time.monotonic() - start < 15, "it took too long")
+    w.expect_exit(results[1], 2, "no such setting")
+    w.expect_exit(results[0], 2, "rank 1", "no such setting")
     shutil.copytree(w.folder / "beir", w.folder / "other")
     text = (w.folder / "other/corpus.jsonl").read_text()
     (w.folder / "other/corpus.jsonl").write_text(text.replace("a", "e", 1))
-    for result in Job(w, 3, "x").wait():
-        w.expect_exit(result, 2, "contrastive.batch.queries is 8", "3 ranks")
+    expect_once(Job(w, 3, "x").wait(), "contrastive.batch.queries is 8", "3 ranks")
     w.expect(not (w.folder / "x/checkpoints").exists() or not w.checkpoints("x"), "something is written")
     w.remove("x", "other")
 

@@ -257,15 +257,40 @@ void csp_comm_destroy(csp_comm *comm)
     destroy_parts(comm);
 }
 
+/* What a failure that a rank reports itself is to the others. */
+static void say_report(int exit_code, const char *reason, char *text, size_t bytes)
+{
+    (void)snprintf(text, bytes, "failed with exit code %d: %s", exit_code, reason);
+}
+
 void csp_comm_report(csp_comm *of, int exit_code, const char *reason)
 {
     csp_comm *comm = of->whole;
     char text[sizeof(comm->failed_reason)];
 
     if (comm->size > 1 && !atomic_load(&comm->stop.set)) {
-        (void)snprintf(text, sizeof(text), "failed with exit code %d: %s", exit_code, reason);
+        say_report(exit_code, reason, text, sizeof(text));
         csp_control_tell(comm, comm->rank, exit_code, text);
     }
+}
+
+bool csp_comm_await_failure(csp_comm *comm, double seconds)
+{
+    return comm->whole->size > 1 && csp_failure_await(comm->whole, seconds);
+}
+
+bool csp_comm_failed_alike(const csp_comm *comm, int exit_code, const char *reason)
+{
+    csp_comm *whole = comm->whole;
+    char text[sizeof(whole->failed_reason)];
+    bool alike;
+
+    say_report(exit_code, reason, text, sizeof(text));
+    pthread_mutex_lock(&whole->lock);
+    alike = whole->failed_rank >= 0 && whole->failed_rank != whole->rank &&
+            strcmp(whole->failed_reason, text) == 0;
+    pthread_mutex_unlock(&whole->lock);
+    return alike;
 }
 
 int csp_comm_rank(const csp_comm *comm)

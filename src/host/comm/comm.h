@@ -192,6 +192,15 @@ void csp_comm_report(csp_comm *comm, int exit_code, const char *reason);
  */
 void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code);
 
+/* Waits until a failure is known, at most so long. Returns whether one is. */
+bool csp_comm_await_failure(csp_comm *comm, double seconds);
+
+/*
+ * Whether another rank has failed first with the same exit code and reason: what all ranks find for
+ * themselves, such as a wrong setting, need not be said by each.
+ */
+bool csp_comm_failed_alike(const csp_comm *comm, int exit_code, const char *reason);
+
 /* Since csp_comm_create came back. What each collective sends stands in comm/collectives.c. */
 csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm);
 
