@@ -187,7 +187,7 @@ csp_status cuda_nce_sum(csp_backend *be, const csp_tensor *s, const csp_tensor *
                         const csp_tensor *row, csp_tensor *sum);
 csp_status cuda_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
                          const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
-                         csp_tensor *ds, csp_tensor *loss);
+                         int64_t M, csp_tensor *ds, csp_tensor *loss);
 csp_status cuda_column_sums(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
                             csp_tensor *count);
 csp_status cuda_position_counts(csp_backend *be, const csp_sparse *w, int64_t rows,

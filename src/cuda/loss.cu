@@ -77,7 +77,7 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
                     const uint8_t *__restrict__ mask,     // (Q,P) or NULL
                     const double *__restrict__ row,       // (Q,2)
                     const double *__restrict__ sum,       // (Q)
-                    int64_t Q, int64_t P,
+                    int64_t Q, int64_t P, int64_t M,
                     float *ds,                 // (Q,P)
                     double *__restrict__ loss) // (Q)
 {
@@ -92,7 +92,7 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
             const bool left_out = mask != NULL && mask[q * P + p] != 0;
             const double share = left_out ? 0.0 : exp((double)s[q * P + p] - top) / total;
 
-            ds[q * P + p] = (float)((share - (p == own ? 1.0 : 0.0)) / (double)Q);
+            ds[q * P + p] = (float)((share - (p == own ? 1.0 : 0.0)) / (double)M);
         }
     }
 }
@@ -128,12 +128,12 @@ csp_status cuda_nce_sum(csp_backend *be, const csp_tensor *s, const csp_tensor *
 
 csp_status cuda_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
                          const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
-                         csp_tensor *ds, csp_tensor *loss)
+                         int64_t M, csp_tensor *ds, csp_tensor *loss)
 {
     CUDA_TRY(cu::launch(nce_grad_kernel, nce_grid(be, s->dim[0]), LOSS_THREADS, 0,
                         cuda_stream(be, "nce_grad"), (const float *)s->data,
                         (const int32_t *)positive->data, mask_of(mask), (const double *)row->data,
-                        (const double *)sum->data, s->dim[0], s->dim[1], (float *)ds->data,
+                        (const double *)sum->data, s->dim[0], s->dim[1], M, (float *)ds->data,
                         (double *)loss->data));
     return CSP_OK;
 }

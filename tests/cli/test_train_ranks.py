@@ -28,9 +28,9 @@ def free_port():
 
 
 class Job:
-    """Ranks with the variables of torchrun, each with settings of its own if asked."""
+    """Ranks with the variables of torchrun, each with settings and a folder of its own if asked."""
 
-    def __init__(self, w, size, name, *settings, own=None):
+    def __init__(self, w, size, name, *settings, own=None, cwd=None):
         port = free_port()
         self.ranks = []
         for rank in range(size):
@@ -38,7 +38,8 @@ class Job:
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             self.ranks.append(w.start("train", "config.yaml", f"run.output_dir={name}",
                                       "device.threads=1", "run.rank_timeout_s=60", *settings,
-                                      *(own or {}).get(rank, []), env=env))
+                                      *(own or {}).get(rank, []), env=env,
+                                      cwd=(cwd or {}).get(rank)))
 
     def wait(self):
         """What each rank gave, as of subprocess.run."""
@@ -94,6 +95,71 @@ def ranks_follow_the_curve_of_one(w):
     w.remove("r4", "again")
 
 
+def blocks_of_negatives_do_not_depend_on_ranks(w):
+    """As many blocks as ranks, more, or fewer: the curve of one rank with these blocks."""
+    settings = ["lora.r=4", "lora.dropout=0.2", "adapt.batch.texts=8"]
+    w.expect_exit(w.train("whole", *settings, "device.threads=1"), 0)
+    for blocks in (2, 4):
+        cut = [*settings, f"contrastive.negative_blocks={blocks}"]
+        w.expect_exit(w.train("b1", *cut, "device.threads=1"), 0)
+        first, free = ([row for row in w.metrics(name) if row["phase"] == "contrastive"][0]
+                       for name in ("b1", "whole"))
+        w.expect(first["nce"] < 0.99 * free["nce"], "no fewer negatives")
+        w.expect(first["reg_q"] == free["reg_q"], "FLOPS of the whole step does not know of blocks")
+        for size in (2, 4):
+            for result in Job(w, size, "b", *cut).wait():
+                w.expect_exit(result, 0)
+            expect_curve(w, "b", "b1")
+            w.remove("b")
+        w.remove("b1")
+    w.remove("whole")
+    w.expect_exit(w.train("x", "contrastive.negative_blocks=3"), 2, "negative_blocks is 3", "8 queries")
+    results = Job(w, 2, "x", "adapt.batch.texts=8", "contrastive.negative_blocks=3",
+                  "contrastive.batch.queries=12").wait()
+    w.expect_exit(results[0], 2, "contrastive.negative_blocks is 3, which 2 ranks cannot share")
+    w.expect_exit(results[1], 2)
+
+
+def write_copies(w):
+    """Blocks of eight texts, three times each. Eight documents go through the model together, by
+    whichever rank, so that copies have the same bits, and a query finds three with one score on three
+    ranks: the one that counts is that of the largest id, which is neither the first nor the last."""
+    texts = [json.loads(line) for line in (w.folder / "beir/corpus.jsonl").open()]
+    shutil.copytree(w.folder / "beir", w.folder / "copies")
+    with (w.folder / "copies/corpus.jsonl").open("w") as stream:
+        for block in range(0, len(texts) // 8 * 8, 8):
+            for letter in "mza":
+                for row in texts[block:block + 8]:
+                    stream.write(json.dumps({**row, "_id": letter + row["_id"]}) + "\n")
+    for name in ("train", "dev"):
+        path = w.folder / f"copies/qrels/{name}.tsv"
+        path.write_text(path.read_text().replace("\td", "\tzd"))
+
+
+def evaluations_are_those_of_one_rank(w):
+    """To the last bit, of a model that a step does not change, also where scores are equal."""
+    write_copies(w)
+    settings = ["run.phases=[contrastive]", "contrastive.max_steps=2", "optim.learning_rate=1e-30",
+                "data.corpus=copies", "data.qrels=copies/qrels/train.tsv",
+                "data.dev_qrels=copies/qrels/dev.tsv", "run.eval_steps=1", "run.rank_timeout_s=60"]
+    for sizes, how in (((1, 2, 3, 4), ["eval.top_k=1"]), ((1, 4), ["eval.pool=60", "eval.queries=11"])):
+        seen = []
+        w.expect_exit(w.train("e", *settings, *how, "device.threads=1"), 0)
+        for size in sizes:
+            if size > 1:
+                w.remove("e")
+                own = ["contrastive.batch.queries=12"] if size == 3 else []
+                for result in Job(w, size, "e", *settings, *how, *own).wait():
+                    w.expect_exit(result, 0)
+            rows = [{k: v for k, v in row.items() if k != "elapsed_s"} for row in w.metrics("e")
+                    if "eval/AP" in row]
+            w.expect(len(rows) == 2 and rows[0]["eval/AP"] > 0, rows)
+            seen.append(rows)
+        w.expect(all(rows == seen[0] for rows in seen), seen)
+        w.remove("e")
+    w.remove("copies")
+
+
 def mpirun(w, size, name, *settings):
     """The same over MPI; None where there is no mpirun."""
     if shutil.which("mpirun") is None:
@@ -141,16 +207,64 @@ def a_run_goes_on_with_another_number_of_ranks(w):
 
 
 def what_ranks_disagree_on_is_named(w):
-    """Before the first step, on every rank, and nothing is written."""
-    for result in Job(w, 2, "x", own={1: ["contrastive.temperature=3"]}).wait():
-        w.expect_exit(result, 2, "the config", "temperature")
+    """Before the first step, and nothing is written. What all find, rank 0 alone says."""
+    def expect_once(results, *messages):
+        for result in results:
+            w.expect_exit(result, 2, *(messages if result.args == "rank 0" else []))
+            w.expect(result.args == "rank 0" or "csplade:" not in result.stderr, result.stderr)
+
+    expect_once(Job(w, 2, "x", own={1: ["contrastive.temperature=3"]}).wait(), "the config", "temperature")
+    expect_once(Job(w, 3, "x", "contrastive.temprature=3").wait(), "no such setting")
+    # What one finds alone it says itself, and does not leave the others waiting.
+    start = time.monotonic()
+    results = Job(w, 2, "x", own={1: ["contrastive.temprature=3"]}).wait()
+    w.expect(time.monotonic() - start < 15, "it took too long")
+    w.expect_exit(results[1], 2, "no such setting")
+    w.expect_exit(results[0], 2, "rank 1", "no such setting")
     shutil.copytree(w.folder / "beir", w.folder / "other")
     text = (w.folder / "other/corpus.jsonl").read_text()
     (w.folder / "other/corpus.jsonl").write_text(text.replace("a", "e", 1))
-    for result in Job(w, 3, "x").wait():
-        w.expect_exit(result, 2, "contrastive.batch.queries is 8", "3 ranks")
+    expect_once(Job(w, 3, "x").wait(), "contrastive.batch.queries is 8", "3 ranks")
     w.expect(not (w.folder / "x/checkpoints").exists() or not w.checkpoints("x"), "something is written")
     w.remove("x", "other")
+
+
+def one_rank_of_a_machine_reads_the_weights(w):
+    """Rank 1 is where they are not, and gets them from rank 0, also below the adapters of a
+    checkpoint; a damaged file is said once."""
+    here = w.folder / "elsewhere"
+    (here / "model").mkdir(parents=True)
+    for name in ("beir", "text.txt", "config.yaml", "f", "s"):
+        (here / name).symlink_to(w.folder / name)
+    for name in ("config.json", "tokenizer.json", "csplade.json"):
+        if (w.folder / "model" / name).exists():
+            (here / "model" / name).symlink_to(w.folder / "model" / name)
+    short = ["run.phases=[contrastive]", "contrastive.max_steps=2"]
+    last = "contrastive-00000002.h5"
+    for how, on in (([], ["lora.r=4"]), (["lora.r=4"], ["lora.r=4"])):
+        for result in Job(w, 2, "s", *short, *how).wait():
+            w.expect_exit(result, 0)
+        for result in Job(w, 2, "f", *short, *how, cwd={1: here}).wait():
+            w.expect_exit(result, 0)
+        w.expect(w.checkpoint("f", last) == w.checkpoint("s", last), "other bytes")
+        w.remove("f")
+        # From what that left, new adapters over whole weights or those that are there; then resumed.
+        for _ in range(2):
+            for result in Job(w, 2, "f", *short, *on, f"model.path=s/checkpoints/{last}",
+                              cwd={1: here}).wait():
+                w.expect_exit(result, 0)
+        w.remove("f", "s")
+    whole = w.folder / "model/model.safetensors"
+    data = whole.read_bytes()
+    whole.write_bytes(data[:-100])
+    try:
+        results = Job(w, 2, "f", *short).wait()
+    finally:
+        whole.write_bytes(data)
+    for result in results:
+        w.expect_exit(result, 3)
+    w.expect(sum(r.stderr.count("model.safetensors") for r in results) == 1, results)
+    w.remove("f", "elsewhere")
 
 
 def what_fails_on_one_rank_ends_all(w):
@@ -234,9 +348,12 @@ def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
 if __name__ == "__main__":
     sys.exit(run_tests([
         ranks_follow_the_curve_of_one,
+        blocks_of_negatives_do_not_depend_on_ranks,
+        evaluations_are_those_of_one_rank,
         mpirun_gives_what_tcp_gives,
         a_run_goes_on_with_another_number_of_ranks,
         what_ranks_disagree_on_is_named,
+        one_rank_of_a_machine_reads_the_weights,
         what_fails_on_one_rank_ends_all,
         a_killed_rank_ends_the_others_and_the_run_goes_on,
         a_signal_to_one_rank_stops_all_with_a_checkpoint,

@@ -175,8 +175,10 @@ static unsigned char byte_of(int rank, int64_t i)
     return (unsigned char)(rank * 37 + i * 11 + i / 251);
 }
 
-static int check_gather(csp_comm *comm, int round, bool in_place)
+/* root: of a collect; -1: a gather, which all have */
+static int check_gather(csp_comm *comm, int round, int root, bool in_place)
 {
+    const bool gets = root < 0 || root == csp_comm_rank(comm);
     const int rank = csp_comm_rank(comm), size = csp_comm_size(comm);
     const csp_comm_traffic before = csp_comm_traffic_of(comm);
     int64_t bytes[16], total = 0, start = 0;
@@ -194,15 +196,21 @@ static int check_gather(csp_comm *comm, int round, bool in_place)
     for (int64_t i = 0; i < bytes[rank]; i++) {
         own[i] = byte_of(rank, i);
     }
-    RANK_TRY(csp_comm_gather(comm, own, all, bytes, "bytes"));
+    if (root < 0) {
+        RANK_TRY(csp_comm_gather(comm, own, all, bytes, "bytes"));
+    } else {
+        RANK_TRY(csp_comm_collect(comm, own, gets ? all : NULL, bytes, root, "bytes"));
+    }
     for (int64_t r = 0, at = 0; r < size; at += bytes[r], r++) {
         for (int64_t i = 0; i < bytes[r]; i++) {
-            RANK_CHECK(all[at + i] == byte_of((int)r, i));
+            RANK_CHECK(all[at + i] == (gets || (in_place && r == rank) ? byte_of((int)r, i) : 0));
         }
     }
     RANK_CHECK(all[total] == 0x5a);
-    RANK_CHECK(csp_comm_traffic_of(comm).sent - before.sent == bytes[rank] * (size - 1));
-    RANK_CHECK(csp_comm_traffic_of(comm).received - before.received == total - bytes[rank]);
+    RANK_CHECK(csp_comm_traffic_of(comm).sent - before.sent ==
+               bytes[rank] * (root < 0 ? size - 1 : rank != root));
+    RANK_CHECK(csp_comm_traffic_of(comm).received - before.received ==
+               (gets ? total - bytes[rank] : 0));
     if (!in_place) {
         free(own);
     }
@@ -345,8 +353,10 @@ static int check_all(int argument)
     RANK_CHECK(check_reduces(comm) == 0);
     RANK_CHECK(check_nan(comm) == 0);
     for (int round = 0; round < 4; round++) {
-        RANK_CHECK(check_gather(comm, round, false) == 0);
-        RANK_CHECK(check_gather(comm, round, true) == 0);
+        RANK_CHECK(check_gather(comm, round, -1, false) == 0);
+        RANK_CHECK(check_gather(comm, round, -1, true) == 0);
+        RANK_CHECK(check_gather(comm, round, round % size, false) == 0);
+        RANK_CHECK(check_gather(comm, round, (round + 1) % size, true) == 0);
     }
     for (int round = 0; round < 3; round++) {
         RANK_CHECK(check_scatter(comm, CSP_F32, round, round == 1) == 0);

@@ -193,6 +193,7 @@ static int report(int argument)
         csp_comm_report(comm, 5, "nobody hears this");
         csp_comm_failure(comm, &rank, &code);
         RANK_CHECK(rank == victim && code == 4);
+        RANK_CHECK(!csp_comm_failed_alike(comm, 4, "the loss is not finite")); // it is the first
         csp_comm_destroy(comm);
         return 4;
     }
@@ -204,6 +205,10 @@ static int report(int argument)
     (void)snprintf(words, sizeof(words), " on %s) failed with exit code 4: the loss is not finite",
                    host);
     RANK_CHECK(check_failure(comm, victim, 4, words) == 0);
+    RANK_CHECK(csp_comm_await_failure(comm, 0.0));
+    RANK_CHECK(csp_comm_failed_alike(comm, 4, "the loss is not finite"));
+    RANK_CHECK(!csp_comm_failed_alike(comm, 5, "the loss is not finite"));
+    RANK_CHECK(!csp_comm_failed_alike(comm, 4, "the loss is"));
     csp_comm_destroy(comm);
     if (argument >= 32) {
         pause_for(2.0); // nothing is left that would end this process

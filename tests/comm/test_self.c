@@ -122,11 +122,16 @@ static void survives_missing_memory(void **state)
 
     for (long n = 1;; n++) {
         csp_comm *comm = NULL;
+        csp_comm *group = NULL;
         csp_status status;
         int64_t ticket = 0;
 
         csp_fault_arm(n);
         status = csp_comm_create(&launch, &options, &comm);
+        if (status == CSP_OK) {
+            status = csp_comm_group(comm, 0, 1, &group);
+            assert_true((group != NULL) == (status == CSP_OK));
+        }
         if (status == CSP_OK) {
             status = csp_comm_barrier_start(comm, "x", &ticket);
         }

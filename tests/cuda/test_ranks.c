@@ -20,8 +20,9 @@ static void ranks_of_devices_are_those_of_one(void **state)
     const bool slow = getenv("CSPLADE_SLOW_TESTS") != NULL;
     const int64_t steps = slow ? CASE_STEPS : FEW_STEPS;
     const ranks_case cases[] = {
-        { "cuda", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, steps },
-        { "cuda", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, steps },
+        { "cuda", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, steps, 1 },
+        { "cuda", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 1, 2 },
+        { "cuda", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, steps, 1 },
     };
 
     (void)state;

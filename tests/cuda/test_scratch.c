@@ -128,7 +128,8 @@ static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
     assert_int_equal(csp_scores_fwd(r->be, &q, Q, &p, P, 1.0f, &s), CSP_OK);
     assert_int_equal(csp_nce_scores(r->be, &s, &positive, &none, &row), CSP_OK);
     assert_int_equal(csp_nce_sum(r->be, &s, &none, &row, &total), CSP_OK);
-    assert_int_equal(csp_nce_grad(r->be, &s, &positive, &none, &row, &total, &s, &loss), CSP_OK);
+    assert_int_equal(csp_nce_grad(r->be, &s, &positive, &none, &row, &total, s.dim[0], &s, &loss),
+                     CSP_OK);
     assert_int_equal(csp_scores_bwd(r->be, &s, &q, &p, 1.0f, &dq, &dp), CSP_OK);
     assert_int_equal(csp_column_sums(r->be, &p, P, &sum, &no_count), CSP_OK);
     assert_int_equal(csp_regularize(r->be, CSP_REG_FLOPS, &p, P, &sum, P, 0.1f, &dp, &value),

@@ -106,11 +106,11 @@ static void a_file_is_loaded_and_merged_as_on_the_cpu(void **state)
     tiny_open(&cpu, CSP_VARIANT_CAUSAL, true);
     assert_ok(csp_weights_write(cpu.be, cpu.model->params, dir, &options));
     assert_ok(csp_weights_write_lora(cpu.be, cpu.model->params, adapter, "base"));
-    assert_ok(csp_weights_load(cpu.be, cpu.model->params, dir, NULL)); /* now rounded, too */
+    assert_ok(csp_weights_load(cpu.be, cpu.model->params, dir, NULL, NULL)); /* now rounded, too */
     for (int i = 0; i < 2; i++) {
         tiny_open_stored(&t, "cuda:0", CSP_VARIANT_CAUSAL, true, storages[i]);
-        assert_ok(csp_weights_load(t.be, t.model->params, dir, NULL));
-        assert_ok(csp_weights_load_lora(t.be, t.model->params, adapter));
+        assert_ok(csp_weights_load(t.be, t.model->params, dir, NULL, NULL));
+        assert_ok(csp_weights_load_lora(t.be, t.model->params, adapter, NULL));
         for (int merged = 0; merged < 2; merged++) {
             for (int64_t r = 0; r < t.model->params->count; r++) {
                 const csp_param *row = &t.model->params->rows[r];
@@ -135,8 +135,8 @@ static void a_file_is_loaded_and_merged_as_on_the_cpu(void **state)
             }
         }
         tiny_close(&t);
-        assert_ok(csp_weights_load(cpu.be, cpu.model->params, dir, NULL));
-        assert_ok(csp_weights_load_lora(cpu.be, cpu.model->params, adapter));
+        assert_ok(csp_weights_load(cpu.be, cpu.model->params, dir, NULL, NULL));
+        assert_ok(csp_weights_load_lora(cpu.be, cpu.model->params, adapter, NULL));
     }
     tiny_close(&cpu);
 }

@@ -227,7 +227,8 @@ static inline void fixture_loss(fixture *f, double loss[4])
     assert_ok(csp_arena_tensor(&f->arena, CSP_F64, 1, shape, &losses));
     assert_ok(csp_nce_scores(f->be, &scores, &positive, &mask, &rows));
     assert_ok(csp_nce_sum(f->be, &scores, &mask, &rows, &sums));
-    assert_ok(csp_nce_grad(f->be, &scores, &positive, &mask, &rows, &sums, &scores, &losses));
+    assert_ok(csp_nce_grad(f->be, &scores, &positive, &mask, &rows, &sums, scores.dim[0], &scores,
+                           &losses));
     assert_ok(csp_backend_download(f->be, &losses, each));
     assert_ok(csp_scores_bwd(f->be, &scores, &q->rows, &p->rows, scale, &q->dw, &p->dw));
     loss[1] = (each[0] + each[1] + each[2]) / QUERIES;

@@ -59,7 +59,7 @@ static void expect_refusal(edited *e, csp_status status, const char *text)
 
     assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e->entries, e->count, NULL));
     hold_fixture(&h, "qwen3", NULL);
-    assert_int_equal(csp_weights_load(h.be, h.params, scratch_dir, NULL), status);
+    assert_int_equal(csp_weights_load(h.be, h.params, scratch_dir, NULL, NULL), status);
     assert_error_has(text);
     assert_error_has(scratch_dir);
     if (status == CSP_ERR_FORMAT) {
@@ -142,7 +142,7 @@ static void half_precisions_are_widened_exactly(void **state)
         csp_tensor_view(f16, CSP_F16, 1, (int64_t[]) { 16 });
     assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count, NULL));
     hold_fixture(&h, "qwen3", NULL);
-    assert_ok(csp_weights_load(h.be, h.params, scratch_dir, NULL));
+    assert_ok(csp_weights_load(h.be, h.params, scratch_dir, NULL, NULL));
     for (int i = 0; i < 16; i++) {
         assert_true(((float *)h.params->final_norm->value.data)[i] == csp_bf16_to_f32(bf16[i]));
         assert_true(((float *)h.params->layers[0].attn_norm->value.data)[i] ==
@@ -170,11 +170,11 @@ static void a_head_that_differs_from_the_embedding_is_untied(void **state)
     e.entries[e.count].tensor = embed->tensor;
     e.entries[e.count++].tensor.data = head;
     assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count, NULL));
-    assert_ok(csp_weights_settle_tie(scratch_dir, &config));
+    assert_ok(csp_weights_settle_tie(scratch_dir, NULL, &config));
     assert_true(config.tied); /* an equal copy is harmless */
     head[3] += 1.0f;
     assert_ok(csp_safetensors_write(scratch_path("model.safetensors"), e.entries, e.count, NULL));
-    assert_ok(csp_weights_settle_tie(scratch_dir, &config));
+    assert_ok(csp_weights_settle_tie(scratch_dir, NULL, &config));
     assert_false(config.tied);
     free(head);
     csp_safetensors_close(e.file);
@@ -189,7 +189,7 @@ static void write_and_read(holder *from, holder *to, csp_dtype dtype, int64_t sh
     (void)remove(scratch_path("written/model.safetensors"));
     (void)remove(scratch_path("written/model.safetensors.index.json"));
     assert_ok(csp_weights_write(from->be, from->params, scratch_path("written"), &options));
-    assert_ok(csp_weights_load(to->be, to->params, scratch_path("written"), NULL));
+    assert_ok(csp_weights_load(to->be, to->params, scratch_path("written"), NULL, NULL));
 }
 
 /* got is want rounded to a format of so many fraction bits and least exponent. */
@@ -214,7 +214,7 @@ static void written_weights_read_back_rounded_once(void **state)
     (void)state;
     hold_fixture(&from, "llama_untied", NULL);
     hold_fixture(&to, "llama_untied", NULL);
-    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("llama_untied"), NULL));
+    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("llama_untied"), NULL, NULL));
     write_and_read(&from, &to, CSP_F32, 0);
     assert_rounded(&from, &to, 23, -126);
     write_and_read(&from, &to, CSP_BF16, 0);
@@ -236,7 +236,7 @@ static void a_value_that_a_format_cannot_hold_is_named(void **state)
 
     (void)state;
     hold_fixture(&from, "llama_untied", NULL);
-    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("llama_untied"), NULL));
+    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("llama_untied"), NULL, NULL));
     value = from.params->embed->value.data;
     assert_ok(csp_file_make_dirs(scratch_path("narrow")));
     value[3] = 65519.0f; /* rounds down to the largest half, 65504 */
@@ -263,7 +263,7 @@ static void shards_read_back_the_same(void **state)
     (void)state;
     hold_fixture(&from, "mistral", NULL);
     hold_fixture(&to, "mistral", NULL);
-    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("mistral"), NULL));
+    assert_ok(csp_weights_load(from.be, from.params, fixture_dir("mistral"), NULL, NULL));
     write_and_read(&from, &to, CSP_F32, 6000);
     assert_true(scratch_count(scratch_path("written"), "model-000") > 3);
     assert_true(csp_file_exists(scratch_path("written/model.safetensors.index.json")));
@@ -286,7 +286,7 @@ static void adapters_are_written_as_peft_wrote_them(void **state)
     assert_true(lora.R == 3 && lora.alpha == 4.0 && lora.rslora && lora.dropout == 0.0);
     assert_int_equal(lora.targets, 1u << CSP_MATRIX_Q | 1u << CSP_MATRIX_V);
     hold_fixture(&h, "mistral", &lora);
-    assert_ok(csp_weights_load_lora(h.be, h.params, dir));
+    assert_ok(csp_weights_load_lora(h.be, h.params, dir, NULL));
     assert_ok(csp_weights_write_lora(h.be, h.params, scratch_dir, base));
     assert_ok(csp_lora_config_read(scratch_dir, &again, NULL));
     assert_true(again.R == lora.R && again.alpha == lora.alpha && again.rslora == lora.rslora);
@@ -315,7 +315,7 @@ static void refuse_adapter(edited *e, const csp_lora *lora, const char *text)
     assert_ok(csp_safetensors_write(scratch_path("adapter_model.safetensors"), e->entries, e->count,
                                     NULL));
     hold_fixture(&h, "mistral", lora);
-    assert_int_equal(csp_weights_load_lora(h.be, h.params, scratch_dir), CSP_ERR_FORMAT);
+    assert_int_equal(csp_weights_load_lora(h.be, h.params, scratch_dir, NULL), CSP_ERR_FORMAT);
     assert_error_has(text);
     assert_error_has("adapter_model.safetensors");
     assert_all_zero(&h);

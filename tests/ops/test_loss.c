@@ -44,7 +44,7 @@ static csp_status whole_nce(rig *r, const csp_tensor *s, const csp_tensor *posit
 
     CSP_TRY(csp_nce_scores(r->be, s, positive, mask, &row));
     CSP_TRY(csp_nce_sum(r->be, s, mask, &row, &sum));
-    CSP_TRY(csp_nce_grad(r->be, s, positive, mask, &row, &sum, ds, &loss));
+    CSP_TRY(csp_nce_grad(r->be, s, positive, mask, &row, &sum, Q, ds, &loss));
     scores = rig_host(r, &row);
     losses = rig_host(r, &loss);
     for (int64_t q = 0; q < Q; q++) {
@@ -79,7 +79,7 @@ static void info_nce_matches_the_reference(void **state)
         want = rig_doubles(r, Q * P);
         mag = rig_doubles(r, Q * P);
         ref_info_nce(rig_as_doubles(r, &s), rig_host(r, &positive),
-                     cases[i].mask ? rig_host(r, &mask) : NULL, Q, P, want_row, want, mag);
+                     cases[i].mask ? rig_host(r, &mask) : NULL, Q, P, Q, want_row, want, mag);
         assert_int_equal(whole_nce(r, &s, &positive, &mask, &ds, got), CSP_OK);
         /* One rounding to f32, the rest is double. */
         assert_true(worst_ratio("ds", rig_host(r, &ds), want, mag, Q * P, 1.001 * UNIT_F32) <= 1.0);
@@ -156,7 +156,7 @@ static void combine(rig *r, const csp_tensor *parts[], int ranks, bool add, csp_
 static void ranks_agree_with_the_reference(void **state)
 {
     rig *r = *state;
-    enum { Q = 9, P = 37, RANKS = 3 };
+    enum { Q = 9, P = 37, RANKS = 3, M = 21 }; // a step of more queries than these
 
     rig_begin(r, 77);
     const csp_tensor s = rig_uniform(r, -30.0, 30.0, 2, (int64_t[]) { Q, P });
@@ -177,7 +177,7 @@ static void ranks_agree_with_the_reference(void **state)
     left_out[1] = 0;
     mask = rig_input(r, CSP_U8, 2, (int64_t[]) { Q, P }, left_out);
     const csp_tensor owned = rig_input(r, CSP_I32, 1, (int64_t[]) { Q }, own);
-    ref_info_nce(rig_as_doubles(r, &s), own, left_out, Q, P, want_row, want, mag);
+    ref_info_nce(rig_as_doubles(r, &s), own, left_out, Q, P, M, want_row, want, mag);
     for (int i = 0; i < RANKS; i++) {
         part[i] = part_of(r, &s, &owned, &mask, i, RANKS);
         assert_int_equal(
@@ -197,7 +197,7 @@ static void ranks_agree_with_the_reference(void **state)
         const float *ds;
 
         assert_int_equal(csp_nce_grad(r->be, &part[i].s, &part[i].positive, &part[i].mask, &row,
-                                      &sum, &part[i].ds, &part[i].loss),
+                                      &sum, M, &part[i].ds, &part[i].loss),
                          CSP_OK);
         loss = rig_host(r, &part[i].loss);
         ds = rig_host(r, &part[i].ds);
@@ -396,7 +396,7 @@ static double nce_of(const double *s, const void *context)
     const nce_context *c = context;
     double row[9], ds[12], mag[12];
 
-    ref_info_nce(s, c->positive, c->mask, 3, 4, row, ds, mag);
+    ref_info_nce(s, c->positive, c->mask, 3, 4, 3, row, ds, mag);
     return (row[0] + row[3] + row[6]) / 3.0;
 }
 
@@ -415,7 +415,7 @@ static void the_references_are_their_own_derivatives(void **state)
     assert_true(gradient_distance(flops_of, NULL, w, dw, 24) <= GRADIENT_LIMIT);
     ref_l1(w, 4, 6, 4.0, 0.7, dw);
     assert_true(gradient_distance(l1_of, NULL, w, dw, 24) <= GRADIENT_LIMIT);
-    ref_info_nce(s, c.positive, c.mask, 3, 4, row, ds, mag);
+    ref_info_nce(s, c.positive, c.mask, 3, 4, 3, row, ds, mag);
     assert_true(gradient_distance(nce_of, &c, s, ds, 12) <= GRADIENT_LIMIT);
 }
 
@@ -441,8 +441,10 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     assert_int_equal(csp_nce_scores(r->be, &s, &positive, &mask, &row), CSP_ERR_SHAPE);
     assert_int_equal(csp_nce_scores(r->be, &s, &positive, &none, &value), CSP_ERR_SHAPE);
     assert_int_equal(csp_nce_sum(r->be, &s, &none, &row, &value), CSP_ERR_SHAPE);
-    assert_int_equal(csp_nce_grad(r->be, &s, &positive, &none, &row, &each, &ds, &value),
+    assert_int_equal(csp_nce_grad(r->be, &s, &positive, &none, &row, &each, 3, &ds, &value),
                      CSP_ERR_SHAPE);
+    assert_int_equal(csp_nce_grad(r->be, &s, &positive, &none, &row, &each, 2, &ds, &each),
+                     CSP_ERR_ARGUMENT);
     assert_int_equal(csp_column_sums(r->be, &w, 2, &sum, &sum), CSP_ERR_SHAPE);
     assert_int_equal(csp_position_counts(r->be, &w, 2, &many), CSP_ERR_SHAPE);
     assert_int_equal(csp_position_counts(r->be, &w, 2, &sum), CSP_ERR_SHAPE);

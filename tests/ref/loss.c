@@ -130,7 +130,7 @@ void ref_scores_bwd(const double *ds, const double *q, const double *p, double s
 }
 
 void ref_info_nce(const double *s, const int32_t *positive, const uint8_t *mask, int64_t Q,
-                  int64_t P, double *row, double *ds, double *ds_mag)
+                  int64_t P, int64_t M, double *row, double *ds, double *ds_mag)
 {
     for (int64_t i = 0; i < Q; i++) {
         double highest = -INFINITY, sum = 0.0;
@@ -158,8 +158,8 @@ void ref_info_nce(const double *s, const int32_t *positive, const uint8_t *mask,
             const double share = in ? exp(s[i * P + j] - highest) / sum : 0.0;
             const double own = j == positive[i] ? 1.0 : 0.0;
 
-            ds[i * P + j] = (share - own) / (double)Q;
-            ds_mag[i * P + j] = (share + own) / (double)Q;
+            ds[i * P + j] = (share - own) / (double)M;
+            ds_mag[i * P + j] = (share + own) / (double)M;
         }
     }
 }

@@ -35,10 +35,10 @@ void ref_scores_bwd(const double *ds, const double *q, const double *p, double s
 
 /*
  * row[q] = logsumexp over unmasked s[q,.] - s[q,positive[q]]; s[q,positive[q]]; the largest of the
- * other unmasked s[q,.].  ds = (softmax - 1[p=positive]) / Q
+ * other unmasked s[q,.].  ds = (softmax - 1[p=positive]) / M, the queries of the whole step
  */
 void ref_info_nce(const double *s, const int32_t *positive, const uint8_t *mask, int64_t Q,
-                  int64_t P, double *row, double *ds, double *ds_mag);
+                  int64_t P, int64_t M, double *row, double *ds, double *ds_mag);
 
 /* count[t] += entries with argmax t, of rows in dense form: -1 where nothing is stored. */
 void ref_position_counts(const int32_t *argmax, int64_t rows, int64_t V, int64_t n, int64_t *count);

@@ -21,7 +21,8 @@ typedef struct ranks_case {
     bool adapt; /* the adaptation phase, else the contrastive one */
     csp_pooling pooling;
     csp_reg_kind regularizer;
-    int64_t steps; /* at most CASE_STEPS */
+    int64_t steps;  /* at most CASE_STEPS                          */
+    int64_t blocks; /* of negatives; 0: one                        */
 } ranks_case;
 
 /* What a run leaves behind, in memory that its processes share. */
@@ -44,16 +45,21 @@ typedef struct whole_step {
     uint8_t mask[CASE_QUERIES * CASE_PASSAGES];
 } whole_step;
 
-static inline void take_share(csp_share *share, const csp_token_lists *all, int ranks, int rank,
-                              csp_token_lists *own, const int64_t **text)
+/* Texts first .. first+count-1, shared out among so many ranks; all of share->text by number. */
+static inline void take_share(csp_share *share, const csp_token_lists *all, int64_t first,
+                              int64_t count, int ranks, int rank, csp_token_lists *own,
+                              const int64_t **text)
 {
-    const int64_t each = all->count / ranks;
+    const int64_t each = count / ranks;
 
-    assert_ok(csp_share_reserve(share, all->count, ranks));
-    for (int64_t i = 0; i < all->count; i++) {
-        share->cost[i] = all->start[i + 1] - all->start[i];
+    assert_ok(csp_share_reserve(share, count, ranks));
+    for (int64_t i = 0; i < count; i++) {
+        share->cost[i] = all->start[first + i + 1] - all->start[first + i];
     }
-    assert_ok(csp_share_texts(share, all->count, ranks));
+    assert_ok(csp_share_texts(share, count, ranks));
+    for (int64_t i = 0; i < count; i++) {
+        share->text[i] += first;
+    }
     *text = share->text + rank * each;
     csp_token_lists_reset(own);
     for (int64_t i = 0; i < each; i++) {
@@ -64,21 +70,31 @@ static inline void take_share(csp_share *share, const csp_token_lists *all, int 
     }
 }
 
-/* Query q's documents are 3q .. 3q+2, the first its positive; 3q+2 is a positive of q+1 too. */
-static inline csp_contrastive_texts share_of(whole_step *s, int ranks, int rank)
+/*
+ * Query q's documents are 3q .. 3q+2, the first its positive; 3q+2 is a positive of q+1 too. Each
+ * group of ranks has some of the blocks, which its ranks share out.
+ */
+static inline csp_contrastive_texts share_of(whole_step *s, int64_t blocks, int ranks, int rank)
 {
-    const int64_t P = CASE_PASSAGES / ranks;
+    const int group = blocks > ranks ? 1 : ranks / (int)blocks, groups = ranks / group;
+    const int64_t P = CASE_PASSAGES / ranks, Q = CASE_QUERIES / groups;
+    const int64_t block = CASE_QUERIES / blocks, first = rank / group * Q;
     csp_contrastive_texts t = { &s->own_q, &s->own_p, NULL, NULL, s->positive, s->mask };
 
-    take_share(&s->share_q, &s->queries, ranks, rank, &s->own_q, &t.query_text);
-    take_share(&s->share_p, &s->passages, ranks, rank, &s->own_p, &t.passage_text);
-    for (int64_t i = 0; i < CASE_QUERIES; i++) {
+    take_share(&s->share_q, &s->queries, first, Q, group, rank % group, &s->own_q, &t.query_text);
+    take_share(&s->share_p, &s->passages, 3 * first, 3 * Q, group, rank % group, &s->own_p,
+               &t.passage_text);
+    for (int64_t i = 0; i < Q; i++) {
         const int64_t q = s->share_q.text[i];
 
         s->positive[i] = -1;
         for (int64_t p = 0; p < P; p++) {
-            s->mask[i * P + p] = t.passage_text[p] == 3 * q - 1;
-            s->positive[i] = t.passage_text[p] == 3 * q ? (int32_t)p : s->positive[i];
+            const int64_t document = t.passage_text[p];
+
+            s->mask[i * P + p] = document / 3 / block != q / block ? CSP_LEFT_OUT_BLOCK
+                                 : document == 3 * q - 1           ? CSP_LEFT_OUT_POSITIVE
+                                                                   : 0;
+            s->positive[i] = document == 3 * q ? (int32_t)p : s->positive[i];
         }
     }
     return t;
@@ -108,8 +124,14 @@ static inline void save_gradient(const tiny *t, const csp_ranks *ranks, float *o
     assert_ok(csp_ranks_reduce_host(ranks, out, CSP_F32, t->count, CSP_COMM_SUM, "test"));
 }
 
-static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks, tiny *t,
-                                  ranks_result *out)
+static inline int64_t case_blocks(const ranks_case *c)
+{
+    return c->blocks > 0 ? c->blocks : 1;
+}
+
+/* group: of the ranks that share blocks of negatives. */
+static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
+                                  const csp_ranks *group, tiny *t, ranks_result *out)
 {
     /*
      * Ranks cut their shares into micro-batches of their own, but none much larger than the others:
@@ -132,7 +154,8 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks, t
         .temperature = 20.0, /* scores of some units, as a real model has */
         .regularizer = c->regularizer,
         .limits = { 1.01, 1.01, 1.01 },
-        .ranks = ranks
+        .ranks = ranks,
+        .group = group
     };
     const csp_adapt_options of_texts = { .max_rows = rows,
                                          .max_len = TINY_LONGEST,
@@ -169,7 +192,7 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks, t
         csp_token_lists_reset(&s.passages);
         tiny_texts(&s.queries, CASE_QUERIES, (uint32_t)(100 + k), -1);
         tiny_texts(&s.passages, CASE_PASSAGES, (uint32_t)(200 + k), 5);
-        texts = share_of(&s, csp_ranks_size(ranks), csp_ranks_rank(ranks));
+        texts = share_of(&s, case_blocks(c), csp_ranks_size(ranks), csp_ranks_rank(ranks));
         out->traffic = csp_comm_traffic_of(ranks->comm);
         csp_step_metrics_clear(&m, "test", k + 1, c->steps);
         if (c->adapt) {
@@ -222,9 +245,10 @@ static inline int case_rank(int argument)
     static ranks_result unseen;
     const csp_comm_options options = { .timeout_s = 120.0 };
     char device[16];
-    csp_ranks ranks;
+    csp_ranks ranks, group;
     csp_launch launch;
-    csp_comm *comm;
+    csp_comm *comm, *near;
+    int in_group;
     tiny t;
 
     (void)argument;
@@ -235,7 +259,11 @@ static inline int case_rank(int argument)
     tiny_open_on(&t, device, case_run->variant, case_run->lora);
     t.contract.pooling = case_run->pooling;
     assert_ok(csp_ranks_open(comm, t.be, &ranks));
-    run_case_steps(case_run, &ranks, &t, ranks.rank == 0 ? case_result : &unseen);
+    in_group = csp_negative_group(case_blocks(case_run), ranks.size);
+    assert_ok(csp_comm_group(comm, ranks.rank / in_group * in_group, in_group, &near));
+    assert_ok(csp_ranks_open(near, t.be, &group));
+    run_case_steps(case_run, &ranks, &group, &t, ranks.rank == 0 ? case_result : &unseen);
+    csp_ranks_close(&group);
     csp_ranks_close(&ranks);
     tiny_close(&t);
     csp_comm_destroy(comm);

@@ -127,6 +127,102 @@ static void the_comparison_sees_one_token_and_one_dropout_key(void **state)
     tiny_close(&t);
 }
 
+/*
+ * Two blocks of negatives are two steps, of which each counts by its queries: without the sparsity
+ * terms, which are of the whole step. Queries 0 and 1 meet documents 0 to 4, the others the rest.
+ */
+static void blocks_of_negatives_are_steps_of_their_own(void **state)
+{
+    static const struct {
+        int64_t first_q, queries, first_p, passages;
+    } blocks[] = { { 0, 2, 0, 5 }, { 2, 3, 5, 6 } };
+    csp_contrastive_options o = options_of(&whole);
+    csp_step_metrics m, all_m;
+    float *got, *want;
+    double loss = 0.0;
+    int64_t masked = 0;
+    tiny t;
+
+    (void)state;
+    tiny_open(&t, CSP_VARIANT_CAUSAL, true);
+    want = calloc((size_t)t.count, sizeof(*want));
+    assert_non_null(want);
+    for (int64_t q = 0; q < TINY_QUERIES; q++) {
+        t.positive[q] = (int32_t)(q < 2 ? 2 * q : 2 * q + 1);
+        for (int64_t p = 0; p < TINY_PASSAGES; p++) {
+            t.mask[q * TINY_PASSAGES + p] = (q < 2) != (p < 5) ? CSP_LEFT_OUT_BLOCK
+                                            : p == q + 5       ? CSP_LEFT_OUT_POSITIVE
+                                                               : 0;
+            masked += t.mask[q * TINY_PASSAGES + p] == CSP_LEFT_OUT_POSITIVE;
+        }
+    }
+    for (int b = 0; b < 2; b++) {
+        csp_contrastive_step step = step_of(&t);
+        csp_token_lists queries = { 0 }, passages = { 0 };
+        int64_t number_q[TINY_QUERIES], number_p[TINY_PASSAGES];
+        int32_t positive[TINY_QUERIES];
+        uint8_t mask[TINY_QUERIES * TINY_PASSAGES];
+        const csp_contrastive_texts texts = { &queries, &passages, number_q,
+                                              number_p, positive,  mask };
+        csp_contrastive *c;
+        float *part;
+
+        for (int64_t q = 0; q < blocks[b].queries; q++) {
+            int64_t n;
+            const int32_t *ids;
+
+            number_q[q] = blocks[b].first_q + q;
+            ids = csp_token_lists_get(&t.queries, number_q[q], &n);
+            assert_ok(csp_token_lists_add(&queries, ids, n));
+            positive[q] = t.positive[number_q[q]] - (int32_t)blocks[b].first_p;
+            for (int64_t p = 0; p < blocks[b].passages; p++) {
+                mask[q * blocks[b].passages + p] =
+                    t.mask[number_q[q] * TINY_PASSAGES + blocks[b].first_p + p];
+            }
+        }
+        for (int64_t p = 0; p < blocks[b].passages; p++) {
+            int64_t n;
+            const int32_t *ids;
+
+            /* Dropout keys documents by their number behind all queries of the step. */
+            number_p[p] = blocks[b].first_p + p + TINY_QUERIES - blocks[b].queries;
+            ids = csp_token_lists_get(&t.passages, blocks[b].first_p + p, &n);
+            assert_ok(csp_token_lists_add(&passages, ids, n));
+        }
+        step.lambda_q = step.lambda_d = 0.0;
+        csp_step_metrics_clear(&m, "contrastive", 1, 10);
+        assert_ok(csp_contrastive_create(t.be, t.model, &t.contract, &o, &c));
+        assert_ok(tiny_contrastive(&t, c, &texts, &step, &m));
+        csp_contrastive_destroy(c);
+        part = tiny_gradients(&t);
+        for (int64_t i = 0; i < t.count; i++) {
+            want[i] += part[i] * (float)blocks[b].queries / TINY_QUERIES;
+        }
+        loss += m.nce * (double)blocks[b].queries / TINY_QUERIES;
+        free(part);
+        csp_token_lists_clear(&queries);
+        csp_token_lists_clear(&passages);
+    }
+    {
+        const csp_contrastive_texts texts = texts_of(&t);
+        csp_contrastive_step step = step_of(&t);
+        csp_contrastive *c;
+
+        step.lambda_q = step.lambda_d = 0.0;
+        csp_step_metrics_clear(&all_m, "contrastive", 1, 10);
+        assert_ok(csp_contrastive_create(t.be, t.model, &t.contract, &o, &c));
+        assert_ok(tiny_contrastive(&t, c, &texts, &step, &all_m));
+        csp_contrastive_destroy(c);
+        got = tiny_gradients(&t);
+    }
+    tiny_close_to(&t, got, want);
+    assert_true(fabs(all_m.nce - loss) <= 2.0 * UNIT_F32 * tiny_roundings(&t) * loss);
+    assert_true(all_m.masked == (double)masked && masked > 0);
+    free(want);
+    free(got);
+    tiny_close(&t);
+}
+
 static double loss_of(tiny *t, void *context)
 {
     csp_step_metrics m;
@@ -408,6 +504,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_split_gives_the_same_gradient),
         cmocka_unit_test(the_comparison_sees_one_token_and_one_dropout_key),
+        cmocka_unit_test(blocks_of_negatives_are_steps_of_their_own),
         cmocka_unit_test(the_gradient_is_that_of_the_loss),
         cmocka_unit_test(sparsity_terms_enter_with_their_weight),
         cmocka_unit_test(temperature_divides_scores),

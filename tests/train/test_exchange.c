@@ -99,13 +99,15 @@ static float gradient_of(int rank, int64_t i)
     return (float)((i % 1000) * (rank + 1));
 }
 
-static int exchange(int steps)
+/* argument: steps + 16 x ranks of a group, which then exchange among themselves; 0: all do. */
+static int exchange(int argument)
 {
+    const int steps = argument % 16, group = argument / 16;
     const csp_comm_options options = { .timeout_s = 60.0 };
     csp_arena ruler = { 0 }, arena;
     csp_launch launch;
+    csp_comm *comm, *near;
     csp_ranks ranks;
-    csp_comm *comm;
     csp_backend *be;
     csp_exchange x;
     csp_sparse own = { 0 };
@@ -118,7 +120,11 @@ static int exchange(int steps)
     RANK_TRY(csp_comm_create(&launch, &options, &comm));
     devices_register();
     RANK_TRY(csp_backend_create("cpu", 1, &be));
-    RANK_TRY(csp_ranks_open(comm, be, &ranks));
+    near = comm;
+    if (group > 0) {
+        RANK_TRY(csp_comm_group(comm, csp_comm_rank(comm) / group * group, group, &near));
+    }
+    RANK_TRY(csp_ranks_open(near, be, &ranks));
     rank = ranks.rank;
     size = ranks.size;
     RANK_TRY(csp_exchange_open(ranks.be, &ranks, size * ROWS, &x));
@@ -196,6 +202,7 @@ int main(int argc, char **argv)
         { .name = "alone", .body = alone, .size = 1, .argument = 1 },
         { .name = "two", .body = exchange, .size = 2, .argument = 3 },
         { .name = "four", .body = exchange, .size = 4, .argument = 2 },
+        { .name = "pairs of four", .body = exchange, .size = 4, .argument = 2 + 16 * 2 },
     };
 
     return ranks_main(argc, argv, jobs, sizeof(jobs) / sizeof(jobs[0]));

@@ -21,9 +21,10 @@ static void compare_ranks(const ranks_case *c)
 static void contrastive_steps_are_those_of_one_rank(void **state)
 {
     static const ranks_case cases[] = {
-        { "cpu", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, CASE_STEPS },
-        { "cpu", CSP_VARIANT_ECHO, false, false, CSP_POOLING_MAX, CSP_REG_L1, CASE_STEPS },
-        { "cpu", CSP_VARIANT_BI, true, false, CSP_POOLING_SUM, CSP_REG_FLOPS, CASE_STEPS },
+        { "cpu", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, CASE_STEPS, 1 },
+        { "cpu", CSP_VARIANT_ECHO, false, false, CSP_POOLING_MAX, CSP_REG_L1, CASE_STEPS, 1 },
+        { "cpu", CSP_VARIANT_BI, true, false, CSP_POOLING_SUM, CSP_REG_FLOPS, CASE_STEPS, 1 },
+        { "cpu", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, CASE_STEPS, 2 },
     };
 
     (void)state;
@@ -35,8 +36,8 @@ static void contrastive_steps_are_those_of_one_rank(void **state)
 static void adaptation_steps_are_those_of_one_rank(void **state)
 {
     static const ranks_case cases[] = {
-        { "cpu", CSP_VARIANT_CAUSAL, true, true, CSP_POOLING_MAX, CSP_REG_FLOPS, CASE_STEPS },
-        { "cpu", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, CASE_STEPS },
+        { "cpu", CSP_VARIANT_CAUSAL, true, true, CSP_POOLING_MAX, CSP_REG_FLOPS, CASE_STEPS, 1 },
+        { "cpu", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, CASE_STEPS, 1 },
     };
 
     (void)state;

@@ -153,7 +153,8 @@ static csp_status plan_budget(csp_bench *b, step_bench *s, size_t *budget)
     int64_t room;
 
     CSP_TRY(csp_run_bytes(s->model->params, rows, CSP_KEEP_ALL, &one));
-    CSP_TRY(csp_contrastive_bytes(shape->V, shape->queries, shape->documents, 1, &representations));
+    CSP_TRY(
+        csp_contrastive_bytes(shape->V, shape->queries, shape->documents, 1, 1, &representations));
     CSP_TRY(csp_backend_memory(b->be, &memory));
     room = memory.free - (int64_t)representations - (b->tiny ? 0 : SPARE);
     if (room < (int64_t)one) {

@@ -45,6 +45,12 @@ static const csp_option options[] = {
 /* After the failure of a rank, for the others to end by themselves. */
 #define GRACE_S 10.0
 
+/* For rank 0 to find what another rank has found wrong, and to be the one that says it. */
+#define ALIKE_S 0.5
+
+/* For the others to come where this rank has nothing to tell but that its config is wrong. */
+#define WRONG_CONFIG_S 30.0
+
 static volatile sig_atomic_t stop_asked, save_asked;
 
 /* SIGTERM, SIGINT, SIGUSR2: a checkpoint at the next step, then the end; SIGINT again: at once. */
@@ -97,7 +103,8 @@ static char *failure_path(const csp_config *config, int rank)
     char *path = NULL;
 
     snprintf(name, sizeof(name), "failure.rank%d.json", rank);
-    return config->run.output_dir != NULL && csp_file_is_dir(config->run.output_dir) &&
+    return config != NULL && config->run.output_dir != NULL &&
+                   csp_file_is_dir(config->run.output_dir) &&
                    csp_file_join(config->run.output_dir, name, &path) == CSP_OK
                ? path
                : NULL;
@@ -129,10 +136,11 @@ static void write_failure(const csp_config *config, csp_comm *comm, csp_status s
 
 /*
  * A rank that fails tells the others, which end with its exit code; each leaves a file. The failing
- * rank and rank 0 say why on stderr.
+ * rank and rank 0 say why on stderr; what all have found alike, rank 0 alone.
  */
 static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_status status)
 {
+    const int own = csp_comm_rank(comm);
     char reason[1024];
     int rank = -1, code = csp_exit_code(status);
 
@@ -144,10 +152,13 @@ static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_st
         csp_comm_failure(comm, &rank, &code);
         status = csp_status_of_exit_code(code);
     } else {
+        if (own != 0) {
+            (void)csp_comm_await_failure(comm, ALIKE_S);
+        }
         csp_comm_report(comm, code, reason);
     }
     write_failure(config, comm, status, code, reason);
-    if (rank >= 0 && csp_comm_rank(comm) != 0) {
+    if (own != 0 && (rank >= 0 || csp_comm_failed_alike(comm, code, reason))) {
         reason[0] = '\0'; /* said by the rank that failed, and by rank 0 */
     }
     return CSP_FAIL(status, "%s", reason);
@@ -156,11 +167,14 @@ static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_st
 /*
  * Joins the ranks of this process; *out is NULL where it is alone.
  *
- *   where   out   what csp_launch_describe says
+ *   config   in    NULL if it is wrong
+ *   where    out   what csp_launch_describe says
  */
 static csp_status join(const csp_config *config, char *where, size_t bytes, csp_comm **out)
 {
-    const csp_comm_options wait = { .timeout_s = config->run.rank_timeout_s, .grace_s = GRACE_S };
+    const csp_comm_options wait = { .timeout_s = config != NULL ? config->run.rank_timeout_s
+                                                                : WRONG_CONFIG_S,
+                                    .grace_s = GRACE_S };
     csp_launch launch;
     char *path;
 
@@ -187,6 +201,22 @@ static csp_status join(const csp_config *config, char *where, size_t bytes, csp_
     return CSP_OK;
 }
 
+/* A config that is wrong here: the others, which may wait for this rank, are told. */
+static csp_status fail_on_config(csp_status status)
+{
+    csp_comm *comm = NULL;
+    char reason[1024], where[2048];
+
+    snprintf(reason, sizeof(reason), "%s", csp_error_text());
+    if (join(NULL, where, sizeof(where), &comm) == CSP_OK && comm != NULL) {
+        (void)CSP_FAIL(status, "%s", reason);
+        status = fail_together(NULL, comm, status);
+        csp_comm_destroy(comm);
+        return status;
+    }
+    return CSP_FAIL(status, "%s", reason);
+}
+
 static csp_status run(const csp_arguments *args)
 {
     csp_train_options o = { .base = csp_args_text(args, "base"),
@@ -198,7 +228,10 @@ static csp_status run(const csp_arguments *args)
     char where[2048] = "";
     csp_status status;
 
-    CSP_TRY(csp_config_from_args(args, 0, stand_for, CSP_COUNT(stand_for), &config));
+    status = csp_config_from_args(args, 0, stand_for, CSP_COUNT(stand_for), &config);
+    if (status != CSP_OK) {
+        return fail_on_config(status);
+    }
     install_handlers();
     status = join(config, where, sizeof(where), &o.comm);
     if (status == CSP_OK) {

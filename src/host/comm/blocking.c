@@ -24,6 +24,15 @@ csp_status csp_comm_gather(csp_comm *comm, const void *own, void *all, const int
     return csp_comm_wait(comm, ticket);
 }
 
+csp_status csp_comm_collect(csp_comm *comm, const void *own, void *all, const int64_t *bytes,
+                            int root, const char *what)
+{
+    int64_t ticket;
+
+    CSP_TRY(csp_comm_collect_start(comm, own, all, bytes, root, what, &ticket));
+    return csp_comm_wait(comm, ticket);
+}
+
 csp_status csp_comm_broadcast(csp_comm *comm, void *data, int64_t bytes, int root, const char *what)
 {
     int64_t ticket;

@@ -4,6 +4,7 @@
  * With R ranks and n bytes, a rank sends to the others
  *
  *     gather        (R-1) x its own bytes
+ *     collect       its own bytes; root nothing
  *     scatter_sum   n less its own part: every part goes to the rank that adds it up
  *     reduce        a scatter_sum of R equal parts, then their gather: 2 n (R-1)/R; up to
  *                   SMALL_BYTES every rank sends all it has, n (R-1), and adds it up itself: one
@@ -54,7 +55,11 @@ static uint32_t tag_of(const csp_comm *comm, const csp_job *job)
                                 job->op,         job->count, job->root };
 
     tag = mix(tag, numbers, sizeof(numbers));
-    if (job->kind == CSP_JOB_GATHER || job->kind == CSP_JOB_SCATTER_SUM) {
+    if (comm->member != NULL) {
+        tag = mix(tag, comm->member, (size_t)comm->size * sizeof(*comm->member));
+    }
+    if (job->kind == CSP_JOB_GATHER || job->kind == CSP_JOB_COLLECT ||
+        job->kind == CSP_JOB_SCATTER_SUM) {
         tag = mix(tag, job->parts, (size_t)comm->size * sizeof(int64_t));
     }
     return tag;
@@ -66,14 +71,27 @@ static void clear_pieces(csp_comm *comm)
     memset(comm->recv, 0, (size_t)comm->size * sizeof(csp_piece));
 }
 
+/* Puts the pieces of a group to the places of its ranks; all others have none. */
+static void spread_pieces(const csp_comm *group)
+{
+    csp_comm *whole = group->whole;
+
+    clear_pieces(whole);
+    for (int r = 0; r < group->size; r++) {
+        whole->send[group->member[r]] = group->send[r];
+        whole->recv[group->member[r]] = group->recv[r];
+    }
+}
+
 /* One exchange of comm->send and comm->recv. */
 static csp_status exchange(csp_comm *comm, const csp_job *job)
 {
-    csp_exchange x = { .send = comm->send,
-                       .recv = comm->recv,
+    csp_comm *whole = comm->whole;
+    csp_exchange x = { .send = whole->send,
+                       .recv = whole->recv,
                        .tag = tag_of(comm, job),
-                       .timeout_s = comm->options.timeout_s,
-                       .late = comm->late,
+                       .timeout_s = whole->options.timeout_s,
+                       .late = whole->late,
                        .rank = -1 };
     int64_t sent = 0, received = 0;
     csp_exchange_end end;
@@ -82,17 +100,20 @@ static csp_status exchange(csp_comm *comm, const csp_job *job)
         sent += r != comm->rank ? comm->send[r].bytes : 0;
         received += r != comm->rank ? comm->recv[r].bytes : 0;
     }
-    comm->exchanges++;
-    memset(comm->late, 0, (size_t)comm->size * sizeof(bool));
-    end = atomic_load(&comm->stop.set) ? CSP_EXCHANGE_STOPPED
-                                       : comm->transport->exchange(comm->transport, &x);
-    if (end != CSP_EXCHANGE_DONE) {
-        return csp_failure_raise(comm, job->what, end, &x);
+    if (comm != whole) {
+        spread_pieces(comm);
     }
-    pthread_mutex_lock(&comm->lock);
-    comm->traffic.sent += sent;
-    comm->traffic.received += received;
-    pthread_mutex_unlock(&comm->lock);
+    comm->exchanges++;
+    memset(whole->late, 0, (size_t)whole->size * sizeof(bool));
+    end = atomic_load(&whole->stop.set) ? CSP_EXCHANGE_STOPPED
+                                        : whole->transport->exchange(whole->transport, &x);
+    if (end != CSP_EXCHANGE_DONE) {
+        return csp_failure_raise(whole, job->what, end, &x);
+    }
+    pthread_mutex_lock(&whole->lock);
+    whole->traffic.sent += sent;
+    whole->traffic.received += received;
+    pthread_mutex_unlock(&whole->lock);
     return CSP_OK;
 }
 
@@ -129,23 +150,26 @@ static csp_status gather_even(csp_comm *comm, const csp_job *job, char *all, int
     return exchange(comm, job);
 }
 
+/* What a rank has goes to all, or, of a collect, to root alone. */
 static csp_status run_gather(csp_comm *comm, const csp_job *job)
 {
-    char *place = job->out;
+    const bool to_all = job->kind == CSP_JOB_GATHER;
+    const bool gets = to_all || comm->rank == job->root;
+    char *place = gets ? job->out : NULL;
 
     clear_pieces(comm);
     for (int r = 0; r < comm->size; r++) {
         if (r == comm->rank) {
-            if (place != job->in && job->parts[r] > 0) {
+            if (gets && place != job->in && job->parts[r] > 0) {
                 memcpy(place, job->in, (size_t)job->parts[r]);
             }
         } else {
             comm->recv[r].data = place;
-            comm->recv[r].bytes = job->parts[r];
+            comm->recv[r].bytes = gets ? job->parts[r] : 0;
             comm->send[r].data = (void *)job->in;
-            comm->send[r].bytes = job->parts[comm->rank];
+            comm->send[r].bytes = to_all || r == job->root ? job->parts[comm->rank] : 0;
         }
-        place += job->parts[r];
+        place = gets ? place + job->parts[r] : NULL;
     }
     return exchange(comm, job);
 }
@@ -153,15 +177,17 @@ static csp_status run_gather(csp_comm *comm, const csp_job *job)
 /* Memory for what rank r sends, and then the list of what all ranks have of n bytes at own. */
 static char *slot_of(const csp_comm *comm, int r)
 {
-    return comm->scratch + (r < comm->rank ? r : r - 1) * comm->slot_bytes;
+    return comm->whole->scratch + (r < comm->rank ? r : r - 1) * comm->whole->slot_bytes;
 }
 
 static const void *const *inputs_with(csp_comm *comm, const void *own)
 {
+    const void **inputs = comm->whole->inputs;
+
     for (int r = 0; r < comm->size; r++) {
-        comm->inputs[r] = r == comm->rank ? own : slot_of(comm, r);
+        inputs[r] = r == comm->rank ? own : slot_of(comm, r);
     }
-    return comm->inputs;
+    return inputs;
 }
 
 static int64_t within(int64_t value, int64_t limit)
@@ -174,7 +200,7 @@ static csp_status scatter(csp_comm *comm, const csp_job *job, const char *data, 
                           int64_t total, const int64_t *counts)
 {
     const int64_t element = (int64_t)csp_dtype_bytes(job->dtype);
-    const int64_t block = comm->slot_bytes / element;
+    const int64_t block = comm->whole->slot_bytes / element;
     int64_t longest = 0;
 
     for (int r = 0; r < comm->size; r++) {
@@ -288,8 +314,9 @@ static csp_status run_barrier(csp_comm *comm, const csp_job *job)
 /* What a single rank's collectives come to: its own numbers, where they are wanted. */
 static void run_alone(const csp_job *job)
 {
-    const bool copies = job->kind == CSP_JOB_GATHER || job->kind == CSP_JOB_SCATTER_SUM;
-    const size_t element = job->kind == CSP_JOB_GATHER ? 1 : csp_dtype_bytes(job->dtype);
+    const bool bytes = job->kind == CSP_JOB_GATHER || job->kind == CSP_JOB_COLLECT;
+    const bool copies = bytes || job->kind == CSP_JOB_SCATTER_SUM;
+    const size_t element = bytes ? 1 : csp_dtype_bytes(job->dtype);
 
     if (copies && job->out != job->in && job->parts[0] > 0) {
         memcpy(job->out, job->in, (size_t)job->parts[0] * element);
@@ -306,6 +333,7 @@ csp_status csp_job_run(csp_comm *comm, const csp_job *job)
     case CSP_JOB_REDUCE:
         return run_reduce(comm, job);
     case CSP_JOB_GATHER:
+    case CSP_JOB_COLLECT:
         return run_gather(comm, job);
     case CSP_JOB_SCATTER_SUM:
         return run_scatter_sum(comm, job);

@@ -85,6 +85,12 @@ static void destroy_parts(csp_comm *comm)
         comm->first = job->next;
         free(job);
     }
+    while (comm->groups != NULL) {
+        csp_comm *group = comm->groups;
+
+        comm->groups = group->next_group;
+        csp_group_free(group);
+    }
     pthread_cond_destroy(&comm->changed);
     pthread_mutex_destroy(&comm->lock);
     if (comm->stop.fd >= 0) {
@@ -162,6 +168,7 @@ csp_status csp_comm_create(const csp_launch *launch, const csp_comm_options *opt
     comm->rank = launch->rank;
     comm->size = launch->size;
     comm->local_size = 1;
+    comm->whole = comm;
     comm->failed_rank = -1;
     comm->stop.fd = -1;
     pthread_mutex_init(&comm->lock, NULL);
@@ -220,6 +227,7 @@ void csp_comm_destroy(csp_comm *comm)
     if (comm == NULL) {
         return;
     }
+    CSP_ASSERT(comm->whole == comm);
     if (comm->size > 1) {
         csp_comm_failure(comm, &rank, &exit_code);
         if (rank < 0 && csp_comm_barrier(comm, "the end") != CSP_OK) {
@@ -234,14 +242,40 @@ void csp_comm_destroy(csp_comm *comm)
     destroy_parts(comm);
 }
 
-void csp_comm_report(csp_comm *comm, int exit_code, const char *reason)
+/* What a failure that a rank reports itself is to the others. */
+static void say_report(int exit_code, const char *reason, char *text, size_t bytes)
 {
+    (void)snprintf(text, bytes, "failed with exit code %d: %s", exit_code, reason);
+}
+
+void csp_comm_report(csp_comm *of, int exit_code, const char *reason)
+{
+    csp_comm *comm = of->whole;
     char text[sizeof(comm->failed_reason)];
 
     if (comm->size > 1 && !atomic_load(&comm->stop.set)) {
-        (void)snprintf(text, sizeof(text), "failed with exit code %d: %s", exit_code, reason);
+        say_report(exit_code, reason, text, sizeof(text));
         csp_control_tell(comm, comm->rank, exit_code, text);
     }
+}
+
+bool csp_comm_await_failure(csp_comm *comm, double seconds)
+{
+    return comm->whole->size > 1 && csp_failure_await(comm->whole, seconds);
+}
+
+bool csp_comm_failed_alike(const csp_comm *comm, int exit_code, const char *reason)
+{
+    csp_comm *whole = comm->whole;
+    char text[sizeof(whole->failed_reason)];
+    bool alike;
+
+    say_report(exit_code, reason, text, sizeof(text));
+    pthread_mutex_lock(&whole->lock);
+    alike = whole->failed_rank >= 0 && whole->failed_rank != whole->rank &&
+            strcmp(whole->failed_reason, text) == 0;
+    pthread_mutex_unlock(&whole->lock);
+    return alike;
 }
 
 int csp_comm_rank(const csp_comm *comm)
@@ -256,42 +290,44 @@ int csp_comm_size(const csp_comm *comm)
 
 double csp_comm_timeout_s(const csp_comm *comm)
 {
-    return comm->options.timeout_s;
+    return comm->whole->options.timeout_s;
 }
 
 int csp_comm_local_rank(const csp_comm *comm)
 {
-    return comm->local_rank;
+    return comm->whole->local_rank;
 }
 
 int csp_comm_local_size(const csp_comm *comm)
 {
-    return comm->local_size;
+    return comm->whole->local_size;
 }
 
 void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code)
 {
-    pthread_mutex_t *lock = (pthread_mutex_t *)&comm->lock;
+    csp_comm *whole = comm->whole;
 
-    pthread_mutex_lock(lock);
-    *rank = comm->failed_rank;
-    *exit_code = comm->failed_code;
-    pthread_mutex_unlock(lock);
+    pthread_mutex_lock(&whole->lock);
+    *rank = whole->failed_rank;
+    *exit_code = whole->failed_code;
+    pthread_mutex_unlock(&whole->lock);
 }
 
 csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm)
 {
-    pthread_mutex_t *lock = (pthread_mutex_t *)&comm->lock;
+    csp_comm *whole = comm->whole;
     csp_comm_traffic traffic;
 
-    pthread_mutex_lock(lock);
-    traffic = comm->traffic;
-    pthread_mutex_unlock(lock);
+    pthread_mutex_lock(&whole->lock);
+    traffic = whole->traffic;
+    pthread_mutex_unlock(&whole->lock);
     return traffic;
 }
 
-void csp_comm_count(csp_comm *comm, int64_t sent, int64_t received)
+void csp_comm_count(csp_comm *of, int64_t sent, int64_t received)
 {
+    csp_comm *comm = of->whole;
+
     atomic_fetch_add(&comm->came, 1);
     pthread_mutex_lock(&comm->lock);
     comm->traffic.calls++;
@@ -300,8 +336,10 @@ void csp_comm_count(csp_comm *comm, int64_t sent, int64_t received)
     pthread_mutex_unlock(&comm->lock);
 }
 
-void csp_comm_count_wait(csp_comm *comm, double seconds)
+void csp_comm_count_wait(csp_comm *of, double seconds)
 {
+    csp_comm *comm = of->whole;
+
     pthread_mutex_lock(&comm->lock);
     comm->traffic.waited_s += seconds;
     pthread_mutex_unlock(&comm->lock);
@@ -309,5 +347,5 @@ void csp_comm_count_wait(csp_comm *comm, double seconds)
 
 bool csp_comm_has_failed(const csp_comm *comm)
 {
-    return atomic_load(&comm->stop.set);
+    return atomic_load(&comm->whole->stop.set);
 }

@@ -59,7 +59,7 @@ typedef struct csp_comm_options {
 
 /* What has gone through a communicator, for metrics and for tests that assert it. */
 typedef struct csp_comm_traffic {
-    int64_t sent;     /* bytes to other ranks                                      */
+    int64_t sent;     /* bytes to other ranks, of all groups                       */
     int64_t received; /* bytes from other ranks                                    */
     int64_t calls;    /* collectives                                               */
     double busy_s;    /* seconds of the thread in collectives                      */
@@ -86,9 +86,25 @@ int csp_comm_size(const csp_comm *comm);
 
 double csp_comm_timeout_s(const csp_comm *comm);
 
-/* Among the ranks of this machine, found by asking them and not from variables. */
+/* Among the ranks of this machine, found by asking them and not from variables; of a group, too. */
 int csp_comm_local_rank(const csp_comm *comm);
 int csp_comm_local_size(const csp_comm *comm);
+
+/*
+ * Some of comm's ranks as a communicator of their own: consecutive ones, of which this is one, or
+ * all those on this machine. Its ranks count from 0 in comm's order.
+ *
+ * Everything below works on it, of its ranks alone, and shares thread, connections, tickets and
+ * failures with the whole: collectives of one rank run in the order in which it started them,
+ * whichever group they are of, and for any two ranks those of both must have one order. Ranks of
+ * messages and of csp_comm_failure, and what csp_comm_traffic_of counts, are those of the whole.
+ *
+ * Ranks:  local; asked for again, it is the same one.
+ * Owner:  the whole communicator; it lives as long, and is not destroyed by itself.
+ * Errors: CSP_ERR_ARGUMENT (not ranks of comm, or this is none of them), CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_comm_group(csp_comm *comm, int first, int count, csp_comm **out);
+CSP_CHECKED csp_status csp_comm_group_local(csp_comm *comm, csp_comm **out);
 
 /*
  * Combines an array over all ranks, in place.
@@ -111,6 +127,11 @@ CSP_CHECKED csp_status csp_comm_reduce_start(csp_comm *comm, void *data, csp_dty
 CSP_CHECKED csp_status csp_comm_gather_start(csp_comm *comm, const void *own, void *all,
                                              const int64_t *bytes, const char *what,
                                              int64_t *ticket);
+
+/* The same for rank root alone: all is not looked at elsewhere. */
+CSP_CHECKED csp_status csp_comm_collect_start(csp_comm *comm, const void *own, void *all,
+                                              const int64_t *bytes, int root, const char *what,
+                                              int64_t *ticket);
 
 /*
  * Every rank gets its part of the sum over all ranks (reduce-scatter).
@@ -142,6 +163,8 @@ CSP_CHECKED csp_status csp_comm_reduce(csp_comm *comm, void *data, csp_dtype dty
                                        csp_comm_op op, const char *what);
 CSP_CHECKED csp_status csp_comm_gather(csp_comm *comm, const void *own, void *all,
                                        const int64_t *bytes, const char *what);
+CSP_CHECKED csp_status csp_comm_collect(csp_comm *comm, const void *own, void *all,
+                                        const int64_t *bytes, int root, const char *what);
 CSP_CHECKED csp_status csp_comm_broadcast(csp_comm *comm, void *data, int64_t bytes, int root,
                                           const char *what);
 CSP_CHECKED csp_status csp_comm_barrier(csp_comm *comm, const char *what);
@@ -177,6 +200,15 @@ void csp_comm_settle(csp_comm *comm);
  *   exit_code   out   to end with; 1 where the rank did not say one
  */
 void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code);
+
+/* Waits until a failure is known, at most so long. Returns whether one is. */
+bool csp_comm_await_failure(csp_comm *comm, double seconds);
+
+/*
+ * Whether another rank has failed first with the same exit code and reason: what all ranks find for
+ * themselves, such as a wrong setting, need not be said by each.
+ */
+bool csp_comm_failed_alike(const csp_comm *comm, int exit_code, const char *reason);
 
 /* Since csp_comm_create came back. What each collective sends stands in comm/collectives.c. */
 csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm);

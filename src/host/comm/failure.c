@@ -117,9 +117,10 @@ csp_status csp_failure_raise(csp_comm *comm, const char *what, csp_exchange_end 
     return csp_failure_say(comm, what);
 }
 
-csp_status csp_comm_raise(csp_comm *comm, csp_comm_trouble trouble, const char *what,
+csp_status csp_comm_raise(csp_comm *of, csp_comm_trouble trouble, const char *what,
                           const char *words)
 {
+    csp_comm *comm = of->whole;
     char reason[sizeof(comm->failed_reason)];
 
     if (csp_comm_has_failed(comm)) {

@@ -14,7 +14,7 @@
 /* Seconds after a failure in which the worker should have come back from the transport. */
 static const double worker_s = 2.0;
 
-static void job_done(csp_comm *comm, csp_job *job, csp_status status)
+static void job_done(csp_job *job, csp_status status)
 {
     job->status = status;
     (void)snprintf(job->text, sizeof(job->text), "%s", status != CSP_OK ? csp_error_text() : "");
@@ -40,12 +40,15 @@ void csp_queue_run(csp_comm *comm)
         begin = csp_machine_seconds();
         /* After a failure memory that was handed over may be gone. */
         end = atomic_load(&comm->stop.set) ? csp_failure_say(comm, job->what)
-                                           : csp_job_run(comm, job);
+                                           : csp_job_run(job->comm, job);
         pthread_mutex_lock(&comm->lock);
         comm->traffic.calls++;
         comm->traffic.busy_s += csp_machine_seconds() - begin;
         comm->next = job->next;
-        job_done(comm, job, end);
+        while (comm->next != NULL && comm->next->done) { // of a group of one rank
+            comm->next = comm->next->next;
+        }
+        job_done(job, end);
         pthread_cond_broadcast(&comm->changed);
     }
     pthread_mutex_unlock(&comm->lock);
@@ -61,6 +64,7 @@ bool csp_queue_is_stuck(const csp_comm *comm, double begin)
 static csp_status start(csp_comm *comm, const csp_job *asked, const int64_t *parts, int64_t *ticket)
 {
     const size_t bytes = parts != NULL ? (size_t)comm->size * sizeof(int64_t) : 0;
+    csp_comm *whole = comm->whole;
     csp_job *job = NULL;
 
     if (asked->count < 0) {
@@ -75,28 +79,29 @@ static csp_status start(csp_comm *comm, const csp_job *asked, const int64_t *par
     }
     CSP_TRY(csp_alloc_zero(asked->what, 1, sizeof(*job) + bytes, &job));
     *job = *asked;
+    job->comm = comm;
     if (parts != NULL) {
         memcpy(job->parts, parts, bytes);
     }
     if (comm->size == 1) {
-        job_done(comm, job, csp_job_run(comm, job));
+        job_done(job, csp_job_run(comm, job));
     }
-    pthread_mutex_lock(&comm->lock);
-    job->ticket = ++comm->tickets;
+    pthread_mutex_lock(&whole->lock);
+    job->ticket = ++whole->tickets;
     *ticket = job->ticket;
-    if (comm->first == NULL) {
-        comm->first = job;
+    if (whole->first == NULL) {
+        whole->first = job;
     } else {
-        comm->last->next = job;
+        whole->last->next = job;
     }
-    comm->last = job;
+    whole->last = job;
     if (comm->size == 1) {
-        comm->traffic.calls++;
-    } else if (comm->next == NULL) {
-        comm->next = job;
-        pthread_cond_broadcast(&comm->changed);
+        whole->traffic.calls++;
+    } else if (whole->next == NULL) {
+        whole->next = job;
+        pthread_cond_broadcast(&whole->changed);
     }
-    pthread_mutex_unlock(&comm->lock);
+    pthread_mutex_unlock(&whole->lock);
     return CSP_OK;
 }
 
@@ -119,6 +124,24 @@ csp_status csp_comm_gather_start(csp_comm *comm, const void *own, void *all, con
 {
     const csp_job job = { .kind = CSP_JOB_GATHER, .in = own, .out = all, .what = what };
 
+    return start(comm, &job, bytes, ticket);
+}
+
+static csp_status check_root(const csp_comm *comm, int root, const char *what)
+{
+    return root >= 0 && root < comm->size
+               ? CSP_OK
+               : CSP_FAIL(CSP_ERR_ARGUMENT, "%s: root is rank %d of %d", what, root, comm->size);
+}
+
+csp_status csp_comm_collect_start(csp_comm *comm, const void *own, void *all, const int64_t *bytes,
+                                  int root, const char *what, int64_t *ticket)
+{
+    const csp_job job = {
+        .kind = CSP_JOB_COLLECT, .in = own, .out = all, .root = root, .what = what
+    };
+
+    CSP_TRY(check_root(comm, root, what));
     return start(comm, &job, bytes, ticket);
 }
 
@@ -146,9 +169,7 @@ csp_status csp_comm_broadcast_start(csp_comm *comm, void *data, int64_t bytes, i
         .kind = CSP_JOB_BROADCAST, .out = data, .count = bytes, .root = root, .what = what
     };
 
-    if (root < 0 || root >= comm->size) {
-        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: from rank %d of %d", what, root, comm->size);
-    }
+    CSP_TRY(check_root(comm, root, what));
     return start(comm, &job, NULL, ticket);
 }
 
@@ -172,8 +193,9 @@ static csp_job *find_job(csp_comm *comm, int64_t ticket, csp_job **before)
     return job;
 }
 
-void csp_comm_settle(csp_comm *comm)
+void csp_comm_settle(csp_comm *of)
 {
+    csp_comm *comm = of->whole;
     const double begin = csp_machine_seconds();
 
     pthread_mutex_lock(&comm->lock);
@@ -183,8 +205,9 @@ void csp_comm_settle(csp_comm *comm)
     pthread_mutex_unlock(&comm->lock);
 }
 
-csp_status csp_comm_wait(csp_comm *comm, int64_t ticket)
+csp_status csp_comm_wait(csp_comm *of, int64_t ticket)
 {
+    csp_comm *comm = of->whole;
     const double begin = csp_machine_seconds();
     csp_job *job, *before;
     csp_status status = CSP_OK;

@@ -3,6 +3,9 @@
  *
  * The caller's thread puts jobs into a list; one worker thread takes them in order and runs them
  * over the transport. A communicator of one rank has neither: its jobs are run as they are started.
+ *
+ * A group is a communicator whose jobs go into the list of the whole one, and whose pieces take the
+ * places of its ranks in an exchange in which the other ranks get none.
  */
 #pragma once
 
@@ -14,6 +17,7 @@
 typedef enum csp_job_kind {
     CSP_JOB_REDUCE,
     CSP_JOB_GATHER,
+    CSP_JOB_COLLECT,
     CSP_JOB_SCATTER_SUM,
     CSP_JOB_BROADCAST,
     CSP_JOB_BARRIER
@@ -21,10 +25,11 @@ typedef enum csp_job_kind {
 
 typedef struct csp_job {
     struct csp_job *next;
+    csp_comm *comm; /* whose ranks run it: the whole communicator, or a group of it */
     int64_t ticket;
     csp_job_kind kind;
-    const void *in; /* gather: own; scatter_sum: data */
-    void *out;      /* reduce, broadcast: data        */
+    const void *in; /* gather, collect: own; scatter_sum: data */
+    void *out;      /* reduce, broadcast: data                 */
     csp_dtype dtype;
     csp_comm_op op;
     int64_t count; /* elements; broadcast: bytes */
@@ -50,9 +55,13 @@ struct csp_comm {
     csp_launch launch;
     csp_comm_options options;
     int rank, size, local_rank, local_size;
+    csp_comm *whole;      /* of a group: the one it is of; else itself              */
+    int *member;          /* (size) of a group: its ranks in whole, ascending; else NULL */
+    csp_comm *groups;     /* of whole: the groups that have been asked for          */
+    csp_comm *next_group; /* of a group: the next of whole->groups                  */
     csp_rank_card *cards; /* (size) */
 
-    /* The worker's own. */
+    /* The worker's own. Of a group only send, recv and exchanges are used. */
     csp_transport *transport;
     csp_piece *send, *recv; /* (size) */
     bool *late;             /* (size) */
@@ -89,6 +98,9 @@ void csp_queue_run(csp_comm *comm);
  * is then left behind with what it holds. With the lock held.
  */
 bool csp_queue_is_stuck(const csp_comm *comm, double begin);
+
+/* A group's own memory. Takes NULL. */
+void csp_group_free(csp_comm *group);
 
 /* Waits until something below comm->lock has changed, a second at most. With the lock held. */
 void csp_comm_wait_change(csp_comm *comm, double seconds);

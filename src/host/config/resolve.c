@@ -156,6 +156,17 @@ static csp_status check_micro_batch(const char *phase, const csp_batch_settings 
     return CSP_OK;
 }
 
+static csp_status check_blocks(const csp_contrastive_settings *s)
+{
+    if (s->batch.queries % s->negative_blocks != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "contrastive.negative_blocks is %lld, into which the %lld queries of "
+                        "contrastive.batch.queries cannot be cut evenly: make it a divisor of them",
+                        (long long)s->negative_blocks, (long long)s->batch.queries);
+    }
+    return CSP_OK;
+}
+
 static csp_status check_sizes(const csp_config *config)
 {
     const csp_model_settings *model = &config->model;
@@ -169,6 +180,7 @@ static csp_status check_sizes(const csp_config *config)
     }
     if (csp_config_has_phase(config, "contrastive")) {
         CSP_TRY(check_micro_batch("contrastive", &config->contrastive.batch, tokens));
+        CSP_TRY(check_blocks(&config->contrastive));
     }
     return CSP_OK;
 }

@@ -124,6 +124,9 @@ static const csp_field contrastive_fields[] = {
               "third of max_steps"),
     CSP_FIELD(TYPE, mask_known_positives, CSP_FIELD_BOOL, "true", 0, 1, "",
               "leave known positives other than the query's own out of the softmax"),
+    CSP_FIELD(TYPE, negative_blocks, CSP_FIELD_I64, "1", 1, 1e6, "blocks",
+              "equal parts of a step; queries are compared with the documents of their part only: "
+              "for very large steps on very many ranks; 1 = with all"),
 };
 #undef TYPE
 
@@ -213,9 +216,10 @@ static const csp_field run_fields[] = {
                    "end the run when vectors collapse, in place of a warning"),
     CSP_FIELD_FREE(TYPE, collapse_share, CSP_FIELD_F64, "0.5", 0, 1, "",
                    "share of all-zero vectors in a step that counts as a collapse"),
-    CSP_FIELD_FREE(TYPE, rank_timeout_s, CSP_FIELD_F64, "1800", 1, 1e7, "seconds",
-                   "how long ranks wait for one another before the run ends: more than an "
-                   "evaluation takes, which rank 0 makes alone"),
+    CSP_FIELD_FREE(
+        TYPE, rank_timeout_s, CSP_FIELD_F64, "1800", 1, 1e7, "seconds",
+        "how long ranks wait for one another before the run ends: more than rank 0 takes "
+        "to write a checkpoint"),
     CSP_FIELD_FREE(TYPE, checksum_steps, CSP_FIELD_I64, "100", 0, 1e9, "optimizer steps",
                    "ranks compare checksums of what they train every so often, and stop where one "
                    "differs; 0 = never"),

@@ -99,6 +99,7 @@ typedef struct csp_contrastive_settings {
     int regularizer;    /* csp_regularizer */
     int64_t ramp_steps; /* of a loaded config: never -1, which means a third of max_steps */
     bool mask_known_positives;
+    int64_t negative_blocks;
     csp_optim_settings optim; /* of a loaded config: the section optim with contrastive.optim */
     csp_batch_settings batch;
 } csp_contrastive_settings;

@@ -77,7 +77,7 @@ csp_status cpu_nce_sum(csp_backend *be, const csp_tensor *s, const csp_tensor *m
 
 csp_status cpu_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
                         const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
-                        csp_tensor *ds, csp_tensor *loss)
+                        int64_t M, csp_tensor *ds, csp_tensor *loss)
 {
     const int64_t Q = s->dim[0], P = s->dim[1];
     const uint8_t *left_out = mask_of(mask);
@@ -97,7 +97,7 @@ csp_status cpu_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *
             const double share =
                 is_left_out(left_out, at) ? 0.0 : exp((double)score[at] - top) / total[q];
 
-            gradient[at] = (float)((share - (p == own[q] ? 1.0 : 0.0)) / (double)Q);
+            gradient[at] = (float)((share - (p == own[q] ? 1.0 : 0.0)) / (double)M);
         }
     }
     return CSP_OK;

@@ -84,7 +84,7 @@ static csp_status read_config(const csp_model_options *options, csp_model_config
     status = csp_model_config_read(path, out);
     free(path);
     CSP_TRY(status);
-    return csp_weights_settle_tie(options->dir, out);
+    return csp_weights_settle_tie(options->dir, options->machine, out);
 }
 
 /* The adapter's own settings must be those asked for: its values mean nothing under others. */
@@ -117,12 +117,12 @@ static csp_status fill_values(csp_model *model, const csp_model_options *options
             CSP_TRY(csp_param_zero(be, &params->rows[i]));
         }
     } else if (options->dir != NULL) {
-        CSP_TRY(csp_weights_load(be, params, options->dir, options->digest));
+        CSP_TRY(csp_weights_load(be, params, options->dir, options->machine, options->digest));
     } else {
         CSP_TRY(csp_weights_init(be, params, options->seed));
     }
     if (options->adapter != NULL) {
-        CSP_TRY(csp_weights_load_lora(be, params, options->adapter));
+        CSP_TRY(csp_weights_load_lora(be, params, options->adapter, options->machine));
     } else if (params->lora.R > 0 && !options->blank) {
         CSP_TRY(csp_weights_init_lora(be, params, options->seed));
     }

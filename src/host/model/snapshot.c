@@ -10,6 +10,7 @@
 #include "core/scalar.h"
 #include "io/file.h"
 #include "model/param_values.h"
+#include "model/shared_values.h"
 #include "model/weights.h"
 
 enum { TOKENIZER_LIMIT = 1 << 29, CONTRACT_LIMIT = 1 << 24 };
@@ -139,39 +140,55 @@ fail:
     return status;
 }
 
-/* Reads the adapters, or all other datasets, into a fitting model. digest may be NULL. */
-static csp_status read_rows(const csp_hdf5 *file, const char *path, bool lora, csp_model *model,
-                            csp_digest *digest)
+/* A row's dataset, which must fit, into *values, which grows as needed. */
+static csp_status read_dataset(const csp_hdf5 *file, const char *path, const csp_param *row,
+                               float **values, csp_tensor *out)
 {
-    csp_status status = CSP_OK;
-    float *values = NULL;
+    csp_tensor host = csp_tensor_view(NULL, CSP_F32, row->ndim, row->dim), stored;
     char name[CSP_PARAM_NAME_BYTES + 16], got[96], want[96];
 
+    CSP_TRY(csp_hdf5_describe(file, dataset_name(row, name, sizeof(name)), &stored));
+    if (!csp_tensor_is(&stored, CSP_F32, row->ndim, row->dim)) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: %s is %s, the model's config wants %s", path, name,
+                        csp_tensor_describe(&stored, got, sizeof(got)),
+                        csp_tensor_describe(&host, want, sizeof(want)));
+    }
+    CSP_TRY(csp_realloc("checkpoint", csp_tensor_count(&host), sizeof(float), values));
+    host.data = *values;
+    CSP_TRY(csp_hdf5_read(file, name, &host));
+    *out = host;
+    return CSP_OK;
+}
+
+/*
+ * Reads the adapters, or all other datasets, into a fitting model. file is looked at by the reader
+ * of machine alone; digest may be NULL.
+ */
+static csp_status read_rows(const csp_hdf5 *file, const char *path, bool lora, csp_model *model,
+                            csp_comm *machine, csp_digest *digest)
+{
+    csp_shared_values shared = {
+        .be = model->be, .machine = machine, .where = path, .digest = digest
+    };
+    float *values = NULL;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_shared_values_open(&shared));
     for (int64_t i = 0; i < model->params->count; i++) {
         csp_param *row = &model->params->rows[i];
-        csp_tensor host = csp_tensor_view(NULL, CSP_F32, row->ndim, row->dim), stored;
+        csp_tensor host = { 0 };
 
         if (lora != csp_param_is_lora(row)) {
             continue;
         }
-        CSP_TRY_GOTO(csp_hdf5_describe(file, dataset_name(row, name, sizeof(name)), &stored));
-        if (!csp_tensor_is(&stored, CSP_F32, row->ndim, row->dim)) {
-            status = CSP_FAIL(CSP_ERR_FORMAT, "%s: %s is %s, the model's config wants %s", path,
-                              name, csp_tensor_describe(&stored, got, sizeof(got)),
-                              csp_tensor_describe(&host, want, sizeof(want)));
-            goto fail;
+        if (csp_shared_reads(machine)) {
+            CSP_TRY_GOTO(read_dataset(file, path, row, &values, &host));
         }
-        CSP_TRY_GOTO(csp_realloc("checkpoint", csp_tensor_count(&host), sizeof(float), &values));
-        host.data = values;
-        CSP_TRY_GOTO(csp_hdf5_read(file, name, &host));
-        if (digest != NULL) {
-            csp_digest_add(digest, row->name, (int64_t)strlen(row->name));
-            csp_digest_add(digest, values, csp_tensor_count(&host) * (int64_t)sizeof(float));
-        }
-        CSP_TRY_GOTO(csp_param_upload(model->be, row, 0, csp_tensor_count(&host), values));
+        CSP_TRY_GOTO(csp_shared_row(&shared, row, &host));
     }
 
 fail:
+    csp_shared_values_close(&shared);
     free(values);
     return status;
 }
@@ -293,8 +310,7 @@ static csp_status settle_lora(const csp_open_options *options, const char *path,
     return CSP_OK;
 }
 
-/* The frozen weights from a checkpoint of full fine-tuning. */
-static csp_status read_base(const char *path, csp_model *model, csp_digest *digest)
+static csp_status open_base(const char *path, csp_hdf5 **out)
 {
     csp_hdf5 *file = NULL;
     csp_status status;
@@ -305,9 +321,25 @@ static csp_status read_base(const char *path, csp_model *model, csp_digest *dige
         status = CSP_FAIL(CSP_ERR_FORMAT, "%s holds an adapter itself: it is no base", path);
         goto fail;
     }
-    status = read_rows(file, path, false, model, digest);
+    *out = file;
+    return CSP_OK;
 
 fail:
+    csp_hdf5_close(file);
+    return status;
+}
+
+/* The frozen weights from a checkpoint of full fine-tuning. */
+static csp_status read_base(const char *path, csp_model *model, csp_comm *machine,
+                            csp_digest *digest)
+{
+    csp_hdf5 *file = NULL;
+    csp_status status;
+
+    if (csp_shared_reads(machine)) {
+        CSP_TRY(open_base(path, &file));
+    }
+    status = read_rows(file, path, false, model, machine, digest);
     csp_hdf5_close(file);
     return status;
 }
@@ -366,10 +398,10 @@ static csp_status open_adapter(csp_backend *be, const csp_hdf5 *file, const char
     m->blank = m->dir == NULL;
     CSP_TRY(csp_model_create(be, m, &o->model));
     if (m->dir == NULL) {
-        CSP_TRY(read_base(base, o->model, m->digest));
+        CSP_TRY(read_base(base, o->model, m->machine, m->digest));
     }
     CSP_TRY(check_base(path, base, o, m->digest));
-    return read_rows(file, path, true, o->model, NULL);
+    return read_rows(file, path, true, o->model, m->machine, NULL);
 }
 
 /* Whole weights have no base that could be elsewhere. */
@@ -393,7 +425,7 @@ static csp_status open_weights(csp_backend *be, const csp_hdf5 *file, const char
         m->lora = *options->lora;
     }
     CSP_TRY(csp_model_create(be, m, &o->model));
-    CSP_TRY(read_rows(file, path, false, o->model, m->digest));
+    CSP_TRY(read_rows(file, path, false, o->model, m->machine, m->digest));
     if (m->lora.R > 0) {
         CSP_TRY(csp_weights_init_lora(be, o->model->params, options->seed));
         csp_digest_say(m->digest, o->base_hash);
@@ -406,7 +438,9 @@ static csp_status open_weights(csp_backend *be, const csp_hdf5 *file, const char
 static csp_status open_checkpoint(csp_backend *be, const char *path,
                                   const csp_open_options *options, csp_opened *o)
 {
-    csp_model_options m = { .train = options->train, .storage = options->storage };
+    csp_model_options m = { .train = options->train,
+                            .storage = options->storage,
+                            .machine = options->machine };
     csp_model_config config;
     csp_hdf5 *file = NULL;
     csp_status status;
@@ -465,6 +499,7 @@ static csp_status open_folder(csp_backend *be, const char *dir, const csp_open_o
     m.dir = dir;
     m.train = options->train;
     m.storage = options->storage;
+    m.machine = options->machine;
     m.max_len = options->max_len > 0 ? options->max_len : csp_contract_rows(&o->contract);
     status = csp_model_create(be, &m, &o->model);
 

@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include "comm/comm.h"
 #include "io/digest.h"
 #include "model/block.h"
 #include "model/params.h"
@@ -42,6 +43,8 @@ typedef struct csp_model_options {
                                        must be those of lora), or NULL: A random, B 0             */
     csp_train_mode train;
     csp_storage storage;
+    csp_comm *machine;  /* the ranks for which its rank 0 reads the files of dir and adapter;
+                           NULL: this process reads for itself                                 */
     csp_digest *digest; /* not NULL: gets the values of dir, as csp_weights_load says            */
     uint64_t seed;      /* of random values                                           */
     bool blank;         /* values are left 0: a checkpoint will fill them             */

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "comm/comm.h"
 #include "io/digest.h"
 #include "io/safetensors.h"
 #include "model/params.h"
@@ -15,13 +16,19 @@ extern "C" {
 #endif
 
 /*
+ * machine, in what follows: the ranks for which its rank 0 reads the files, which all call this
+ * (model/shared_values.h); NULL: this process reads for itself.
+ */
+
+/*
  * Whether the head of the model in dir is tied: config says so and its files do not hold an
  * lm_head.weight that differs from the embedding. Where they do, the files win (as transformers 5
  * decides), config->tied is set to false and a warning is logged.
  *
- * Errors: CSP_ERR_IO, CSP_ERR_FORMAT.
+ * Errors: CSP_ERR_IO, CSP_ERR_FORMAT, CSP_ERR_COMM.
  */
-CSP_CHECKED csp_status csp_weights_settle_tie(const char *dir, csp_model_config *config);
+CSP_CHECKED csp_status csp_weights_settle_tie(const char *dir, csp_comm *machine,
+                                              csp_model_config *config);
 
 /*
  * Reads every row that is not an adapter from DIR/model.safetensors or its shards; F32, F16 and
@@ -35,7 +42,7 @@ CSP_CHECKED csp_status csp_weights_settle_tie(const char *dir, csp_model_config 
  * tensor.
  */
 CSP_CHECKED csp_status csp_weights_load(csp_backend *be, csp_params *params, const char *dir,
-                                        csp_digest *digest);
+                                        csp_comm *machine, csp_digest *digest);
 
 /* Random values for every row that is not an adapter. */
 CSP_CHECKED csp_status csp_weights_init(csp_backend *be, csp_params *params, uint64_t seed);
@@ -44,7 +51,8 @@ CSP_CHECKED csp_status csp_weights_init(csp_backend *be, csp_params *params, uin
 CSP_CHECKED csp_status csp_weights_init_lora(csp_backend *be, csp_params *params, uint64_t seed);
 
 /* Reads the adapters from DIR/adapter_model.safetensors. Errors as csp_weights_load. */
-CSP_CHECKED csp_status csp_weights_load_lora(csp_backend *be, csp_params *params, const char *dir);
+CSP_CHECKED csp_status csp_weights_load_lora(csp_backend *be, csp_params *params, const char *dir,
+                                             csp_comm *machine);
 
 /* Adds s B A to each adapted matrix, and gives the adapter new random values (B = 0). */
 CSP_CHECKED csp_status csp_weights_merge_lora(csp_backend *be, csp_params *params, uint64_t seed);

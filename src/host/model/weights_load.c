@@ -2,7 +2,6 @@
  * weights_load.c - safetensors to parameters: first everything is compared by name, shape and
  * dtype and one report says what does not match; only then are values converted and uploaded.
  */
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,12 +9,11 @@
 
 #include "core/log.h"
 #include "core/memory.h"
-#include "core/scalar.h"
 #include "io/file.h"
-#include "model/param_values.h"
+#include "model/shared_values.h"
 #include "model/weights.h"
 
-enum { CHUNK = CSP_PARAM_STAGED, REPORT_BYTES = 900, REPORT_LINES = 8 };
+enum { REPORT_BYTES = 900, REPORT_LINES = 8 };
 
 /* Names what does not match, the first few in full. */
 typedef struct report {
@@ -79,60 +77,6 @@ static csp_status conclude(const report *r, const char *where)
                     r->text, r->count > REPORT_LINES ? "; ..." : "");
 }
 
-static void to_f32(const csp_tensor *from, int64_t first, int64_t n, float *values)
-{
-    const uint16_t *half = from->data;
-
-    if (from->dtype == CSP_F32) {
-        memcpy(values, (const float *)from->data + first, (size_t)n * sizeof(float));
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        values[i] = from->dtype == CSP_BF16 ? csp_bf16_to_f32(half[first + i])
-                                            : csp_f16_to_f32(half[first + i]);
-    }
-}
-
-/* Uploads n elements that stand in the file as they are stored. */
-static csp_status upload_raw(csp_backend *be, const csp_tensor *from, int64_t first, int64_t n,
-                             const csp_tensor *to)
-{
-    const size_t offset = (size_t)first * csp_dtype_bytes(to->dtype);
-
-    return csp_tensor_upload_stored(be, to, first, n, (const char *)from->data + offset);
-}
-
-/* Converts and uploads one tensor by pieces through buffer (CHUNK floats). */
-static csp_status load_values(csp_backend *be, const csp_safetensors_entry *entry,
-                              const char *where, csp_param *row, float *buffer, csp_digest *digest)
-{
-    const int64_t count = csp_tensor_count(&row->value);
-    const bool raw = entry->tensor.dtype == row->value.dtype && row->master.ndim == 0;
-    /* A matrix in 8 bits by whole rows. */
-    const int64_t chunk = row->scale.ndim > 0 ? CHUNK / row->dim[1] * row->dim[1] : CHUNK;
-
-    if (digest != NULL) {
-        csp_digest_add(digest, row->name, (int64_t)strlen(row->name));
-    }
-    for (int64_t first = 0; first < count; first += chunk) {
-        const int64_t n = count - first < chunk ? count - first : chunk;
-
-        to_f32(&entry->tensor, first, n, buffer);
-        for (int64_t i = 0; i < n; i++) {
-            if (!isfinite(buffer[i])) {
-                return CSP_FAIL(CSP_ERR_NUMERIC, "%s: %s holds %g at element %lld", where,
-                                row->name, (double)buffer[i], (long long)(first + i));
-            }
-        }
-        if (digest != NULL) {
-            csp_digest_add(digest, buffer, n * (int64_t)sizeof(float));
-        }
-        CSP_TRY(raw ? upload_raw(be, &entry->tensor, first, n, &row->value)
-                    : csp_param_upload(be, row, first, n, buffer));
-    }
-    return CSP_OK;
-}
-
 /* Buffers some old checkpoints carry; the rotary table is computed from the configuration. */
 static bool is_ignored(const char *name)
 {
@@ -164,52 +108,67 @@ static csp_status compare_all(const csp_params *params, const csp_safetensors_se
     return conclude(&r, dir);
 }
 
-csp_status csp_weights_load(csp_backend *be, csp_params *params, const char *dir,
+csp_status csp_weights_load(csp_backend *be, csp_params *params, const char *dir, csp_comm *machine,
                             csp_digest *digest)
 {
+    csp_shared_values values = {
+        .be = be, .machine = machine, .where = dir, .digest = digest, .finite = true
+    };
     csp_safetensors_set *set = NULL;
-    float *buffer = NULL;
     csp_status status;
 
-    CSP_TRY_GOTO(csp_safetensors_set_open(dir, &set));
-    CSP_TRY_GOTO(compare_all(params, set, dir));
-    CSP_TRY_GOTO(csp_alloc("weights", CHUNK, sizeof(float), &buffer));
+    if (csp_shared_reads(machine)) {
+        CSP_TRY_GOTO(csp_safetensors_set_open(dir, &set));
+        CSP_TRY_GOTO(compare_all(params, set, dir));
+    }
+    CSP_TRY_GOTO(csp_shared_values_open(&values));
     for (int64_t i = 0; i < params->count; i++) {
         csp_param *row = &params->rows[i];
 
         if (!csp_param_is_lora(row)) {
-            CSP_TRY_GOTO(load_values(be, csp_safetensors_set_find(set, row->name), dir, row, buffer,
-                                     digest));
+            CSP_TRY_GOTO(csp_shared_row(
+                &values, row,
+                set != NULL ? &csp_safetensors_set_find(set, row->name)->tensor : NULL));
         }
     }
 fail:
-    free(buffer);
+    csp_shared_values_close(&values);
     csp_safetensors_set_close(set);
     return status;
 }
 
-csp_status csp_weights_settle_tie(const char *dir, csp_model_config *config)
+/* Whether the files hold a head that differs from the embedding. */
+static csp_status has_other_head(const char *dir, bool *other)
 {
     const csp_safetensors_entry *head, *embed;
     csp_safetensors_set *set;
 
-    if (!config->tied) {
-        return CSP_OK;
-    }
     CSP_TRY(csp_safetensors_set_open(dir, &set));
     head = csp_safetensors_set_find(set, "lm_head.weight");
     embed = csp_safetensors_set_find(set, "model.embed_tokens.weight");
-    if (head != NULL && embed != NULL &&
-        (head->tensor.dtype != embed->tensor.dtype ||
-         csp_tensor_bytes(&head->tensor) != csp_tensor_bytes(&embed->tensor) ||
-         memcmp(head->tensor.data, embed->tensor.data, csp_tensor_bytes(&head->tensor)) != 0)) {
+    *other = head != NULL && embed != NULL &&
+             (head->tensor.dtype != embed->tensor.dtype ||
+              csp_tensor_bytes(&head->tensor) != csp_tensor_bytes(&embed->tensor) ||
+              memcmp(head->tensor.data, embed->tensor.data, csp_tensor_bytes(&head->tensor)) != 0);
+    csp_safetensors_set_close(set);
+    return CSP_OK;
+}
+
+csp_status csp_weights_settle_tie(const char *dir, csp_comm *machine, csp_model_config *config)
+{
+    bool other = false;
+
+    if (config->tied && csp_shared_reads(machine)) {
+        CSP_TRY(has_other_head(dir, &other));
+    }
+    CSP_TRY(csp_shared_bytes(machine, &other, sizeof(other), "whether the head is tied"));
+    if (config->tied && other) {
         csp_log(CSP_LOG_WARN, "model",
                 "%s: tie_word_embeddings is true, but lm_head.weight differs from the embedding: "
                 "the head of the file is used, untied",
                 dir);
         config->tied = false;
     }
-    csp_safetensors_set_close(set);
     return CSP_OK;
 }
 
@@ -262,27 +221,47 @@ static csp_status compare_lora(const csp_params *params, const csp_safetensors *
     return conclude(&r, path);
 }
 
-csp_status csp_weights_load_lora(csp_backend *be, csp_params *params, const char *dir)
+/* The adapters' file, checked. Owner: the caller closes *out. */
+static csp_status open_lora(const csp_params *params, const char *path, csp_safetensors **out)
 {
     csp_safetensors *file = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_safetensors_open(path, &file));
+    CSP_TRY_GOTO(check_prefix(file, path));
+    CSP_TRY_GOTO(compare_lora(params, file, path));
+    *out = file;
+    return CSP_OK;
+
+fail:
+    csp_safetensors_close(file);
+    return status;
+}
+
+csp_status csp_weights_load_lora(csp_backend *be, csp_params *params, const char *dir,
+                                 csp_comm *machine)
+{
+    csp_shared_values values = { .be = be, .machine = machine, .finite = true };
+    csp_safetensors *file = NULL;
     char *path = NULL;
-    float *buffer = NULL;
     csp_status status;
 
     CSP_TRY_GOTO(csp_file_join(dir, "adapter_model.safetensors", &path));
-    CSP_TRY_GOTO(csp_safetensors_open(path, &file));
-    CSP_TRY_GOTO(check_prefix(file, path));
-    CSP_TRY_GOTO(compare_lora(params, file, path));
-    CSP_TRY_GOTO(csp_alloc("adapter", CHUNK, sizeof(float), &buffer));
+    values.where = path;
+    if (csp_shared_reads(machine)) {
+        CSP_TRY_GOTO(open_lora(params, path, &file));
+    }
+    CSP_TRY_GOTO(csp_shared_values_open(&values));
     for (int64_t i = 0; i < params->count; i++) {
         csp_param *row = &params->rows[i];
 
         if (csp_param_is_lora(row)) {
-            CSP_TRY_GOTO(load_values(be, entry_of(file, row->name), path, row, buffer, NULL));
+            CSP_TRY_GOTO(csp_shared_row(&values, row,
+                                        file != NULL ? &entry_of(file, row->name)->tensor : NULL));
         }
     }
 fail:
-    free(buffer);
+    csp_shared_values_close(&values);
     free(path);
     csp_safetensors_close(file);
     return status;

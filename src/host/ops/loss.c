@@ -106,7 +106,7 @@ csp_status csp_nce_sum(csp_backend *be, const csp_tensor *s, const csp_tensor *m
 
 csp_status csp_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
                         const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
-                        csp_tensor *ds, csp_tensor *loss)
+                        int64_t M, csp_tensor *ds, csp_tensor *loss)
 {
     static const char op[] = "nce_grad";
 
@@ -115,8 +115,12 @@ csp_status csp_nce_grad(csp_backend *be, const csp_tensor *s, const csp_tensor *
     CSP_TRY(csp_check_tensor(op, "sum", sum, CSP_F64, 1, s->dim));
     CSP_TRY(csp_check_tensor(op, "ds", ds, CSP_F32, 2, s->dim));
     CSP_TRY(csp_check_tensor(op, "loss", loss, CSP_F64, 1, s->dim));
+    if (M < s->dim[0]) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: %lld queries of a step of %lld", op,
+                        (long long)s->dim[0], (long long)M);
+    }
     return s->dim[0] > 0
-               ? csp_op_done(be, be->ops->nce_grad(be, s, positive, mask, row, sum, ds, loss))
+               ? csp_op_done(be, be->ops->nce_grad(be, s, positive, mask, row, sum, M, ds, loss))
                : CSP_OK;
 }
 

@@ -83,15 +83,16 @@ CSP_CHECKED csp_status csp_scores_bwd(csp_backend *be, const csp_tensor *ds, con
  *     own[q]  = s[q,positive[q]];   best[q] = max over other unmasked p of s[q,p]     (part 1)
  *     top[q]  = max(own[q], best[q])
  *     sum[q]  = sum over unmasked p of exp(s[q,p] - top[q])                           (part 2)
- *     loss[q] = log sum[q] + top[q] - own[q];   L = 1/Q sum over q of loss[q]         (part 3)
- *     ds[q,p] = (exp(s[q,p] - top[q]) / sum[q] - 1[p = positive[q]]) / Q;   0 where masked
+ *     loss[q] = log sum[q] + top[q] - own[q];   L = 1/M sum over q of loss[q]         (part 3)
+ *     ds[q,p] = (exp(s[q,p] - top[q]) / sum[q] - 1[p = positive[q]]) / M;   0 where masked
  *
  * Source: docs/method.md 6 (InfoNCE) and 14 (ranks).
  *
- *   s         in    (Q,P)  f32   all queries of the step, this rank's passages
+ *   s         in    (Q,P)  f32   scores of Q queries and the P passages of this rank
  *   positive  in    (Q)    i32   column of each query's positive, never masked; -1: another rank
  *                                has it
- *   mask      in    (Q,P)  u8    1 = left out (a known positive but the query's own), or none
+ *   mask      in    (Q,P)  u8    not 0 = left out (a known positive but the query's own), or
+ *                                none
  *   row       out   (Q,2)  f64   own and best; -inf where this rank has none
  *
  * Stream:     enqueued on be.
@@ -114,13 +115,14 @@ CSP_CHECKED csp_status csp_nce_sum(csp_backend *be, const csp_tensor *s, const c
  * Part 3.
  *
  *   row, sum   in    (Q,2), (Q)  f64   of all ranks
+ *   M          in    queries of the whole step: Q, but where others are compared elsewhere
  *   ds         out   (Q,P)       f32   overwritten; may be s
  *   loss       out   (Q)         f64   each query's loss
  */
 CSP_CHECKED csp_status csp_nce_grad(csp_backend *be, const csp_tensor *s,
                                     const csp_tensor *positive, const csp_tensor *mask,
-                                    const csp_tensor *row, const csp_tensor *sum, csp_tensor *ds,
-                                    csp_tensor *loss);
+                                    const csp_tensor *row, const csp_tensor *sum, int64_t M,
+                                    csp_tensor *ds, csp_tensor *loss);
 
 /*
  * Column sums and counts of sparse rows, for FLOPS and for the health panel.

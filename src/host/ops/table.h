@@ -101,7 +101,7 @@ struct csp_ops {
                           const csp_tensor *row, csp_tensor *sum);
     csp_status (*nce_grad)(csp_backend *be, const csp_tensor *s, const csp_tensor *positive,
                            const csp_tensor *mask, const csp_tensor *row, const csp_tensor *sum,
-                           csp_tensor *ds, csp_tensor *loss);
+                           int64_t M, csp_tensor *ds, csp_tensor *loss);
     csp_status (*column_sums)(csp_backend *be, const csp_sparse *w, int64_t rows, csp_tensor *sum,
                               csp_tensor *count);
     csp_status (*position_counts)(csp_backend *be, const csp_sparse *w, int64_t rows,

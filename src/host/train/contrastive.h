@@ -5,8 +5,9 @@
  *     L = L_NCE + λ_q FLOPS(Q) + λ_d FLOPS(D)          (or L1 in place of FLOPS)
  *
  * Source: CSPLADE (arXiv 2504.10816); docs/method.md 6, 7 and 14. Any split into micro-batches and
- * ranks gives the same gradient to the order of summation: all queries meet all documents, means
- * are over the whole step. On several ranks the gradient is that rank's share, to be added up.
+ * ranks gives the same gradient to the order of summation: all queries meet all documents of the
+ * step, or of their block of it; means are over the whole step. On several ranks the gradient is
+ * that rank's share, to be added up.
  */
 #pragma once
 
@@ -27,11 +28,26 @@ typedef struct csp_contrastive_options {
     csp_reg_kind regularizer;
     csp_health_limits limits;
     const csp_ranks *ranks; /* NULL: one; not owned */
+    const csp_ranks *group; /* of ranks: those whose documents this rank's queries are compared
+                               with; NULL: all; not owned */
 } csp_contrastive_options;
 
 /*
+ * How many ranks compare their queries with one another's documents where a step has so many blocks
+ * of negatives (docs/method.md 14.1): as many as share a block, or one that has several of them.
+ */
+static inline int csp_negative_group(int64_t blocks, int ranks)
+{
+    return blocks < ranks ? (int)(ranks / blocks) : 1;
+}
+
+/* Why a pair of a query and a document is left out of the softmax; any other value is, too. */
+enum { CSP_LEFT_OUT_POSITIVE = 1, CSP_LEFT_OUT_BLOCK = 2 };
+
+/*
  * This rank's texts of a step, tokenised under the contract: as many on each rank. Rows of positive
- * and mask are the queries of all ranks, those of rank 0 first; columns are this rank's documents.
+ * and mask are the queries of the group's ranks, those of its first rank first; columns are this
+ * rank's documents.
  */
 typedef struct csp_contrastive_texts {
     const csp_token_lists *queries;
@@ -41,8 +57,8 @@ typedef struct csp_contrastive_texts {
     const int64_t *passage_text; /* [passages] the same                                        */
     const int32_t *positive;     /* [all queries]            column of each query's positive; -1:
                                     another rank has it                                        */
-    const uint8_t *mask;         /* [all queries x passages] 1 = left out of the softmax; NULL:
-                                    none                                                       */
+    const uint8_t *mask;         /* [all queries x passages] 0, or why it is left out of the
+                                    softmax: a known positive, another block; NULL: none is    */
 } csp_contrastive_texts;
 
 /* What changes from step to step. */
@@ -61,11 +77,12 @@ CSP_CHECKED csp_status csp_contrastive_create(csp_backend *be, const csp_model *
 void csp_contrastive_destroy(csp_contrastive *c);
 
 /*
- * Device memory for the sparse rows and scores of a step on one of so many ranks, whatever they
- * hold: every term of every text may be active, as it nearly is when training begins.
+ * Device memory for the sparse rows and scores of a step on one of so many ranks, in a group of so
+ * many of them, whatever they hold: every term of every text may be active, as it nearly is when
+ * training begins.
  */
 CSP_CHECKED csp_status csp_contrastive_bytes(int64_t vocab, int64_t queries, int64_t passages,
-                                             int ranks, size_t *out);
+                                             int ranks, int group, size_t *out);
 
 /*
  * Adds the gradients of one step to those of the model's trained parameters.

@@ -1,44 +1,18 @@
-/* dev_eval.c - a small retrieval run inside training. */
-#include "train/dev_eval.h"
+/* dev_eval.c - what the evaluations during training look at. */
+#include "train/dev_eval_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "core/rng.h"
-#include "data/text_store.h"
-#include "eval/metrics.h"
-#include "eval/search.h"
-
-/* A query that waits to be encoded at every evaluation. */
-typedef struct held_text {
-    char *id;
-    char *text;
-    int64_t bytes;
-} held_text;
-
-typedef struct held_texts {
-    held_text *list;
-    int64_t count, room;
-} held_texts;
-
-struct csp_dev {
-    csp_trec *qrels; /* of the queries that are evaluated only */
-    held_texts queries;
-    csp_text_store *store; /* the corpus: ids and places, not texts   */
-    int64_t *document;     /* [documents] the pool: ordinals, ascending */
-    int64_t documents;
-    int64_t depth;
-    int64_t top_k_terms; /* -1: as the contract says */
-    int threads;
-};
 
 const char *const csp_dev_names[CSP_DEV_VALUES] = { "nDCG@10", "RR@10",    "R@100",
                                                     "AP",      "active_q", "active_d" };
 
-static csp_status hold(held_texts *texts, const csp_text_row *row)
+static csp_status hold(csp_held_texts *texts, const csp_text_row *row)
 {
-    held_text t = { 0 };
+    csp_held_text t = { 0 };
     csp_status status;
 
     if (texts->count == texts->room) {
@@ -61,7 +35,7 @@ fail:
     return status;
 }
 
-static void let_go(held_texts *texts)
+static void let_go(csp_held_texts *texts)
 {
     for (int64_t i = 0; i < texts->count; i++) {
         free(texts->list[i].id);
@@ -205,6 +179,26 @@ fail:
     return status;
 }
 
+csp_status csp_dev_digest(const csp_dev *dev, char text[CSP_DIGEST_TEXT_BYTES])
+{
+    char corpus[CSP_DIGEST_TEXT_BYTES];
+    csp_digest *digest;
+
+    CSP_TRY(csp_digest_create(&digest));
+    csp_text_store_digest(dev->store, corpus);
+    csp_digest_add(digest, corpus, sizeof(corpus));
+    csp_digest_add(digest, dev->document, dev->documents * (int64_t)sizeof(*dev->document));
+    for (int64_t i = 0; i < dev->queries.count; i++) {
+        const csp_held_text *query = &dev->queries.list[i];
+
+        csp_digest_add(digest, query->id, (int64_t)strlen(query->id) + 1);
+        csp_digest_add(digest, query->text, query->bytes);
+    }
+    csp_digest_say(digest, text);
+    csp_digest_destroy(digest);
+    return CSP_OK;
+}
+
 int64_t csp_dev_queries(const csp_dev *dev)
 {
     return dev->queries.count;
@@ -213,95 +207,4 @@ int64_t csp_dev_queries(const csp_dev *dev)
 int64_t csp_dev_documents(const csp_dev *dev)
 {
     return dev->documents;
-}
-
-static csp_status encode_queries(csp_encoder *encoder, const csp_dev *dev, csp_vectors_build *build)
-{
-    const held_texts *texts = &dev->queries;
-
-    csp_encoder_target(encoder, CSP_SIDE_QUERY, csp_vectors_build_row, build);
-    for (int64_t i = 0; i < texts->count; i++) {
-        CSP_TRY(
-            csp_encoder_add(encoder, texts->list[i].id, texts->list[i].text, texts->list[i].bytes));
-    }
-    return csp_encoder_flush(encoder);
-}
-
-static csp_status encode_pool(csp_encoder *encoder, const csp_dev *dev, csp_vectors_build *build)
-{
-    csp_encoder_target(encoder, CSP_SIDE_PASSAGE, csp_vectors_build_row, build);
-    for (int64_t i = 0; i < dev->documents; i++) {
-        csp_text_row row;
-
-        CSP_TRY(csp_text_store_read(dev->store, dev->document[i], &row));
-        CSP_TRY(csp_encoder_add(encoder, row.id, row.text, row.bytes));
-    }
-    return csp_encoder_flush(encoder);
-}
-
-static double mean_terms(const csp_vectors *v)
-{
-    return v->rows > 0 ? (double)v->row_ptr[v->rows] / (double)v->rows : 0.0;
-}
-
-/* Searches and measures what was encoded. The documents' vectors go once they are indexed. */
-static csp_status judge(const csp_dev *dev, const csp_vectors *queries,
-                        csp_vectors_build *documents, double values[CSP_DEV_VALUES])
-{
-    const csp_vectors *parts[] = { &documents->v };
-    const double active_d = mean_terms(&documents->v);
-    const csp_search_options options = { .depth = dev->depth, .threads = dev->threads };
-    csp_index *index = NULL;
-    csp_hits *hits = NULL;
-    csp_ranking *ranking = NULL;
-    csp_measure *measures = NULL;
-    csp_metrics *metrics = NULL;
-    int64_t count;
-    csp_status status;
-
-    CSP_TRY_GOTO(csp_index_build(parts, 1, dev->threads, &index));
-    csp_vectors_build_clear(documents);
-    CSP_TRY_GOTO(csp_index_search(index, queries, &options, &hits));
-    CSP_TRY_GOTO(csp_ranking_from_hits(hits, index, queries->ids, &ranking));
-    CSP_TRY_GOTO(csp_measures_parse("nDCG@10 RR@10 R@100 AP", &measures, &count));
-    CSP_TRY_GOTO(csp_metrics_compute(dev->qrels, &ranking->trec, measures, count, NULL, &metrics));
-    for (int64_t i = 0; i < count; i++) {
-        values[i] = metrics->mean[i];
-    }
-    values[4] = mean_terms(queries);
-    values[5] = active_d;
-
-fail:
-    csp_metrics_free(metrics);
-    free(measures);
-    csp_ranking_free(ranking);
-    csp_hits_free(hits);
-    csp_index_free(index);
-    return status;
-}
-
-csp_status csp_dev_run(csp_dev *dev, csp_backend *be, const csp_model *model,
-                       const csp_contract *contract, const csp_tokenizer *tokenizer,
-                       double values[CSP_DEV_VALUES])
-{
-    csp_encoder_options options = { .top_k = -1 };
-    csp_vectors_build queries = { 0 }, documents = { 0 };
-    csp_encoder *encoder = NULL;
-    csp_status status;
-
-    queries.v.vocab = documents.v.vocab = model->params->config.V;
-    CSP_TRY_GOTO(csp_encoder_create(be, model, contract, tokenizer, &options, &encoder));
-    CSP_TRY_GOTO(encode_queries(encoder, dev, &queries));
-    csp_encoder_destroy(encoder);
-    encoder = NULL;
-    options.top_k = dev->top_k_terms;
-    CSP_TRY_GOTO(csp_encoder_create(be, model, contract, tokenizer, &options, &encoder));
-    CSP_TRY_GOTO(encode_pool(encoder, dev, &documents));
-    status = judge(dev, &queries.v, &documents, values);
-
-fail:
-    csp_encoder_destroy(encoder);
-    csp_vectors_build_clear(&queries);
-    csp_vectors_build_clear(&documents);
-    return status;
 }

@@ -6,6 +6,8 @@
 
 #include "config/config.h"
 #include "eval/encode.h"
+#include "io/digest.h"
+#include "train/ranks.h"
 
 enum { CSP_DEV_VALUES = 6 };
 
@@ -28,11 +30,23 @@ typedef struct csp_dev csp_dev;
 CSP_CHECKED csp_status csp_dev_open(const csp_config *config, csp_dev **out);
 void csp_dev_close(csp_dev *dev);
 
+/* Of what is evaluated: the same on ranks that evaluate together. Errors: CSP_ERR_MEMORY. */
+CSP_CHECKED csp_status csp_dev_digest(const csp_dev *dev, char text[CSP_DIGEST_TEXT_BYTES]);
+
 /* Queries and documents of an evaluation. */
 int64_t csp_dev_queries(const csp_dev *dev);
 int64_t csp_dev_documents(const csp_dev *dev);
 
-/* Values in the order of csp_dev_names. Errors: also CSP_ERR_DATA if the corpus changed since. */
-CSP_CHECKED csp_status csp_dev_run(csp_dev *dev, csp_backend *be, const csp_model *model,
-                                   const csp_contract *contract, const csp_tokenizer *tokenizer,
-                                   double values[CSP_DEV_VALUES]);
+/*
+ * Values in the order of csp_dev_names.
+ *
+ *   ranks   in   NULL: one. All of them call this with the same dev, model and contract, and each
+ *                encodes and searches a part of the documents, and holds the index of it alone
+ *
+ * Precision: the same values on any number of ranks to the last bit, where each computes with as
+ *            many threads on the same type of device. Who encodes a text is all that changes.
+ * Errors:    also CSP_ERR_DATA if the corpus changed since; CSP_ERR_COMM.
+ */
+CSP_CHECKED csp_status csp_dev_run(csp_dev *dev, const csp_ranks *ranks, csp_backend *be,
+                                   const csp_model *model, const csp_contract *contract,
+                                   const csp_tokenizer *tokenizer, double values[CSP_DEV_VALUES]);

@@ -102,8 +102,9 @@ static csp_status fixed_parts(const csp_config *config, const csp_params *params
 
     p->sparse = p->evaluation = p->scratch = 0;
     if (strcmp(p->phase, "contrastive") == 0) {
-        CSP_TRY(csp_contrastive_bytes(params->config.V, Q, Q * config->data.train_group_size, ranks,
-                                      &p->sparse));
+        CSP_TRY(csp_contrastive_bytes(
+            params->config.V, Q, Q * config->data.train_group_size, ranks,
+            csp_negative_group(config->contrastive.negative_blocks, ranks), &p->sparse));
     }
     if (config->run.eval_steps > 0) {
         CSP_TRY(csp_encoder_bytes(params, 0, csp_config_longest(config), largest_cut(config),

@@ -29,10 +29,12 @@ csp_status csp_run_evaluate(csp_run_state *run)
     csp_progress *p = &run->progress;
     double values[CSP_DEV_VALUES];
 
-    CSP_TRY(csp_dev_run(run->dev, run->be, run->opened.model, &run->opened.contract, run->tokenizer,
-                        values));
-    CSP_TRY(
-        csp_metrics_log_eval(run->log, p->phase, p->step, csp_dev_names, values, CSP_DEV_VALUES));
+    CSP_TRY(csp_dev_run(run->dev, run->ranks, run->be, run->opened.model, &run->opened.contract,
+                        run->tokenizer, values));
+    if (csp_run_writes(run)) {
+        CSP_TRY(csp_metrics_log_eval(run->log, p->phase, p->step, csp_dev_names, values,
+                                     CSP_DEV_VALUES));
+    }
     csp_log(CSP_LOG_INFO, "eval",
             "%s step %lld  nDCG@10 %.4f  RR@10 %.4f  R@100 %.4f  active_q %.1f  active_d %.1f  "
             "(%lld queries, %lld documents)",

@@ -69,6 +69,7 @@ static csp_status open_folder(csp_run_state *run)
                             .adapter = config->lora.enabled ? config->lora.init : NULL,
                             .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
                             .storage = run->storage,
+                            .machine = run->machine,
                             .seed = (uint64_t)config->run.seed };
     csp_model_config shape;
     char *path = NULL;
@@ -113,6 +114,7 @@ static csp_status open_snapshot(csp_run_state *run, const char *path)
     csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
                            .storage = run->storage,
                            .base = run->options->base,
+                           .machine = run->machine,
                            .max_len = csp_config_longest(config),
                            .seed = (uint64_t)config->run.seed };
     csp_contract contract;
@@ -467,7 +469,7 @@ static csp_status join_ranks(csp_run_state *run)
                         "multiple of %d, or start another number of ranks",
                         (long long)config->adapt.batch.texts, ranks, ranks);
     }
-    return CSP_OK;
+    return csp_run_check_blocks(config, ranks);
 }
 
 /* A rank has the device of its number among those of its machine. */
@@ -502,23 +504,6 @@ static csp_status open_backend(csp_run_state *run)
     snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(run->be->name, ":"), run->be->name);
     CSP_TRY(csp_comm_agree(run->ranks->comm, kind, "the kind of device"));
     return csp_ranks_open(run->options->comm, run->be, &run->together);
-}
-
-/* The data of all ranks must be the same, or they would draw different steps. */
-static csp_status agree_on_data(const csp_run_state *run)
-{
-    const csp_data_identity *d = &run->progress.data;
-    char text[1024];
-
-    if (run->ranks == NULL) {
-        return CSP_OK;
-    }
-    snprintf(text, sizeof(text),
-             "examples %lld\ndocuments %lld\ndocument digest %s\nquery digest %s\n"
-             "example digest %s\ntexts %lld\ntext digest %s\n",
-             (long long)d->examples, (long long)d->documents, d->document_digest, d->query_digest,
-             d->example_digest, (long long)d->texts, d->text_digest);
-    return csp_comm_agree(run->ranks->comm, text, "the data");
 }
 
 /* How checkpoints will be written, and the memory for that; refused before the first step. */
@@ -558,6 +543,7 @@ csp_status csp_run_setup(csp_run_state *run)
     }
     CSP_TRY(find_resume_point(run));
     CSP_TRY(open_backend(run));
+    CSP_TRY(csp_run_join_groups(run));
     run->be->sync_every_op = config->device.sync_every_op;
     run->be->tune_products = config->device.tune_products;
     CSP_TRY(csp_graph_choose(run->be, (csp_graphs)config->device.graphs));
@@ -570,12 +556,10 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_train_data_open(config, &run->opened.contract, run->tokenizer,
                                 csp_ranks_rank(run->ranks), csp_ranks_size(run->ranks),
                                 &run->data));
-    if (csp_run_writes(run)) {
-        CSP_TRY(csp_dev_open(config, &run->dev));
-    }
+    CSP_TRY(csp_dev_open(config, &run->dev));
     CSP_TRY(csp_optimizer_create(run->be, run->opened.model, run->ranks, &run->optimizer));
     CSP_TRY(settle_progress(run));
-    CSP_TRY(agree_on_data(run));
+    CSP_TRY(csp_run_agree(run));
     if (!csp_run_writes(run)) {
         return CSP_OK;
     }
@@ -592,6 +576,7 @@ void csp_run_clear(csp_run_state *run)
     csp_train_data_close(run->data);
     csp_tokenizer_close(run->tokenizer);
     csp_opened_clear(&run->opened);
+    csp_ranks_close(&run->near);
     csp_ranks_close(&run->together);
     csp_backend_destroy(run->be);
     csp_file_lock_release(run->lock);

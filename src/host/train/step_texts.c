@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "train/contrastive.h"
 
 /* Bytes of a token, about; and what a text costs beside its tokens, in bytes. */
 enum { TOKEN_BYTES = 4, TEXT_COST = 16 };
@@ -26,15 +27,15 @@ void csp_step_source_clear(csp_step_source *d)
 
 csp_status csp_step_texts_init(const csp_step_source *d, bool adapt, csp_step_texts *out)
 {
-    const int64_t Q = d->config->contrastive.batch.queries, G = d->config->data.train_group_size;
-    const int64_t P = adapt ? d->config->adapt.batch.texts / d->ranks : Q * G / d->ranks;
+    const int64_t Q = csp_step_source_span(d), own = Q / d->group;
+    const int64_t P =
+        adapt ? d->config->adapt.batch.texts / d->ranks : own * d->config->data.train_group_size;
     csp_step_texts t = { .step = -1 };
     csp_status status;
 
     CSP_TRY_GOTO(csp_alloc("training data", P, sizeof(*t.passage_text), &t.passage_text));
     if (!adapt) {
-        CSP_TRY_GOTO(
-            csp_alloc("training data", Q / d->ranks, sizeof(*t.query_text), &t.query_text));
+        CSP_TRY_GOTO(csp_alloc("training data", own, sizeof(*t.query_text), &t.query_text));
         CSP_TRY_GOTO(csp_alloc("training data", Q, sizeof(*t.positive), &t.positive));
         CSP_TRY_GOTO(csp_alloc("training data", Q * P, 1, &t.mask));
     }
@@ -94,8 +95,8 @@ static csp_status share_pairs(csp_step_source *d, int64_t Q, int64_t P)
 {
     const csp_contract *contract = csp_text_encoder_contract(d->encoder);
 
-    CSP_TRY(csp_share_reserve(&d->share_q, Q, d->ranks));
-    CSP_TRY(csp_share_reserve(&d->share_d, P, d->ranks));
+    CSP_TRY(csp_share_reserve(&d->share_q, Q, d->group));
+    CSP_TRY(csp_share_reserve(&d->share_d, P, d->group));
     for (int64_t q = 0; q < Q; q++) {
         d->share_q.cost[q] =
             cost_of(csp_pairs_query_bytes(d->pairs, d->draw.example[q]), contract->query_max_len);
@@ -104,32 +105,48 @@ static csp_status share_pairs(csp_step_source *d, int64_t Q, int64_t P)
         d->share_d.cost[p] = cost_of(csp_pairs_document_bytes(d->pairs, d->draw.document[p]),
                                      contract->passage_max_len);
     }
-    CSP_TRY(csp_share_texts(&d->share_q, Q, d->ranks));
-    memcpy(d->share_d.load, d->share_q.load, sizeof(int64_t) * (size_t)d->ranks);
-    return csp_share_texts(&d->share_d, P, d->ranks);
+    CSP_TRY(csp_share_texts(&d->share_q, Q, d->group));
+    memcpy(d->share_d.load, d->share_q.load, sizeof(int64_t) * (size_t)d->group);
+    return csp_share_texts(&d->share_d, P, d->group);
 }
 
 /*
- * mask[q,p] = 1 where this rank's document p is a known positive of query q, but not its own
- * positive's column. Queries are those of all ranks, rank by rank.
+ * mask[q,p] says where this rank's document p is of another block than query q, or a known positive
+ * of it but not its own positive's column. Queries are those of the group, rank by rank.
  */
 static bool fill_mask(const csp_step_source *d, int64_t Q, int64_t P, csp_step_texts *t)
 {
+    const csp_contrastive_settings *s = &d->config->contrastive;
+    const int64_t block = s->batch.queries / s->negative_blocks;
+    const int64_t G = d->config->data.train_group_size;
     bool any = false;
 
     for (int64_t q = 0; q < Q; q++) {
-        const int64_t example = d->draw.example[d->share_q.text[q]];
+        const int64_t number = d->share_q.text[q], example = d->draw.example[number];
 
         for (int64_t p = 0; p < P; p++) {
-            const bool out =
-                p != t->positive[q] &&
-                csp_pairs_is_positive(d->pairs, example, d->draw.document[t->passage_text[p]]);
+            const int64_t own = t->passage_text[p];
+            uint8_t why = 0;
 
-            t->mask[q * P + p] = out;
-            any = any || out;
+            if (number / block != own / G / block) {
+                why = CSP_LEFT_OUT_BLOCK;
+            } else if (s->mask_known_positives && p != t->positive[q] &&
+                       csp_pairs_is_positive(d->pairs, example, d->draw.document[own])) {
+                why = CSP_LEFT_OUT_POSITIVE;
+            }
+            t->mask[q * P + p] = why;
+            any = any || why != 0;
         }
     }
     return any;
+}
+
+/* Numbers within the span of a group become those within the step. */
+static void renumber(int64_t *text, int64_t count, int64_t first)
+{
+    for (int64_t i = 0; i < count; i++) {
+        text[i] += first;
+    }
 }
 
 /* Where each document of the step is among this rank's. */
@@ -145,17 +162,20 @@ static void find_columns(csp_step_source *d, const int64_t *own, int64_t count, 
 
 static csp_status load_pairs(csp_step_source *d, int64_t k, csp_step_texts *t)
 {
-    const int64_t Q = d->config->contrastive.batch.queries, G = d->config->data.train_group_size;
-    const csp_sampling sampling = {
-        .seed = (uint64_t)d->config->run.seed, .Q = Q, .G = G, .in_order = !d->config->data.shuffle
-    };
-    const int64_t queries = Q / d->ranks, passages = Q * G / d->ranks;
+    const csp_contrastive_settings *c = &d->config->contrastive;
+    const int64_t Q = csp_step_source_span(d), G = d->config->data.train_group_size;
+    const csp_sampling sampling = { .seed = (uint64_t)d->config->run.seed,
+                                    .Q = c->batch.queries,
+                                    .G = G,
+                                    .in_order = !d->config->data.shuffle };
+    const int64_t queries = Q / d->group, passages = Q * G / d->group;
+    const int64_t first = d->rank / d->group * Q; /* query of the span in the step */
+    const int place = d->rank % d->group;
 
-    CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, 0, Q, &d->draw));
+    CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, first, Q, &d->draw));
     CSP_TRY(share_pairs(d, Q, Q * G));
-    memcpy(t->query_text, d->share_q.text + d->rank * queries, sizeof(int64_t) * (size_t)queries);
-    memcpy(t->passage_text, d->share_d.text + d->rank * passages,
-           sizeof(int64_t) * (size_t)passages);
+    memcpy(t->query_text, d->share_q.text + place * queries, sizeof(int64_t) * (size_t)queries);
+    memcpy(t->passage_text, d->share_d.text + place * passages, sizeof(int64_t) * (size_t)passages);
     csp_token_lists_reset(&t->queries);
     csp_token_lists_reset(&t->passages);
     for (int64_t q = 0; q < queries; q++) {
@@ -168,7 +188,9 @@ static csp_status load_pairs(csp_step_source *d, int64_t k, csp_step_texts *t)
     for (int64_t q = 0; q < Q; q++) {
         t->positive[q] = (int32_t)d->column[d->share_q.text[q] * G];
     }
-    t->masked = d->config->contrastive.mask_known_positives && fill_mask(d, Q, passages, t);
+    t->masked = (c->mask_known_positives || c->negative_blocks > 1) && fill_mask(d, Q, passages, t);
+    renumber(t->query_text, queries, first);
+    renumber(t->passage_text, passages, first * G);
     return CSP_OK;
 }
 

@@ -15,6 +15,7 @@
 typedef struct csp_step_source {
     const csp_config *config;
     int rank, ranks;
+    int group; /* ranks that share the span of queries which is drawn here: csp_negative_group */
     csp_text_encoder *encoder;
     csp_pairs *pairs; /* NULL without a contrastive phase */
     csp_plain *plain; /* NULL without an adaptation phase */
@@ -22,9 +23,15 @@ typedef struct csp_step_source {
     csp_token_cache *document_cache;
     csp_draw_list draw;
     csp_token_list ids;         /* of one text */
-    csp_share share_q, share_d; /* of a step: which rank has which texts               */
-    int64_t *column;            /* (documents of a step) among this rank's, -1: others' */
+    csp_share share_q, share_d; /* of a span: which rank of the group has which texts   */
+    int64_t *column;            /* (documents of a span) among this rank's, -1: others' */
 } csp_step_source;
+
+/* Queries of a step in the blocks of negatives that this rank's group has. */
+static inline int64_t csp_step_source_span(const csp_step_source *source)
+{
+    return source->config->contrastive.batch.queries / source->ranks * source->group;
+}
 
 void csp_step_source_clear(csp_step_source *source);
 
@@ -38,9 +45,9 @@ typedef struct csp_step_texts {
     int64_t step;
     csp_token_lists queries, passages, plain;
     int64_t *query_text, *passage_text; /* numbers of each list in the whole step   */
-    int32_t *positive;                  /* (all queries) see csp_contrastive_texts  */
-    uint8_t *mask;                      /* (all queries x this rank's documents)    */
-    bool masked;                        /* mask has a 1                             */
+    int32_t *positive;                  /* (queries of the span) see csp_contrastive_texts */
+    uint8_t *mask;                      /* (queries of the span x this rank's documents) */
+    bool masked;                        /* mask leaves something out */
     csp_step_counts counts;
 } csp_step_texts;
 

@@ -29,7 +29,7 @@ static csp_status open_pairs(csp_step_source *d, const csp_tokenizer *tokenizer)
                                       .train = s->train,
                                       .separator = d->config->model.title_separator,
                                       .strict = s->strict };
-    const int64_t Q = d->config->contrastive.batch.queries, G = s->train_group_size;
+    const int64_t Q = csp_step_source_span(d), G = s->train_group_size;
     const int64_t vocab = csp_tokenizer_vocab_size(tokenizer);
     char text[512];
 
@@ -67,7 +67,11 @@ csp_status csp_train_data_open(const csp_config *config, const csp_contract *con
 
     CSP_TRY(csp_alloc_zero("training data", 1, sizeof(*d), &d));
     d->config = config;
-    d->source = (csp_step_source) { .config = config, .rank = rank, .ranks = ranks };
+    d->source = (csp_step_source) { .config = config,
+                                    .rank = rank,
+                                    .ranks = ranks,
+                                    .group = csp_negative_group(config->contrastive.negative_blocks,
+                                                                ranks) };
     CSP_TRY_GOTO(
         csp_text_encoder_create(contract, tokenizer, config->data.strict, &d->source.encoder));
     if (csp_config_has_phase(config, "adapt")) {

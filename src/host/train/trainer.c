@@ -116,7 +116,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
             .limits = { .zero_rows = config->run.collapse_share,
                         .top_position = 0.8,
                         .dead_terms = 0.99 },
-            .ranks = run->ranks
+            .ranks = run->ranks,
+            .group = run->group
         };
 
         p->optim = &s->optim;

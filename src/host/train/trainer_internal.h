@@ -21,6 +21,9 @@ typedef struct csp_run_state {
     const csp_train_options *options;
     csp_ranks together;     /* the ranks, where there are several      */
     const csp_ranks *ranks; /* together, or NULL: this process alone   */
+    csp_ranks near;         /* those of them that share negatives,     */
+    const csp_ranks *group; /* near, or NULL: all do                   */
+    csp_comm *machine;      /* the ranks of this machine, or NULL      */
     csp_backend *be;
     csp_storage storage; /* of the model */
     csp_opened opened;   /* model, contract, tokenizer text, base */
@@ -53,6 +56,15 @@ void csp_run_clear(csp_run_state *run);
 
 /* What this rank can take of the backend's memory. */
 CSP_CHECKED csp_status csp_run_memory(const csp_run_state *run, csp_memory *out);
+
+/*
+ * run_ranks.c: whether blocks of negatives can be shared out, a block to some ranks or some to a
+ * rank; the ranks of this machine, and those that share negatives; whether all have the same data,
+ * or they would draw different steps, and the same frozen weights.
+ */
+CSP_CHECKED csp_status csp_run_check_blocks(const csp_config *config, int ranks);
+CSP_CHECKED csp_status csp_run_join_groups(csp_run_state *run);
+CSP_CHECKED csp_status csp_run_agree(const csp_run_state *run);
 
 /* run_save.c. Saves what progress says; the file may be written after this returns (saver.h). */
 CSP_CHECKED csp_status csp_run_save(csp_run_state *run);
