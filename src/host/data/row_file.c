@@ -158,19 +158,22 @@ csp_status csp_row_file_add(csp_row_file *file, int64_t offset, const char *line
     return CSP_OK;
 }
 
-/* Reads the line that begins at offset into the buffer. */
-static csp_status read_line(csp_row_file *file, const row_part *part, int64_t offset,
-                            int64_t *bytes)
+/*
+ * Reads a row's line into the buffer: just what lies between it and the next row where that is
+ * known, for a file may be far away; else, and where the file has changed, in pieces to its end.
+ */
+static csp_status read_line(csp_row_file *file, const row_part *part, int64_t row, int64_t *bytes)
 {
+    const int64_t offset = file->offsets[row], known = csp_row_file_row_bytes(file, row);
     int64_t have = 0;
 
     for (;;) {
+        const int64_t piece = have == 0 && known > 0 ? known : FIRST_READ;
         char *end;
         ssize_t got;
 
-        CSP_TRY(grow(part->path, have + FIRST_READ, 1, &file->buffer_room, &file->buffer));
-        got = pread(part->fd, file->buffer + have, (size_t)(file->buffer_room - have),
-                    (off_t)(offset + have));
+        CSP_TRY(grow(part->path, have + piece, 1, &file->buffer_room, &file->buffer));
+        got = pread(part->fd, file->buffer + have, (size_t)piece, (off_t)(offset + have));
         if (got < 0 && errno == EINTR) {
             continue;
         }
@@ -203,7 +206,7 @@ csp_status csp_row_file_read(csp_row_file *file, int64_t row, const char **line,
         *bytes = end - file->offsets[row] - 1;
         return CSP_OK;
     }
-    CSP_TRY(read_line(file, part, file->offsets[row], &length));
+    CSP_TRY(read_line(file, part, row, &length));
     start = file->buffer;
     if (file->offsets[row] == 0 && length >= 3 && memcmp(start, "\xEF\xBB\xBF", 3) == 0) {
         start += 3; /* a byte order mark is no part of the first line, as in csp_lines */
