@@ -5,11 +5,11 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
+from ranks_job import Job, free_port, mpirun
 from workspace import run_tests
 
 LAST = "contrastive-00000006.h5"
@@ -19,34 +19,6 @@ TIMES = {"tokens_per_s", "gflop_per_s", "matmul_gflop_per_s", "mfu", "peak_mb", 
 # as good as they are; a maximum that two positions share may fall on the other one.
 LIMIT = 1e-5
 OF_POSITIONS = {"top_position": 0.05, "margin": 1e-4}
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Job:
-    """Ranks with the variables of torchrun, each with settings of its own if asked."""
-
-    def __init__(self, w, size, name, *settings, own=None):
-        port = free_port()
-        self.ranks = []
-        for rank in range(size):
-            env = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            self.ranks.append(w.start("train", "config.yaml", f"run.output_dir={name}",
-                                      "device.threads=1", "run.rank_timeout_s=60", *settings,
-                                      *(own or {}).get(rank, []), env=env))
-
-    def wait(self):
-        """What each rank gave, as of subprocess.run."""
-        results = []
-        for rank, process in enumerate(self.ranks):
-            out, err = process.communicate(timeout=120)
-            results.append(subprocess.CompletedProcess(f"rank {rank}", process.returncode, out, err))
-        return results
 
 
 def curve(w, name):
@@ -92,20 +64,6 @@ def ranks_follow_the_curve_of_one(w):
         w.expect_exit(result, 0)
     w.expect(w.checkpoint("again", LAST) == w.checkpoint("r2", LAST), "not the same bytes")
     w.remove("r4", "again")
-
-
-def mpirun(w, size, name, *settings):
-    """The same over MPI; None where there is no mpirun."""
-    if shutil.which("mpirun") is None:
-        print("skipped: no mpirun")
-        return None
-    # Open MPI leaves memory of its own to the end of the process.
-    env = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-           "ASAN_OPTIONS": "detect_leaks=0"}
-    command = ["mpirun", "--oversubscribe", "-np", str(size), w.program, "train", "config.yaml",
-               f"run.output_dir={name}", "device.threads=1", "run.rank_timeout_s=60", *settings]
-    return subprocess.run(command, cwd=w.folder, env=env, text=True, capture_output=True,
-                          stdin=subprocess.DEVNULL, timeout=120)
 
 
 def mpirun_gives_what_tcp_gives(w):
