@@ -3,6 +3,7 @@
 ends that all of them share. Arguments: the program, the source folder, names of tests (all)."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,6 +59,11 @@ def ranks_follow_the_curve_of_one(w):
                      and row["rank_sent_mb"] > 0, row)
         w.expect(w.checkpoints(f"r{size}") == w.checkpoints("one"), w.checkpoints(f"r{size}"))
         w.expect(not list((w.folder / f"r{size}").glob("failure.*")), "a failure of a good run")
+        for rank in range(size):
+            told = re.findall(rf"  rank {rank} on \S+  median [\d.e-]+ ms  p95 [\d.e-]+ ms  max [\d.e-]+ ms  "
+                              r"waited (\d+\.\d) %  slowest in (\d+) %", results[0].stderr)
+            w.expect(len(told) == 2 and all(float(share) <= 100 for row in told for share in row),
+                     f"work of rank {rank} in two phases: {results[0].stderr}")
     w.must("encode", "-m", f"r2/checkpoints/{LAST}", "-i", "beir", "-o", "r2.jsonl")
     # The same ranks again: the same bytes.
     for result in Job(w, 2, "again", *lora).wait():

@@ -3,17 +3,17 @@
  * columns of nccl-tests. Every rank of the job runs it, rank 0 prints.
  *
  * Tensors of the backend go the way that training takes (train/ranks.h): over host memory on a CPU,
- * over whatever a device has. A time is that of the slowest rank, one call of many in a row behind a
- * barrier, median of the samples. Bandwidths are those of nccl-tests (doc/PERFORMANCE.md there):
+ * over whatever a device has. A time is that of the slowest rank, one call of many in a row behind
+ * a barrier, median of the samples. Bandwidths are those of nccl-tests:
  *
  *     algbw = size / time      busbw = algbw x  all_reduce                   2 (R-1)/R
  *                                               all_gather, reduce_scatter   (R-1)/R
  *                                               broadcast                    1
  *                                               exchange                     (R-1)/R
  *
- * size of all_gather and reduce_scatter is that of all ranks' parts together, count one rank's. The
- * exchange is that of queries (train/exchange.h): 8 bytes of each entry go to all ranks, 4 come back
- * as a sum.
+ * size of all_gather and reduce_scatter is that of all ranks' parts together, count one rank's.
+ * The exchange is that of queries (train/exchange.h): 8 bytes of each entry go to all ranks, 4 come
+ * back as a sum.
  *
  * Values are small whole numbers, whose sums are exact: #wrong counts on all ranks what is not what
  * it must be, bit for bit, after a call on fresh values.
@@ -113,8 +113,6 @@ static int64_t count_sums(const comm_bench *c, int64_t count, int64_t from)
     return wrong;
 }
 
-/* ---- of all elements -------------------------------------------------------------------------- */
-
 static bool size_whole(comm_bench *c)
 {
     c->count = c->bytes / (int64_t)sizeof(float);
@@ -163,8 +161,6 @@ static csp_status check_broadcast(comm_bench *c, int64_t *wrong)
     }
     return CSP_OK;
 }
-
-/* ---- of a part for each rank ------------------------------------------------------------------- */
 
 static bool size_parts(comm_bench *c)
 {
@@ -218,8 +214,6 @@ static csp_status check_scatter(comm_bench *c, int64_t *wrong)
     *wrong = count_sums(c, c->count, c->ranks.rank * c->count);
     return CSP_OK;
 }
-
-/* ---- queries out, their gradients back --------------------------------------------------------- */
 
 /* Entries of query q of a rank: not as many in all, and not on all ranks. */
 static int64_t entries_of(const comm_bench *c, int rank, int64_t q)
@@ -322,8 +316,6 @@ static const operation operations[] = {
       check_exchange },
 };
 
-/* ---- measuring --------------------------------------------------------------------------------- */
-
 static int by_value(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
@@ -372,8 +364,6 @@ fail:
     free(samples);
     return status;
 }
-
-/* ---- printing ---------------------------------------------------------------------------------- */
 
 static bool is_json(const comm_bench *c)
 {
@@ -454,8 +444,6 @@ static csp_status run_operation(comm_bench *c, const operation *op)
     }
     return CSP_OK;
 }
-
-/* ---- what is measured with --------------------------------------------------------------------- */
 
 /* A rank has the device of its number among those of its machine, as in training. */
 static csp_status open_backend(comm_bench *c)

@@ -11,16 +11,10 @@
 #include "core/memory.h"
 #include "ops/matrix_rate.h"
 #include "train/memory_plan.h"
+#include "train/rank_times.h"
 #include "train/replicas.h"
 #include "train/schedule.h"
 #include "train/trainer_internal.h"
-
-/* What a rank did in a step. */
-typedef struct rank_work {
-    double seconds; /* of the step, with waiting */
-    double waited_s;
-    double sent;
-} rank_work;
 
 /* One phase while it runs: just one of the two objectives exists. */
 typedef struct phase_state {
@@ -30,7 +24,7 @@ typedef struct phase_state {
     int64_t steps;
     csp_adapt *adapt;
     csp_contrastive *contrastive;
-    rank_work *work; /* (ranks) of the last step; NULL on one rank */
+    csp_rank_times *times; /* NULL on one rank */
     double began_s;
     bool collapsed;
 } phase_state;
@@ -40,7 +34,7 @@ static void close_phase(phase_state *p)
     if (p->run != NULL) {
         p->run->health = NULL;
     }
-    free(p->work);
+    csp_rank_times_destroy(p->times);
     csp_adapt_destroy(p->adapt);
     csp_contrastive_destroy(p->contrastive);
 }
@@ -80,7 +74,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
     p->run = run;
     p->began_s = csp_machine_seconds();
     if (run->ranks != NULL) {
-        CSP_TRY(csp_alloc("ranks", run->ranks->size, sizeof(*p->work), &p->work));
+        CSP_TRY(csp_rank_times_create(run->ranks->size, &p->times));
+        CSP_TRY(csp_rank_times_meet(p->times, run->ranks));
     }
     CSP_TRY(csp_run_memory(run, &memory));
     CSP_TRY(csp_phase_memory_plan(config, run->opened.model->params, name,
@@ -210,31 +205,18 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
                                csp_step_metrics *m)
 {
     const csp_ranks *ranks = p->run->ranks;
-    const int size = csp_ranks_size(ranks);
     csp_comm_traffic now;
-    double waited = 0.0, worked = 0.0, most = 0.0, sent = 0.0;
-    rank_work own;
+    csp_rank_work own;
 
-    m->ranks = size;
-    if (size == 1) {
+    m->ranks = csp_ranks_size(ranks);
+    if (ranks == NULL) {
         return CSP_OK;
     }
     now = csp_comm_traffic_of(ranks->comm);
-    own =
-        (rank_work) { seconds, now.waited_s - before->waited_s, (double)(now.sent - before->sent) };
-    CSP_TRY(csp_ranks_gather_host(ranks, &own, p->work, sizeof(own), "times of ranks"));
-    for (int r = 0; r < size; r++) {
-        const double work = p->work[r].seconds - p->work[r].waited_s;
-
-        waited += p->work[r].waited_s / p->work[r].seconds / size;
-        worked += work / size;
-        most = work > most ? work : most;
-        sent += p->work[r].sent / size;
-    }
-    m->rank_wait = waited;
-    m->rank_slowest = most / worked;
-    m->rank_sent_mb = sent / 1e6;
-    return CSP_OK;
+    own = (csp_rank_work) { .seconds = seconds,
+                            .waited_s = now.waited_s - before->waited_s,
+                            .sent = (double)(now.sent - before->sent) };
+    return csp_rank_times_step(p->times, ranks, &own, m);
 }
 
 /* One optimizer step, logged. */
@@ -358,6 +340,9 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
         CSP_TRY_GOTO(after_step(&p, k + 1));
     }
     csp_train_data_say(run->data);
+    if (p.times != NULL && csp_run_writes(run)) {
+        csp_rank_times_say(p.times, name);
+    }
 
 fail:
     csp_log_progress(NULL);
