@@ -79,20 +79,21 @@ class Texts:
 
 
 def step(texts, ranks, chance):
-    """(as they come, as they are shared): the slowest rank's tokens by the mean, of one step."""
+    """The slowest rank's tokens by the mean, of one step: of texts as they come, as they are shared, and as
+    they were if their tokens were known beforehand."""
     args = texts.args
     pairs = [chance.choice(texts.pairs) for _ in range(args.queries * ranks)]
     queries = [texts.queries[query] for query, _ in pairs]
     documents = [texts.documents[positive] for _, positive in pairs]
     documents += [chance.choice(texts.documents) for _ in range(len(pairs) * (args.group - 1))]
     found = []
-    for shares in (False, True):
+    for by in (None, 0, 1):
         work, load = [0] * ranks, [0] * ranks
         for side in (queries, documents):
-            if shares:
-                owner = share([cost for cost, _ in side], ranks, load)
-            else:
+            if by is None:
                 owner = [i % ranks for i in range(len(side))]
+            else:
+                owner = share([text[by] for text in side], ranks, load)
             for rank, (_, count) in zip(owner, side):
                 work[rank] += count
         found.append(max(work) / (sum(work) / ranks))
@@ -132,18 +133,18 @@ def main():
         print("%s: %d documents of %.0f tokens in the mean, standard deviation %.0f %% of it, cut at %d\n"
               % (os.path.basename(os.path.abspath(args.data)), len(counts), statistics.fmean(counts),
                  100 * statistics.pstdev(counts) / statistics.fmean(counts), args.max_len))
-        print("| ranks | steps | as they come | shared by length |")
-        print("| --- | --- | --- | --- |")
+        print("| ranks | steps | as they come | shared by bytes, as in csplade | were they shared by tokens |")
+        print("| --- | --- | --- | --- | --- |")
     for ranks in args.ranks:
         steps = max(2, min(args.steps, args.steps * 64 // ranks))
         found = [step(texts, ranks, chance) for _ in range(steps)]
-        random_share, shared = (statistics.fmean(side) for side in zip(*found))
+        come, shared, known = (statistics.fmean(way) for way in zip(*found))
         if args.json:
-            print(json.dumps({"ranks": ranks, "steps": steps, "as_they_come": random_share,
-                              "shared": shared}), flush=True)
+            print(json.dumps({"ranks": ranks, "steps": steps, "as_they_come": come,
+                              "shared": shared, "by_tokens": known}), flush=True)
         else:
-            print("| %d | %d | +%.2f %% | +%.2f %% |" % (ranks, steps, 100 * (random_share - 1),
-                                                        100 * (shared - 1)), flush=True)
+            print("| %d | %d | +%.2f %% | +%.2f %% | +%.2f %% |"
+                  % (ranks, steps, 100 * (come - 1), 100 * (shared - 1), 100 * (known - 1)), flush=True)
 
 
 main()

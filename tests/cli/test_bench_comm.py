@@ -81,9 +81,12 @@ def main():
         check_rows(result.stdout, 2, "mpi", "cpu")
     if EMULATED.exists():
         results = on_ranks(2, "--device", "cuda", "--format", "json", "--tiny",
-                           env={"CSPLADE_CUDA_PLUGIN": str(EMULATED)})
+                           env={"CSPLADE_CUDA_PLUGIN": str(EMULATED), "CSP_EMU_DEVICES": "2"})
         expect(all(code == 0 for _, _, code in results), results)
         expect('"device":"cuda:0"' in results[0][0], results[0][0])
+        results = on_ranks(2, "--device", "cuda", env={"CSPLADE_CUDA_PLUGIN": str(EMULATED)})
+        expect(all(code == 5 for _, _, code in results) and "wants cuda:1, which is not there" in results[1][1]
+               and "rank 1 (process " in results[0][1], results)
     for out, err, code in on_ranks(2, own={1: ["--warmup", "3"]}):
         expect(code == 2 and "the options" in err and "--warmup 3" in err, f"{code} {err}")
     return 1 if failures else 0

@@ -466,6 +466,7 @@ static csp_status open_backend(comm_bench *c)
         }
         CSP_TRY(csp_backend_create("cpu", threads, &c->b.be));
     }
+    c->ranks.be = c->b.be;
     snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(c->b.be->name, ":"), c->b.be->name);
     return csp_comm_agree(c->comm, kind, "the kind of device");
 }
@@ -528,7 +529,6 @@ static csp_status open_all(comm_bench *c)
                              .size = csp_comm_size(c->comm) };
     CSP_TRY(agree_on_options(c));
     CSP_TRY(open_backend(c));
-    c->ranks.be = c->b.be;
     CSP_TRY(csp_exchange_open(c->b.be, &c->ranks, QUERIES * (int64_t)c->ranks.size, &c->exchange));
     CSP_TRY(csp_alloc("bench", largest(c, &vocab), sizeof(*c->host), &c->host));
     CSP_TRY(csp_alloc("bench", c->ranks.size, sizeof(*c->counts), &c->counts));
@@ -560,11 +560,15 @@ csp_status csp_bench_comm(const csp_arguments *args)
                             .repeats = csp_args_i64(args, "steps"),
                             .warmup = csp_args_i64(args, "warmup"),
                             .tiny = csp_args_flag(args, "tiny") } };
-    const csp_status status = run_all(&c);
+    csp_status status = run_all(&c);
     char text[1024];
+    int rank, code;
 
     (void)snprintf(text, sizeof(text), "%s", csp_error_text());
-    if (c.comm != NULL && status != CSP_OK && status != CSP_ERR_COMM && c.wrong == 0) {
+    if (c.comm != NULL && status == CSP_ERR_COMM) { // all end with the code of the one that failed
+        csp_comm_failure(c.comm, &rank, &code);
+        status = csp_status_of_exit_code(code);
+    } else if (c.comm != NULL && status != CSP_OK && c.wrong == 0) {
         csp_comm_report(c.comm, csp_exit_code(status), text);
     }
     if (c.b.be != NULL) {
