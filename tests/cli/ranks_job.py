@@ -83,7 +83,7 @@ class MpiJob:
 
     def __init__(self, w, size, name, *settings):
         command, env = mpirun_command(size)
-        self.size, self.pids = size, {}
+        self.size, self.pids, self.is_stuck, self.gone_at = size, {}, False, None
         self.launcher = subprocess.Popen(
             [*command, w.program, "train", "config.yaml", f"run.output_dir={name}",
              "device.threads=1", "run.rank_timeout_s=60", *settings], cwd=w.folder, env=env, text=True,
@@ -111,9 +111,33 @@ class MpiJob:
     def is_over(self):
         return self.launcher.poll() is not None
 
-    def wait(self, seconds=120):
-        out, err = self.launcher.communicate(timeout=seconds)
-        return [subprocess.CompletedProcess("mpirun", self.launcher.returncode, out, err)]
+    def is_gone(self, rank):
+        try:
+            return Path(f"/proc/{self.pids[rank]}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
+
+    def wait(self, seconds=120, launcher_s=10):
+        """What mpirun gave. Open MPI 4.1's may wait for itself for ever, in PMIx_server_finalize, after a
+        rank was killed within MPI_Init: when all ranks are gone it is ended after launcher_s, and is_stuck
+        says so."""
+        deadline, gone_at = time.monotonic() + seconds, None
+        while True:
+            try:
+                out, err = self.launcher.communicate(timeout=0.1)
+                return [subprocess.CompletedProcess("mpirun", self.launcher.returncode, out, err)]
+            except subprocess.TimeoutExpired:
+                now = time.monotonic()
+                if now > deadline:
+                    raise
+                self.look()
+                if not self.pids or not all(map(self.is_gone, self.pids)):
+                    self.gone_at = None
+                elif self.gone_at is None:
+                    self.gone_at = now
+                if self.gone_at is not None and now - self.gone_at > launcher_s:
+                    self.is_stuck = True
+                    self.launcher.kill()
 
     def kill(self):
         for pid in self.pids.values():

@@ -131,13 +131,15 @@ def what_is_there_is_whole(w, name, before, where):
     return latest
 
 
-def expect_end(w, kind, name, victim, had_folder, results, where):
+def expect_end(w, kind, name, victim, had_folder, results, stuck, where):
     """Exit codes, and the files of the ranks that are left."""
     launcher, size, _ = kind
     said = "".join(result.stderr for result in results)
     met = f"{size} ranks started by" in said
     done = LAST in w.checkpoints(name)
-    if launcher == "mpi":
+    if stuck:
+        pass  # the ranks have ended, mpirun has not: MpiJob.wait
+    elif launcher == "mpi":
         # As mpirun documents: 128 + 9 of the killed process. One that has seen the failure may end
         # before mpirun sees it.
         w.expect(results[0].returncode in (137, 1) or done and results[0].returncode == 0,
@@ -165,7 +167,7 @@ def expect_end(w, kind, name, victim, had_folder, results, where):
 
 def killed_once(w, kind, name, when, chance, seconds):
     """Starts or goes on with a run and kills one rank; the name of where that met it, None where the
-    run was over before."""
+    run was over before, and whether mpirun did not end although all ranks had."""
     victim, before = chance.randrange(kind[1]), latest_of(w, name)
     moments = Moments(w, name, chance, seconds)
     is_due = moments.draw(when)
@@ -182,23 +184,25 @@ def killed_once(w, kind, name, when, chance, seconds):
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
         results = job.wait(60)
-        took = time.monotonic() - at
+        stuck = kind[0] == "mpi" and job.is_stuck
+        took = (job.gone_at if stuck else time.monotonic()) - at
     finally:
         job.kill()
     said = "".join(result.stderr for result in results)
     codes = [result.returncode for result in results]
     if pid is None or all(code == 0 for code in codes):
         w.expect(all(code == 0 for code in codes), f"{where}: {codes} unkilled\n{said}")
-        return None
+        return None, False
     where += f" {at - began:.3f} s after the start"
     met = f"{kind[1]} ranks started by" in said
     w.expect(took < END_S + (0.0 if met else MEET_S), f"{where}: the end took {took:.1f} s\n{said}")
-    expect_end(w, kind, name, victim, had_folder, results, where)
+    expect_end(w, kind, name, victim, had_folder, results, stuck, where)
     what_is_there_is_whole(w, name, known if known is not None else before, where)
-    print(f"{where}: {took:.2f} s, exit {codes}", flush=True)
-    return ("start-up" if not met or "phase " not in said else "saving" if saving else
+    print(f"{where}: {took:.2f} s, exit {codes}{', mpirun stuck' if stuck else ''}", flush=True)
+    place = ("start-up" if not met or "phase " not in said else "saving" if saving else
             "evaluation" if when == "evaluating" else
             "end" if when == "end" else "contrastive" if "phase contrastive" in said else "adapt")
+    return place, stuck
 
 
 def finish(w, kind, name, want, steps):
@@ -227,7 +231,7 @@ def killed_ranks_cost_no_checkpoint(w):
     steps = [("adapt", k + 1) for k in range(ADAPT)] + [("contrastive", k + 1)
                                                        for k in range(CONTRASTIVE)]
     whole, met = {}, collections.Counter()
-    done = run = 0
+    done = run = stuck = 0
     while done < kills:
         kind = kinds[run % len(kinds)]
         key, name = repr(kind), f"run{run}"
@@ -241,13 +245,14 @@ def killed_ranks_cost_no_checkpoint(w):
         want, seconds = whole[key]
         for when in ALONG[run % len(ALONG)]:
             if done < kills:
-                where = killed_once(w, kind, name, when, chance, seconds)
-                if where is not None:
-                    done, met[where] = done + 1, met[where] + 1
+                place, is_stuck = killed_once(w, kind, name, when, chance, seconds)
+                stuck += is_stuck
+                if place is not None:
+                    done, met[place] = done + 1, met[place] + 1
         finish(w, kind, name, want, steps)
         run += 1
-    print(f"{done} kills in {run} runs: " + ", ".join(f"{n} {k}" for k, n in sorted(met.items())),
-          flush=True)
+    print(f"{done} kills in {run} runs: " + ", ".join(f"{n} {k}" for k, n in sorted(met.items())) +
+          (f"; mpirun did not end by itself {stuck} times" if stuck else ""), flush=True)
     w.expect(kills < 200 or len(met) == 6, f"not every part of a run was met: {met}")
 
 
