@@ -83,7 +83,7 @@ def main():
         results = on_ranks(2, "--device", "cuda", "--format", "json", "--tiny",
                            env={"CSPLADE_CUDA_PLUGIN": str(EMULATED), "CSP_EMU_DEVICES": "2"})
         expect(all(code == 0 for _, _, code in results), results)
-        expect('"device":"cuda:0"' in results[0][0], results[0][0])
+        expect('"device":"cuda:0","transport":"nccl"' in results[0][0], results[0][0])
         results = on_ranks(2, "--device", "cuda", env={"CSPLADE_CUDA_PLUGIN": str(EMULATED)})
         expect(all(code == 5 for _, _, code in results) and "wants cuda:1, which is not there" in results[1][1]
                and "rank 1 (process " in results[0][1], results)

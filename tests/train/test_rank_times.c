@@ -53,7 +53,9 @@ static void count(csp_rank_times *times, int size, const double *work, csp_step_
         most = work[r] > most ? work[r] : most;
     }
     for (int r = 0; r < size; r++) {
-        all[r] = (csp_rank_work) { .seconds = most, .waited_s = most - work[r], .sent = 3e6 };
+        all[r] = (csp_rank_work) {
+            .seconds = most, .data_s = 0.25 * most, .waited_s = most - work[r], .sent = 3e6
+        };
     }
     csp_rank_times_count(times, all, m);
 }
@@ -68,6 +70,7 @@ static void a_step_has_the_numbers_of_its_ranks(void **state)
     assert_true(fabs(m.rank_wait - (2.0 / 3 + 1.0 / 3 + 0 + 1.0 / 3) / 4) < 1e-12);
     assert_true(fabs(m.rank_slowest - 3.0 / 2.0) < 1e-12);
     assert_true(fabs(m.rank_sent_mb - 3.0) < 1e-12);
+    assert_true(fabs(m.data_wait - 0.25) < 1e-12);
     csp_rank_times_destroy(times);
 }
 

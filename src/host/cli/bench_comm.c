@@ -23,7 +23,7 @@
 #include <string.h>
 
 #include "cli/bench.h"
-#include "cli/exit_code.h"
+#include "core/exit_code.h"
 #include "core/machine.h"
 #include "core/memory.h"
 #include "model/param_values.h"
@@ -129,7 +129,7 @@ static csp_status run_reduce(comm_bench *c)
 {
     const csp_tensor t = csp_tensor_rows(&c->in, 0, c->count);
 
-    return csp_ranks_reduce(&c->ranks, &t, CSP_COMM_SUM, "bench: all_reduce", &c->pending);
+    return csp_ranks_reduce(&c->ranks, &t, CSP_COMM_SUM, "bench: all_reduce");
 }
 
 static csp_status check_reduce(comm_bench *c, int64_t *wrong)
@@ -139,22 +139,22 @@ static csp_status check_reduce(comm_bench *c, int64_t *wrong)
     return CSP_OK;
 }
 
-/* Texts and weights that rank 0 has read go to all through the memory of the host. */
 static csp_status fill_broadcast(comm_bench *c)
 {
-    for (int64_t i = 0; i < c->count; i++) {
-        c->host[i] = c->ranks.rank == 0 ? value(0, i) : 0.0f;
-    }
-    return CSP_OK;
+    CSP_TRY(put(c, &c->in, c->count, 0));
+    return c->ranks.rank == 0 ? CSP_OK : csp_backend_zero(c->b.be, &c->in);
 }
 
 static csp_status run_broadcast(comm_bench *c)
 {
-    return csp_comm_broadcast(c->comm, c->host, c->bytes, 0, "bench: broadcast");
+    const csp_tensor t = csp_tensor_rows(&c->in, 0, c->count);
+
+    return csp_ranks_broadcast(&c->ranks, &t, 0, "bench: broadcast");
 }
 
 static csp_status check_broadcast(comm_bench *c, int64_t *wrong)
 {
+    CSP_TRY(get(c, &c->in, c->count));
     *wrong = 0;
     for (int64_t i = 0; i < c->count; i++) {
         *wrong += c->host[i] == value(0, i) ? 0 : 1;
@@ -204,8 +204,7 @@ static csp_status run_scatter(comm_bench *c)
     const csp_tensor all = csp_tensor_rows(&c->in, 0, c->count * c->ranks.size);
     const csp_tensor own = csp_tensor_rows(&c->out, 0, c->count);
 
-    return csp_ranks_scatter_sum(&c->ranks, &all, &own, c->counts, "bench: reduce_scatter",
-                                 &c->pending);
+    return csp_ranks_scatter_sum(&c->ranks, &all, &own, c->counts, "bench: reduce_scatter");
 }
 
 static csp_status check_scatter(comm_bench *c, int64_t *wrong)
@@ -373,6 +372,7 @@ static bool is_json(const comm_bench *c)
 static const char *transport_of(const comm_bench *c)
 {
     return c->launch.kind == CSP_LAUNCH_ALONE ? "alone"
+           : c->ranks.devices != NULL         ? "nccl"
            : c->launch.kind == CSP_LAUNCH_MPI ? "mpi"
                                               : "tcp";
 }
@@ -466,9 +466,9 @@ static csp_status open_backend(comm_bench *c)
         }
         CSP_TRY(csp_backend_create("cpu", threads, &c->b.be));
     }
-    c->ranks.be = c->b.be;
     snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(c->b.be->name, ":"), c->b.be->name);
-    return csp_comm_agree(c->comm, kind, "the kind of device");
+    CSP_TRY(csp_comm_agree(c->comm, kind, "the kind of device"));
+    return csp_ranks_open(c->comm, c->b.be, &c->ranks);
 }
 
 /* Elements of the largest row of `in`, and entries of the longest query. */
@@ -565,16 +565,17 @@ csp_status csp_bench_comm(const csp_arguments *args)
     int rank, code;
 
     (void)snprintf(text, sizeof(text), "%s", csp_error_text());
+    if (c.comm != NULL && status != CSP_OK && c.wrong == 0) { // wrong values are known to all
+        csp_ranks_abort(&c.ranks, status);
+    }
     if (c.comm != NULL && status == CSP_ERR_COMM) { // all end with the code of the one that failed
         csp_comm_failure(c.comm, &rank, &code);
         status = csp_status_of_exit_code(code);
-    } else if (c.comm != NULL && status != CSP_OK && c.wrong == 0) {
-        csp_comm_report(c.comm, csp_exit_code(status), text);
     }
     if (c.b.be != NULL) {
-        csp_pending_clear(&c.ranks, &c.pending);
         csp_exchange_close(&c.exchange);
         csp_backend_release(c.b.be, &c.arena);
+        csp_ranks_close(&c.ranks);
         csp_backend_destroy(c.b.be);
     }
     free(c.host);

@@ -84,7 +84,7 @@ static double work_of(const csp_rank_work *w)
 void csp_rank_times_count(csp_rank_times *times, const csp_rank_work *all, csp_step_metrics *m)
 {
     const int size = times->size;
-    double waited = 0.0, worked = 0.0, sent = 0.0;
+    double waited = 0.0, worked = 0.0, sent = 0.0, data = 0.0;
     int slowest = 0;
 
     for (int r = 0; r < size; r++) {
@@ -98,11 +98,13 @@ void csp_rank_times_count(csp_rank_times *times, const csp_rank_work *all, csp_s
         waited += all[r].waited_s / all[r].seconds / size;
         worked += work / size;
         sent += all[r].sent / size;
+        data += all[r].data_s / all[r].seconds / size;
         slowest = work > work_of(&all[slowest]) ? r : slowest;
     }
     times->steps++;
     times->rank[slowest].slowest++;
     times->rank[slowest].behind += work_of(&all[slowest]) >= CSP_STRAGGLER_RATIO * worked;
+    m->data_wait = data;
     m->rank_wait = waited;
     m->rank_slowest = work_of(&all[slowest]) / worked;
     m->rank_sent_mb = sent / 1e6;
