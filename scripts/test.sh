@@ -26,7 +26,7 @@ done
 packages="gcc g++ cmake ninja-build pkg-config clang-format lld python3 python3-venv zlib1g-dev
     libopenblas-openmp-dev libhdf5-dev libaec-dev libjansson-dev libyaml-dev libpcre2-dev
     libutf8proc-dev libxxhash-dev libcmocka-dev libstemmer-dev libopenmpi-dev openmpi-bin
-    slurm-wlm"
+    slurm-wlm iproute2"
 
 # Names of the packages that are not installed.
 missing_packages() {

@@ -171,6 +171,19 @@ class Cluster:
     def start_node(self, name):
         self.daemon(name, "slurmd", "-D", "-N", name)
 
+    def task(self, job, rank):
+        """The process of a rank of a job's step."""
+        wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={rank}".encode(), b"SLURM_STEP_ID=0"}
+        for pid in descendants():
+            try:
+                command = Path(f"/proc/{pid}/comm").read_text().strip()
+                words = set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+            except OSError:
+                continue  # it has ended
+            if command == "csplade" and wanted <= words:
+                return pid
+        raise LookupError(f"job {job} has no rank {rank}")
+
     def kill_node(self, name):
         """As a power cut: its slurmd, every process of its jobs, and the files that those would remove."""
         victims = set()

@@ -2,8 +2,10 @@
 """The batch files of scripts/slurm on a real SLURM, of one and of two virtual nodes on the loopback.
 Arguments: the program, the source folder, names of tests (all)."""
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -148,6 +150,26 @@ def a_failing_rank_fails_the_job(j):
         j.w.expect(failure["exit_code"] == 3 and "broken.tsv" in failure["reason"], failure)
 
 
+def a_killed_rank_fails_the_job(j):
+    """As the kernel kills one that takes too much memory. srun has the code of the killed one, the file
+    of the other says who it was, and the job that is submitted again goes on."""
+    settings = [word.replace("run.save_steps=0", "run.save_steps=10") for word in LONG]
+    job = j.train("killed", *settings)
+    j.steps_done("killed")
+    os.kill(j.cluster.task(job, 1), signal.SIGKILL)
+    end = j.cluster.wait(job)
+    j.w.expect(end.get("JobState") == "FAILED" and end.get("ExitCode") == "137:0" and
+               end.get("Restarts") == "0", f"{end}\n{j.log(job)}")
+    failure = json.loads((j.w.folder / "killed/failure.rank0.json").read_text())
+    j.w.expect(failure["exit_code"] == 1 and failure["first_rank"] == 1 and
+               "has gone without a word" in failure["reason"], failure)
+    j.w.expect(not (j.w.folder / "killed/failure.rank1.json").exists(), "a file of the killed rank")
+    saved = j.w.checkpoints("killed")[-1]
+    j.expect_end(j.train("killed", *settings), "COMPLETED")
+    j.w.expect(j.w.checkpoint("killed", LAST) == j.w.checkpoint("whole", LAST),
+               f"other bytes after {saved}")
+
+
 def what_the_page_shows_runs(j):
     """Training, an array of ablations, and an encoding in parts, as docs/slurm.md has them."""
     j.run_page("sh slurm")
@@ -234,7 +256,7 @@ def a_machine_that_is_gone_costs_what_was_not_saved(j):
 
 
 SUITES = [(1, [a_job_trains_on_all_its_tasks, preemption_costs_no_step,
-               commands_stop_a_job_with_a_checkpoint, a_failing_rank_fails_the_job,
+               commands_stop_a_job_with_a_checkpoint, a_failing_rank_fails_the_job, a_killed_rank_fails_the_job,
                ranks_meet_over_tcp_where_there_is_no_pmix, what_the_page_shows_runs,
                a_task_without_a_line_is_refused, what_no_task_has_encoded_is_named]),
           (2, [two_machines_train_as_one, a_machine_that_is_gone_costs_what_was_not_saved])]

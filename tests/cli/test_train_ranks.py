@@ -3,13 +3,14 @@
 ends that all of them share. Arguments: the program, the source folder, names of tests (all)."""
 import json
 import os
+import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
+from ranks_job import Job, free_port, mpirun
 from workspace import run_tests
 
 LAST = "contrastive-00000006.h5"
@@ -19,35 +20,6 @@ TIMES = {"tokens_per_s", "gflop_per_s", "matmul_gflop_per_s", "mfu", "peak_mb", 
 # as good as they are; a maximum that two positions share may fall on the other one.
 LIMIT = 1e-5
 OF_POSITIONS = {"top_position": 0.05, "margin": 1e-4}
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Job:
-    """Ranks with the variables of torchrun, each with settings and a folder of its own if asked."""
-
-    def __init__(self, w, size, name, *settings, own=None, cwd=None):
-        port = free_port()
-        self.ranks = []
-        for rank in range(size):
-            env = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            self.ranks.append(w.start("train", "config.yaml", f"run.output_dir={name}",
-                                      "device.threads=1", "run.rank_timeout_s=60", *settings,
-                                      *(own or {}).get(rank, []), env=env,
-                                      cwd=(cwd or {}).get(rank)))
-
-    def wait(self):
-        """What each rank gave, as of subprocess.run."""
-        results = []
-        for rank, process in enumerate(self.ranks):
-            out, err = process.communicate(timeout=120)
-            results.append(subprocess.CompletedProcess(f"rank {rank}", process.returncode, out, err))
-        return results
 
 
 def curve(w, name):
@@ -87,6 +59,11 @@ def ranks_follow_the_curve_of_one(w):
                      and row["rank_sent_mb"] > 0, row)
         w.expect(w.checkpoints(f"r{size}") == w.checkpoints("one"), w.checkpoints(f"r{size}"))
         w.expect(not list((w.folder / f"r{size}").glob("failure.*")), "a failure of a good run")
+        for rank in range(size):
+            told = re.findall(rf"  rank {rank} on \S+  median [\d.e-]+ ms  p95 [\d.e-]+ ms  max [\d.e-]+ ms  "
+                              r"waited (\d+\.\d) %  slowest in (\d+) %", results[0].stderr)
+            w.expect(len(told) == 2 and all(float(share) <= 100 for row in told for share in row),
+                     f"work of rank {rank} in two phases: {results[0].stderr}")
     w.must("encode", "-m", f"r2/checkpoints/{LAST}", "-i", "beir", "-o", "r2.jsonl")
     # The same ranks again: the same bytes.
     for result in Job(w, 2, "again", *lora).wait():
@@ -160,20 +137,6 @@ def evaluations_are_those_of_one_rank(w):
     w.remove("copies")
 
 
-def mpirun(w, size, name, *settings):
-    """The same over MPI; None where there is no mpirun."""
-    if shutil.which("mpirun") is None:
-        print("skipped: no mpirun")
-        return None
-    # Open MPI leaves memory of its own to the end of the process.
-    env = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-           "ASAN_OPTIONS": "detect_leaks=0"}
-    command = ["mpirun", "--oversubscribe", "-np", str(size), w.program, "train", "config.yaml",
-               f"run.output_dir={name}", "device.threads=1", "run.rank_timeout_s=60", *settings]
-    return subprocess.run(command, cwd=w.folder, env=env, text=True, capture_output=True,
-                          stdin=subprocess.DEVNULL, timeout=120)
-
-
 def mpirun_gives_what_tcp_gives(w):
     """To the byte, because sums are formed in the order of ranks over either."""
     for result in Job(w, 2, "tcp").wait():
@@ -221,12 +184,9 @@ def what_ranks_disagree_on_is_named(w):
     w.expect(time.monotonic() - start < 15, "it took too long")
     w.expect_exit(results[1], 2, "no such setting")
     w.expect_exit(results[0], 2, "rank 1", "no such setting")
-    shutil.copytree(w.folder / "beir", w.folder / "other")
-    text = (w.folder / "other/corpus.jsonl").read_text()
-    (w.folder / "other/corpus.jsonl").write_text(text.replace("a", "e", 1))
     expect_once(Job(w, 3, "x").wait(), "contrastive.batch.queries is 8", "3 ranks")
     w.expect(not (w.folder / "x/checkpoints").exists() or not w.checkpoints("x"), "something is written")
-    w.remove("x", "other")
+    w.remove("x")
 
 
 def one_rank_of_a_machine_reads_the_weights(w):

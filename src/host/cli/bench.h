@@ -84,3 +84,6 @@ typedef struct csp_bench_case {
     const char *help;
 } csp_bench_case;
 extern const csp_bench_case csp_bench_head_cases[], csp_bench_op_cases[], csp_bench_step_cases[];
+
+/* The case comm, which all ranks of a job run; bench_comm.c says what of. */
+CSP_CHECKED csp_status csp_bench_comm(const csp_arguments *args);

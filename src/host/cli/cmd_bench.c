@@ -98,6 +98,27 @@ static const csp_option options[] = {
       .min = 1,
       .max = 1e9,
       .help = "token rows computed at once" },
+    { .name = "min-bytes",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "8",
+      .min = 4,
+      .max = 1e11,
+      .help = "comm: the smallest size" },
+    { .name = "max-bytes",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "134217728",
+      .min = 4,
+      .max = 1e11,
+      .help = "comm: the largest size" },
+    { .name = "factor",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "4",
+      .min = 2,
+      .max = 1 << 20,
+      .help = "comm: from one size to the next" },
     { .name = "tiny",
       .kind = CSP_OPTION_FLAG,
       .help =
@@ -546,6 +567,9 @@ static csp_status run(const csp_arguments *args)
     csp_status status;
 
     CSP_TRY(check_profile(args, c));
+    if (name != NULL && strcmp(name, "comm") == 0) {
+        return csp_bench_comm(args);
+    }
     if (c != NULL || (name != NULL && strcmp(name, "ceilings") == 0)) {
         return run_device_case(args, c);
     }
@@ -567,8 +591,10 @@ const csp_command csp_cmd_bench = {
     .details = "cases: all (standard), sgemm, head, step: of the model that the options describe\n"
                "       ceilings, K1, K3, K4, K5, K6, K7, K8, K9, K10, K11: kernels of\n"
                "       Llama-3.2-1B beside the products and copies that bound them\n"
-               "       S1, S4, S5, S6, S7, S8, M1: training steps, encoding, largest batch\n\n"
+               "       S1, S4, S5, S6, S7, S8, M1: training steps, encoding, largest batch\n"
+               "       comm: what ranks send one another, by size, as nccl-tests has it; started\n"
+               "       as train is on several ranks, rank 0 prints\n\n"
                "scripts/bench_cpu.sh and scripts/bench_gpu.py run the same in PyTorch beside it;\n"
-               "docs/benchmarks/gpu.md says what each case is.",
+               "docs/benchmarks/gpu.md says what each case is, docs/benchmarks/ranks.md of comm.",
     .run = run,
 };

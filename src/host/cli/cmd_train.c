@@ -239,6 +239,10 @@ static csp_status run(const csp_arguments *args)
                 where[0] != '\0' ? ", " : "", where);
         status = csp_train(config, &o, &result);
     }
+    if (status == CSP_OK && o.comm != NULL) {
+        /* Rank 0 may still write when the others are done: nothing is done before it is. */
+        status = csp_comm_barrier(o.comm, "the end of the run");
+    }
     if (status != CSP_OK && o.comm != NULL) {
         status = fail_together(config, o.comm, status);
     }

@@ -11,17 +11,10 @@
 #include "core/memory.h"
 #include "ops/matrix_rate.h"
 #include "train/memory_plan.h"
+#include "train/rank_times.h"
 #include "train/replicas.h"
 #include "train/schedule.h"
 #include "train/trainer_internal.h"
-
-/* What a rank did in a step. */
-typedef struct rank_work {
-    double seconds; /* of the step, with waiting */
-    double data_s;  /* waited for its texts      */
-    double waited_s;
-    double sent;
-} rank_work;
 
 /* One phase while it runs: just one of the two objectives exists. */
 typedef struct phase_state {
@@ -31,7 +24,7 @@ typedef struct phase_state {
     int64_t steps;
     csp_adapt *adapt;
     csp_contrastive *contrastive;
-    rank_work *work; /* (ranks) of the last step; NULL on one rank */
+    csp_rank_times *times; /* NULL on one rank */
     double began_s;
     double data_s; /* of the last step that it waited for its texts */
     bool collapsed;
@@ -42,7 +35,7 @@ static void close_phase(phase_state *p)
     if (p->run != NULL) {
         p->run->health = NULL;
     }
-    free(p->work);
+    csp_rank_times_destroy(p->times);
     csp_adapt_destroy(p->adapt);
     csp_contrastive_destroy(p->contrastive);
 }
@@ -82,7 +75,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
     p->run = run;
     p->began_s = csp_machine_seconds();
     if (run->ranks != NULL) {
-        CSP_TRY(csp_alloc("ranks", run->ranks->size, sizeof(*p->work), &p->work));
+        CSP_TRY(csp_rank_times_create(run->ranks->size, &p->times));
+        CSP_TRY(csp_rank_times_meet(p->times, run->ranks));
     }
     CSP_TRY(csp_run_memory(run, &memory));
     CSP_TRY(csp_phase_memory_plan(config, run->opened.model->params, name,
@@ -217,35 +211,21 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
                                csp_step_metrics *m)
 {
     const csp_ranks *ranks = p->run->ranks;
-    const int size = csp_ranks_size(ranks);
     csp_comm_traffic now;
-    double waited = 0.0, worked = 0.0, most = 0.0, sent = 0.0;
-    rank_work own;
+    csp_rank_work own;
 
-    m->ranks = size;
+    m->ranks = csp_ranks_size(ranks);
     m->data_wait = p->data_s / seconds;
-    if (size == 1) {
+    if (ranks == NULL) {
         return CSP_OK;
     }
     CSP_TRY(csp_ranks_count_waits(ranks));
     now = csp_comm_traffic_of(ranks->comm);
-    own = (rank_work) { seconds, p->data_s, now.waited_s - before->waited_s,
-                        (double)(now.sent - before->sent) };
-    m->data_wait = 0.0;
-    CSP_TRY(csp_ranks_gather_host(ranks, &own, p->work, sizeof(own), "times of ranks"));
-    for (int r = 0; r < size; r++) {
-        const double work = p->work[r].seconds - p->work[r].waited_s;
-
-        waited += p->work[r].waited_s / p->work[r].seconds / size;
-        worked += work / size;
-        most = work > most ? work : most;
-        sent += p->work[r].sent / size;
-        m->data_wait += p->work[r].data_s / p->work[r].seconds / size;
-    }
-    m->rank_wait = waited;
-    m->rank_slowest = most / worked;
-    m->rank_sent_mb = sent / 1e6;
-    return CSP_OK;
+    own = (csp_rank_work) { .seconds = seconds,
+                            .data_s = p->data_s,
+                            .waited_s = now.waited_s - before->waited_s,
+                            .sent = (double)(now.sent - before->sent) };
+    return csp_rank_times_step(p->times, ranks, &own, m);
 }
 
 /* One optimizer step, logged. */
@@ -373,6 +353,9 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
         CSP_TRY_GOTO(after_step(&p, k + 1));
     }
     csp_train_data_say(run->data);
+    if (p.times != NULL && csp_run_writes(run)) {
+        csp_rank_times_say(p.times, name);
+    }
     /* What follows, be it the end, may need the file, and the moments begin anew. */
     CSP_TRY_GOTO(csp_saver_wait(run->saver));
 
