@@ -24,6 +24,13 @@ typedef struct ranks_case {
     int64_t steps; /* at most CASE_STEPS */
 } ranks_case;
 
+/* How ranks of full fine-tuning run a case; { 0 } is f32, one bucket, all state on every rank. */
+typedef struct case_way {
+    csp_storage storage;
+    int64_t bucket_bytes; /* csp_sharing.bucket_bytes */
+    bool shard;           /* state is shared out      */
+} case_way;
+
 /* What a run leaves behind, in memory that its processes share. */
 typedef struct ranks_result {
     int64_t count;           /* of trained weights                          */
@@ -33,6 +40,7 @@ typedef struct ranks_result {
     float weights[CASE_WEIGHTS];  /* after the last                              */
     csp_comm_traffic traffic;     /* of rank 0, in the last step                 */
     int64_t entries;              /* of all queries in the last step             */
+    int64_t state_bytes;          /* of rank 0's moments and masters             */
 } ranks_result;
 
 /* A whole step, of which each rank takes a share. */
@@ -101,10 +109,22 @@ static inline void save_weights(const tiny *t, bool gradient, float *out)
     assert_true(at == t->count && at <= CASE_WEIGHTS);
 }
 
-/* The gradient of all ranks, which the optimizer would form and clear. */
+/* The gradient of all ranks, of which a rank may have the sums of its own elements alone. */
 static inline void save_gradient(const tiny *t, const csp_ranks *ranks, float *out)
 {
+    int64_t at = 0;
+
     save_weights(t, true, out);
+    if (!csp_params_sharded(t->model->params)) {
+        return;
+    }
+    for (int64_t i = 0; i < t->model->params->count; i++) {
+        const csp_param *row = &t->model->params->rows[i];
+
+        for (int64_t j = 0; j < csp_tensor_count(&row->value); j++, at++) {
+            out[at] = j >= row->own_first && j < row->own_first + row->own_count ? out[at] : 0.0f;
+        }
+    }
     assert_ok(csp_ranks_reduce_host(ranks, out, CSP_F32, t->count, CSP_COMM_SUM, "test"));
 }
 
@@ -123,22 +143,21 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks, t
                                           .adam_epsilon = 1e-8,
                                           .weight_decay = 0.01,
                                           .max_grad_norm = 1.0 };
-    const csp_contrastive_options of_pairs = {
-        .queries = CASE_QUERIES,
-        .passages = CASE_PASSAGES,
-        .max_rows = rows,
-        .budget = 100000,
-        .keep = CSP_KEEP_ALL,
-        .temperature = 20.0, /* scores of some units, as a real model has */
-        .regularizer = c->regularizer,
-        .limits = { 1.01, 1.01, 1.01 },
-        .ranks = ranks
-    };
-    const csp_adapt_options of_texts = { .max_rows = rows,
-                                         .max_len = TINY_LONGEST,
-                                         .texts = CASE_PASSAGES / csp_ranks_size(ranks),
-                                         .lambda_relu = 0.5,
+    csp_contrastive_options of_pairs = { .queries = CASE_QUERIES,
+                                         .passages = CASE_PASSAGES,
+                                         .max_rows = rows,
+                                         .budget = 100000,
+                                         .keep = CSP_KEEP_ALL,
+                                         .temperature =
+                                             20.0, /* scores of some units, as a real model has */
+                                         .regularizer = c->regularizer,
+                                         .limits = { 1.01, 1.01, 1.01 },
                                          .ranks = ranks };
+    csp_adapt_options of_texts = { .max_rows = rows,
+                                   .max_len = TINY_LONGEST,
+                                   .texts = CASE_PASSAGES / csp_ranks_size(ranks),
+                                   .lambda_relu = 0.5,
+                                   .ranks = ranks };
     whole_step s = { 0 };
     csp_contrastive *contrastive = NULL;
     csp_adapt *adapt = NULL;
@@ -148,6 +167,7 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks, t
 
     assert_ok(csp_optimizer_create(t->be, t->model, ranks, &optimizer));
     assert_ok(csp_optimizer_reset(optimizer));
+    of_pairs.watch = of_texts.watch = csp_optimizer_watch(optimizer);
     if (c->adapt) {
         assert_ok(csp_adapt_create(t->be, t->model, &t->contract, &of_texts, &adapt));
     } else {
@@ -180,6 +200,7 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks, t
             faults = csp_contrastive_faults(contrastive);
         }
         if (k == 0) {
+            assert_ok(csp_optimizer_sum(optimizer));
             save_gradient(t, ranks, out->gradient);
         }
         assert_ok(csp_optimizer_step(optimizer, &settings, k + 1, c->steps, &faults));
@@ -214,6 +235,7 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks, t
 
 /* What the ranks run, and where rank 0 puts what comes out: set before they are started. */
 static const ranks_case *case_run;
+static const case_way *case_runs_as;
 static ranks_result *case_result;
 
 /* One rank: a process of its own, in which a failed assertion is an exit status. */
@@ -221,6 +243,8 @@ static inline int case_rank(int argument)
 {
     static ranks_result unseen;
     const csp_comm_options options = { .timeout_s = 120.0 };
+    csp_storage storage = case_runs_as->storage;
+    csp_params_size bytes;
     csp_ranks ranks = { 0 };
     csp_launch launch;
     tiny t;
@@ -228,19 +252,24 @@ static inline int case_rank(int argument)
     (void)argument;
     assert_ok(csp_launch_find(&launch));
     assert_ok(csp_comm_create(&launch, &options, &ranks.comm));
-    tiny_open_on(&t, case_run->device, case_run->variant, case_run->lora);
-    t.contract.pooling = case_run->pooling;
-    ranks.be = t.be;
     ranks.rank = csp_comm_rank(ranks.comm);
     ranks.size = csp_comm_size(ranks.comm);
+    storage.sharing = (csp_sharing) { .ranks = case_runs_as->shard ? ranks.size : 1,
+                                      .rank = ranks.rank,
+                                      .bucket_bytes = case_runs_as->bucket_bytes };
+    tiny_open_stored(&t, case_run->device, case_run->variant, case_run->lora, storage);
+    t.contract.pooling = case_run->pooling;
+    ranks.be = t.be;
     run_case_steps(case_run, &ranks, &t, ranks.rank == 0 ? case_result : &unseen);
+    assert_ok(csp_params_bytes(t.model->params, &bytes));
+    case_result->state_bytes = (int64_t)(bytes.moments + bytes.masters);
     tiny_close(&t);
     csp_comm_destroy(ranks.comm);
     return 0;
 }
 
 /* Runs a case on so many ranks. The caller gives *out back to munmap. */
-static inline ranks_result *run_on_ranks(const ranks_case *c, int size)
+static inline ranks_result *run_on_ranks_as(const ranks_case *c, int size, const case_way *way)
 {
     ranks_result *out =
         mmap(NULL, sizeof(*out), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -248,12 +277,18 @@ static inline ranks_result *run_on_ranks(const ranks_case *c, int size)
 
     assert_true(out != MAP_FAILED && size <= 8);
     case_run = c;
+    case_runs_as = way;
     case_result = out;
     assert_true(ranks_run(case_rank, 0, size, 600.0, at));
     for (int r = 0; r < size; r++) {
         assert_int_equal(at[r], 0);
     }
     return out;
+}
+
+static inline ranks_result *run_on_ranks(const ranks_case *c, int size)
+{
+    return run_on_ranks_as(c, size, &(case_way) { 0 });
 }
 
 /* |a - b| / |b| */

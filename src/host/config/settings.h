@@ -110,6 +110,15 @@ typedef struct csp_eval_settings {
     int64_t top_k_terms;
 } csp_eval_settings;
 
+/* Whether ranks share out moments and masters of full fine-tuning. */
+typedef enum csp_shard_state {
+    CSP_SHARD_AUTO = 0, /* where they take CSP_SHARD_LEAST_BYTES or more */
+    CSP_SHARD_OFF = 1,
+    CSP_SHARD_ON = 2
+} csp_shard_state;
+
+#define CSP_SHARD_LEAST_BYTES ((int64_t)1 << 30)
+
 typedef struct csp_run_settings {
     char *output_dir;
     csp_text_list phases; /* "adapt", "contrastive", in this order */
@@ -127,6 +136,8 @@ typedef struct csp_run_settings {
     double collapse_share;
     double rank_timeout_s;
     int64_t checksum_steps;
+    int shard_state; /* csp_shard_state */
+    double bucket_mb;
 } csp_run_settings;
 
 typedef enum csp_precision {

@@ -26,7 +26,8 @@ typedef struct csp_contrastive_options {
     double temperature;
     csp_reg_kind regularizer;
     csp_health_limits limits;
-    const csp_ranks *ranks; /* NULL: one; not owned */
+    const csp_ranks *ranks;          /* NULL: one; not owned */
+    const csp_gradient_watch *watch; /* of each step's gradients; NULL: nobody; not owned */
 } csp_contrastive_options;
 
 /*

@@ -100,9 +100,9 @@ csp_status csp_ranks_gather_start(const csp_ranks *ranks, const csp_tensor *own,
     return status;
 }
 
-csp_status csp_ranks_scatter_sum(const csp_ranks *ranks, const csp_tensor *data,
-                                 const csp_tensor *out, const int64_t *counts, const char *what,
-                                 csp_pending *pending)
+csp_status csp_ranks_scatter_sum_start(const csp_ranks *ranks, const csp_tensor *data,
+                                       const csp_tensor *out, const int64_t *counts,
+                                       const char *what, csp_pending *pending)
 {
     void *host;
 
@@ -110,8 +110,15 @@ csp_status csp_ranks_scatter_sum(const csp_ranks *ranks, const csp_tensor *data,
         return CSP_OK;
     }
     CSP_TRY(bring(ranks, data, out, pending, &host));
-    CSP_TRY(csp_comm_scatter_sum_start(ranks->comm, host, pending->host, data->dtype, counts, what,
-                                       &pending->ticket));
+    return csp_comm_scatter_sum_start(ranks->comm, host, pending->host, data->dtype, counts, what,
+                                      &pending->ticket);
+}
+
+csp_status csp_ranks_scatter_sum(const csp_ranks *ranks, const csp_tensor *data,
+                                 const csp_tensor *out, const int64_t *counts, const char *what,
+                                 csp_pending *pending)
+{
+    CSP_TRY(csp_ranks_scatter_sum_start(ranks, data, out, counts, what, pending));
     return csp_ranks_finish(ranks, pending);
 }
 

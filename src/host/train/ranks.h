@@ -63,12 +63,16 @@ CSP_CHECKED csp_status csp_ranks_gather_start(const csp_ranks *ranks, const csp_
                                               const char *what, csp_pending *pending);
 
 /*
- * This rank's part of the sum of data over the ranks: csp_comm_scatter_sum_start, waited for.
+ * This rank's part of the sum of data over the ranks: csp_comm_scatter_sum_start.
  *
  *   data    in    (sum of counts) f32
- *   out     out   (counts[rank]); on one rank the caller lets it be data
+ *   out     out   (counts[rank]) may be this rank's place in data; on one rank the caller lets it
+ *                 be data
  *   counts  in    (ranks) elements
  */
+CSP_CHECKED csp_status csp_ranks_scatter_sum_start(const csp_ranks *ranks, const csp_tensor *data,
+                                                   const csp_tensor *out, const int64_t *counts,
+                                                   const char *what, csp_pending *pending);
 CSP_CHECKED csp_status csp_ranks_scatter_sum(const csp_ranks *ranks, const csp_tensor *data,
                                              const csp_tensor *out, const int64_t *counts,
                                              const char *what, csp_pending *pending);

@@ -95,7 +95,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
                                                      csp_ranks_size(run->ranks),
                                             .keep = plan.keep,
                                             .lambda_relu = config->adapt.lambda_relu,
-                                            .ranks = run->ranks };
+                                            .ranks = run->ranks,
+                                            .watch = csp_optimizer_watch(run->optimizer) };
 
         p->optim = &config->adapt.optim;
         p->steps = config->adapt.max_steps;
@@ -114,7 +115,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
             .limits = { .zero_rows = config->run.collapse_share,
                         .top_position = 0.8,
                         .dead_terms = 0.99 },
-            .ranks = run->ranks
+            .ranks = run->ranks,
+            .watch = csp_optimizer_watch(run->optimizer)
         };
 
         p->optim = &s->optim;
