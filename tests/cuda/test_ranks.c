@@ -21,9 +21,33 @@ static void ranks_of_devices_are_those_of_one(void **state)
     }
 }
 
+/* What is rounded at random, and masters: a rank's part of each as on a rank with all of them. */
+static void parts_of_bf16_state_give_the_same_bits(void **state)
+{
+    static const ranks_case c = { "cuda:0",        CSP_VARIANT_CAUSAL, false, true,
+                                  CSP_POOLING_MAX, CSP_REG_FLOPS,      3 };
+
+    (void)state;
+    for (int stochastic = 0; stochastic < 2; stochastic++) {
+        case_way way = { .storage = {
+                             .dtype = CSP_BF16, .stochastic = stochastic == 1, .seed = 5 } };
+        ranks_result *whole = run_on_ranks_as(&c, 2, &way), *parts;
+
+        way.shard = true;
+        way.bucket_bytes = 1;
+        parts = run_on_ranks_as(&c, 2, &way);
+        assert_memory_equal(parts->weights, whole->weights, (size_t)whole->count * sizeof(float));
+        assert_memory_equal(parts->loss, whole->loss, sizeof(whole->loss));
+        assert_true(parts->state_bytes < whole->state_bytes * 11 / 20);
+        munmap(whole, sizeof(*whole));
+        munmap(parts, sizeof(*parts));
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(ranks_of_devices_are_those_of_one) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(ranks_of_devices_are_those_of_one),
+                                        cmocka_unit_test(parts_of_bf16_state_give_the_same_bits) };
 
     return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), NULL, NULL);
 }

@@ -18,13 +18,28 @@ csp_status csp_run_save(csp_run_state *run)
                                     .base_path = run->opened.base_path,
                                     .base_in_run = run->opened.base_in_run,
                                     .base_hash = run->opened.base_hash };
+    const bool shared_out = csp_params_sharded(run->opened.model->params);
+    const char *dir = run->config->run.output_dir;
+    csp_state_files state = { 0 };
     char *path = NULL;
+    csp_status status;
 
-    CSP_TRY(csp_checkpoint_write(run->config->run.output_dir, &snapshot, run->config,
-                                 &run->progress, run->health, &path));
+    if (shared_out) {
+        CSP_TRY(
+            csp_checkpoint_write_state(dir, run->ranks, run->opened.model, &run->progress, &state));
+    }
+    if (!csp_run_writes(run)) {
+        csp_state_files_clear(&state);
+        return CSP_OK;
+    }
+    CSP_TRY_GOTO(csp_checkpoint_write(dir, &snapshot, run->config, &run->progress, run->health,
+                                      shared_out ? &state : NULL, &path));
     csp_log(CSP_LOG_INFO, "train", "checkpoint %s", path);
+
+fail:
+    csp_state_files_clear(&state);
     free(path);
-    return CSP_OK;
+    return status;
 }
 
 csp_status csp_run_evaluate(csp_run_state *run)

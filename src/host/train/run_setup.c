@@ -430,6 +430,7 @@ static csp_status take_folder(csp_run_state *run)
     csp_file_remove_leftovers(dir);
     CSP_TRY_GOTO(csp_file_join(dir, "checkpoints", &path));
     csp_file_remove_leftovers(path);
+    csp_state_files_remove(path, NULL, NULL);
 
 fail:
     free(path);

@@ -307,6 +307,19 @@ static csp_status ask_all(const csp_run_state *run, wishes *w)
     return csp_ranks_reduce_host(run->ranks, w, CSP_I32, 3, CSP_COMM_MAX, "the end of a step");
 }
 
+/* Where every rank writes its state, all learn whether rank 0's evaluation asks for it. */
+static csp_status agree_to_save(const csp_run_state *run, bool *save)
+{
+    int32_t due = *save;
+
+    if (csp_params_sharded(run->opened.model->params) && run->config->run.eval_steps > 0) {
+        CSP_TRY(csp_ranks_reduce_host(run->ranks, &due, CSP_I32, 1, CSP_COMM_MAX,
+                                      "whether to write a checkpoint"));
+    }
+    *save = due != 0;
+    return CSP_OK;
+}
+
 /* What is due after a step: an evaluation, a checkpoint, the end of the time. */
 static csp_status after_step(phase_state *p, int64_t done)
 {
@@ -331,7 +344,9 @@ static csp_status after_step(phase_state *p, int64_t done)
         /* The best model is only worth naming if its checkpoint exists. */
         save = save || (s->keep_best && (isnan(best) || run->progress.best > best));
     }
-    if ((save || stop || w.save != 0) && csp_run_writes(run)) {
+    save = save || stop || w.save != 0;
+    CSP_TRY(agree_to_save(run, &save));
+    if (save) {
         CSP_TRY(csp_run_save(run));
     }
     if (stop && !end) {

@@ -53,6 +53,7 @@ void csp_run_clear(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_memory(const csp_run_state *run, csp_memory *out);
 
 /* run_save.c */
+/* All ranks call it: rank 0 writes the checkpoint, each its part of a state that is shared out. */
 CSP_CHECKED csp_status csp_run_save(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_evaluate(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_merge_adapter(csp_run_state *run);
