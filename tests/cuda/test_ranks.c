@@ -3,6 +3,7 @@
  * the host and back.
  */
 #include "train/ranks_case.h"
+#include "train/state_case.h"
 
 static void ranks_of_devices_are_those_of_one(void **state)
 {
@@ -44,10 +45,31 @@ static void parts_of_bf16_state_give_the_same_bits(void **state)
     }
 }
 
+/* Files of bf16 state in another number of parts, whole, and in f32, whose values are masters. */
+static void masters_come_back_from_state_files(void **state)
+{
+    const csp_storage f32 = { 0 }, bf16 = { .dtype = CSP_BF16 };
+    const csp_storage stochastic = { .dtype = CSP_BF16, .stochastic = true };
+    csp_state_files files;
+
+    (void)state;
+    state_write("cuda:0", bf16, 2, &files);
+    state_read_as("cuda:0", bf16, 1, &files, true);
+    state_read_as("cuda:0", bf16, 3, &files, true);
+    state_read_as("cuda:0", f32, 2, &files, true);
+    state_read_as("cpu", f32, 1, &files, true);
+    state_read_as("cuda:0", stochastic, 2, &files, false);
+    csp_state_files_clear(&files);
+    state_write("cuda:0", stochastic, 2, &files);
+    state_read_as("cuda:0", bf16, 1, &files, false);
+    csp_state_files_clear(&files);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(ranks_of_devices_are_those_of_one),
-                                        cmocka_unit_test(parts_of_bf16_state_give_the_same_bits) };
+                                        cmocka_unit_test(parts_of_bf16_state_give_the_same_bits),
+                                        cmocka_unit_test(masters_come_back_from_state_files) };
 
-    return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), NULL, NULL);
+    return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), scratch_make, scratch_remove);
 }

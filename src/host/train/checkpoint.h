@@ -3,9 +3,9 @@
  *
  * Beside the model's part (model/snapshot.h):
  *
- *     /optim/m/<name>, /optim/v/<name>   moments of every trained tensor, f32; or, where ranks share
- *     /state_files                       them out, the files beside it that have them
- *                                        (train/state_shards.h)
+ *     /optim/m/<name>, /optim/v/<name>   moments of every trained tensor, f32
+ *     /state_files                       in their place, where ranks share them out: the files
+ *                                        beside it that have them (train/state_shards.h)
  *     / config_yaml                      (bytes) u8: every setting that decides the result
  *                                        (csp_config_meaning; RUN/config.yaml has the others too)
  *     / tuning                           (bytes) u8: what a GPU's choices of algorithms hold for,
@@ -57,8 +57,8 @@ CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snaps
                                             const csp_state_files *state, char **path);
 
 /*
- * Writes this rank's state beside the checkpoint to come, and learns of the others' files. All ranks
- * call it, where state is shared out. Owner: csp_state_files_clear(out).
+ * Writes this rank's state beside the checkpoint to come, and learns of the others' files. All
+ * ranks call it, where state is shared out. Owner: csp_state_files_clear(out).
  *
  * Errors: CSP_ERR_IO, CSP_ERR_MEMORY, CSP_ERR_COMM.
  */
@@ -84,9 +84,9 @@ CSP_CHECKED csp_status csp_checkpoint_peek(const char *path, csp_progress *progr
                                            csp_config **config);
 
 /*
- * Reads the moments that the model wants into a model opened from the same checkpoint, what the health panel remembered,
- * and which algorithms the backend is to use; warns where those are not for this device or its
- * libraries. Owner: csp_health_memory_clear(health).
+ * Reads the moments that the model wants into a model opened from the same checkpoint, what the
+ * health panel remembered, and which algorithms the backend is to use; warns where those are not
+ * for this device or its libraries. Owner: csp_health_memory_clear(health).
  */
 CSP_CHECKED csp_status csp_checkpoint_read_state(const char *path, csp_model *model,
                                                  csp_health_memory *health);
