@@ -292,10 +292,13 @@ def what_fails_on_one_rank_ends_all(w):
 def a_killed_rank_ends_the_others_and_the_run_goes_on(w):
     """The last checkpoint is good, and the run ends in the same bytes as one never disturbed."""
     settings = ["contrastive.max_steps=60", "run.phases=[contrastive]", "run.save_steps=5"]
-    for result in Job(w, 2, "whole", *settings).wait():
-        w.expect_exit(result, 0)
-    for victim in (1, 0):
-        job = Job(w, 2, "k", *settings)
+    shared = [*settings, "run.shard_state=on", "run.bucket_mb=0.001"]
+    for name, way in (("whole", settings), ("shared", shared)):
+        for result in Job(w, 2, name, *way).wait():
+            w.expect_exit(result, 0)
+    for victim, way, whole in ((1, settings, "whole"), (0, settings, "whole"), (1, shared, "shared"),
+                               (0, shared, "shared")):
+        job = Job(w, 2, "k", *way)
         deadline = time.monotonic() + 60
         while not w.checkpoints("k") and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -306,14 +309,15 @@ def a_killed_rank_ends_the_others_and_the_run_goes_on(w):
         w.expect(results[victim].returncode == -signal.SIGKILL, results[victim].returncode)
         w.expect_exit(results[1 - victim], 1, *(["rank 1"] if victim == 1 else []))
         w.expect((w.folder / f"k/failure.rank{1 - victim}.json").exists(), "no file")
-        for result in Job(w, 2, "k", *settings).wait():
+        for result in Job(w, 2, "k", *way).wait():
             w.expect_exit(result, 0)
         w.expect(not list((w.folder / "k").glob("failure.*")) or victim == 1,
                  "a failure of before is still there")
         last = "contrastive-00000060.h5"
-        w.expect(w.checkpoint("k", last) == w.checkpoint("whole", last), "other bytes")
+        w.expect(w.checkpoint("k", last) == w.checkpoint(whole, last), "other bytes")
+        w.expect(states(w, "k") == states(w, whole), states(w, "k"))
         w.remove("k")
-    w.remove("whole")
+    w.remove("whole", "shared")
 
 
 def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
