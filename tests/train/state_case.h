@@ -11,13 +11,14 @@ enum { STATE_KINDS = 3, STATE_MOST = 1 << 12 };
 
 static const char state_stem[] = "contrastive-00000001";
 
-/* Numbers of array kind (m, v, master) of a row. */
-static inline const float *state_truth(int64_t row, int kind)
+/* The first n numbers of array kind (m, v, master) of a row. */
+static inline const float *state_truth(int64_t row, int kind, int64_t n)
 {
     static float values[STATE_MOST];
     const csp_rng rng = { 8, CSP_DRAW_TEST, (uint32_t)(STATE_KINDS * row + kind), 0 };
 
-    for (int64_t j = 0; j < STATE_MOST; j++) {
+    assert_true(n <= STATE_MOST);
+    for (int64_t j = 0; j < n; j++) {
         values[j] = csp_rng_normal(rng, (uint64_t)j);
     }
     return values;
@@ -36,10 +37,9 @@ static inline void state_fill(const tiny *t)
         csp_param *row = &t->model->params->rows[i];
         const int64_t n = csp_tensor_count(&row->value);
 
-        assert_true(n <= STATE_MOST);
-        assert_ok(csp_param_upload(t->be, row, 0, n, state_truth(i, 2)));
-        assert_ok(csp_state_upload(t->be, row, &row->m, 0, n, state_truth(i, 0)));
-        assert_ok(csp_state_upload(t->be, row, &row->v, 0, n, state_truth(i, 1)));
+        assert_ok(csp_param_upload(t->be, row, 0, n, state_truth(i, 2, n)));
+        assert_ok(csp_state_upload(t->be, row, &row->m, 0, n, state_truth(i, 0, n)));
+        assert_ok(csp_state_upload(t->be, row, &row->v, 0, n, state_truth(i, 1, n)));
     }
 }
 
@@ -56,13 +56,14 @@ static inline void state_check(const tiny *t, bool masters)
 {
     for (int64_t i = 0; i < t->model->params->count; i++) {
         const csp_param *row = &t->model->params->rows[i];
+        const int64_t n = csp_tensor_count(&row->value);
 
-        state_same(t, &row->m, state_truth(i, 0) + row->own_first);
-        state_same(t, &row->v, state_truth(i, 1) + row->own_first);
+        state_same(t, &row->m, state_truth(i, 0, n) + row->own_first);
+        state_same(t, &row->v, state_truth(i, 1, n) + row->own_first);
         if (masters && row->master.ndim > 0) {
-            state_same(t, &row->master, state_truth(i, 2) + row->own_first);
+            state_same(t, &row->master, state_truth(i, 2, n) + row->own_first);
         } else if (masters && row->value.dtype == CSP_F32) {
-            state_same(t, &row->value, state_truth(i, 2));
+            state_same(t, &row->value, state_truth(i, 2, n));
         }
     }
 }

@@ -68,33 +68,32 @@ static void check_bits(const ranks_result *got, const ranks_result *want, const 
 static void neither_buckets_nor_parts_change_a_bit(void **state)
 {
     static const ranks_case cases[] = {
-        { "cpu", CSP_VARIANT_ECHO, false, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 4 },
-        { "cpu", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, 4 },
+        { "cpu", CSP_VARIANT_ECHO, false, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 3 },
+        { "cpu", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, 3 },
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        for (int size = 2; size <= 4; size += 2) {
-            ranks_result *want = run_on_ranks(&cases[i], size);
-            const int64_t bytes = want->state_bytes;
+        const int size = i == 0 ? 2 : 4;
+        ranks_result *want = run_on_ranks(&cases[i], size);
+        const int64_t bytes = want->state_bytes;
 
-            /* Every layer for itself, and the upper ones together. */
-            for (int64_t bucket = 1; bucket <= 40000; bucket *= 40000) {
-                for (int shard = 0; shard < 2; shard++) {
-                    const case_way way = { .bucket_bytes = bucket, .shard = shard == 1 };
-                    ranks_result *got = run_on_ranks_as(&cases[i], size, &way);
+        /* Every layer for itself, and the upper ones together. */
+        for (int64_t bucket = 1; bucket <= 40000; bucket *= 40000) {
+            for (int shard = 0; shard < 2; shard++) {
+                const case_way way = { .bucket_bytes = bucket, .shard = shard == 1 };
+                ranks_result *got = run_on_ranks_as(&cases[i], size, &way);
 
-                    check_bits(got, want, shard == 1 ? "parts" : "buckets", size);
-                    /* Unused elements at the end of a bucket are 15 a rank, and so are those of
-                       rows; two moments of 4 bytes each. */
-                    assert_true(shard == 0 ? got->state_bytes == bytes
-                                           : got->state_bytes >= bytes / size - 8 * 16 * 4 &&
-                                                 got->state_bytes <= bytes / size + 8 * 16 * 4);
-                    munmap(got, sizeof(*got));
-                }
+                check_bits(got, want, shard == 1 ? "parts" : "buckets", size);
+                /* Unused elements at the end of a bucket are 15 a rank, and so are those of rows;
+                   two moments of 4 bytes each. */
+                assert_true(shard == 0 ? got->state_bytes == bytes
+                                       : got->state_bytes >= bytes / size - 8 * 16 * 4 &&
+                                             got->state_bytes <= bytes / size + 8 * 16 * 4);
+                munmap(got, sizeof(*got));
             }
-            munmap(want, sizeof(*want));
         }
+        munmap(want, sizeof(*want));
     }
 }
 
