@@ -14,7 +14,7 @@ from workspace import run_tests
 
 LAST = "contrastive-00000006.h5"
 TIMES = {"tokens_per_s", "gflop_per_s", "matmul_gflop_per_s", "mfu", "peak_mb", "elapsed_s", "ranks",
-         "rank_wait", "rank_slowest", "rank_sent_mb"}
+         "rank_comm", "rank_wait", "rank_slowest", "rank_sent_mb"}
 # Sums in another order: losses agree to some roundings of float32. What is a difference of scores is
 # as good as they are; a maximum that two positions share may fall on the other one.
 LIMIT = 1e-5
@@ -82,7 +82,8 @@ def ranks_follow_the_curve_of_one(w):
         w.expect("2 ranks" in results[0].stderr or size != 2, results[0].stderr)
         expect_curve(w, f"r{size}", "one")
         for row in w.metrics(f"r{size}"):
-            w.expect(row["ranks"] == size and 0 <= row["rank_wait"] <= 1 and row["rank_slowest"] >= 1
+            w.expect(row["ranks"] == size and 0 <= row["rank_wait"] <= 1
+                     and 0 < row["rank_comm"] <= 1 and row["rank_slowest"] >= 1
                      and row["rank_sent_mb"] > 0, row)
         w.expect(w.checkpoints(f"r{size}") == w.checkpoints("one"), w.checkpoints(f"r{size}"))
         w.expect(not list((w.folder / f"r{size}").glob("failure.*")), "a failure of a good run")

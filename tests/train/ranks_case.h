@@ -263,6 +263,7 @@ static inline int case_rank(int argument)
     const csp_comm_options options = { .timeout_s = 120.0 };
     csp_storage storage = case_runs_as->storage;
     csp_params_size bytes;
+    size_t all;
     csp_ranks ranks = { 0 };
     csp_launch launch;
     tiny t;
@@ -283,6 +284,8 @@ static inline int case_rank(int argument)
     ranks.be = t.be;
     run_case_steps(case_run, &ranks, &t, ranks.rank == 0 ? case_result : &unseen);
     assert_ok(csp_params_bytes(t.model->params, &bytes));
+    assert_ok(csp_model_bytes(t.model->params, TINY_LONGEST, &all));
+    assert_int_equal(t.model->keep.used, all); /* what was planned is what was taken */
     case_result->state_bytes = (int64_t)(bytes.moments + bytes.masters);
     tiny_close(&t);
     csp_comm_destroy(ranks.comm);

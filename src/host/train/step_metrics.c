@@ -47,6 +47,9 @@ const csp_metric_row csp_metric_rows[] = {
     ROW(mfu, true, "share", "model FLOPs utilisation: gflop_per_s by matmul_gflop_per_s"),
     ROW(peak_mb, false, "MB", "peak resident memory of the process so far"),
     ROW(ranks, false, "ranks", "processes that shared the step"),
+    ROW(rank_comm, false, "share",
+        "of the step that exchanges between ranks were under way, mean of them; what is above "
+        "rank_wait was hidden behind computation"),
     ROW(rank_wait, false, "share", "of the step that ranks waited for one another, mean of them"),
     ROW(rank_slowest, false, "ratio", "work of the slowest rank, without waiting, by the mean"),
     ROW(rank_sent_mb, false, "MB", "what a rank sent to the others in this step, mean of them"),

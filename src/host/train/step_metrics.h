@@ -47,6 +47,7 @@ typedef struct csp_step_metrics {
     double mfu;
     double peak_mb;
     double ranks;
+    double rank_comm;
     double rank_wait;
     double rank_slowest;
     double rank_sent_mb;

@@ -19,6 +19,7 @@
 typedef struct rank_work {
     double seconds; /* of the step, with waiting */
     double waited_s;
+    double busy_s; /* in collectives, beside computation or not */
     double sent;
 } rank_work;
 
@@ -214,7 +215,7 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
     const csp_ranks *ranks = p->run->ranks;
     const int size = csp_ranks_size(ranks);
     csp_comm_traffic now;
-    double waited = 0.0, worked = 0.0, most = 0.0, sent = 0.0;
+    double waited = 0.0, busy = 0.0, worked = 0.0, most = 0.0, sent = 0.0;
     rank_work own;
 
     m->ranks = size;
@@ -222,17 +223,19 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
         return CSP_OK;
     }
     now = csp_comm_traffic_of(ranks->comm);
-    own =
-        (rank_work) { seconds, now.waited_s - before->waited_s, (double)(now.sent - before->sent) };
+    own = (rank_work) { seconds, now.waited_s - before->waited_s, now.busy_s - before->busy_s,
+                        (double)(now.sent - before->sent) };
     CSP_TRY(csp_ranks_gather_host(ranks, &own, p->work, sizeof(own), "times of ranks"));
     for (int r = 0; r < size; r++) {
         const double work = p->work[r].seconds - p->work[r].waited_s;
 
         waited += p->work[r].waited_s / p->work[r].seconds / size;
+        busy += p->work[r].busy_s / p->work[r].seconds / size;
         worked += work / size;
         most = work > most ? work : most;
         sent += p->work[r].sent / size;
     }
+    m->rank_comm = busy;
     m->rank_wait = waited;
     m->rank_slowest = most / worked;
     m->rank_sent_mb = sent / 1e6;
@@ -357,6 +360,23 @@ static csp_status after_step(phase_state *p, int64_t done)
                         w.timed_out != 0 ? " (run.max_minutes)" : "");
     }
     return CSP_OK;
+}
+
+/* How ranks add up gradients, and who has which state. */
+static void say_sharing(const csp_run_state *run)
+{
+    const csp_params *params = run->opened.model->params;
+    const int64_t each = params->embed->master.ndim > 0 ? 12 : 8;
+
+    if (run->ranks == NULL || params->bucket_count == 0) {
+        return;
+    }
+    csp_log(CSP_LOG_INFO, "train",
+            "gradients are added up in %lld buckets; %s %.1f MiB of optimizer state%s",
+            (long long)params->bucket_count,
+            csp_params_sharded(params) ? "each rank has its" : "every rank has all",
+            (double)(each * params->own_elements) / 1048576.0,
+            csp_params_sharded(params) ? ", and writes it beside checkpoints" : "");
 }
 
 static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
@@ -544,6 +564,7 @@ csp_status csp_train(const csp_config *config, const csp_train_options *options,
         goto fail;
     }
     CSP_TRY_GOTO(csp_run_writes(&run) ? write_config(&run) : CSP_OK);
+    say_sharing(&run);
     CSP_TRY_GOTO(measure_ceiling(&run));
     CSP_TRY_GOTO(csp_run_writes(&run) ? open_log(&run) : CSP_OK);
     CSP_TRY_GOTO(run_phases(&run));
