@@ -161,13 +161,13 @@ def go_back(w, name, step):
 
 def ranks_that_share_the_state_out_follow_the_same_curve(w):
     """To the bytes of ranks that do not, but for where moments are; and as one alone."""
-    w.expect_exit(w.train("one", *FULL, "device.threads=1"), 0)
+    w.expect_exit(w.train("full", *FULL, "device.threads=1"), 0)
     for name, settings in (("whole", FULL), ("parts", SHARED), ("again", SHARED)):
         for result in Job(w, 2, name, *settings).wait():
             w.expect_exit(result, 0)
     w.expect(curve(w, "parts") == [{**row, "grad_norm": a["grad_norm"]} for row, a in
                                    zip(curve(w, "whole"), curve(w, "parts"))], "another curve")
-    expect_curve(w, "parts", "one")
+    expect_curve(w, "parts", "full")
     w.expect(len(states(w, "parts", "00000006")) == 2 and not states(w, "whole"), states(w, "parts"))
     for folder in ("parts", "again"):
         w.must("encode", "-m", f"{folder}/checkpoints/{LAST}", "-i", "beir", "-o", f"{folder}.jsonl")
@@ -178,7 +178,7 @@ def ranks_that_share_the_state_out_follow_the_same_curve(w):
     w.expect(vectors[0].replace("parts/", "whole/") == vectors[1], "other vectors")
     for file in (LAST, *states(w, "parts")):
         w.expect(w.checkpoint("again", file) == w.checkpoint("parts", file), f"{file}: other bytes")
-    w.remove("one", "whole", "again", "exported")
+    w.remove("full", "whole", "again", "exported")
 
 
 def shared_state_is_read_by_any_number_of_ranks(w):
