@@ -18,16 +18,13 @@
  *   less       it is scratch, for a group of texts at a time; the host waits for the places of the
  *              group's rows and of its entries, because they may not fit.
  *
- * Scratch: 32 MiB (the tiles), 64 MiB or one row of the table, which in the second case is the
- * table, and 4 bytes for each text and 512 terms. Where not all rows are kept also 12 bytes for
- * each row, and D numbers for each row of a tile (32 MiB at D = 4,096).
+ * Scratch: 32 MiB (the tiles), 64 MiB (POOL_PIECE) or one row of the table, which in the second
+ * case is the table, and 4 bytes for each text and 512 terms. Where not all rows are kept also 12
+ * bytes for each row, and D numbers for each row of a tile (32 MiB at D = 4,096).
  */
 #include "cusparse.cuh"
 #include "sparse_pool.cuh"
 #include "sparse_pool_pick.h"
-
-/* Table elements in scratch: 64 MiB of best and arg together, or one row. */
-#define TABLE_ELEMENTS ((int64_t)8 << 20)
 
 /* One call, or one group of its texts. */
 typedef struct pool_pass {
@@ -245,7 +242,7 @@ csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp
     p.V = head->e.dim[0];
     p.D = head->e.dim[1];
     p.tile = pick_pool_tiles(texts->kept, p.V, p.S, &p.tiles);
-    p.group = TABLE_ELEMENTS / p.V;
+    p.group = POOL_PIECE / p.V;
     p.group = p.group < 1 ? 1 : p.group < B ? p.group : B;
 
     const bool enough = out->term.dim[0] / p.V >= first_row + B;

@@ -6,6 +6,7 @@
 
 #include "device.h"
 #include "launch.cuh"
+#include "sparse_pool_pick.h"
 #include "sparse_rows.cuh"
 
 /* A tile of logits is formed by one product and used at once. */
@@ -179,10 +180,10 @@ static __device__ __forceinline__ float gradient_of(const pool_entries &p, int64
     return p.scale * p.dw[i] * expf(-p.weight[i]);
 }
 
-/* Texts whose entries are listed at once, and terms that are spread at once: 8 Mi pairs or one. */
+/* Texts whose entries are listed at once, and terms that are spread at once: a piece, or one. */
 static inline int64_t pool_at_once(int64_t all, int64_t others)
 {
-    const int64_t pairs = (int64_t)8 << 20, fit = pairs / others > 1 ? pairs / others : 1;
+    const int64_t fit = POOL_PIECE / others > 1 ? POOL_PIECE / others : 1;
 
     return fit < all ? fit : all;
 }

@@ -24,6 +24,15 @@
 
 #include "ops/sparse_pool.h"
 
+/*
+ * Elements of the head's tables in scratch, of which the backward pass lists as many entries and
+ * spreads as many (term, text) pairs at once. The emulator has a smaller one, so that a batch need
+ * not be large to be taken in several pieces.
+ */
+#ifndef POOL_PIECE
+#define POOL_PIECE ((int64_t)8 << 20)
+#endif
+
 /* Operations a second of products; bytes a second of the second-level cache, of memory, of shared
  * memory (128 a clock and multiprocessor); bytes of the cache. */
 #define POOL_RATE_BF16 790e12

@@ -325,20 +325,15 @@ static void texts_cut_by_tiles_match_exactly(void **state)
 }
 
 /*
- * More texts than one table holds (64 MiB): 9 of 2^20 terms, of which every 4,096th is active and
- * there is just room for the entries; or all are, and there is room for full rows.
+ * More texts than one table holds, which are 8: of their terms few are active and there is just
+ * room for the entries; or all are, and there is room for full rows.
  */
 static void many_texts_of_a_large_vocabulary_match_in(rig *r, csp_dtype S)
 {
-    enum { TEXTS = 9, TERMS = 1 << 20 };
-#if defined(__SANITIZE_THREAD__)
-    enum { MOST_FULL = 0 }; /* nine million entries would take minutes more */
-#else
-    enum { MOST_FULL = 1 };
-#endif
+    enum { TEXTS = 9, TERMS = POOL_AT_ONCE / 8, FEW = 256 };
 
-    for (int full = 0; full <= MOST_FULL; full++) {
-        const int64_t every = full != 0 ? 1 : 4096, entries = TEXTS * (TERMS / every);
+    for (int full = 0; full <= 1; full++) {
+        const int64_t every = full != 0 ? 1 : TERMS / FEW, entries = TEXTS * (TERMS / every);
         float h[TEXTS], *e;
         int64_t length[TEXTS];
         uint8_t keep[TEXTS];
@@ -381,12 +376,7 @@ static void many_texts_of_a_large_vocabulary_match_in(rig *r, csp_dtype S)
 
 static void many_texts_of_a_large_vocabulary_match(void **state)
 {
-#if defined(__SANITIZE_THREAD__)
-    /* Minutes there: its groups follow one another on one stream, so one storage type is enough. */
-    many_texts_of_a_large_vocabulary_match_in(*state, CSP_F32);
-#else
     rig_each_storage(*state, many_texts_of_a_large_vocabulary_match_in);
-#endif
 }
 
 /* The number of threads changes no bit: every entry has one writer and one order of rows. */

@@ -7,6 +7,13 @@
 #include "ref/sparse_pool.h"
 #include "support/rig.h"
 
+/* Elements that a backend takes at once; the emulated device has fewer (tests/emulator). */
+#ifdef POOL_PIECE
+enum { POOL_AT_ONCE = POOL_PIECE };
+#else
+enum { POOL_AT_ONCE = 8 << 20 };
+#endif
+
 /* The shapes are edges on purpose, see pool.c: their number, and one of them. */
 typedef struct pool_case {
     int64_t B, N, V, D;

@@ -15,7 +15,7 @@
 enum { CASE_QUERIES = 8, CASE_PASSAGES = 24, CASE_STEPS = 20, CASE_WEIGHTS = 1 << 16 };
 
 typedef struct ranks_case {
-    const char *device;
+    const char *device; /* "cpu", or "cuda": each rank one of its own */
     csp_variant variant;
     bool lora;
     bool adapt; /* the adaptation phase, else the contrastive one */
@@ -264,31 +264,34 @@ static inline int case_rank(int argument)
     csp_storage storage = case_runs_as->storage;
     csp_params_size bytes;
     size_t all;
-    csp_ranks ranks = { 0 };
+    char device[16];
+    csp_ranks ranks;
     csp_launch launch;
+    csp_comm *comm;
     tiny t;
 
     (void)argument;
     assert_ok(csp_launch_find(&launch));
-    assert_ok(csp_comm_create(&launch, &options, &ranks.comm));
-    ranks.rank = csp_comm_rank(ranks.comm);
-    ranks.size = csp_comm_size(ranks.comm);
-    storage.sharing = (csp_sharing) { .ranks = case_runs_as->shard ? ranks.size : 1,
-                                      .rank = ranks.rank,
+    assert_ok(csp_comm_create(&launch, &options, &comm));
+    snprintf(device, sizeof(device), strcmp(case_run->device, "cpu") == 0 ? "cpu" : "cuda:%d",
+             csp_comm_rank(comm));
+    storage.sharing = (csp_sharing) { .ranks = case_runs_as->shard ? csp_comm_size(comm) : 1,
+                                      .rank = csp_comm_rank(comm),
                                       .bucket_bytes = case_runs_as->bucket_bytes };
-    tiny_open_stored(&t, case_run->device, case_run->variant, case_run->lora, storage);
+    tiny_open_stored(&t, device, case_run->variant, case_run->lora, storage);
     if (storage.dtype != CSP_F32) {
         draw_weights(&t);
     }
     t.contract.pooling = case_run->pooling;
-    ranks.be = t.be;
+    assert_ok(csp_ranks_open(comm, t.be, &ranks));
     run_case_steps(case_run, &ranks, &t, ranks.rank == 0 ? case_result : &unseen);
     assert_ok(csp_params_bytes(t.model->params, &bytes));
     assert_ok(csp_model_bytes(t.model->params, TINY_LONGEST, &all));
     assert_int_equal(t.model->keep.used, all); /* what was planned is what was taken */
     case_result->state_bytes = (int64_t)(bytes.moments + bytes.masters);
+    csp_ranks_close(&ranks);
     tiny_close(&t);
-    csp_comm_destroy(ranks.comm);
+    csp_comm_destroy(comm);
     return 0;
 }
 

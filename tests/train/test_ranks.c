@@ -144,18 +144,17 @@ static int skipping_rank(int size)
     const csp_tensor none = csp_tensor_none();
     csp_storage storage = { 0 };
     csp_optimizer *optimizer;
-    csp_ranks ranks = { 0 };
     csp_step_metrics metrics;
+    csp_ranks ranks;
     csp_launch launch;
+    csp_comm *comm;
     tiny t;
 
     assert_ok(csp_launch_find(&launch));
-    assert_ok(csp_comm_create(&launch, &options, &ranks.comm));
-    ranks.rank = csp_comm_rank(ranks.comm);
-    ranks.size = size;
-    storage.sharing = (csp_sharing) { size, ranks.rank, 1, 0 };
+    assert_ok(csp_comm_create(&launch, &options, &comm));
+    storage.sharing = (csp_sharing) { size, csp_comm_rank(comm), 1, 0 };
     tiny_open_stored(&t, "cpu", CSP_VARIANT_CAUSAL, false, storage);
-    ranks.be = t.be;
+    assert_ok(csp_ranks_open(comm, t.be, &ranks));
     assert_ok(csp_optimizer_create(t.be, t.model, &ranks, &optimizer));
     assert_ok(csp_optimizer_reset(optimizer));
     save_weights(&t, false, before);
@@ -175,8 +174,9 @@ static int skipping_rank(int size)
     }
     assert_ok(csp_replicas_agree(&ranks, t.model));
     csp_optimizer_destroy(optimizer);
+    csp_ranks_close(&ranks);
     tiny_close(&t);
-    csp_comm_destroy(ranks.comm);
+    csp_comm_destroy(comm);
     return 0;
 }
 

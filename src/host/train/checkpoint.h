@@ -21,6 +21,7 @@
 
 #include "config/config.h"
 #include "model/snapshot.h"
+#include "train/checkpoint_image.h"
 #include "train/data_identity.h"
 #include "train/health_memory.h"
 #include "train/state_shards.h"
@@ -46,6 +47,9 @@ typedef struct csp_progress {
  * one the first of them, and the best one. Those of later steps (the run went back) stay.
  *
  *   health   in    what the health panel remembers; NULL: no phase has one
+ *   image    in    what is on the device, copied at progress (train/checkpoint_image.h): then the
+ *                  device is not used, and this may run in a thread beside training; NULL: it is
+ *                  downloaded here
  *   state    in    files that have the moments; NULL where the model has all of them
  *   path     out   the file's path, for messages; NULL: not wanted. Owner: the caller frees it.
  *
@@ -54,6 +58,7 @@ typedef struct csp_progress {
 CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapshot,
                                             const csp_config *config, const csp_progress *progress,
                                             const csp_health_memory *health,
+                                            const csp_checkpoint_image *image,
                                             const csp_state_files *state, char **path);
 
 /*

@@ -51,7 +51,7 @@ struct csp_contrastive {
     csp_tensor mask;      /* (Q,P) u8 */
     csp_tensor sum;       /* (Q) f64 csp_nce_sum */
     csp_step_numbers numbers;
-    csp_pending document_sums, pending;
+    csp_pending document_sums;
     int64_t *document_rows;    /* (all documents + 1) row_ptr of all ranks' documents; not on one */
     csp_tensor bad_row;        /* (Q+P) i64 csp_run_note_bad_row of each micro-batch */
     csp_tensor row;            /* (Q,2) f64 csp_nce_scores                           */
@@ -182,8 +182,6 @@ void csp_contrastive_destroy(csp_contrastive *c)
     csp_contract_head_close(&c->head);
     csp_health_destroy(c->health);
     csp_exchange_close(&c->queries);
-    csp_pending_clear(c->options.ranks, &c->document_sums);
-    csp_pending_clear(c->options.ranks, &c->pending);
     free(c->document_rows);
     csp_backend_release(c->be, &c->rows);
     csp_step_numbers_close(&c->numbers);
@@ -291,9 +289,9 @@ static csp_status info_nce(csp_contrastive *c, const csp_tensor *positive, const
     csp_tensor nce = csp_tensor_rows(&c->nce, 0, s->dim[0]);
 
     CSP_TRY(csp_nce_scores(c->be, s, positive, mask, &row));
-    CSP_TRY(csp_ranks_reduce(ranks, &row, CSP_COMM_MAX, "best scores", &c->pending));
+    CSP_TRY(csp_ranks_reduce(ranks, &row, CSP_COMM_MAX, "best scores"));
     CSP_TRY(csp_nce_sum(c->be, s, mask, &row, &sum));
-    CSP_TRY(csp_ranks_reduce(ranks, &sum, CSP_COMM_SUM, "sums of softmax", &c->pending));
+    CSP_TRY(csp_ranks_reduce(ranks, &sum, CSP_COMM_SUM, "sums of softmax"));
     return csp_nce_grad(c->be, s, positive, mask, &row, &sum, s, &nce);
 }
 

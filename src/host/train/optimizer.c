@@ -2,7 +2,6 @@
 #include "train/optimizer.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/memory.h"
@@ -20,7 +19,6 @@ struct csp_optimizer {
     int64_t begun;     /* buckets of this step whose sums have been started */
     csp_pending *sums; /* (bucket_count)                                    */
     int64_t *parts;    /* (ranks) elements of each rank's part of a bucket  */
-    csp_pending norm;  /* of squares, where state is shared out             */
     bool shared_out;
     csp_gradient_watch watch;
     csp_optim_tensor *tensors;
@@ -151,30 +149,9 @@ fail:
     return status;
 }
 
-/*
- * What is under way reads and writes gradients. Every rank begins the same sums, so they end, or
- * end with the failure of a rank: that this one may itself be about to report, in its own words.
- */
-static void end_sums(csp_optimizer *o)
-{
-    for (int64_t b = 0; o->sums != NULL && b < o->bucket_count; b++) {
-        if (o->sums[b].out.ndim > 0) {
-            char reason[1024];
-
-            snprintf(reason, sizeof(reason), "%s", csp_error_text());
-            if (csp_ranks_finish(o->ranks, &o->sums[b]) != CSP_OK) {
-                (void)CSP_FAIL(CSP_ERR_COMM, "%s", reason);
-            }
-        }
-        csp_pending_clear(o->ranks, &o->sums[b]);
-    }
-}
-
 void csp_optimizer_destroy(csp_optimizer *o)
 {
     if (o != NULL) {
-        end_sums(o);
-        csp_pending_clear(o->ranks, &o->norm);
         free(o->sums);
         free(o->parts);
         free(o->tensors);
@@ -270,8 +247,7 @@ csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int
     o->begun = 0;
     CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, &o->squares));
     if (o->shared_out) {
-        CSP_TRY(csp_ranks_reduce(o->ranks, &o->squares, CSP_COMM_SUM, "squares of gradients",
-                                 &o->norm));
+        CSP_TRY(csp_ranks_reduce(o->ranks, &o->squares, CSP_COMM_SUM, "squares of gradients"));
     }
     CSP_TRY(csp_adamw(o->be, o->tensors, o->count, &args));
     if (o->shared_out) {

@@ -18,28 +18,18 @@ csp_status csp_run_save(csp_run_state *run)
                                     .base_path = run->opened.base_path,
                                     .base_in_run = run->opened.base_in_run,
                                     .base_hash = run->opened.base_hash };
-    const bool shared_out = csp_params_sharded(run->opened.model->params);
-    const char *dir = run->config->run.output_dir;
     csp_state_files state = { 0 };
-    char *path = NULL;
-    csp_status status;
 
-    if (shared_out) {
-        CSP_TRY(
-            csp_checkpoint_write_state(dir, run->ranks, run->opened.model, &run->progress, &state));
+    if (csp_params_sharded(run->opened.model->params)) {
+        CSP_TRY(csp_checkpoint_write_state(run->config->run.output_dir, run->ranks,
+                                           run->opened.model, &run->progress, &state));
     }
     if (!csp_run_writes(run)) {
         csp_state_files_clear(&state);
         return CSP_OK;
     }
-    CSP_TRY_GOTO(csp_checkpoint_write(dir, &snapshot, run->config, &run->progress, run->health,
-                                      shared_out ? &state : NULL, &path));
-    csp_log(CSP_LOG_INFO, "train", "checkpoint %s", path);
-
-fail:
-    csp_state_files_clear(&state);
-    free(path);
-    return status;
+    return csp_saver_save(run->saver, run->config->run.output_dir, &snapshot, run->config,
+                          &run->progress, run->health, &state);
 }
 
 csp_status csp_run_evaluate(csp_run_state *run)
@@ -111,6 +101,8 @@ csp_status csp_run_merge_adapter(csp_run_state *run)
     char *dir = NULL, *stored = NULL;
     csp_status status;
 
+    /* The last checkpoint names the base that is replaced here. */
+    CSP_TRY(csp_saver_wait(run->saver));
     CSP_TRY_GOTO(
         csp_weights_merge_lora(run->be, model->params, (uint64_t)run->config->run.seed + 1));
     CSP_TRY_GOTO(csp_file_join(run->config->run.output_dir, name, &dir));

@@ -12,6 +12,7 @@
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
 #include "train/ranks.h"
+#include "train/saver.h"
 #include "train/train_data.h"
 #include "train/trainer.h"
 
@@ -27,6 +28,7 @@ typedef struct csp_run_state {
     csp_train_data *data;
     csp_dev *dev;
     csp_optimizer *optimizer;
+    csp_saver *saver; /* NULL on ranks above 0, which write nothing */
     csp_metrics_log *log;
     csp_file_lock *lock;
     csp_progress progress;
@@ -53,7 +55,10 @@ void csp_run_clear(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_memory(const csp_run_state *run, csp_memory *out);
 
 /* run_save.c */
-/* All ranks call it: rank 0 writes the checkpoint, each its part of a state that is shared out. */
+/*
+ * Saves what progress says. All ranks call it: rank 0 writes the checkpoint, maybe after this has
+ * returned (saver.h), and before it each its part of a state that is shared out.
+ */
 CSP_CHECKED csp_status csp_run_save(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_evaluate(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_merge_adapter(csp_run_state *run);
