@@ -32,6 +32,7 @@ typedef struct optim_row {
     float *grad, *m, *v;
     int64_t n;     /* elements                                      */
     int64_t first; /* number of its first item, counted through all */
+    int64_t begin; /* csp_optim_tensor.first                        */
     float keep;    /* 1 - η wd, or 1 where nothing decays           */
 } optim_row;
 
@@ -210,9 +211,9 @@ static __device__ __forceinline__ void store_values(const optim_row *row, const 
     if (row->value != nullptr) {
         store_four(row->value + start, i, n, value);
     } else {
-        uint32_t word[4]; /* of elements that begin at a multiple of 4, as start + i is */
+        uint32_t word[4]; /* of elements that begin at a multiple of 4, as all three are */
 
-        csp_rng_u32x4(rounding, (uint64_t)(start + i) / 4, word);
+        csp_rng_u32x4(rounding, (uint64_t)(row->begin + start + i) / 4, word);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             value[k] = csp_bf16_to_f32(csp_f32_to_bf16_random(value[k], word[k] >> 16));
@@ -287,6 +288,7 @@ static csp_status upload_table(csp_backend *be, const csp_optim_tensor *tensors,
         row->v = (float *)t->v.data;
         row->n = csp_tensor_count(&t->grad);
         row->first = first;
+        row->begin = t->first;
         row->keep = t->decay ? keep : 1.0f;
         first += items_of(row->n);
         if (i % STAGE_PART == STAGE_PART - 1 || i == count - 1) {

@@ -343,6 +343,19 @@ def estimate_refuses_what_does_not_fit(w):
     each = 16 * (2 * 8192 + 2 * 5120 + 3 * 18432)
     w.expect(lora["trained"] == 32 * each, lora["trained"])
     w.expect_exit(w.run("estimate", "config.yaml"), 0, "")
+    # One of 8 ranks of full fine-tuning in bf16: an eighth of masters and moments, all the rest.
+    words = ["estimate", "config.yaml", "--model-config", "8b.json", "--memory", "141GB", "-o", "json"]
+    alone = json.loads(w.run(*words).stdout)
+    whole = json.loads(w.run(*words, "--ranks", 8, "run.shard_state=off").stdout)
+    part = json.loads(w.run(*words, "--ranks", 8).stdout)
+    w.expect(alone["state_shards"] == whole["state_shards"] == 1 and part["state_shards"] == 8, part)
+    for key in ("weights_bytes", "gradient_bytes"):
+        w.expect(0 <= part[key] - whole[key] <= 40 * 8 * 128, (key, part[key], whole[key]))
+    for key in ("master_bytes", "moment_bytes"):
+        w.expect(whole[key] == alone[key] > 0, key)
+        w.expect(abs(part[key] - whole[key] / 8) <= 40 * 256, (key, part[key], whole[key]))
+    w.expect_exit(w.run(*words, "--ranks", 3), 2, "contrastive.batch.queries is 8", "3 ranks")
+    w.expect("part of 8" in w.run(*words[:-2], "--ranks", 8).stdout, "the text does not say so")
     w.remove("h", "huge")
 
 

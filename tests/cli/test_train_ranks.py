@@ -15,7 +15,8 @@ from workspace import run_tests
 
 LAST = "contrastive-00000006.h5"
 TIMES = {"tokens_per_s", "gflop_per_s", "matmul_gflop_per_s", "mfu", "peak_mb", "elapsed_s", "ranks",
-         "data_wait", "save_pause_s", "save_write_s", "rank_wait", "rank_slowest", "rank_sent_mb"}
+         "data_wait", "save_pause_s", "save_write_s", "rank_comm", "rank_wait", "rank_slowest",
+         "rank_sent_mb"}
 # Sums in another order: losses agree to some roundings of float32. What is a difference of scores is
 # as good as they are; a maximum that two positions share may fall on the other one.
 LIMIT = 1e-5
@@ -55,7 +56,8 @@ def ranks_follow_the_curve_of_one(w):
         w.expect("2 ranks" in results[0].stderr or size != 2, results[0].stderr)
         expect_curve(w, f"r{size}", "one")
         for row in w.metrics(f"r{size}"):
-            w.expect(row["ranks"] == size and 0 <= row["rank_wait"] <= 1 and row["rank_slowest"] >= 1
+            w.expect(row["ranks"] == size and 0 <= row["rank_wait"] <= 1
+                     and 0 < row["rank_comm"] <= 1 and row["rank_slowest"] >= 1
                      and row["rank_sent_mb"] > 0, row)
         w.expect(w.checkpoints(f"r{size}") == w.checkpoints("one"), w.checkpoints(f"r{size}"))
         w.expect(not list((w.folder / f"r{size}").glob("failure.*")), "a failure of a good run")
@@ -169,6 +171,105 @@ def a_run_goes_on_with_another_number_of_ranks(w):
     w.remove("a")
 
 
+FULL = ["run.save_total_limit=9", "run.bucket_mb=0.001"]
+SHARED = [*FULL, "run.shard_state=on"]
+
+
+def states(w, name, step=None):
+    folder = w.folder / name / "checkpoints"
+    return sorted(p.name for p in folder.glob(f"contrastive-{step or '*'}.rank*.state"))
+
+
+def go_back(w, name, step):
+    """A run that was killed after this step."""
+    folder = w.folder / name / "checkpoints"
+    for path in folder.glob("contrastive-*"):
+        if path.name[len("contrastive-"):][:8] > step:
+            path.unlink()
+    (folder / "LATEST").write_text(f"contrastive-{step}.h5")
+
+
+def ranks_that_share_the_state_out_follow_the_same_curve(w):
+    """To the bytes of ranks that do not, but for where moments are; and as one alone."""
+    w.expect_exit(w.train("full", *FULL, "device.threads=1"), 0)
+    for name, settings in (("whole", FULL), ("parts", SHARED), ("again", SHARED)):
+        for result in Job(w, 2, name, *settings).wait():
+            w.expect_exit(result, 0)
+    w.expect(curve(w, "parts") == [{**row, "grad_norm": a["grad_norm"]} for row, a in
+                                   zip(curve(w, "whole"), curve(w, "parts"))], "another curve")
+    expect_curve(w, "parts", "full")
+    w.expect(len(states(w, "parts", "00000006")) == 2 and not states(w, "whole"), states(w, "parts"))
+    for folder in ("parts", "again"):
+        w.must("encode", "-m", f"{folder}/checkpoints/{LAST}", "-i", "beir", "-o", f"{folder}.jsonl")
+    w.must("encode", "-m", f"whole/checkpoints/{LAST}", "-i", "beir", "-o", "whole.jsonl")
+    w.must("info", f"parts/checkpoints/{LAST}")
+    w.must("export", "-m", f"parts/checkpoints/{LAST}", "--format", "hf", "-o", "exported")
+    vectors = [(w.folder / f"{name}.jsonl").read_text() for name in ("parts", "whole")]
+    w.expect(vectors[0].replace("parts/", "whole/") == vectors[1], "other vectors")
+    for file in (LAST, *states(w, "parts")):
+        w.expect(w.checkpoint("again", file) == w.checkpoint("parts", file), f"{file}: other bytes")
+    w.remove("full", "whole", "again", "exported")
+
+
+def shared_state_is_read_by_any_number_of_ranks(w):
+    """From its middle: on two ranks to the same bytes; on one and four, shared or not, and from
+    whole state to shared, to the same curve."""
+    for start, size, settings in (("parts", 2, SHARED), ("parts", 1, FULL), ("parts", 4, SHARED),
+                                  ("parts", 2, FULL), ("whole", 2, SHARED)):
+        if not (w.folder / start).exists():
+            for result in Job(w, 2, start, *(SHARED if start == "parts" else FULL)).wait():
+                w.expect_exit(result, 0)
+        shutil.copytree(w.folder / start, w.folder / "b")
+        go_back(w, "b", "00000002")
+        for result in Job(w, size, "b", *settings).wait():
+            w.expect_exit(result, 0, *(["going on from"] if result.args == "rank 0" else []))
+        expect_curve(w, "b", start)
+        shares = settings is SHARED and size > 1
+        w.expect(len(states(w, "b", "00000006")) == (size if shares else 0), states(w, "b"))
+        if (start, size, settings) == ("parts", 2, SHARED):
+            for file in (LAST, *states(w, "parts")):
+                w.expect(w.checkpoint("b", file) == w.checkpoint("parts", file), f"{file}: other bytes")
+        w.remove("b")
+    w.remove("whole")
+
+
+def damaged_state_is_named_and_passed_over(w):
+    if not (w.folder / "parts").exists():
+        for result in Job(w, 2, "parts", *SHARED).wait():
+            w.expect_exit(result, 0)
+    for damage in ("missing", "flipped"):
+        shutil.copytree(w.folder / "parts", w.folder / "b")
+        folder = w.folder / "b/checkpoints"
+        # Left by a killed attempt: of no checkpoint, and not of this one.
+        (folder / "contrastive-00000008.rank0of2.0123456789abcdef.state").write_text("x")
+        (folder / "contrastive-00000006.rank0of2.0123456789abcdef.state").write_text("x")
+        victim = folder / states(w, "parts", "00000006")[1]
+        if damage == "missing":
+            victim.unlink()
+        else:
+            data = bytearray(victim.read_bytes())
+            data[len(data) // 2] ^= 1
+            victim.write_bytes(data)
+        words = (["is missing"] if damage == "missing" else []) + [victim.name]
+        for result in Job(w, 2, "b", *SHARED, f"run.resume=b/checkpoints/{LAST}").wait():
+            w.expect_exit(result, 3, *(words if result.args == "rank 0" else []))
+        results = Job(w, 2, "b", *SHARED).wait()
+        w.expect_exit(results[0], 0, "passed over a damaged checkpoint", *words,
+                      "going on from b/checkpoints/contrastive-00000004.h5")
+        w.expect(states(w, "b") == states(w, "parts"), states(w, "b"))
+        for file in (LAST, *states(w, "parts")):
+            w.expect(w.checkpoint("b", file) == w.checkpoint("parts", file), f"{file}: other bytes")
+        w.remove("b")
+    # Old ones go with their checkpoints.
+    shutil.copytree(w.folder / "parts", w.folder / "b")
+    go_back(w, "b", "00000004")
+    for result in Job(w, 2, "b", *SHARED, "run.save_total_limit=1").wait():
+        w.expect_exit(result, 0)
+    w.expect(states(w, "b") == states(w, "parts", "00000006"), states(w, "b"))
+    w.remove("b", "parts")
+    w.expect_exit(w.train("x", *SHARED, "lora.r=4"), 2, "run.shard_state on is of full fine-tuning")
+
+
 def what_ranks_disagree_on_is_named(w):
     """Before the first step, and nothing is written. What all find, rank 0 alone says."""
     def expect_once(results, *messages):
@@ -267,10 +368,13 @@ def what_fails_on_one_rank_ends_all(w):
 def a_killed_rank_ends_the_others_and_the_run_goes_on(w):
     """The last checkpoint is good, and the run ends in the same bytes as one never disturbed."""
     settings = ["contrastive.max_steps=60", "run.phases=[contrastive]", "run.save_steps=5"]
-    for result in Job(w, 2, "whole", *settings).wait():
-        w.expect_exit(result, 0)
-    for victim in (1, 0):
-        job = Job(w, 2, "k", *settings)
+    shared = [*settings, "run.shard_state=on", "run.bucket_mb=0.001"]
+    for name, way in (("whole", settings), ("shared", shared)):
+        for result in Job(w, 2, name, *way).wait():
+            w.expect_exit(result, 0)
+    for victim, way, whole in ((1, settings, "whole"), (0, settings, "whole"), (1, shared, "shared"),
+                               (0, shared, "shared")):
+        job = Job(w, 2, "k", *way)
         deadline = time.monotonic() + 60
         while not w.checkpoints("k") and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -281,14 +385,15 @@ def a_killed_rank_ends_the_others_and_the_run_goes_on(w):
         w.expect(results[victim].returncode == -signal.SIGKILL, results[victim].returncode)
         w.expect_exit(results[1 - victim], 1, *(["rank 1"] if victim == 1 else []))
         w.expect((w.folder / f"k/failure.rank{1 - victim}.json").exists(), "no file")
-        for result in Job(w, 2, "k", *settings).wait():
+        for result in Job(w, 2, "k", *way).wait():
             w.expect_exit(result, 0)
         w.expect(not list((w.folder / "k").glob("failure.*")) or victim == 1,
                  "a failure of before is still there")
         last = "contrastive-00000060.h5"
-        w.expect(w.checkpoint("k", last) == w.checkpoint("whole", last), "other bytes")
+        w.expect(w.checkpoint("k", last) == w.checkpoint(whole, last), "other bytes")
+        w.expect(states(w, "k") == states(w, whole), states(w, "k"))
         w.remove("k")
-    w.remove("whole")
+    w.remove("whole", "shared")
 
 
 def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
@@ -312,6 +417,9 @@ if __name__ == "__main__":
         evaluations_are_those_of_one_rank,
         mpirun_gives_what_tcp_gives,
         a_run_goes_on_with_another_number_of_ranks,
+        ranks_that_share_the_state_out_follow_the_same_curve,
+        shared_state_is_read_by_any_number_of_ranks,
+        damaged_state_is_named_and_passed_over,
         what_ranks_disagree_on_is_named,
         one_rank_of_a_machine_reads_the_weights,
         what_fails_on_one_rank_ends_all,

@@ -255,7 +255,7 @@ static void pass_over(tiny *t, const csp_batch *b, const csp_pass *pass, const f
                                              : ((float *)(void *)stored)[i];
     }
     assert_ok(csp_tensor_upload(t->be, &s.run->dh, 0, n, dh));
-    assert_ok(csp_model_bwd(t->model, &s.pack, pass, s.run));
+    assert_ok(csp_model_bwd(t->model, &s.pack, pass, s.run, NULL));
     *gradient = tiny_gradients(t);
     free(stored);
     close_stack(t, &s);

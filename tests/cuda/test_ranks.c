@@ -3,6 +3,7 @@
  * as many of them as this machine has devices.
  */
 #include "train/ranks_case.h"
+#include "train/state_case.h"
 
 #include "ranks_on_devices.h"
 
@@ -39,14 +40,65 @@ static void ranks_of_devices_are_those_of_one(void **state)
     }
 }
 
+/* What is rounded at random, and masters: a rank's part of each as on a rank with all of them. */
+static void parts_of_bf16_state_give_the_same_bits(void **state)
+{
+    static const ranks_case c = { "cuda",          CSP_VARIANT_CAUSAL, false, true,
+                                  CSP_POOLING_MAX, CSP_REG_FLOPS,      3 };
+
+    (void)state;
+    if (devices < 2) {
+        skip();
+    }
+    for (int stochastic = 0; stochastic < 2; stochastic++) {
+        case_way way = { .storage = {
+                             .dtype = CSP_BF16, .stochastic = stochastic == 1, .seed = 5 } };
+        ranks_result *whole = run_on_ranks_as(&c, 2, &way), *parts;
+
+        way.shard = true;
+        way.bucket_bytes = 1;
+        parts = run_on_ranks_as(&c, 2, &way);
+        assert_memory_equal(parts->weights, whole->weights, (size_t)whole->count * sizeof(float));
+        assert_memory_equal(parts->loss, whole->loss, sizeof(whole->loss));
+        assert_true(parts->state_bytes < whole->state_bytes * 11 / 20);
+        munmap(whole, sizeof(*whole));
+        munmap(parts, sizeof(*parts));
+    }
+}
+
+/*
+ * Files of bf16 state in another number of parts, whole, and in f32, whose values are masters. The
+ * last test, because it opens a device in this process, which is not to be forked then.
+ */
+static void masters_come_back_from_state_files(void **state)
+{
+    const csp_storage f32 = { 0 }, bf16 = { .dtype = CSP_BF16 };
+    const csp_storage stochastic = { .dtype = CSP_BF16, .stochastic = true };
+    csp_state_files files;
+
+    (void)state;
+    state_write("cuda:0", bf16, 2, &files);
+    state_read_as("cuda:0", bf16, 1, &files, true);
+    state_read_as("cuda:0", bf16, 3, &files, true);
+    state_read_as("cuda:0", f32, 2, &files, true);
+    state_read_as("cpu", f32, 1, &files, true);
+    state_read_as("cuda:0", stochastic, 2, &files, false);
+    csp_state_files_clear(&files);
+    state_write("cuda:0", stochastic, 2, &files);
+    state_read_as("cuda:0", bf16, 1, &files, false);
+    csp_state_files_clear(&files);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(ranks_of_devices_are_those_of_one) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(ranks_of_devices_are_those_of_one),
+                                        cmocka_unit_test(parts_of_bf16_state_give_the_same_bits),
+                                        cmocka_unit_test(masters_come_back_from_state_files) };
 
     devices = device_count(4);
     if (devices == 0) {
         print_error("skipped: no device, or no NCCL\n");
         return NO_DEVICE;
     }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -305,7 +305,8 @@ static char *save(const tiny *t)
     csp_config *config = any_config();
     char *path;
 
-    assert_ok(csp_checkpoint_write(scratch_dir, &snapshot, config, &progress, NULL, NULL, &path));
+    assert_ok(
+        csp_checkpoint_write(scratch_dir, &snapshot, config, &progress, NULL, NULL, NULL, &path));
     csp_config_free(config);
     return path;
 }

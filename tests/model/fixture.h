@@ -254,7 +254,7 @@ static inline void fixture_backward(fixture *f)
                                    .de = csp_model_head_grad(f->model) };
 
         assert_ok(csp_sparse_pool_bwd(f->be, &head, &g));
-        assert_ok(csp_model_bwd(f->model, &side->pack, &pass, side->run));
+        assert_ok(csp_model_bwd(f->model, &side->pack, &pass, side->run, NULL));
     }
 }
 

@@ -183,7 +183,7 @@ static void a_step_allocates_nothing_and_fits_its_plan(void **state)
             assert_int_equal(step.used, planned[i]);
             assert_ok(csp_backend_zero(f.be, &run->dh));
             assert_ok(csp_model_fwd(f.model, &f.side[1].pack, &pass, run));
-            assert_ok(csp_model_bwd(f.model, &f.side[1].pack, &pass, run));
+            assert_ok(csp_model_bwd(f.model, &f.side[1].pack, &pass, run, NULL));
             if (round > 0) {
                 assert_int_equal(csp_fault_asked(), 0);
             }

@@ -158,7 +158,7 @@ static void adaptation_losses_and_gradients(void **state)
             args.dh = run->dh;
             assert_ok(csp_token_loss(f.be, &args));
             assert_ok(csp_backend_download(f.be, &args.loss, part));
-            assert_ok(csp_model_bwd(f.model, &f.side[s].pack, &pass, run));
+            assert_ok(csp_model_bwd(f.model, &f.side[s].pack, &pass, run, NULL));
             loss[0] += part[0];
             loss[1] += part[1];
         }
@@ -284,7 +284,7 @@ static float *gradients_with(const char *name, bool adapter, csp_keep keep, int6
                                    .de = csp_model_head_grad(f.model) };
 
         assert_ok(csp_sparse_pool_bwd(f.be, &head, &g));
-        assert_ok(csp_model_bwd(f.model, &side->pack, &pass, side->run));
+        assert_ok(csp_model_bwd(f.model, &side->pack, &pass, side->run, NULL));
     }
     all = all_gradients(&f, count);
     fixture_close(&f);

@@ -304,6 +304,75 @@ static void random_rounding_is_that_of_the_contract(void **state)
     rig_check_guards(r);
 }
 
+/* Elements first .. first+n-1 of a tensor of one dimension, or none. */
+static csp_tensor part_of(const csp_tensor *t, int64_t first, int64_t n)
+{
+    return t->ndim == 0
+               ? *t
+               : csp_tensor_view((char *)t->data + (size_t)first * csp_dtype_bytes(t->dtype),
+                                 t->dtype, 1, &n);
+}
+
+/* Cut anywhere at a multiple of 4, with masters and without: the bits of the whole tensor. */
+static void parts_are_updated_as_the_whole(void **state)
+{
+    rig *r = *state;
+    static const int64_t cuts[] = { 0, 8, 8, 4100, 16384, 16388, 20003 };
+    enum { PARTS = sizeof(cuts) / sizeof(cuts[0]) - 1 };
+    const int64_t n = cuts[PARTS];
+
+    for (int way = 0; way < (r->be->bf16 ? 3 : 1); way++) {
+        const csp_dtype S = way == 0 ? CSP_F32 : CSP_BF16;
+        csp_adamw_args args = run_args(4);
+        csp_optim_tensor whole[1], same[1], part[PARTS];
+
+        rig_begin(r, (uint64_t)(30 + way));
+        args.stochastic = way == 2;
+        args.seed = 3;
+        for (int k = 0; k < 2; k++) {
+            csp_optim_tensor *t = k == 0 ? whole : same;
+            const csp_tensor drawn = rig_normal(r, CSP_F32, 1, &n);
+            const csp_tensor stored = rig_stored(r, S, &drawn);
+
+            memset(t, 0, sizeof(*t));
+            t->value = k == 0 ? rig_copy(r, &stored) : rig_copy(r, &whole->value);
+            if (way == 1) {
+                t->master = k == 0 ? rig_copy(r, &drawn) : rig_copy(r, &whole->master);
+            }
+            t->grad = k == 0 ? rig_accumulated(r, 1, &n) : rig_copy(r, &whole->grad);
+            t->m = k == 0 ? rig_accumulated(r, 1, &n) : rig_copy(r, &whole->m);
+            t->v = k == 0 ? second_moment(r, n) : rig_copy(r, &whole->v);
+            t->decay = true;
+        }
+        for (int i = 0; i < PARTS; i++) {
+            const int64_t count = cuts[i + 1] - cuts[i];
+
+            part[i] = (csp_optim_tensor) { .value = part_of(&same->value, cuts[i], count),
+                                           .grad = part_of(&same->grad, cuts[i], count),
+                                           .m = part_of(&same->m, cuts[i], count),
+                                           .v = part_of(&same->v, cuts[i], count),
+                                           .master = part_of(&same->master, cuts[i], count),
+                                           .first = cuts[i],
+                                           .decay = true };
+        }
+        assert_int_equal(csp_adamw(r->be, whole, 1, &args), CSP_OK);
+        for (int i = 0; i < PARTS; i++) { /* one by one: each draws as tensor 0 */
+            assert_int_equal(csp_adamw(r->be, &part[i], 1, &args), CSP_OK);
+        }
+        rig_check_same(r, &same->value, &whole->value);
+        rig_check_same(r, &same->m, &whole->m);
+        rig_check_same(r, &same->v, &whole->v);
+        if (way == 1) {
+            rig_check_same(r, &same->master, &whole->master);
+        }
+        check_cleared(r, &same->grad);
+        part[1].first = 6;
+        assert_int_equal(csp_adamw(r->be, &part[1], 1, &args), CSP_ERR_ARGUMENT);
+        assert_non_null(strstr(csp_error_text(), "first is 6, which is no multiple of 4"));
+        rig_check_guards(r);
+    }
+}
+
 /* csp_grad_squares of t on the host. */
 static const double *squares_of(rig *r, const csp_optim_tensor *t)
 {
@@ -480,6 +549,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(fifty_updates_match_the_reference),
         cmocka_unit_test(updates_below_the_spacing_count_where_rounding_is_random),
         cmocka_unit_test(random_rounding_is_that_of_the_contract),
+        cmocka_unit_test(parts_are_updated_as_the_whole),
         cmocka_unit_test(masters_are_there_just_where_they_are_needed),
         cmocka_unit_test(squares_match_the_reference_and_show_a_nan),
         cmocka_unit_test(clipping_is_that_of_the_formula),

@@ -25,6 +25,13 @@ typedef struct ranks_case {
     int64_t blocks; /* of negatives; 0: one                        */
 } ranks_case;
 
+/* How ranks of full fine-tuning run a case; { 0 } is f32, one bucket, all state on every rank. */
+typedef struct case_way {
+    csp_storage storage;
+    int64_t bucket_bytes; /* csp_sharing.bucket_bytes */
+    bool shard;           /* state is shared out      */
+} case_way;
+
 /* What a run leaves behind, in memory that its processes share. */
 typedef struct ranks_result {
     int64_t count;           /* of trained weights                          */
@@ -34,6 +41,7 @@ typedef struct ranks_result {
     float weights[CASE_WEIGHTS];  /* after the last                              */
     csp_comm_traffic traffic;     /* of rank 0, in the last step                 */
     int64_t entries;              /* of all queries in the last step             */
+    int64_t state_bytes;          /* of rank 0's moments and masters             */
 } ranks_result;
 
 /* A whole step, of which each rank takes a share. */
@@ -105,22 +113,37 @@ static inline void save_weights(const tiny *t, bool gradient, float *out)
     int64_t at = 0;
 
     for (int64_t i = 0; i < t->model->params->count; i++) {
-        csp_param *row = &t->model->params->rows[i];
+        csp_param row = t->model->params->rows[i];
 
-        if (row->trained) {
-            const csp_tensor *from = gradient ? &row->grad : &row->value;
+        row.master = csp_tensor_none(); /* the value, of which a rank may have no whole master */
+        if (row.trained) {
+            const int64_t count = csp_tensor_count(&row.value);
 
-            assert_ok(csp_backend_download(t->be, from, out + at));
-            at += csp_tensor_count(from);
+            assert_true(at + count <= CASE_WEIGHTS);
+            assert_ok(gradient ? csp_backend_download(t->be, &row.grad, out + at)
+                               : csp_param_download(t->be, &row, out + at));
+            at += count;
         }
     }
-    assert_true(at == t->count && at <= CASE_WEIGHTS);
+    assert_true(at == t->count);
 }
 
-/* The gradient of all ranks, which the optimizer would form and clear. */
+/* The gradient of all ranks, of which a rank may have the sums of its own elements alone. */
 static inline void save_gradient(const tiny *t, const csp_ranks *ranks, float *out)
 {
+    int64_t at = 0;
+
     save_weights(t, true, out);
+    if (!csp_params_sharded(t->model->params)) {
+        return;
+    }
+    for (int64_t i = 0; i < t->model->params->count; i++) {
+        const csp_param *row = &t->model->params->rows[i];
+
+        for (int64_t j = 0; j < csp_tensor_count(&row->value); j++, at++) {
+            out[at] = j >= row->own_first && j < row->own_first + row->own_count ? out[at] : 0.0f;
+        }
+    }
     assert_ok(csp_ranks_reduce_host(ranks, out, CSP_F32, t->count, CSP_COMM_SUM, "test"));
 }
 
@@ -145,23 +168,22 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
                                           .adam_epsilon = 1e-8,
                                           .weight_decay = 0.01,
                                           .max_grad_norm = 1.0 };
-    const csp_contrastive_options of_pairs = {
-        .queries = CASE_QUERIES,
-        .passages = CASE_PASSAGES,
-        .max_rows = rows,
-        .budget = 100000,
-        .keep = CSP_KEEP_ALL,
-        .temperature = 20.0, /* scores of some units, as a real model has */
-        .regularizer = c->regularizer,
-        .limits = { 1.01, 1.01, 1.01 },
-        .ranks = ranks,
-        .group = group
-    };
-    const csp_adapt_options of_texts = { .max_rows = rows,
-                                         .max_len = TINY_LONGEST,
-                                         .texts = CASE_PASSAGES / csp_ranks_size(ranks),
-                                         .lambda_relu = 0.5,
+    csp_contrastive_options of_pairs = { .queries = CASE_QUERIES,
+                                         .passages = CASE_PASSAGES,
+                                         .max_rows = rows,
+                                         .budget = 100000,
+                                         .keep = CSP_KEEP_ALL,
+                                         .temperature =
+                                             20.0, /* scores of some units, as a real model has */
+                                         .regularizer = c->regularizer,
+                                         .limits = { 1.01, 1.01, 1.01 },
+                                         .group = group,
                                          .ranks = ranks };
+    csp_adapt_options of_texts = { .max_rows = rows,
+                                   .max_len = TINY_LONGEST,
+                                   .texts = CASE_PASSAGES / csp_ranks_size(ranks),
+                                   .lambda_relu = 0.5,
+                                   .ranks = ranks };
     whole_step s = { 0 };
     csp_contrastive *contrastive = NULL;
     csp_adapt *adapt = NULL;
@@ -171,6 +193,7 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
 
     assert_ok(csp_optimizer_create(t->be, t->model, ranks, &optimizer));
     assert_ok(csp_optimizer_reset(optimizer));
+    of_pairs.watch = of_texts.watch = csp_optimizer_watch(optimizer);
     if (c->adapt) {
         assert_ok(csp_adapt_create(t->be, t->model, &t->contract, &of_texts, &adapt));
     } else {
@@ -203,6 +226,7 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
             faults = csp_contrastive_faults(contrastive);
         }
         if (k == 0) {
+            assert_ok(csp_optimizer_sum(optimizer));
             save_gradient(t, ranks, out->gradient);
         }
         assert_ok(csp_optimizer_step(optimizer, &settings, k + 1, c->steps, &faults));
@@ -235,8 +259,24 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
     csp_share_clear(&s.share_p);
 }
 
+/* Numbers that do not depend on what was there: a part of a master cannot be read and shaken. */
+static inline void draw_weights(const tiny *t)
+{
+    for (int64_t i = 0; i < t->model->params->count; i++) {
+        csp_param *row = &t->model->params->rows[i];
+        const csp_rng rng = { 6, CSP_DRAW_TEST, (uint32_t)i, 0 };
+        static float values[CASE_WEIGHTS];
+
+        for (int64_t j = 0; j < csp_tensor_count(&row->value); j++) {
+            values[j] = (row->ndim == 1 ? 1.0f : 0.0f) + 0.2f * csp_rng_normal(rng, (uint64_t)j);
+        }
+        assert_ok(csp_param_upload(t->be, row, 0, csp_tensor_count(&row->value), values));
+    }
+}
+
 /* What the ranks run, and where rank 0 puts what comes out: set before they are started. */
 static const ranks_case *case_run;
+static const case_way *case_runs_as;
 static ranks_result *case_result;
 
 /* One rank: a process of its own, in which a failed assertion is an exit status. */
@@ -244,6 +284,9 @@ static inline int case_rank(int argument)
 {
     static ranks_result unseen;
     const csp_comm_options options = { .timeout_s = 120.0 };
+    csp_storage storage = case_runs_as->storage;
+    csp_params_size bytes;
+    size_t all;
     char device[16];
     csp_ranks ranks, group;
     csp_launch launch;
@@ -256,13 +299,23 @@ static inline int case_rank(int argument)
     assert_ok(csp_comm_create(&launch, &options, &comm));
     snprintf(device, sizeof(device), strcmp(case_run->device, "cpu") == 0 ? "cpu" : "cuda:%d",
              csp_comm_rank(comm));
-    tiny_open_on(&t, device, case_run->variant, case_run->lora);
+    storage.sharing = (csp_sharing) { .ranks = case_runs_as->shard ? csp_comm_size(comm) : 1,
+                                      .rank = csp_comm_rank(comm),
+                                      .bucket_bytes = case_runs_as->bucket_bytes };
+    tiny_open_stored(&t, device, case_run->variant, case_run->lora, storage);
+    if (storage.dtype != CSP_F32) {
+        draw_weights(&t);
+    }
     t.contract.pooling = case_run->pooling;
     assert_ok(csp_ranks_open(comm, t.be, &ranks));
     in_group = csp_negative_group(case_blocks(case_run), ranks.size);
     assert_ok(csp_comm_group(comm, ranks.rank / in_group * in_group, in_group, &near));
     assert_ok(csp_ranks_open(near, t.be, &group));
     run_case_steps(case_run, &ranks, &group, &t, ranks.rank == 0 ? case_result : &unseen);
+    assert_ok(csp_params_bytes(t.model->params, &bytes));
+    assert_ok(csp_model_bytes(t.model->params, TINY_LONGEST, &all));
+    assert_int_equal(t.model->keep.used, all); /* what was planned is what was taken */
+    case_result->state_bytes = (int64_t)(bytes.moments + bytes.masters);
     csp_ranks_close(&group);
     csp_ranks_close(&ranks);
     tiny_close(&t);
@@ -271,7 +324,7 @@ static inline int case_rank(int argument)
 }
 
 /* Runs a case on so many ranks. The caller gives *out back to munmap. */
-static inline ranks_result *run_on_ranks(const ranks_case *c, int size)
+static inline ranks_result *run_on_ranks_as(const ranks_case *c, int size, const case_way *way)
 {
     ranks_result *out =
         mmap(NULL, sizeof(*out), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -279,12 +332,18 @@ static inline ranks_result *run_on_ranks(const ranks_case *c, int size)
 
     assert_true(out != MAP_FAILED && size <= 8);
     case_run = c;
+    case_runs_as = way;
     case_result = out;
     assert_true(ranks_run(case_rank, 0, size, 600.0, at));
     for (int r = 0; r < size; r++) {
         assert_int_equal(at[r], 0);
     }
     return out;
+}
+
+static inline ranks_result *run_on_ranks(const ranks_case *c, int size)
+{
+    return run_on_ranks_as(c, size, &(case_way) { 0 });
 }
 
 /* |a - b| / |b| */

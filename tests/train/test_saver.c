@@ -122,7 +122,9 @@ static csp_saver *make_saver(const saved *s, bool beside)
 
 static csp_status save(csp_saver *saver, const saved *s, const char *dir)
 {
-    return csp_saver_save(saver, dir, &s->snapshot, s->config, &s->progress, &s->health);
+    csp_state_files none = { 0 };
+
+    return csp_saver_save(saver, dir, &s->snapshot, s->config, &s->progress, &s->health, &none);
 }
 
 /* Steps follow each other as fast as they can: the next save meets the thread at its work. */
@@ -141,13 +143,15 @@ static void what_training_does_meanwhile_changes_nothing(void **state)
         for (int64_t k = 1; k <= 6; k++) {
             train_to(&s, k);
             assert_ok(csp_checkpoint_write(waited, &s.snapshot, s.config, &s.progress,
-                                           k == 4 ? NULL : &s.health, NULL, NULL));
+                                           k == 4 ? NULL : &s.health, NULL, NULL, NULL));
         }
         saver = make_saver(&s, true);
         for (int64_t k = 1; k <= 6; k++) {
+            csp_state_files none = { 0 };
+
             train_to(&s, k);
             assert_ok(csp_saver_save(saver, beside, &s.snapshot, s.config, &s.progress,
-                                     k == 4 ? NULL : &s.health));
+                                     k == 4 ? NULL : &s.health, &none));
             assert_ok(csp_saver_copied(saver));
             train_to(&s, 100 + k);
             assert_ok(csp_saver_poll(saver));
@@ -203,7 +207,7 @@ static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
     open_saved(&s, false);
     train_to(&s, 1);
     assert_int_equal(
-        csp_checkpoint_write(dir, &s.snapshot, s.config, &s.progress, NULL, NULL, NULL),
+        csp_checkpoint_write(dir, &s.snapshot, s.config, &s.progress, NULL, NULL, NULL, NULL),
         CSP_ERR_IO);
     snprintf(want, sizeof(want), "%s", csp_error_text());
     assert_non_null(strstr(want, "exists and is not a folder"));

@@ -31,6 +31,13 @@ static const csp_option options[] = {
       .kind = CSP_OPTION_TEXT,
       .value = "SIZE",
       .help = "plan for a GPU with so much memory (80GB, 141GB, 24GiB); none is needed here" },
+    { .name = "ranks",
+      .kind = CSP_OPTION_I64,
+      .value = "N",
+      .standard = "1",
+      .min = 1,
+      .max = 1e6,
+      .help = "plan for one of N ranks, which has that memory to itself" },
     CSP_OPTION_ROW_FORM,
 };
 
@@ -39,6 +46,7 @@ static const csp_config_option stand_for[] = { { "device", "device.name" } };
 enum { PHASES = 2 };
 
 typedef struct estimate {
+    int ranks, shards; /* that share steps out, and that share the model's state out */
     int64_t parameters, trained;
     csp_storage storage;
     csp_model_memory model;
@@ -163,6 +171,7 @@ static csp_status fill(const csp_config *config, const csp_params *params, estim
     csp_memory left = e->memory;
     csp_status refused = CSP_OK, saves;
 
+    e->shards = csp_params_shards(params);
     csp_params_elements(params, &e->parameters, &e->trained);
     CSP_TRY(csp_model_memory_of(params, csp_config_longest(config), &e->model));
     e->checkpoint = checkpoint_bytes(params);
@@ -171,8 +180,8 @@ static csp_status fill(const csp_config *config, const csp_params *params, estim
     saves = plan_saves(config, params, &left, e);
     for (int64_t i = 0; i < config->run.phases.count && i < PHASES; i++) {
         csp_phase_memory *p = &e->phase[e->phases++];
-        const csp_status status =
-            csp_phase_memory_plan(config, params, config->run.phases.values[i], 0, 1, &left, p);
+        const csp_status status = csp_phase_memory_plan(
+            config, params, config->run.phases.values[i], 0, e->ranks, &left, p);
         size_t least;
 
         if (status != CSP_OK && status != CSP_ERR_MEMORY) {
@@ -208,15 +217,24 @@ static void print_phase(const csp_phase_memory *p, bool lazy)
 static void print_text(const estimate *e)
 {
     const csp_params_size *s = &e->model.params;
+    char of_all[48] = "";
 
+    if (e->shards > 1) {
+        snprintf(of_all, sizeof(of_all), ", this rank's part of %d", e->shards);
+    }
+    if (e->ranks > 1) {
+        printf("one of %d ranks\n", e->ranks);
+    }
     printf("parameters            %12lld   trained %lld\n", (long long)e->parameters,
            (long long)e->trained);
     printf("weights               %12.1f MB   %s%s\n", mb(s->values),
            csp_precision_name(e->storage.dtype),
            e->storage.fp8 ? ", the frozen matrices of blocks in 8 bits" : "");
-    printf("master weights        %12.1f MB   fp32, of what is trained in bf16\n", mb(s->masters));
+    printf("master weights        %12.1f MB   fp32, of what is trained in bf16%s\n", mb(s->masters),
+           of_all);
     printf("gradients             %12.1f MB\n", mb(s->gradients));
-    printf("optimizer moments     %12.1f MB\n", mb(s->moments));
+    printf("optimizer moments     %12.1f MB%s%s\n", mb(s->moments), of_all[0] != '\0' ? "   " : "",
+           of_all[0] != '\0' ? of_all + 2 : "");
     for (int i = 0; i < e->phases; i++) {
         print_phase(&e->phase[i], e->memory.lazy);
     }
@@ -233,11 +251,13 @@ static void print_json(const estimate *e)
 {
     const csp_params_size *s = &e->model.params;
 
-    printf("{\"parameters\":%lld,\"trained\":%lld,\"precision\":\"%s\",\"base_precision\":\"%s\","
+    printf("{\"ranks\":%d,\"state_shards\":%d,\"parameters\":%lld,\"trained\":%lld,\"precision\":"
+           "\"%s\",\"base_precision\":\"%s\","
            "\"weights_bytes\":%zu,"
            "\"master_bytes\":%zu,\"gradient_bytes\":%zu,\"moment_bytes\":%zu,\"phases\":[",
-           (long long)e->parameters, (long long)e->trained, csp_precision_name(e->storage.dtype),
-           e->storage.fp8 ? "fp8" : "same", s->values, s->masters, s->gradients, s->moments);
+           e->ranks, e->shards, (long long)e->parameters, (long long)e->trained,
+           csp_precision_name(e->storage.dtype), e->storage.fp8 ? "fp8" : "same", s->values,
+           s->masters, s->gradients, s->moments);
     for (int i = 0; i < e->phases; i++) {
         const csp_phase_memory *p = &e->phase[i];
 
@@ -278,6 +298,9 @@ static csp_status run(const csp_arguments *args)
     CSP_TRY_GOTO(ask_device(args, config, &e));
     e.storage.stochastic =
         e.storage.dtype != CSP_F32 && config->contrastive.optim.stochastic_rounding;
+    e.ranks = (int)csp_args_i64(args, "ranks");
+    CSP_TRY_GOTO(csp_config_check_ranks(config, e.ranks));
+    e.storage.sharing = csp_run_sharing(config, 0, e.ranks);
     CSP_TRY_GOTO(make_params(config, &shape, e.storage, &params));
     fits = fill(config, params, &e);
     CSP_TRY_GOTO(fits == CSP_ERR_MEMORY ? CSP_OK : fits);

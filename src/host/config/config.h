@@ -34,6 +34,9 @@ void csp_config_free(csp_config *config);
  */
 CSP_CHECKED csp_status csp_config_validate(const csp_config *config);
 
+/* Whether so many ranks can share the steps of its phases out. Errors: CSP_ERR_CONFIG. */
+CSP_CHECKED csp_status csp_config_check_ranks(const csp_config *config, int ranks);
+
 /* Whether run.phases has this name. */
 bool csp_config_has_phase(const csp_config *config, const char *phase);
 

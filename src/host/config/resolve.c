@@ -262,6 +262,43 @@ static csp_status check_base_precision(const csp_config *config)
     return CSP_OK;
 }
 
+static csp_status check_sharding(const csp_config *config)
+{
+    if (config->run.shard_state == (int)CSP_SHARD_ON && config->lora.enabled) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "run.shard_state on is of full fine-tuning, and lora.r is %lld: every rank "
+                        "keeps the state of adapters, which is small",
+                        (long long)config->lora.r);
+    }
+    return CSP_OK;
+}
+
+csp_status csp_config_check_ranks(const csp_config *config, int ranks)
+{
+    const int64_t queries = config->contrastive.batch.queries, texts = config->adapt.batch.texts;
+    const int64_t blocks = config->contrastive.negative_blocks;
+
+    if (csp_config_has_phase(config, "contrastive") && queries % ranks != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "contrastive.batch.queries is %lld, which %d ranks cannot share evenly: "
+                        "make it a multiple of %d, or start another number of ranks",
+                        (long long)queries, ranks, ranks);
+    }
+    if (csp_config_has_phase(config, "adapt") && texts % ranks != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "adapt.batch.texts is %lld, which %d ranks cannot share evenly: make it a "
+                        "multiple of %d, or start another number of ranks",
+                        (long long)texts, ranks, ranks);
+    }
+    if (csp_config_has_phase(config, "contrastive") && blocks % ranks != 0 && ranks % blocks != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "contrastive.negative_blocks is %lld, which %d ranks cannot share evenly: "
+                        "make one a multiple of the other",
+                        (long long)blocks, ranks);
+    }
+    return CSP_OK;
+}
+
 csp_status csp_config_validate(const csp_config *config)
 {
     CSP_TRY(check_required(config));
@@ -271,6 +308,7 @@ csp_status csp_config_validate(const csp_config *config)
         return CSP_FAIL(CSP_ERR_CONFIG, "lora.target_modules is empty: nothing would be trained");
     }
     CSP_TRY(check_base_precision(config));
+    CSP_TRY(check_sharding(config));
     CSP_TRY(check_device(&config->device));
     if (config->model.pooling != 0 && config->device.head_backward != 0) {
         return CSP_FAIL(CSP_ERR_CONFIG,

@@ -223,6 +223,14 @@ static const csp_field run_fields[] = {
     CSP_FIELD_FREE(TYPE, checksum_steps, CSP_FIELD_I64, "100", 0, 1e9, "optimizer steps",
                    "ranks compare checksums of what they train every so often, and stop where one "
                    "differs; 0 = never"),
+    CSP_FIELD_FREE_WORD(
+        TYPE, shard_state, CSP_FIELD_ENUM, "auto", "auto|off|on",
+        "ranks share out moments and fp32 masters of full fine-tuning (ZeRO-1), and "
+        "each writes its part beside a checkpoint; auto = from 1 GiB of them on"),
+    CSP_FIELD_FREE(
+        TYPE, bucket_mb, CSP_FIELD_F64, "50", 0.001, 1e6, "MB",
+        "gradients of full fine-tuning that ranks add up at once, at least: whole layers, "
+        "while those below are still computed"),
 };
 #undef TYPE
 

@@ -112,6 +112,15 @@ typedef struct csp_eval_settings {
     int64_t top_k_terms;
 } csp_eval_settings;
 
+/* Whether ranks share out moments and masters of full fine-tuning. */
+typedef enum csp_shard_state {
+    CSP_SHARD_AUTO = 0, /* where they take CSP_SHARD_LEAST_BYTES or more */
+    CSP_SHARD_OFF = 1,
+    CSP_SHARD_ON = 2
+} csp_shard_state;
+
+#define CSP_SHARD_LEAST_BYTES ((int64_t)1 << 30)
+
 /* Whether checkpoints are written while training goes on. */
 typedef enum csp_async_save {
     CSP_ASYNC_SAVE_AUTO = 0, /* where the host has memory for a copy */
@@ -137,6 +146,8 @@ typedef struct csp_run_settings {
     double collapse_share;
     double rank_timeout_s;
     int64_t checksum_steps;
+    int shard_state; /* csp_shard_state */
+    double bucket_mb;
 } csp_run_settings;
 
 typedef enum csp_precision {

@@ -86,6 +86,18 @@ static csp_status upload_quantized(csp_backend *be, csp_param *row, int64_t firs
     return CSP_OK;
 }
 
+csp_status csp_state_upload(csp_backend *be, const csp_param *row, const csp_tensor *t,
+                            int64_t first, int64_t n, const float *values)
+{
+    const int64_t own_end = row->own_first + row->own_count;
+    const int64_t begin = first > row->own_first ? first : row->own_first;
+    const int64_t end = first + n < own_end ? first + n : own_end;
+
+    return begin < end ? csp_tensor_upload(be, t, begin - row->own_first, end - begin,
+                                           values + (begin - first))
+                       : CSP_OK;
+}
+
 csp_status csp_param_upload(csp_backend *be, csp_param *row, int64_t first, int64_t n,
                             const float *values)
 {
@@ -93,7 +105,7 @@ csp_status csp_param_upload(csp_backend *be, csp_param *row, int64_t first, int6
         return upload_quantized(be, row, first, n, values);
     }
     if (row->master.ndim > 0) {
-        CSP_TRY(csp_tensor_upload(be, &row->master, first, n, values));
+        CSP_TRY(csp_state_upload(be, row, &row->master, first, n, values));
     }
     return csp_tensor_upload(be, &row->value, first, n, values);
 }
@@ -119,8 +131,9 @@ fail:
 
 csp_status csp_param_download(csp_backend *be, const csp_param *row, float *values)
 {
-    const csp_tensor *from = row->master.ndim > 0 ? &row->master : &row->value;
-    const int64_t n = csp_tensor_count(from);
+    const int64_t n = csp_tensor_count(&row->value);
+    const bool master = row->master.ndim > 0 && row->own_count == n;
+    const csp_tensor *from = master ? &row->master : &row->value;
     char *narrow = (char *)values + (size_t)n * sizeof(uint16_t);
 
     if (row->scale.ndim > 0) {

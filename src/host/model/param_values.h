@@ -2,7 +2,8 @@
  * param_values.h - a parameter's value as float32 on the host, whatever type it is stored in.
  *
  * A row with a master is what its master says: value is that number rounded to nearest even. Both
- * are always written together, so a checkpoint of masters gives back the same bits. A row in e4m3
+ * are always written together, so a checkpoint of masters gives back the same bits. Of a master
+ * that ranks share out a rank has its part, and reads the value. A row in e4m3
  * is its rounded numbers times their scales, and the same values always give the same of both.
  */
 #pragma once
@@ -28,7 +29,14 @@ CSP_CHECKED csp_status csp_tensor_upload(csp_backend *be, const csp_tensor *t, i
 CSP_CHECKED csp_status csp_param_upload(csp_backend *be, csp_param *row, int64_t first, int64_t n,
                                         const float *values);
 
-/* All elements of a row, of its master where it has one. Waits for be. */
+/*
+ * Of the values of elements first .. first+n-1 of a row, writes those that are this rank's into t:
+ * its m, v or master.
+ */
+CSP_CHECKED csp_status csp_state_upload(csp_backend *be, const csp_param *row, const csp_tensor *t,
+                                        int64_t first, int64_t n, const float *values);
+
+/* All elements of a row, of its master where it has a whole one. Waits for be. */
 CSP_CHECKED csp_status csp_param_download(csp_backend *be, const csp_param *row, float *values);
 
 /* Sets all elements to 0. */

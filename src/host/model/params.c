@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "model/buckets.h"
 #include "ops/linear.h"
 
 /* Outputs and inputs of a matrix. */
@@ -115,6 +116,7 @@ static csp_param *add(csp_params *params, csp_param_kind kind, int32_t layer, cs
                       : csp_tensor_none();
     row->m = row->grad;
     row->v = row->grad;
+    row->own_count = row->trained ? row->dim[0] * row->dim[1] : 0;
     params->trained += row->trained ? 1 : 0;
     return row;
 }
@@ -164,6 +166,31 @@ static void add_layer(csp_params *params, int32_t n, csp_layer *layer)
     for (int m = CSP_MATRIX_GATE; m <= CSP_MATRIX_DOWN; m++) {
         add_matrix(params, n, layer, (csp_matrix)m);
     }
+}
+
+/* Whether moments and masters are to be shared out, and what of each row this rank has then. */
+static csp_status share_out(csp_params *params)
+{
+    csp_sharing *s = &params->storage.sharing;
+    const int64_t each = params->storage.dtype != CSP_F32 && !params->storage.stochastic ? 12 : 8;
+    int64_t trained;
+
+    csp_params_elements(params, NULL, &trained);
+    if (params->train != CSP_TRAIN_FULL || each * trained < s->least_bytes) {
+        s->ranks = 1;
+    }
+    if (params->train != CSP_TRAIN_FULL) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_params_cut(params));
+    for (int64_t i = 0; i < params->count && csp_params_sharded(params); i++) {
+        csp_param *row = &params->rows[i];
+        const csp_tensor own = csp_tensor_view(NULL, CSP_F32, 1, &row->own_count);
+
+        row->master = row->master.ndim > 0 ? own : row->master;
+        row->m = row->v = own;
+    }
+    return CSP_OK;
 }
 
 /* What products of 8-bit floats ask for, which read 16 of them at once. */
@@ -228,6 +255,7 @@ csp_status csp_params_create(const csp_model_config *config, const csp_lora *lor
     params->head = config->tied
                        ? params->embed
                        : add(params, CSP_PARAM_HEAD, -1, none, 2, shape, "%s", "lm_head.weight");
+    CSP_TRY_GOTO(share_out(params));
     *out = params;
     return CSP_OK;
 
@@ -241,6 +269,7 @@ void csp_params_destroy(csp_params *params)
     if (params != NULL) {
         free(params->rows);
         free(params->layers);
+        free(params->buckets);
         free(params);
     }
 }
@@ -340,9 +369,39 @@ static csp_status place_group(csp_params *params, csp_param *row, size_t purpose
     return CSP_OK;
 }
 
+/*
+ * One purpose of all rows where state is shared out: values and gradients whole, each row at its
+ * element of the flat array, of the others what is this rank's.
+ */
+static csp_status place_shared_out(csp_params *params, size_t purpose, bool measure,
+                                   csp_arena *keep)
+{
+    const bool whole =
+        purpose == offsetof(csp_param, value) || purpose == offsetof(csp_param, grad);
+    const int64_t count = whole ? params->flat_elements : params->own_elements;
+    const csp_tensor *like = (const csp_tensor *)(const void *)((char *)params->rows + purpose);
+    const size_t element = csp_dtype_bytes(like->dtype);
+    csp_tensor all;
+
+    if (like->ndim == 0) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_arena_tensor(keep, like->dtype, 1, &count, &all));
+    for (int64_t i = 0; i < params->count && !measure; i++) {
+        csp_param *row = &params->rows[i];
+        csp_tensor *t = (csp_tensor *)(void *)((char *)row + purpose);
+
+        t->data = (char *)all.data + (size_t)(whole ? row->flat : row->state) * element;
+    }
+    return CSP_OK;
+}
+
 /* One of the purposes that rows have memory for, from an arena. */
 static csp_status place_purpose(csp_params *params, size_t purpose, bool measure, csp_arena *keep)
 {
+    if (csp_params_sharded(params)) {
+        return place_shared_out(params, purpose, measure, keep);
+    }
     for (int64_t i = 0; i < params->count; i++) {
         csp_param *row = &params->rows[i];
 
@@ -438,6 +497,16 @@ csp_param *csp_params_find(const csp_params *params, const char *name)
     return NULL;
 }
 
+/* This rank's elements of a row's value or gradient. */
+static csp_tensor own_part(const csp_params *params, const csp_param *row, const csp_tensor *t)
+{
+    return csp_params_sharded(params)
+               ? csp_tensor_view((char *)t->data +
+                                     (size_t)row->own_first * csp_dtype_bytes(t->dtype),
+                                 t->dtype, 1, &row->own_count)
+               : *t;
+}
+
 void csp_params_optim(const csp_params *params, csp_optim_tensor *tensors)
 {
     int64_t n = 0;
@@ -446,11 +515,12 @@ void csp_params_optim(const csp_params *params, csp_optim_tensor *tensors)
         const csp_param *row = &params->rows[i];
 
         if (row->trained) {
-            tensors[n++] = (csp_optim_tensor) { .value = row->value,
-                                                .grad = row->grad,
+            tensors[n++] = (csp_optim_tensor) { .value = own_part(params, row, &row->value),
+                                                .grad = own_part(params, row, &row->grad),
                                                 .m = row->m,
                                                 .v = row->v,
                                                 .master = row->master,
+                                                .first = row->own_first,
                                                 .decay = row->decay };
         }
     }

@@ -39,6 +39,17 @@ typedef enum csp_train_mode {
 } csp_train_mode;
 
 /*
+ * How ranks that train a model whole add up its gradients, and whether each keeps the moments and
+ * masters of all parameters or of its part alone (model/buckets.h). { 0 }: one rank, all of them.
+ */
+typedef struct csp_sharing {
+    int ranks; /* that state is shared out among; 0 and 1: each has all of it          */
+    int rank;
+    int64_t bucket_bytes; /* of gradients that are added up at once, at least; 0: all of them */
+    int64_t least_bytes;  /* state that takes less is not shared out                         */
+} csp_sharing;
+
+/*
  * In which type weights and activations are, and how they lie. Gradients, moments and masters are
  * f32 whatever it is. { 0 } is float32 throughout, nothing apart.
  */
@@ -50,6 +61,7 @@ typedef struct csp_storage {
                         CSP_TRAIN_LORA only (docs/method.md 8.6)                              */
     bool apart;      /* rows of matrices may lie apart: the backend has it (csp_backend.apart), and
                         operands of linear maps have tails for adapters (ops/linear.h)          */
+    csp_sharing sharing; /* of CSP_TRAIN_FULL only                                               */
 } csp_storage;
 
 /* The matrices of a block that are applied together: those of one input. */
@@ -89,7 +101,21 @@ typedef struct csp_param {
                           another type, or where updates are stochastic         */
     csp_tensor grad;   /* f32; none unless trained                              */
     csp_tensor m, v;   /* f32 moments of AdamW; none unless trained             */
+    /* Where state is shared out, m, v and master are (own_count): */
+    int64_t own_first; /* element of the row                                    */
+    int64_t own_count; /* all of a trained row's where nothing is shared out    */
+    int64_t flat;      /* first element in the flat arrays of csp_params        */
+    int64_t state;     /* first element of m, v and master in theirs            */
 } csp_param;
+
+/* A piece of the flat array of gradients (model/buckets.h). */
+typedef struct csp_bucket {
+    int64_t first, count; /* elements                                                   */
+    int64_t part;         /* of each rank: count divided by the ranks that share state  */
+    int64_t state;        /* first element of this rank's part among its state          */
+    int32_t layer;        /* complete with the gradients of this layer; L is what is above
+                             the blocks, -1 the embedding                               */
+} csp_bucket;
 
 /* The rows of one block by role; NULL where the model has no such tensor. */
 typedef struct csp_layer {
@@ -111,13 +137,18 @@ typedef struct csp_params {
     csp_layer *layers; /* [L]                                              */
     csp_param *embed, *final_norm;
     csp_param *head; /* the embedding's row where tied                   */
+    /* Of CSP_TRAIN_FULL: */
+    csp_bucket *buckets;   /* from the top of the network down                    */
+    int64_t bucket_count;  /* 0 where adapters alone are trained                  */
+    int64_t flat_elements; /* of all gradients, with what lies between them       */
+    int64_t own_elements;  /* of this rank's parts                                */
 } csp_params;
 
 /*
  * Builds the table; tensors have shapes but no memory.
  *
  *   lora      in   R = 0: no adapters. CSP_TRAIN_LORA needs R > 0, CSP_TRAIN_FULL needs R = 0.
- *   storage   in   type of the values
+ *   storage   in   type of the values; state that is too small for storage.sharing stays whole
  *
  * Errors: CSP_ERR_ARGUMENT, CSP_ERR_MEMORY, CSP_ERR_UNSUPPORTED (storage.fp8 with matrices that are
  *         not whole multiples of 16).
@@ -133,7 +164,7 @@ int64_t csp_params_tail(const csp_params *params, csp_matrix_group group);
 /*
  * Takes values with their scales, masters, gradients, then moments from an arena; on a ruler this
  * measures. Matrices of a group, and their A, are neighbours, so that a backend can take them for
- * one.
+ * one. Gradients of a model that is trained whole lie as csp_param.flat says.
  */
 CSP_CHECKED csp_status csp_params_place(csp_params *params, csp_arena *keep);
 
@@ -149,8 +180,22 @@ void csp_params_elements(const csp_params *params, int64_t *all, int64_t *traine
 /* By checkpoint name; NULL if there is none. */
 csp_param *csp_params_find(const csp_params *params, const char *name);
 
-/* Fills tensors[params->trained] for csp_grad_squares and csp_adamw, in table order. */
+/*
+ * Fills tensors[params->trained] for csp_grad_squares and csp_adamw, in table order; where state is
+ * shared out, with this rank's elements of each.
+ */
 void csp_params_optim(const csp_params *params, csp_optim_tensor *tensors);
+
+/* How many ranks share the state out; 1: each has all of it. */
+static inline int csp_params_shards(const csp_params *params)
+{
+    return params->storage.sharing.ranks > 1 ? params->storage.sharing.ranks : 1;
+}
+
+static inline bool csp_params_sharded(const csp_params *params)
+{
+    return csp_params_shards(params) > 1;
+}
 
 static inline bool csp_param_is_lora(const csp_param *row)
 {

@@ -16,7 +16,8 @@
  * base_path is a Hugging Face folder, or a checkpoint of full fine-tuning. With base_in_run = 1 it
  * is relative to the run's folder, the one above the checkpoint's own; else as the config says.
  * base_hash is xxh3-128 over the base's values in table order: another base is refused.
- * Weights that were trained in bf16 are their f32 masters; a reader rounds them as it needs.
+ * Weights that were trained in bf16 are their f32 masters, which a reader rounds as it needs; where
+ * ranks share masters out they are the bf16 weights.
  */
 #pragma once
 

@@ -207,6 +207,7 @@ typedef struct model_pass {
     const csp_pack *pack;
     csp_run *run;
     csp_block_pass blocks;
+    const csp_gradient_watch *watch; /* of a backward pass; NULL: nobody */
 } model_pass;
 
 static uint64_t *add_addresses(uint64_t *at, const csp_tensor *t, int64_t count)
@@ -307,6 +308,7 @@ static csp_status enqueue_bwd(void *pass)
 
     CSP_TRY(csp_norm_bwd(model->be, &run->x_final, &params->final_norm->value, &rstd, &dh, &none,
                          &run->work.dx, &dg));
+    CSP_TRY(csp_gradients_complete(p->watch, params->config.L));
     for (int64_t l = params->config.L - 1; l >= 0; l--) {
         csp_block_saved *s = &run->saved[l];
 
@@ -316,19 +318,20 @@ static csp_status enqueue_bwd(void *pass)
             CSP_TRY(csp_block_wide_again(&p->blocks, l, s, &run->work)); /* the last has its own */
         }
         CSP_TRY(csp_block_bwd(&p->blocks, l, l > 0 || all, s, &run->work));
+        CSP_TRY(csp_gradients_complete(p->watch, l));
     }
     if (params->embed->grad.ndim > 0) {
         csp_tensor de = params->embed->grad;
 
         CSP_TRY(csp_embed_bwd(model->be, &p->pack->token, &run->work.dx, &de));
     }
-    return CSP_OK;
+    return csp_gradients_complete(p->watch, -1);
 }
 
 csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack, const csp_pass *pass,
-                         csp_run *run)
+                         csp_run *run, const csp_gradient_watch *watch)
 {
-    model_pass p = { .model = model, .pack = pack, .run = run };
+    model_pass p = { .model = model, .pack = pack, .run = run, .watch = watch };
 
     CSP_ASSERT(run->keep != CSP_KEEP_NOTHING);
     CSP_TRY(begin(model, pack, pass, run, &p.blocks));
@@ -339,7 +342,7 @@ csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack, const csp
 
         CSP_TRY(csp_backend_zero(model->be, &rest));
     }
-    return run_pass(&p, true, enqueue_bwd);
+    return watch != NULL ? enqueue_bwd(&p) : run_pass(&p, true, enqueue_bwd);
 }
 
 csp_head csp_model_head(const csp_model *model, float scale, csp_pool_kind pooling,

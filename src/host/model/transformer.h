@@ -135,12 +135,31 @@ CSP_CHECKED csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_ke
 CSP_CHECKED csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack,
                                      const csp_pass *pass, csp_run *run);
 
+/* Who is told how far a backward pass has come, so that sums over ranks can begin meanwhile. */
+typedef struct csp_gradient_watch {
+    /*
+     * The gradients of this layer and of all above it are enqueued. layer: L, of what is above the
+     * blocks; L-1 .. 0; and at last -1, the embedding.
+     */
+    csp_status (*complete)(void *context, int64_t layer);
+    void *context;
+} csp_gradient_watch;
+
 /*
  * Adds the gradients of all trained parameters below the head, from run->dh. The same bits whatever
  * run->keep is. run->h and run->dh are overwritten.
+ *
+ *   watch   in   NULL: nobody. With one the pass is never a graph, because work of others goes
+ *                between its ops. Its errors are this function's.
  */
 CSP_CHECKED csp_status csp_model_bwd(const csp_model *model, const csp_pack *pack,
-                                     const csp_pass *pass, csp_run *run);
+                                     const csp_pass *pass, csp_run *run,
+                                     const csp_gradient_watch *watch);
+
+static inline csp_status csp_gradients_complete(const csp_gradient_watch *watch, int64_t layer)
+{
+    return watch != NULL ? watch->complete(watch->context, layer) : CSP_OK;
+}
 
 /*
  * The retrieval head of a model.

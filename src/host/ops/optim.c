@@ -44,6 +44,10 @@ static csp_status check_tensor(const csp_backend *be, const csp_optim_tensor *t,
     const int ndim = value->ndim > 0 ? value->ndim : 1;
     csp_dtype S;
 
+    if (t->first < 0 || t->first % 4 != 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "adamw: first is %lld, which is no multiple of 4",
+                        (long long)t->first);
+    }
     CSP_TRY(csp_check_storage(be, "adamw", "value", value, ndim, &S));
     CSP_TRY(csp_check_tensor("adamw", "grad", &t->grad, CSP_F32, ndim, value->dim));
     CSP_TRY(csp_check_tensor("adamw", "m", &t->m, CSP_F32, ndim, value->dim));

@@ -12,7 +12,10 @@
 extern "C" {
 #endif
 
-/* One trained tensor; all have the same shape and are f32, but for value. */
+/*
+ * One trained tensor, or the elements of one from first on: the part of a rank that shares its
+ * moments out with others. All have the same shape and are f32, but for value.
+ */
 typedef struct csp_optim_tensor {
     csp_tensor value;  /* in,out; f32, or bf16 where be has it (csp_backend.bf16)     */
     csp_tensor grad;   /* in; cleared to 0 by csp_adamw                               */
@@ -20,6 +23,8 @@ typedef struct csp_optim_tensor {
     csp_tensor v;      /* in,out second moment                                        */
     csp_tensor master; /* in,out; what a bf16 value is the rounding of. None where value is f32 or
                           rounding is stochastic. Not looked at by csp_grad_squares   */
+    int64_t first;     /* which element of the whole tensor is the first here, a multiple of 4: what
+                          is rounded at random is rounded as in the whole             */
     bool decay;        /* false for norms and biases                                  */
 } csp_optim_tensor;
 
@@ -64,8 +69,8 @@ typedef struct csp_adamw_args {
  *
  * Where value is bf16, θ is master, and value becomes θ rounded to nearest. Where rounding is
  * stochastic, θ is value itself, and csp_f32_to_bf16_random rounds element e of tensors[k] with the
- * upper 16 bits of csp_rng_u32({seed, CSP_DRAW_ROUNDING, k, t}, e): updates below the spacing of
- * bf16 then count in the mean, and the same call gives the same bits.
+ * upper 16 bits of csp_rng_u32({seed, CSP_DRAW_ROUNDING, k, t}, tensors[k].first + e): updates
+ * below the spacing of bf16 then count in the mean, and the same call gives the same bits.
  *
  * Precision:  f32 element-wise; the scalars are computed in double, squares being added up in their
  *             order, and rounded once.

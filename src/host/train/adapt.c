@@ -96,7 +96,7 @@ static csp_status run_chunk(csp_adapt *a, int64_t i, const csp_pass *pass, bool 
     args.dh = backward ? chunk->run->dh : csp_tensor_none();
     args.de = backward ? csp_model_head_grad(a->model) : csp_tensor_none();
     CSP_TRY(csp_token_loss(a->be, &args));
-    return backward ? csp_chunked_bwd(a->chunks, i, pass) : CSP_OK;
+    return backward ? csp_chunked_bwd(a->chunks, i, pass, a->options.watch) : CSP_OK;
 }
 
 csp_status csp_adapt_run(csp_adapt *a, const csp_token_lists *texts, const int64_t *text,

@@ -23,7 +23,8 @@ typedef struct csp_adapt_options {
     int64_t texts;    /* of a step on this rank, at most       */
     csp_keep keep;    /* of a micro-batch alone in memory: ALL (0 too), MOST, INPUTS */
     double lambda_relu;
-    const csp_ranks *ranks; /* NULL: one; not owned */
+    const csp_ranks *ranks;          /* NULL: one; not owned */
+    const csp_gradient_watch *watch; /* of each step's gradients; NULL: nobody; not owned */
 } csp_adapt_options;
 
 /* model, contract and be must outlive it. Errors: CSP_ERR_MEMORY. */

@@ -12,12 +12,20 @@
 #include "core/log.h"
 #include "core/memory.h"
 #include "io/file.h"
+#include "model/param_values.h"
 
 enum { NAME_BYTES = 64, TEXT_LIMIT = 1 << 24 };
 
+/* Of a checkpoint and of what lies beside it: "contrastive-00000200". */
+static void stem_of(const char *phase, int64_t step, char stem[NAME_BYTES])
+{
+    snprintf(stem, NAME_BYTES, "%s-%08lld", phase, (long long)step);
+}
+
 static void file_name(const char *phase, int64_t step, char name[NAME_BYTES])
 {
-    snprintf(name, NAME_BYTES, "%s-%08lld.h5", phase, (long long)step);
+    stem_of(phase, step, name);
+    snprintf(name + strlen(name), NAME_BYTES - strlen(name), ".h5");
 }
 
 static csp_status checkpoint_dir(const char *run_dir, char **out)
@@ -113,7 +121,7 @@ static csp_status write_tuning(csp_hdf5 *file, csp_backend *be, const csp_checkp
 
 static csp_status write_file(const char *path, const csp_snapshot *snapshot, const char *config,
                              const csp_progress *progress, const csp_health_memory *health,
-                             const csp_checkpoint_image *image)
+                             const csp_checkpoint_image *image, const csp_state_files *state)
 {
     csp_snapshot stored = *snapshot;
     csp_hdf5 *file = NULL;
@@ -124,7 +132,10 @@ static csp_status write_file(const char *path, const csp_snapshot *snapshot, con
     CSP_TRY_GOTO(csp_snapshot_write(file, &stored));
     CSP_TRY_GOTO(write_text(file, "/config_yaml", config));
     CSP_TRY_GOTO(write_tuning(file, snapshot->model->be, image));
-    CSP_TRY_GOTO(write_moments(file, snapshot->model, image));
+    CSP_TRY_GOTO(state != NULL
+                     ? csp_hdf5_write_strings(file, "/state_files",
+                                              (const char *const *)state->names, state->count)
+                     : write_moments(file, snapshot->model, image));
     CSP_TRY_GOTO(write_progress(file, progress));
     if (health != NULL) {
         CSP_TRY_GOTO(csp_health_memory_write(file, health));
@@ -233,6 +244,9 @@ static csp_status prune(const char *dir, const csp_config *config, const csp_pro
         CSP_TRY_GOTO(csp_file_join(dir, list[i].name, &path));
         if (unlink(path) != 0) {
             csp_log(CSP_LOG_WARN, "train", "%s: cannot be removed: %s", path, strerror(errno));
+        } else {
+            list[i].name[strlen(list[i].name) - strlen(".h5")] = '\0';
+            csp_state_files_remove(dir, list[i].name, NULL);
         }
         free(path);
     }
@@ -245,20 +259,23 @@ fail:
 csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapshot,
                                 const csp_config *config, const csp_progress *progress,
                                 const csp_health_memory *health, const csp_checkpoint_image *image,
-                                char **path)
+                                const csp_state_files *state, char **path)
 {
-    char name[NAME_BYTES];
+    char name[NAME_BYTES], stem[NAME_BYTES];
     char *dir = NULL, *file = NULL, *latest = NULL, *text = NULL;
     csp_status status;
 
+    CSP_ASSERT((state != NULL) == csp_params_sharded(snapshot->model->params));
+    stem_of(progress->phase, progress->step, stem);
     file_name(progress->phase, progress->step, name);
     CSP_TRY_GOTO(checkpoint_dir(run_dir, &dir));
     CSP_TRY_GOTO(csp_file_make_dirs(dir));
     CSP_TRY_GOTO(csp_file_join(dir, name, &file));
     CSP_TRY_GOTO(csp_file_join(dir, "LATEST", &latest));
     CSP_TRY_GOTO(csp_config_meaning(config, &text));
-    CSP_TRY_GOTO(write_file(file, snapshot, text, progress, health, image));
+    CSP_TRY_GOTO(write_file(file, snapshot, text, progress, health, image, state));
     CSP_TRY_GOTO(csp_file_write(latest, name, (int64_t)strlen(name)));
+    csp_state_files_remove(dir, stem, state); /* of an attempt that gave other numbers */
     CSP_TRY_GOTO(prune(dir, config, progress));
     if (path != NULL) {
         *path = file;
@@ -270,6 +287,29 @@ fail:
     free(file);
     free(latest);
     free(text);
+    return status;
+}
+
+csp_status csp_checkpoint_write_state(const char *run_dir, const csp_ranks *ranks,
+                                      const csp_model *model, const csp_progress *progress,
+                                      csp_state_files *out)
+{
+    char stem[NAME_BYTES], name[CSP_STATE_NAME_BYTES];
+    csp_state_copy copy = { 0 };
+    char *dir = NULL;
+    csp_status status;
+
+    stem_of(progress->phase, progress->step, stem);
+    CSP_TRY_GOTO(checkpoint_dir(run_dir, &dir));
+    CSP_TRY_GOTO(csp_file_make_dirs(dir));
+    CSP_TRY_GOTO(csp_state_copy_take(model, &copy));
+    CSP_TRY_GOTO(
+        csp_state_write(dir, stem, csp_ranks_rank(ranks), csp_ranks_size(ranks), &copy, name));
+    status = csp_state_files_gather(ranks, name, out);
+
+fail:
+    csp_state_copy_clear(&copy);
+    free(dir);
     return status;
 }
 
@@ -289,14 +329,30 @@ int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes)
     return 4 * numbers + 8 * model->params->config.V + tokenizer_bytes + (1 << 20);
 }
 
-/* Whether a checkpoint opens: its checksum covers every byte. */
+/* The state files that a checkpoint names, if any. Owner: csp_state_files_clear. */
+static csp_status read_state_files(const csp_hdf5 *file, csp_state_files *out)
+{
+    *out = (csp_state_files) { 0 };
+    return csp_hdf5_has(file, "/state_files")
+               ? csp_hdf5_read_strings(file, "/state_files", &out->names, &out->count)
+               : CSP_OK;
+}
+
+/* Whether a checkpoint opens, and its state files: their checksums cover every byte. */
 static csp_status check_file(const char *path)
 {
+    csp_state_files files = { 0 };
     csp_hdf5 *file = NULL;
+    csp_status status;
 
     CSP_TRY(csp_hdf5_open(path, &file));
+    CSP_TRY_GOTO(read_state_files(file, &files));
+    status = csp_state_files_check(path, &files);
+
+fail:
+    csp_state_files_clear(&files);
     csp_hdf5_close(file);
-    return CSP_OK;
+    return status;
 }
 
 /* The name in LATEST, NULL if there is none that can be one. */
@@ -481,7 +537,7 @@ static csp_status read_moments(const csp_hdf5 *file, csp_model *model)
 
         for (int which = 0; row->trained && which < 2; which++) {
             csp_tensor *moment = which == 0 ? &row->m : &row->v;
-            csp_tensor host = *moment;
+            csp_tensor host = csp_tensor_view(NULL, CSP_F32, row->ndim, row->dim);
             char name[CSP_PARAM_NAME_BYTES + 16];
 
             snprintf(name, sizeof(name), "/optim/%s/%s", which == 0 ? "m" : "v", row->name);
@@ -489,7 +545,8 @@ static csp_status read_moments(const csp_hdf5 *file, csp_model *model)
                 csp_realloc("checkpoint", csp_tensor_count(&host), sizeof(float), &values));
             host.data = values;
             CSP_TRY_GOTO(csp_hdf5_read(file, name, &host));
-            CSP_TRY_GOTO(csp_backend_upload(model->be, values, moment));
+            CSP_TRY_GOTO(
+                csp_state_upload(model->be, row, moment, 0, csp_tensor_count(&host), values));
         }
     }
 
@@ -520,15 +577,19 @@ static csp_status read_tuning(const csp_hdf5 *file, const char *path, csp_backen
 
 csp_status csp_checkpoint_read_state(const char *path, csp_model *model, csp_health_memory *health)
 {
+    csp_state_files files = { 0 };
     csp_hdf5 *file = NULL;
     csp_status status;
 
     CSP_TRY(csp_hdf5_open(path, &file));
-    CSP_TRY_GOTO(read_moments(file, model));
+    CSP_TRY_GOTO(read_state_files(file, &files));
+    CSP_TRY_GOTO(files.count > 0 ? csp_state_files_read(path, &files, model)
+                                 : read_moments(file, model));
     CSP_TRY_GOTO(read_tuning(file, path, model->be));
     status = csp_health_memory_read(file, model->params->config.V, health);
 
 fail:
+    csp_state_files_clear(&files);
     csp_hdf5_close(file);
     return status;
 }

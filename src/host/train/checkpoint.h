@@ -4,6 +4,8 @@
  * Beside the model's part (model/snapshot.h):
  *
  *     /optim/m/<name>, /optim/v/<name>   moments of every trained tensor, f32
+ *     /state_files                       in their place, where ranks share them out: the files
+ *                                        beside it that have them (train/state_shards.h)
  *     / config_yaml                      (bytes) u8: every setting that decides the result
  *                                        (csp_config_meaning; RUN/config.yaml has the others too)
  *     / tuning                           (bytes) u8: what a GPU's choices of algorithms hold for,
@@ -22,6 +24,7 @@
 #include "train/checkpoint_image.h"
 #include "train/data_identity.h"
 #include "train/health_memory.h"
+#include "train/state_shards.h"
 
 typedef struct csp_progress {
     int phase_index; /* in run.phases                                        */
@@ -47,6 +50,7 @@ typedef struct csp_progress {
  *   image    in    what is on the device, copied at progress (train/checkpoint_image.h): then the
  *                  device is not used, and this may run in a thread beside training; NULL: it is
  *                  downloaded here
+ *   state    in    files that have the moments; NULL where the model has all of them
  *   path     out   the file's path, for messages; NULL: not wanted. Owner: the caller frees it.
  *
  * Errors: CSP_ERR_IO; the last checkpoint and LATEST are as before then, or LATEST alone is old.
@@ -54,9 +58,21 @@ typedef struct csp_progress {
 CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapshot,
                                             const csp_config *config, const csp_progress *progress,
                                             const csp_health_memory *health,
-                                            const csp_checkpoint_image *image, char **path);
+                                            const csp_checkpoint_image *image,
+                                            const csp_state_files *state, char **path);
 
-/* Bytes a checkpoint of this model takes, about. */
+/*
+ * Writes this rank's state beside the checkpoint to come, and learns of the others' files. All
+ * ranks call it, where state is shared out. Owner: csp_state_files_clear(out).
+ *
+ * Errors: CSP_ERR_IO, CSP_ERR_MEMORY, CSP_ERR_COMM.
+ */
+CSP_CHECKED csp_status csp_checkpoint_write_state(const char *run_dir, const csp_ranks *ranks,
+                                                  const csp_model *model,
+                                                  const csp_progress *progress,
+                                                  csp_state_files *out);
+
+/* Bytes a checkpoint of this model takes with its state, about. */
 int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes);
 
 /*
@@ -73,9 +89,9 @@ CSP_CHECKED csp_status csp_checkpoint_peek(const char *path, csp_progress *progr
                                            csp_config **config);
 
 /*
- * Reads the moments into a model opened from the same checkpoint, what the health panel remembered,
- * and which algorithms the backend is to use; warns where those are not for this device or its
- * libraries. Owner: csp_health_memory_clear(health).
+ * Reads the moments that the model wants into a model opened from the same checkpoint, what the
+ * health panel remembered, and which algorithms the backend is to use; warns where those are not
+ * for this device or its libraries. Owner: csp_health_memory_clear(health).
  */
 CSP_CHECKED csp_status csp_checkpoint_read_state(const char *path, csp_model *model,
                                                  csp_health_memory *health);

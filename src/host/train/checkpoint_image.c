@@ -7,9 +7,16 @@
 #include "core/size.h"
 
 /* What a row's value is stored from. */
-static const csp_tensor *value_of(const csp_param *row)
+static const csp_tensor *value_of(const csp_params *params, const csp_param *row)
 {
-    return row->master.ndim > 0 ? &row->master : &row->value;
+    /* A part of a master is in a state file, and the value in the checkpoint. */
+    return row->master.ndim > 0 && !csp_params_sharded(params) ? &row->master : &row->value;
+}
+
+/* Whether a checkpoint has a row's moments: where ranks share them out they are in state files. */
+static bool has_moments(const csp_params *params, const csp_param *row)
+{
+    return row->trained && !csp_params_sharded(params);
 }
 
 /* Whether a checkpoint has a row's value: adapters, or the whole model where there are none. */
@@ -30,8 +37,8 @@ int64_t csp_checkpoint_image_bytes(const csp_params *params)
     for (int64_t i = 0; i < params->count; i++) {
         const csp_param *row = &params->rows[i];
 
-        bytes += is_stored(params, row) ? room_of(value_of(row)) : 0;
-        bytes += row->trained ? room_of(&row->m) + room_of(&row->v) : 0;
+        bytes += is_stored(params, row) ? room_of(value_of(params, row)) : 0;
+        bytes += has_moments(params, row) ? room_of(&row->m) + room_of(&row->v) : 0;
     }
     return (int64_t)bytes;
 }
@@ -97,9 +104,9 @@ csp_status csp_checkpoint_image_start(csp_checkpoint_image *image, const csp_mod
         const csp_param *row = &params->rows[i];
 
         if (is_stored(params, row)) {
-            add(image, value_of(row), &image->value[i], &count);
+            add(image, value_of(params, row), &image->value[i], &count);
         }
-        if (row->trained) {
+        if (has_moments(params, row)) {
             add(image, &row->m, &image->m[i], &count);
             add(image, &row->v, &image->v[i], &count);
         }

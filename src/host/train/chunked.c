@@ -267,12 +267,14 @@ csp_status csp_chunked_check(const csp_chunked *c, int64_t i, int64_t bad_row, c
                     phase, (long long)step, where, parameter);
 }
 
-csp_status csp_chunked_bwd(csp_chunked *c, int64_t i, const csp_pass *pass)
+csp_status csp_chunked_bwd(csp_chunked *c, int64_t i, const csp_pass *pass,
+                           const csp_gradient_watch *watch)
 {
     csp_chunk *chunk = &c->chunks[i];
+    const csp_gradient_watch *last = i + 1 == c->count ? watch : NULL;
 
-    return chunk->batch.N > 0 ? csp_model_bwd(c->model, &chunk->packed.pack, pass, chunk->run)
-                              : CSP_OK;
+    return chunk->batch.N > 0 ? csp_model_bwd(c->model, &chunk->packed.pack, pass, chunk->run, last)
+                              : csp_gradients_complete(last, -1);
 }
 
 void csp_chunked_leave(csp_chunked *c, int64_t i)

@@ -106,8 +106,11 @@ CSP_CHECKED csp_status csp_chunked_check(const csp_chunked *c, int64_t i, int64_
 
 /*
  * The gradients of everything below the head from chunk->run->dh; nothing for a chunk without rows.
+ *
+ *   watch   in   is told of the last chunk, after which gradients are complete; NULL: nobody
  */
-CSP_CHECKED csp_status csp_chunked_bwd(csp_chunked *c, int64_t i, const csp_pass *pass);
+CSP_CHECKED csp_status csp_chunked_bwd(csp_chunked *c, int64_t i, const csp_pass *pass,
+                                       const csp_gradient_watch *watch);
 
 /* After chunk i was used, forward or backward: gives its memory back unless it is kept. */
 void csp_chunked_leave(csp_chunked *c, int64_t i);

@@ -332,7 +332,7 @@ static csp_status backpropagate(csp_contrastive *c)
         g.dh = chunk->run->dh;
         g.de = csp_model_head_grad(c->model);
         CSP_TRY(csp_sparse_pool_bwd(c->be, &c->head.head, &g));
-        CSP_TRY(csp_chunked_bwd(c->chunks, i, &c->step.pass));
+        CSP_TRY(csp_chunked_bwd(c->chunks, i, &c->step.pass, c->options.watch));
         csp_chunked_leave(c->chunks, i);
     }
     return CSP_OK;

@@ -30,6 +30,7 @@ typedef struct csp_contrastive_options {
     const csp_ranks *ranks; /* NULL: one; not owned */
     const csp_ranks *group; /* of ranks: those whose documents this rank's queries are compared
                                with; NULL: all; not owned */
+    const csp_gradient_watch *watch; /* of each step's gradients; NULL: nobody; not owned */
 } csp_contrastive_options;
 
 /*

@@ -37,6 +37,21 @@ int64_t csp_config_longest(const csp_config *config)
     return contrastive > adapt ? contrastive : adapt;
 }
 
+csp_sharing csp_run_sharing(const csp_config *config, int rank, int ranks)
+{
+    const csp_run_settings *s = &config->run;
+
+    if (ranks == 1) {
+        return (csp_sharing) { 0 };
+    }
+    return (csp_sharing) {
+        .ranks = s->shard_state == (int)CSP_SHARD_OFF ? 1 : ranks,
+        .rank = rank,
+        .bucket_bytes = (int64_t)(s->bucket_mb * 1e6),
+        .least_bytes = s->shard_state == (int)CSP_SHARD_AUTO ? CSP_SHARD_LEAST_BYTES : 0,
+    };
+}
+
 csp_status csp_model_memory_of(const csp_params *params, int64_t max_len, csp_model_memory *out)
 {
     csp_model_memory m;

@@ -22,6 +22,9 @@ typedef struct csp_model_memory {
 CSP_CHECKED csp_status csp_model_memory_of(const csp_params *params, int64_t max_len,
                                            csp_model_memory *out);
 
+/* How a rank of so many keeps the state of a model and adds up its gradients. */
+csp_sharing csp_run_sharing(const csp_config *config, int rank, int ranks);
+
 typedef struct csp_phase_memory {
     const char *phase;
     int64_t longest;          /* rows of its longest text                                        */

@@ -1,5 +1,14 @@
 /*
- * optimizer.h - clipping by the global norm and AdamW over the trained parameters of a model.
+ * optimizer.h - clipping by the global norm and AdamW over the trained parameters of a model, and
+ * the sums of their gradients over ranks.
+ *
+ * Gradients of full fine-tuning are added up bucket by bucket (model/buckets.h), each as soon as
+ * the backward pass of the last micro-batch has left its layers; those of adapters at once.
+ *
+ * Where the model's state is shared out (ZeRO-1, arXiv 1910.02054), a rank gets the sums of its
+ * parts alone, updates them, and the ranks give each other the new values. An element is computed
+ * as on a rank that has all of them; the squares of a tensor's gradient are added up over the parts
+ * of each rank, then over the ranks in ascending order, so that the last bits of the norm differ.
  */
 #pragma once
 
@@ -17,6 +26,15 @@ typedef struct csp_optimizer csp_optimizer;
 CSP_CHECKED csp_status csp_optimizer_create(csp_backend *be, const csp_model *model,
                                             const csp_ranks *ranks, csp_optimizer **out);
 void csp_optimizer_destroy(csp_optimizer *o);
+
+/* For the phases: sums begin early by it. NULL where nothing can: one rank, or one bucket. */
+const csp_gradient_watch *csp_optimizer_watch(const csp_optimizer *o);
+
+/*
+ * Waits for the sums over ranks of all gradients, which csp_optimizer_step would begin with; where
+ * state is shared out, those of this rank's parts alone are sums then. Nothing on one rank.
+ */
+CSP_CHECKED csp_status csp_optimizer_sum(csp_optimizer *o);
 
 /* Sets all moments and gradients to 0: the start of a phase. */
 CSP_CHECKED csp_status csp_optimizer_reset(csp_optimizer *o);

@@ -84,7 +84,7 @@ static double work_of(const csp_rank_work *w)
 void csp_rank_times_count(csp_rank_times *times, const csp_rank_work *all, csp_step_metrics *m)
 {
     const int size = times->size;
-    double waited = 0.0, worked = 0.0, sent = 0.0, data = 0.0;
+    double waited = 0.0, busy = 0.0, worked = 0.0, sent = 0.0, data = 0.0;
     int slowest = 0;
 
     for (int r = 0; r < size; r++) {
@@ -96,6 +96,7 @@ void csp_rank_times_count(csp_rank_times *times, const csp_rank_work *all, csp_s
         record->waited_s += all[r].waited_s;
         record->max_s = work > record->max_s ? work : record->max_s;
         waited += all[r].waited_s / all[r].seconds / size;
+        busy += all[r].busy_s / all[r].seconds / size;
         worked += work / size;
         sent += all[r].sent / size;
         data += all[r].data_s / all[r].seconds / size;
@@ -105,6 +106,7 @@ void csp_rank_times_count(csp_rank_times *times, const csp_rank_work *all, csp_s
     times->rank[slowest].slowest++;
     times->rank[slowest].behind += work_of(&all[slowest]) >= CSP_STRAGGLER_RATIO * worked;
     m->data_wait = data;
+    m->rank_comm = busy;
     m->rank_wait = waited;
     m->rank_slowest = work_of(&all[slowest]) / worked;
     m->rank_sent_mb = sent / 1e6;

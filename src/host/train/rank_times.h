@@ -21,6 +21,7 @@ typedef struct csp_rank_work {
     double seconds;  /* of the step, with waiting */
     double data_s;   /* of them, for its texts    */
     double waited_s; /* of them, for other ranks  */
+    double busy_s;   /* in collectives, beside computation or not */
     double sent;     /* bytes to other ranks      */
 } csp_rank_work;
 
@@ -50,7 +51,7 @@ CSP_CHECKED csp_status csp_rank_times_meet(csp_rank_times *times, const csp_rank
 /*
  * The ranks tell one another what they did in a step, and count it.
  *
- *   m   out   data_wait, rank_wait, rank_slowest, rank_sent_mb; the same on all ranks
+ *   m   out   data_wait, rank_comm, rank_wait, rank_slowest, rank_sent_mb; the same on all ranks
  *
  * Ranks: collective.
  */

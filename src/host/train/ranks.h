@@ -94,7 +94,8 @@ CSP_CHECKED csp_status csp_ranks_gather_start(const csp_ranks *ranks, const csp_
  * This rank's part of the sum of data over the ranks: csp_comm_scatter_sum_start.
  *
  *   data    in    (sum of counts) f32 or f64
- *   out     out   (counts[rank]); on one rank the caller lets it be data
+ *   out     out   (counts[rank]) may be this rank's place in data; on one rank the caller lets it
+ *                 be data
  *   counts  in    (ranks) elements
  */
 CSP_CHECKED csp_status csp_ranks_scatter_sum_start(const csp_ranks *ranks, const csp_tensor *data,

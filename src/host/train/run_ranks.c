@@ -3,20 +3,6 @@
 
 #include "train/trainer_internal.h"
 
-/* Whether blocks of negatives can be shared out: a block to some ranks, or some to a rank. */
-csp_status csp_run_check_blocks(const csp_config *config, int ranks)
-{
-    const int64_t blocks = config->contrastive.negative_blocks;
-
-    if (csp_config_has_phase(config, "contrastive") && blocks % ranks != 0 && ranks % blocks != 0) {
-        return CSP_FAIL(CSP_ERR_CONFIG,
-                        "contrastive.negative_blocks is %lld, which %d ranks cannot share evenly: "
-                        "make one a multiple of the other",
-                        (long long)blocks, ranks);
-    }
-    return CSP_OK;
-}
-
 csp_status csp_run_join_groups(csp_run_state *run)
 {
     const int rank = csp_ranks_rank(run->ranks), size = csp_ranks_size(run->ranks);

@@ -296,6 +296,8 @@ static csp_status choose_storage(csp_run_state *run)
                                   ? run->config->adapt.optim.stochastic_rounding
                                   : run->config->contrastive.optim.stochastic_rounding;
     run->storage.seed = (uint64_t)run->config->run.seed;
+    run->storage.sharing =
+        csp_run_sharing(run->config, csp_ranks_rank(run->ranks), csp_ranks_size(run->ranks));
     CSP_TRY(csp_precision_base(run->be, &run->config->lora, &run->storage.fp8));
     if (run->storage.stochastic && run->storage.dtype == CSP_F32) {
         return CSP_FAIL(CSP_ERR_CONFIG,
@@ -430,6 +432,7 @@ static csp_status take_folder(csp_run_state *run)
     csp_file_remove_leftovers(dir);
     CSP_TRY_GOTO(csp_file_join(dir, "checkpoints", &path));
     csp_file_remove_leftovers(path);
+    csp_state_files_remove(path, NULL, NULL);
 
 fail:
     free(path);
@@ -456,20 +459,7 @@ static csp_status join_ranks(csp_run_state *run)
     status = csp_comm_agree(run->together.comm, text, "the config");
     free(text);
     CSP_TRY(status);
-    if (csp_config_has_phase(config, "contrastive") &&
-        config->contrastive.batch.queries % ranks != 0) {
-        return CSP_FAIL(CSP_ERR_CONFIG,
-                        "contrastive.batch.queries is %lld, which %d ranks cannot share evenly: "
-                        "make it a multiple of %d, or start another number of ranks",
-                        (long long)config->contrastive.batch.queries, ranks, ranks);
-    }
-    if (csp_config_has_phase(config, "adapt") && config->adapt.batch.texts % ranks != 0) {
-        return CSP_FAIL(CSP_ERR_CONFIG,
-                        "adapt.batch.texts is %lld, which %d ranks cannot share evenly: make it a "
-                        "multiple of %d, or start another number of ranks",
-                        (long long)config->adapt.batch.texts, ranks, ranks);
-    }
-    return csp_run_check_blocks(config, ranks);
+    return csp_config_check_ranks(config, ranks);
 }
 
 /* A rank has the device of its number among those of its machine. */

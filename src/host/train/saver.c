@@ -17,6 +17,7 @@ typedef struct save_job {
     csp_snapshot snapshot;
     csp_progress progress;
     csp_health_memory health; /* vocab 0: there is none */
+    csp_state_files state;    /* count 0: the model has all of it */
     csp_checkpoint_image image;
     bool beside; /* from image */
     double write_s;
@@ -77,7 +78,8 @@ static csp_status write_job(void *argument)
 
     CSP_TRY(csp_checkpoint_write(job->run_dir, &job->snapshot, job->config, &job->progress,
                                  job->health.vocab > 0 ? &job->health : NULL,
-                                 job->beside ? &job->image : NULL, &path));
+                                 job->beside ? &job->image : NULL,
+                                 job->state.count > 0 ? &job->state : NULL, &path));
     job->write_s = csp_machine_seconds() - begin;
     csp_log(CSP_LOG_INFO, "train", "checkpoint %s, written in %.2f s%s", path, job->write_s,
             job->beside ? " beside training" : "");
@@ -121,6 +123,7 @@ void csp_saver_destroy(csp_saver *saver)
     }
     csp_checkpoint_image_clear(&saver->job.image);
     csp_health_memory_clear(&saver->job.health);
+    csp_state_files_clear(&saver->job.state);
     free(saver);
 }
 
@@ -166,12 +169,17 @@ static csp_status timed(csp_saver *saver, csp_status (*call)(csp_saver *))
 
 csp_status csp_saver_save(csp_saver *saver, const char *run_dir, const csp_snapshot *snapshot,
                           const csp_config *config, const csp_progress *progress,
-                          const csp_health_memory *health)
+                          const csp_health_memory *health, csp_state_files *state)
 {
     const double begin = csp_machine_seconds();
     const bool busy = csp_task_is_started(&saver->task) && !csp_task_is_done(&saver->task);
+    const csp_status before = timed(saver, finish);
 
-    CSP_TRY(timed(saver, finish));
+    /* No thread reads the last ones any more. */
+    csp_state_files_clear(&saver->job.state);
+    saver->job.state = *state;
+    *state = (csp_state_files) { 0 };
+    CSP_TRY(before);
     if (busy) {
         csp_log(CSP_LOG_WARN, "train",
                 "waited %.2f s for the checkpoint before to be written: run.save_steps is short "

@@ -53,13 +53,15 @@ void csp_saver_destroy(csp_saver *saver);
  *
  *   snapshot           in   what it points to, and config, must stay until the file is written
  *   progress, health   in   as they are now: they are copied
+ *   state              in   state files, which are written (csp_checkpoint_write_state); none where
+ *                           count is 0. Moved: the caller has none left, also on failure
  *
  * Errors: those of csp_checkpoint_write, of this checkpoint or of the one before; those of copying.
  */
 CSP_CHECKED csp_status csp_saver_save(csp_saver *saver, const char *run_dir,
                                       const csp_snapshot *snapshot, const csp_config *config,
-                                      const csp_progress *progress,
-                                      const csp_health_memory *health);
+                                      const csp_progress *progress, const csp_health_memory *health,
+                                      csp_state_files *state);
 
 /*
  * Waits for the copies of the last save where they are not made yet. Here and below NULL is fine,

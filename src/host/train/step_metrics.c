@@ -52,6 +52,9 @@ const csp_metric_row csp_metric_rows[] = {
     ROW(save_write_s, false, "s",
         "a checkpoint took to be written, in the line of the step in which it was finished"),
     ROW(ranks, false, "ranks", "processes that shared the step"),
+    ROW(rank_comm, false, "share",
+        "of the step that exchanges between ranks were under way, mean of them; what is above "
+        "rank_wait was hidden behind computation"),
     ROW(rank_wait, false, "share", "of the step that ranks waited for one another, mean of them"),
     ROW(rank_slowest, false, "ratio", "work of the slowest rank, without waiting, by the mean"),
     ROW(rank_sent_mb, false, "MB", "what a rank sent to the others in this step, mean of them"),

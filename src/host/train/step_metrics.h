@@ -50,6 +50,7 @@ typedef struct csp_step_metrics {
     double save_pause_s;
     double save_write_s;
     double ranks;
+    double rank_comm;
     double rank_wait;
     double rank_slowest;
     double rank_sent_mb;

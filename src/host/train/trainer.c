@@ -91,7 +91,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
                                                      csp_ranks_size(run->ranks),
                                             .keep = plan.keep,
                                             .lambda_relu = config->adapt.lambda_relu,
-                                            .ranks = run->ranks };
+                                            .ranks = run->ranks,
+                                            .watch = csp_optimizer_watch(run->optimizer) };
 
         p->optim = &config->adapt.optim;
         p->steps = config->adapt.max_steps;
@@ -111,7 +112,8 @@ static csp_status open_phase(csp_run_state *run, const char *name, phase_state *
                         .top_position = 0.8,
                         .dead_terms = 0.99 },
             .ranks = run->ranks,
-            .group = run->group
+            .group = run->group,
+            .watch = csp_optimizer_watch(run->optimizer)
         };
 
         p->optim = &s->optim;
@@ -224,6 +226,7 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
     own = (csp_rank_work) { .seconds = seconds,
                             .data_s = p->data_s,
                             .waited_s = now.waited_s - before->waited_s,
+                            .busy_s = now.busy_s - before->busy_s,
                             .sent = (double)(now.sent - before->sent) };
     return csp_rank_times_step(p->times, ranks, &own, m);
 }
@@ -297,6 +300,19 @@ static csp_status ask_all(const csp_run_state *run, wishes *w)
     return csp_ranks_reduce_host(run->ranks, w, CSP_I32, 3, CSP_COMM_MAX, "the end of a step");
 }
 
+/* Where every rank writes its state, all learn whether rank 0's evaluation asks for it. */
+static csp_status agree_to_save(const csp_run_state *run, bool *save)
+{
+    int32_t due = *save;
+
+    if (csp_params_sharded(run->opened.model->params) && run->config->run.eval_steps > 0) {
+        CSP_TRY(csp_ranks_reduce_host(run->ranks, &due, CSP_I32, 1, CSP_COMM_MAX,
+                                      "whether to write a checkpoint"));
+    }
+    *save = due != 0;
+    return CSP_OK;
+}
+
 /* What is due after a step: an evaluation, a checkpoint, the end of the time. */
 static csp_status after_step(phase_state *p, int64_t done)
 {
@@ -322,7 +338,9 @@ static csp_status after_step(phase_state *p, int64_t done)
         /* The best model is only worth naming if its checkpoint exists. */
         save = save || (s->keep_best && (isnan(best) || run->progress.best > best));
     }
-    if ((save || stop || w.save != 0) && csp_run_writes(run)) {
+    save = save || stop || w.save != 0;
+    CSP_TRY(agree_to_save(run, &save));
+    if (save) {
         CSP_TRY(csp_run_save(run));
     }
     if (stop && !end) {
@@ -334,6 +352,23 @@ static csp_status after_step(phase_state *p, int64_t done)
                         w.timed_out != 0 ? " (run.max_minutes)" : "");
     }
     return CSP_OK;
+}
+
+/* How ranks add up gradients, and who has which state. */
+static void say_sharing(const csp_run_state *run)
+{
+    const csp_params *params = run->opened.model->params;
+    const int64_t each = params->embed->master.ndim > 0 ? 12 : 8;
+
+    if (run->ranks == NULL || params->bucket_count == 0) {
+        return;
+    }
+    csp_log(CSP_LOG_INFO, "train",
+            "gradients are added up in %lld buckets; %s %.1f MiB of optimizer state%s",
+            (long long)params->bucket_count,
+            csp_params_sharded(params) ? "each rank has its" : "every rank has all",
+            (double)(each * params->own_elements) / 1048576.0,
+            csp_params_sharded(params) ? ", and writes it beside checkpoints" : "");
 }
 
 static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
@@ -531,6 +566,7 @@ csp_status csp_train(const csp_config *config, const csp_train_options *options,
         goto fail;
     }
     CSP_TRY_GOTO(csp_run_writes(&run) ? write_config(&run) : CSP_OK);
+    say_sharing(&run);
     CSP_TRY_GOTO(measure_ceiling(&run));
     CSP_TRY_GOTO(csp_run_writes(&run) ? open_log(&run) : CSP_OK);
     CSP_TRY_GOTO(run_phases(&run));

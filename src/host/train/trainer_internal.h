@@ -58,15 +58,17 @@ void csp_run_clear(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_memory(const csp_run_state *run, csp_memory *out);
 
 /*
- * run_ranks.c: whether blocks of negatives can be shared out, a block to some ranks or some to a
- * rank; the ranks of this machine, and those that share negatives; whether all have the same data,
- * or they would draw different steps, and the same frozen weights.
+ * run_ranks.c: the ranks of this machine, and those that share negatives; whether all have the same
+ * data, or they would draw different steps, and the same frozen weights.
  */
-CSP_CHECKED csp_status csp_run_check_blocks(const csp_config *config, int ranks);
 CSP_CHECKED csp_status csp_run_join_groups(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_agree(const csp_run_state *run);
 
-/* run_save.c. Saves what progress says; the file may be written after this returns (saver.h). */
+/* run_save.c */
+/*
+ * Saves what progress says. All ranks call it: rank 0 writes the checkpoint, maybe after this has
+ * returned (saver.h), and before it each its part of a state that is shared out.
+ */
 CSP_CHECKED csp_status csp_run_save(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_evaluate(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_merge_adapter(csp_run_state *run);

@@ -1,0 +1,416 @@
+/* state_shards.c - copying, writing, finding and reading a rank's part of AdamW's state. */
+#include "train/state_shards.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/memory.h"
+#include "io/digest.h"
+#include "io/file.h"
+#include "io/hdf5.h"
+#include "model/param_values.h"
+
+enum { KINDS = 3, DIGITS = 16 };
+
+static const char *const kinds[KINDS] = { "m", "v", "master" };
+
+static const csp_tensor *state_of(const csp_param *row, int kind)
+{
+    return kind == 0 ? &row->m : kind == 1 ? &row->v : &row->master;
+}
+
+static void piece_name(const csp_param *row, int kind, char *out, size_t bytes)
+{
+    snprintf(out, bytes, "/optim/%s/%s", kinds[kind], row->name);
+}
+
+csp_status csp_state_copy_take(const csp_model *model, csp_state_copy *out)
+{
+    const csp_params *params = model->params;
+    csp_state_copy c = { 0 };
+    int64_t elements = 0;
+    csp_status status;
+
+    for (int64_t i = 0; i < params->count; i++) {
+        elements += KINDS * params->rows[i].own_count;
+    }
+    CSP_TRY_GOTO(csp_alloc("state", KINDS * params->count, sizeof(*c.pieces), &c.pieces));
+    CSP_TRY_GOTO(csp_alloc("state", elements, sizeof(*c.values), &c.values));
+    elements = 0;
+    for (int64_t i = 0; i < params->count; i++) {
+        const csp_param *row = &params->rows[i];
+
+        for (int kind = 0; kind < KINDS; kind++) {
+            const csp_tensor *t = state_of(row, kind);
+            csp_state_piece *piece = &c.pieces[c.count];
+
+            c.masters = c.masters || (kind == 2 && t->ndim > 0);
+            if (t->ndim == 0 || row->own_count == 0) {
+                continue;
+            }
+            piece_name(row, kind, piece->name, sizeof(piece->name));
+            piece->first = row->own_first;
+            piece->count = row->own_count;
+            piece->values = c.values + elements;
+            CSP_TRY_GOTO(csp_backend_download(model->be, t, c.values + elements));
+            elements += row->own_count;
+            c.count++;
+        }
+    }
+    *out = c;
+    return CSP_OK;
+
+fail:
+    csp_state_copy_clear(&c);
+    return status;
+}
+
+void csp_state_copy_clear(csp_state_copy *copy)
+{
+    free(copy->pieces);
+    free(copy->values);
+    *copy = (csp_state_copy) { 0 };
+}
+
+static csp_status digest_of(const csp_state_copy *copy, char text[CSP_DIGEST_TEXT_BYTES])
+{
+    csp_digest *digest;
+
+    CSP_TRY(csp_digest_create(&digest));
+    for (int64_t i = 0; i < copy->count; i++) {
+        const csp_state_piece *p = &copy->pieces[i];
+        const int64_t place[] = { p->first, p->count };
+
+        csp_digest_add(digest, p->name, (int64_t)strlen(p->name));
+        csp_digest_add(digest, place, sizeof(place));
+        csp_digest_add(digest, p->values, p->count * (int64_t)sizeof(*p->values));
+    }
+    csp_digest_say(digest, text);
+    csp_digest_destroy(digest);
+    return CSP_OK;
+}
+
+static csp_status write_pieces(csp_hdf5 *file, const csp_state_copy *copy)
+{
+    CSP_TRY(csp_hdf5_set_text(file, "/", "format", "csplade-state"));
+    CSP_TRY(csp_hdf5_set_i64(file, "/", "format_version", CSP_STATE_VERSION));
+    CSP_TRY(csp_hdf5_set_i64(file, "/", "masters", copy->masters ? 1 : 0));
+    for (int64_t i = 0; i < copy->count; i++) {
+        const csp_state_piece *p = &copy->pieces[i];
+        const csp_tensor t = csp_tensor_view((void *)(uintptr_t)p->values, CSP_F32, 1, &p->count);
+
+        CSP_TRY(csp_hdf5_write(file, p->name, &t));
+        CSP_TRY(csp_hdf5_set_i64(file, p->name, "first", p->first));
+    }
+    return CSP_OK;
+}
+
+csp_status csp_state_write(const char *dir, const char *stem, int rank, int ranks,
+                           const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES])
+{
+    char digest[CSP_DIGEST_TEXT_BYTES], found[CSP_STATE_NAME_BYTES];
+    char *path = NULL;
+    csp_hdf5 *file = NULL;
+    csp_status status;
+
+    CSP_TRY(digest_of(copy, digest));
+    snprintf(found, sizeof(found), "%s.rank%dof%d.%.*s.state", stem, rank, ranks, DIGITS, digest);
+    CSP_TRY(csp_file_join(dir, found, &path));
+    CSP_TRY_GOTO(csp_hdf5_create(path, &file));
+    status = write_pieces(file, copy);
+    if (status != CSP_OK) {
+        csp_hdf5_close(file);
+        goto fail;
+    }
+    CSP_TRY_GOTO(csp_hdf5_commit(file));
+    memcpy(name, found, sizeof(found));
+
+fail:
+    free(path);
+    return status;
+}
+
+void csp_state_files_clear(csp_state_files *files)
+{
+    for (int64_t i = 0; i < files->count; i++) {
+        free(files->names[i]);
+    }
+    free(files->names);
+    *files = (csp_state_files) { 0 };
+}
+
+csp_status csp_state_files_gather(const csp_ranks *ranks, const char *own, csp_state_files *out)
+{
+    const int size = csp_ranks_size(ranks);
+    csp_state_files files = { 0 };
+    char mine[CSP_STATE_NAME_BYTES] = "", *all = NULL;
+    csp_status status;
+
+    snprintf(mine, sizeof(mine), "%s", own);
+    CSP_TRY_GOTO(csp_alloc_zero("state files", size, sizeof(mine), &all));
+    memcpy(all, mine, sizeof(mine));
+    CSP_TRY_GOTO(csp_ranks_gather_host(ranks, mine, all, sizeof(mine), "names of state files"));
+    CSP_TRY_GOTO(csp_alloc_zero("state files", size, sizeof(*files.names), &files.names));
+    for (; files.count < size; files.count++) {
+        CSP_TRY_GOTO(csp_strdup("state files", all + files.count * (int64_t)sizeof(mine),
+                                &files.names[files.count]));
+    }
+    *out = files;
+    files = (csp_state_files) { 0 };
+
+fail:
+    csp_state_files_clear(&files);
+    free(all);
+    return status;
+}
+
+/* The folder that a file lies in, "." where its path has none. Owner: the caller frees *out. */
+static csp_status folder_of(const char *path, char **out)
+{
+    const char *slash = strrchr(path, '/');
+
+    CSP_TRY(csp_strdup("checkpoint", slash != NULL ? path : ".", out));
+    if (slash != NULL) {
+        (*out)[slash > path ? slash - path : 1] = '\0';
+    }
+    return CSP_OK;
+}
+
+/* Opens file i of a checkpoint. A name with a slash would be of another folder. */
+static csp_status open_file(const char *checkpoint, const csp_state_files *files, int64_t i,
+                            csp_hdf5 **out)
+{
+    const char *name = files->names[i];
+    char *dir = NULL, *path = NULL, *format = NULL;
+    csp_hdf5 *file = NULL;
+    csp_status status;
+    bool right;
+
+    CSP_TRY_GOTO(folder_of(checkpoint, &dir));
+    CSP_TRY_GOTO(csp_file_join(dir, name, &path));
+    if (strchr(name, '/') != NULL || !csp_file_exists(path)) {
+        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: its state file %s is missing", checkpoint, name);
+        goto fail;
+    }
+    CSP_TRY_GOTO(csp_hdf5_open(path, &file));
+    CSP_TRY_GOTO(csp_hdf5_get_text(file, "/", "format", &format));
+    right = strcmp(format, "csplade-state") == 0;
+    if (!right) {
+        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: not a state file of csplade", path);
+        goto fail;
+    }
+    *out = file;
+    file = NULL;
+
+fail:
+    csp_hdf5_close(file);
+    free(dir);
+    free(path);
+    free(format);
+    return status;
+}
+
+csp_status csp_state_files_check(const char *checkpoint, const csp_state_files *files)
+{
+    for (int64_t i = 0; i < files->count; i++) {
+        csp_hdf5 *file;
+
+        CSP_TRY(open_file(checkpoint, files, i, &file));
+        csp_hdf5_close(file);
+    }
+    return CSP_OK;
+}
+
+/* What is still to be found of each array of a model. */
+typedef struct wanted {
+    int64_t *left; /* (rows, KINDS) elements */
+    int64_t open;  /* arrays that want some  */
+    bool settled;  /* whether masters are among them is known */
+    float *values; /* room for one piece     */
+} wanted;
+
+/* Elements of a row that the model wants of an array: from *first on so many. */
+static int64_t range_of(const csp_param *row, int kind, bool masters, int64_t *first)
+{
+    const bool whole = kind == 2 && masters && row->master.ndim == 0 && row->value.dtype == CSP_F32;
+    const bool own = kind < 2 || (masters && row->master.ndim > 0);
+
+    *first = whole ? 0 : row->own_first;
+    return !row->trained ? 0 : whole ? csp_tensor_count(&row->value) : own ? row->own_count : 0;
+}
+
+static void settle(const csp_params *params, bool masters, wanted *w)
+{
+    for (int64_t i = 0; i < params->count && !w->settled; i++) {
+        for (int kind = 0; kind < KINDS; kind++) {
+            int64_t first;
+
+            w->left[i * KINDS + kind] = range_of(&params->rows[i], kind, masters, &first);
+            w->open += w->left[i * KINDS + kind] > 0;
+        }
+    }
+    w->settled = true;
+}
+
+/* Takes what is wanted of one array out of a file. */
+static csp_status read_piece(const csp_hdf5 *file, csp_model *model, csp_param *row, int kind,
+                             bool masters, int64_t *left, wanted *w)
+{
+    char name[CSP_PARAM_NAME_BYTES + 16];
+    csp_tensor there;
+    int64_t first, begin, end, want_first;
+    const int64_t want = range_of(row, kind, masters, &want_first);
+
+    piece_name(row, kind, name, sizeof(name));
+    if (!csp_hdf5_has(file, name)) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_hdf5_describe(file, name, &there));
+    CSP_TRY(csp_hdf5_get_i64(file, name, "first", &first));
+    if (there.dtype != CSP_F32 || there.ndim != 1 || first < 0 ||
+        there.dim[0] > csp_tensor_count(&row->value) - first) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "a state file's %s is not of elements of the model's",
+                        name);
+    }
+    begin = first > want_first ? first : want_first;
+    end = first + there.dim[0] < want_first + want ? first + there.dim[0] : want_first + want;
+    if (begin >= end) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_realloc("state", end - begin, sizeof(*w->values), &w->values));
+    CSP_TRY(csp_hdf5_read_range(file, name, begin - first, end - begin, w->values));
+    CSP_TRY(
+        kind == 2 && row->master.ndim == 0
+            ? csp_param_upload(model->be, row, begin, end - begin, w->values)
+            : csp_state_upload(model->be, row, state_of(row, kind), begin, end - begin, w->values));
+    *left -= end - begin;
+    w->open -= *left == 0;
+    return CSP_OK;
+}
+
+static csp_status read_file(const csp_hdf5 *file, csp_model *model, wanted *w)
+{
+    int64_t masters;
+
+    CSP_TRY(csp_hdf5_get_i64(file, "/", "masters", &masters));
+    settle(model->params, masters != 0, w);
+    for (int64_t i = 0; i < model->params->count; i++) {
+        for (int kind = 0; kind < KINDS; kind++) {
+            int64_t *left = &w->left[i * KINDS + kind];
+
+            if (*left > 0) {
+                CSP_TRY(
+                    read_piece(file, model, &model->params->rows[i], kind, masters != 0, left, w));
+            }
+        }
+    }
+    return CSP_OK;
+}
+
+/* Names an array of which elements are in no file. */
+static csp_status refuse(const char *checkpoint, const csp_params *params, const wanted *w)
+{
+    int64_t i = 0;
+
+    while (w->left[i] <= 0) {
+        i++;
+    }
+    return CSP_FAIL(CSP_ERR_FORMAT,
+                    "%s: %lld elements of /optim/%s/%s are in none of its state files", checkpoint,
+                    (long long)w->left[i], kinds[i % KINDS], params->rows[i / KINDS].name);
+}
+
+csp_status csp_state_files_read(const char *checkpoint, const csp_state_files *files,
+                                csp_model *model)
+{
+    const csp_params *params = model->params;
+    const int64_t own =
+        csp_params_shards(params) == files->count ? params->storage.sharing.rank : 0;
+    wanted w = { 0 };
+    csp_hdf5 *file = NULL;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_alloc_zero("state", params->count * KINDS, sizeof(*w.left), &w.left));
+    for (int64_t i = 0; i < files->count && (!w.settled || w.open > 0); i++) {
+        CSP_TRY_GOTO(open_file(checkpoint, files, (own + i) % files->count, &file));
+        CSP_TRY_GOTO(read_file(file, model, &w));
+        csp_hdf5_close(file);
+        file = NULL;
+    }
+    status = w.open > 0 ? refuse(checkpoint, params, &w) : CSP_OK;
+
+fail:
+    csp_hdf5_close(file);
+    free(w.left);
+    free(w.values);
+    return status;
+}
+
+/* Whether a name is that of a state file; bytes of the stem before ".rank". */
+static bool is_state_file(const char *name, size_t *stem)
+{
+    const char *rank = strstr(name, ".rank"), *end = strrchr(name, '.');
+
+    *stem = rank != NULL ? (size_t)(rank - name) : 0;
+    return rank != NULL && end > rank && strcmp(end, ".state") == 0;
+}
+
+static bool names(const csp_state_files *files, const char *name)
+{
+    for (int64_t i = 0; files != NULL && i < files->count; i++) {
+        if (strcmp(files->names[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the checkpoint of a stem is in the folder. */
+static bool has_checkpoint(const char *dir, const char *name, size_t stem)
+{
+    char file[CSP_STATE_NAME_BYTES], *path = NULL;
+    bool there;
+
+    snprintf(file, sizeof(file), "%.*s.h5", (int)stem, name);
+    there = csp_file_join(dir, file, &path) != CSP_OK || csp_file_exists(path);
+    free(path);
+    return there;
+}
+
+static void remove_file(const char *dir, const char *name)
+{
+    char *path = NULL;
+
+    if (csp_file_join(dir, name, &path) == CSP_OK && unlink(path) != 0) {
+        csp_log(CSP_LOG_WARN, "train", "%s: cannot be removed: %s", path, strerror(errno));
+    }
+    free(path);
+}
+
+void csp_state_files_remove(const char *dir, const char *stem, const csp_state_files *keep)
+{
+    DIR *folder = opendir(dir);
+
+    for (struct dirent *e = folder != NULL ? readdir(folder) : NULL; e != NULL;
+         e = readdir(folder)) {
+        size_t bytes;
+        bool goes;
+
+        if (!is_state_file(e->d_name, &bytes)) {
+            continue;
+        }
+        goes = stem == NULL ? !has_checkpoint(dir, e->d_name, bytes)
+                            : strlen(stem) == bytes && strncmp(stem, e->d_name, bytes) == 0;
+        if (goes && !names(keep, e->d_name)) {
+            remove_file(dir, e->d_name);
+        }
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+}

@@ -1,0 +1,90 @@
+/*
+ * state_shards.h - the state that ranks share out (model/buckets.h), in files beside a checkpoint:
+ * every rank writes its own, at once with the others.
+ *
+ *     RUN/checkpoints/<phase>-<step, 8 digits>.rank<r>of<R>.<16 digits>.state      (io/hdf5.h)
+ *         /                       format = "csplade-state", format_version, masters = 0 or 1
+ *         /optim/m/<name>         (n) f32: elements of a trained tensor, attribute first: which
+ *         /optim/v/<name>         the same of the second moment
+ *         /optim/master/<name>    the same of what a bf16 value is the rounding of
+ *
+ * The digits are of the content, so that a file never takes the place of another content: what the
+ * newest checkpoint names stays whatever is written after it. A file is complete, on disk and under
+ * its name before the checkpoint that names it is written. How many ranks read them again, and
+ * whether those share state out, is open: a reader takes the elements it wants from whichever files
+ * have them, its own first.
+ */
+#pragma once
+
+#include "model/transformer.h"
+#include "train/ranks.h"
+
+enum { CSP_STATE_NAME_BYTES = 96, CSP_STATE_VERSION = 1 };
+
+/* Elements of one array of the state, in the memory of the host. */
+typedef struct csp_state_piece {
+    char name[CSP_PARAM_NAME_BYTES + 16]; /* "/optim/m/model.norm.weight"      */
+    int64_t first, count;                 /* elements of the whole tensor      */
+    const float *values;                  /* (count); not owned by the piece   */
+} csp_state_piece;
+
+/* A rank's state, copied from its device. */
+typedef struct csp_state_copy {
+    csp_state_piece *pieces;
+    int64_t count;
+    bool masters;
+    float *values; /* of all pieces */
+} csp_state_copy;
+
+/* Waits for the model's backend. Owner: csp_state_copy_clear. Errors: CSP_ERR_MEMORY, _DEVICE. */
+CSP_CHECKED csp_status csp_state_copy_take(const csp_model *model, csp_state_copy *out);
+void csp_state_copy_clear(csp_state_copy *copy);
+
+/*
+ * Writes one rank's file; any thread may, with a copy that nobody changes meanwhile.
+ *
+ *   dir          in    RUN/checkpoints, which is there
+ *   stem         in    "contrastive-00000200"
+ *   rank, ranks  in    whose, of how many
+ *   name         out   of the file in dir
+ *
+ * Errors: CSP_ERR_IO, CSP_ERR_MEMORY; nothing is there under the name then.
+ */
+CSP_CHECKED csp_status csp_state_write(const char *dir, const char *stem, int rank, int ranks,
+                                       const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES]);
+
+/* The files of a checkpoint, in the order of ranks. */
+typedef struct csp_state_files {
+    char **names;
+    int64_t count; /* 0: the checkpoint has its state in itself */
+} csp_state_files;
+
+void csp_state_files_clear(csp_state_files *files);
+
+/* After every rank has written its own: what all of them have. A collective. */
+CSP_CHECKED csp_status csp_state_files_gather(const csp_ranks *ranks, const char *own,
+                                              csp_state_files *out);
+
+/*
+ * Whether all files are there and whole: reads every byte.
+ *
+ *   checkpoint   in   path of the checkpoint they lie beside
+ *
+ * Errors: CSP_ERR_FORMAT naming the first that is missing or damaged; CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_state_files_check(const char *checkpoint, const csp_state_files *files);
+
+/*
+ * Reads what the model wants: moments of its elements; masters, or where it has none but f32
+ * values, those whole. Errors: CSP_ERR_FORMAT, also where elements are in none of them.
+ */
+CSP_CHECKED csp_status csp_state_files_read(const char *checkpoint, const csp_state_files *files,
+                                            csp_model *model);
+
+/*
+ * Removes state files of a checkpoint that keep does not name; a file that stays is a warning.
+ *
+ *   stem   in   of the checkpoint; NULL: of all that are not there
+ *   keep   in   may be NULL: none
+ */
+void csp_state_files_remove(const char *dir, const char *stem, const csp_state_files *keep);
