@@ -423,6 +423,7 @@ static void make_block(rig *r, block *b)
                                     rig_accumulated(r, 2, (int64_t[]) { V, D }),
                                     rig_output(r, CSP_F32, 2, (int64_t[]) { V, D }),
                                     csp_tensor_none(),
+                                    0,
                                     true };
     b->squares = rig_output(r, CSP_F64, 1, (int64_t[]) { 1 });
 }
