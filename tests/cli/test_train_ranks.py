@@ -209,6 +209,13 @@ def ranks_that_share_the_state_out_follow_the_same_curve(w):
     for file in (LAST, *states(w, "parts")):
         w.expect(w.checkpoint("again", file) == w.checkpoint("parts", file), f"{file}: other bytes")
     w.remove("full", "whole", "again", "exported")
+    # Rank 0 alone knows that an evaluation was the best one: all write their state all the same.
+    for result in Job(w, 2, "best", *SHARED, "run.phases=[contrastive]", "run.save_steps=0",
+                      "run.eval_steps=1", "data.dev_qrels=beir/qrels/dev.tsv").wait():
+        w.expect_exit(result, 0)
+    found = w.checkpoints("best")
+    w.expect(len(found) > 1 and all(len(states(w, "best", name[12:20])) == 2 for name in found), found)
+    w.remove("best")
 
 
 def shared_state_is_read_by_any_number_of_ranks(w):

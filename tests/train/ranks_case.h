@@ -152,6 +152,16 @@ static inline int64_t case_blocks(const ranks_case *c)
     return c->blocks > 0 ? c->blocks : 1;
 }
 
+static inline void clear_step(whole_step *s)
+{
+    csp_token_lists_clear(&s->queries);
+    csp_token_lists_clear(&s->passages);
+    csp_token_lists_clear(&s->own_q);
+    csp_token_lists_clear(&s->own_p);
+    csp_share_clear(&s->share_q);
+    csp_share_clear(&s->share_p);
+}
+
 /* group: of the ranks that share blocks of negatives. */
 static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
                                   const csp_ranks *group, tiny *t, ranks_result *out)
@@ -251,12 +261,7 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
     csp_contrastive_destroy(contrastive);
     csp_adapt_destroy(adapt);
     csp_optimizer_destroy(optimizer);
-    csp_token_lists_clear(&s.queries);
-    csp_token_lists_clear(&s.passages);
-    csp_token_lists_clear(&s.own_q);
-    csp_token_lists_clear(&s.own_p);
-    csp_share_clear(&s.share_q);
-    csp_share_clear(&s.share_p);
+    clear_step(&s);
 }
 
 /* Numbers that do not depend on what was there: a part of a master cannot be read and shaken. */
