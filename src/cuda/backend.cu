@@ -20,7 +20,7 @@ static void cuda_destroy(csp_backend *be)
     cuda_state *state = cuda_state_of(be);
 
     if (state != NULL) {
-        cuda_device_close(state);
+        cuda_device_close(be);
         free(state);
     }
     free(be);
@@ -38,7 +38,7 @@ static csp_status cuda_reserve(csp_backend *be, size_t bytes, csp_arena *out)
 /* Work that was enqueued may still use the arena; what lies there next is not what graphs mean. */
 static void cuda_release(csp_backend *be, csp_arena *arena)
 {
-    (void)cudaStreamSynchronize(cuda_state_of(be)->stream);
+    cuda_drain(be);
     cuda_graphs_forget(&cuda_state_of(be)->graphs);
     (void)cudaFree(arena->base);
 }
@@ -116,7 +116,7 @@ static csp_status cuda_host_reserve(csp_backend *be, size_t bytes, csp_arena *ou
 /* A copy that was enqueued may still write to the arena. */
 static void cuda_host_release(csp_backend *be, csp_arena *arena)
 {
-    (void)cudaStreamSynchronize(cuda_state_of(be)->stream);
+    cuda_drain(be);
     (void)cudaFreeHost(arena->base);
 }
 
@@ -197,6 +197,14 @@ static void fill_table(csp_ops *ops)
     ops->tuning_get = cuda_tuning_get;
     ops->tuning_set = cuda_tuning_set;
     ops->graph_run = cuda_graph_run;
+    ops->collective_library = cuda_collective_library;
+    ops->collective_make_id = cuda_collective_make_id;
+    ops->collective_open = cuda_collective_open;
+    ops->collective_close = cuda_collective_close;
+    ops->collective_abort = cuda_collective_abort;
+    ops->collective_start = cuda_collective_start;
+    ops->collective_join = cuda_collective_join;
+    ops->collective_waited = cuda_collective_waited;
     ops->linear_fwd = cuda_linear_fwd;
     ops->linear_bwd = cuda_linear_bwd;
     ops->quantize_rows = cuda_quantize_rows;

@@ -159,7 +159,7 @@ static csp_status grow(csp_backend *be, size_t bytes, const cusparse_product *m)
                         state->name, state->op, bytes, (long long)m->entries,
                         CSP_POOL_CUSPARSE_BYTES);
     }
-    CSP_TRY(cuda_wait(be));
+    CSP_TRY(cuda_wait_all(be));
     CUDA_TRY(cudaFree(buffer->at));
     *buffer = {};
     CSP_TRY(cuda_allocate(state, "cuSPARSE", wanted, &buffer->at));

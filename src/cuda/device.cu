@@ -171,11 +171,12 @@ csp_status cuda_device_open(cuda_state *state, int device)
 }
 
 /* Errors have been reported where they arose, or nobody is left to read them. */
-void cuda_device_close(cuda_state *state)
+void cuda_device_close(csp_backend *be)
 {
-    if (state->stream != NULL) {
-        (void)cudaStreamSynchronize(state->stream);
-    }
+    cuda_state *state = cuda_state_of(be);
+
+    cuda_drain(be);
+    cuda_collectives_close(be);
     cuda_graphs_close(&state->graphs);
     close_beside(&state->beside);
     cuda_cusparse_close(state);
@@ -216,11 +217,6 @@ csp_status cuda_waited(csp_backend *be, cudaError_t error)
                     cudaGetErrorString(error), cudaGetErrorName(error), state->op);
 }
 
-csp_status cuda_wait(csp_backend *be)
-{
-    return cuda_waited(be, cudaStreamSynchronize(cuda_state_of(be)->stream));
-}
-
 csp_status cuda_scratch(csp_backend *be, size_t bytes, void **out)
 {
     cuda_state *state = cuda_state_of(be);
@@ -232,7 +228,7 @@ csp_status cuda_scratch(csp_backend *be, size_t bytes, void **out)
             return CSP_FAIL(CSP_ERR_DEVICE, "scratch would grow to %zu bytes inside a graph",
                             wanted);
         }
-        CSP_TRY(cuda_wait(be));
+        CSP_TRY(cuda_wait_all(be));
         cuda_graphs_drop(&state->graphs);
         CUDA_TRY(cudaFree(state->scratch.at));
         state->scratch = {};
@@ -253,8 +249,7 @@ csp_status cuda_host(csp_backend *be, size_t bytes, void **out)
 
         CSP_TRY(cuda_allocate_host(state, "results", wanted, &at));
         if (state->host.at != NULL) {
-            /* Copies under way may still write to the old block. */
-            (void)cudaStreamSynchronize(state->stream);
+            cuda_drain(be); /* copies under way may still write to the old block */
             (void)cudaFreeHost(state->host.at);
         }
         state->host.at = at;
@@ -283,7 +278,7 @@ static csp_status turn_over(csp_backend *be)
     cuda_staging *staging = &state->staging;
 
     CUDA_TRY(cudaEventRecord(staging->passed[staging->half], state->stream));
-    CSP_TRY(cuda_waited(be, cudaEventSynchronize(staging->passed[1 - staging->half])));
+    CSP_TRY(cuda_wait_event(be, staging->passed[1 - staging->half]));
     staging->half = 1 - staging->half;
     staging->used = 0;
     return CSP_OK;

@@ -10,6 +10,7 @@
 #include <cuda_runtime.h>
 
 #include "backend.h"
+#include "collective.h"
 #include "gemm.h"
 #include "graph.h"
 #include "ops/table.h"
@@ -54,6 +55,7 @@ typedef struct cuda_state {
     cuda_gemm_state gemm; /* matrix products */
     cuda_beside beside;
     cuda_graphs graphs;
+    cuda_collectives collectives;
     csp_pool_way pool_way;           /* of the head's backward pass                        */
     struct cusparse_state *cusparse; /* NULL until it is asked for (cusparse.cuh)          */
     bool fp8;            /* products of 8-bit floats with a scale for each row and column   */
@@ -88,8 +90,19 @@ static inline cudaStream_t cuda_stream(csp_backend *be, const char *op)
 CSP_CHECKED csp_status cuda_scratch(csp_backend *be, size_t bytes, void **out);
 CSP_CHECKED csp_status cuda_host(csp_backend *be, size_t bytes, void **out);
 
-/* Waits for the stream. Errors: CSP_ERR_DEVICE, naming the last op and the driver's words. */
+/*
+ * Waits for the stream, or for a mark. Errors: CSP_ERR_DEVICE, naming the last op and the driver's
+ * words; CSP_ERR_COMM where another rank has failed (ops/collective.h).
+ */
 CSP_CHECKED csp_status cuda_wait(csp_backend *be);
+CSP_CHECKED csp_status cuda_wait_stream(csp_backend *be, cudaStream_t stream);
+CSP_CHECKED csp_status cuda_wait_event(csp_backend *be, cudaEvent_t event);
+
+/* Waits for collectives of devices too: before memory is given back, for which the driver would. */
+CSP_CHECKED csp_status cuda_wait_all(csp_backend *be);
+
+/* The same where faults have been reported already, or nobody is left to read them. */
+void cuda_drain(csp_backend *be);
 
 /* Downloads bytes into cuda_host memory and waits; *out is valid until the next cuda_host. */
 CSP_CHECKED csp_status cuda_fetch(csp_backend *be, const void *device, size_t bytes, void **out);
@@ -108,12 +121,12 @@ CSP_CHECKED csp_status cuda_device_count(const char *what, int *out);
 
 /* Creates and frees what cuda_state holds but its table; close accepts a half-opened state. */
 CSP_CHECKED csp_status cuda_device_open(cuda_state *state, int device);
-void cuda_device_close(cuda_state *state);
+void cuda_device_close(csp_backend *be);
 
 /* Device memory of its own. Errors: CSP_ERR_MEMORY, what was asked and what is free. */
 CSP_CHECKED csp_status cuda_allocate(cuda_state *state, const char *what, size_t bytes, void **out);
 
-/* What a wait returned, as a status that names the last op: kernels fault after their launch. */
+/* What a wait came to, as a status that names the last op: kernels fault after their launch. */
 CSP_CHECKED csp_status cuda_waited(csp_backend *be, cudaError_t error);
 
 /* Page-locked host memory of its own. Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE. */

@@ -71,7 +71,7 @@ csp_status cuda_download_part(csp_backend *be, csp_download *d, const csp_tensor
 
 csp_status cuda_download_wait(csp_backend *be, csp_download *d)
 {
-    return cuda_waited(be, cudaStreamSynchronize(((copy_lane *)d->state)->stream));
+    return cuda_wait_stream(be, ((copy_lane *)d->state)->stream);
 }
 
 /* Errors have been reported where they arose, or nobody is left to read them. */
@@ -79,8 +79,8 @@ void cuda_download_clear(csp_backend *be, csp_download *d)
 {
     copy_lane *lane = (copy_lane *)d->state;
 
-    (void)be;
     if (lane != NULL) {
+        cuda_drain(be); /* which the copies follow */
         (void)cudaStreamSynchronize(lane->stream);
         close_lane(lane);
     }

@@ -293,8 +293,7 @@ static csp_status time_one(csp_backend *be, const cuda_product *p, cuda_gemm_pla
         }
     }
     CUDA_TRY(cudaEventRecord(event[1], stream));
-    state->waits++;
-    CUDA_TRY(cudaEventSynchronize(event[1]));
+    CSP_TRY(cuda_wait_event(be, event[1]));
     CUDA_TRY(cudaEventElapsedTime(milliseconds, event[0], event[1]));
     return CSP_OK;
 }
@@ -356,8 +355,10 @@ static csp_status tune(csp_backend *be, const cuda_product *p, cuda_gemm_plan *p
     if (describe_sizes(plan, p->M, p->K) == CUBLAS_STATUS_SUCCESS) {
         status = time_all(be, p, plan, candidate, count, beside != NULL ? beside : p->c);
     }
-    /* Waits for what still writes to it. */
-    (void)cudaFree(beside);
+    if (beside != NULL) {
+        cuda_drain(be); /* something may still write to it */
+        (void)cudaFree(beside);
+    }
     plan->M = plan->K = -1; /* what was timed may not be what was chosen */
     CSP_TRY(status);
     state->gemm.timed++;

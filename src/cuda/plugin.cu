@@ -9,6 +9,7 @@
 #include "cusparse.cuh"
 #include "device.h"
 #include "launch.cuh"
+#include "nccl.cuh"
 
 /* Appends one line as far as there is room. */
 static void say(char *text, size_t bytes, const char *line)
@@ -33,7 +34,7 @@ static csp_status describe_device(int device, char *line, size_t bytes)
 
 static csp_status describe(char *text, size_t bytes)
 {
-    char line[512], sparse[64];
+    char line[512], sparse[64], nccl[64];
     const size_t lt = cublasLtGetVersion();
     int count, driver = 0, blas[3] = { 0, 0, 0 };
 
@@ -42,12 +43,13 @@ static csp_status describe(char *text, size_t bytes)
     (void)cublasGetProperty(MINOR_VERSION, &blas[1]);
     (void)cublasGetProperty(PATCH_LEVEL, &blas[2]);
     cuda_cusparse_version(sparse, sizeof(sparse));
+    cuda_nccl_version(nccl, sizeof(nccl));
     text[0] = '\0';
     (void)snprintf(line, sizeof(line),
-                   "CUDA %d.%d, cuBLAS %d.%d.%d, cuBLASLt %zu.%zu.%zu, cuSPARSE %s, driver "
-                   "for CUDA %d.%d",
+                   "CUDA %d.%d, cuBLAS %d.%d.%d, cuBLASLt %zu.%zu.%zu, cuSPARSE %s, NCCL %s, "
+                   "driver for CUDA %d.%d",
                    CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, blas[0], blas[1], blas[2],
-                   lt / 10000, lt % 10000 / 100, lt % 100, sparse, driver / 1000,
+                   lt / 10000, lt % 10000 / 100, lt % 100, sparse, nccl, driver / 1000,
                    driver % 1000 / 10);
     if (driver == 0) {
         *strstr(line, ", driver") = '\0';

@@ -18,12 +18,19 @@ COMMON = ["adapt.max_steps=6", "contrastive.max_steps=14", "run.save_steps=1"]
 LAST = "contrastive-00000014.h5"
 
 
-def killed_once(w, name, settings, seconds):
-    """Starts or goes on with a run and kills it after some time; whether it was killed in time."""
+def is_writing(w, name):
+    """Whether a checkpoint lies half-written there."""
+    return any(".h5.tmp." in path.name for path in (w.folder / name / "checkpoints").glob("*"))
+
+
+def killed_once(w, name, settings, seconds, while_writing):
+    """Starts or goes on with a run and kills it after some time, or at the first moment behind it
+    when a checkpoint is being written; whether it was killed in time."""
     process = w.start("train", "config.yaml", f"run.output_dir={name}", *COMMON, *settings)
     end = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.001)
+    while process.poll() is None and (time.monotonic() < end or
+                                      while_writing and not is_writing(w, name)):
+        time.sleep(0.0002 if while_writing else 0.001)
     process.kill()
     out, err = process.communicate()
     w.expect(process.returncode in (0, -9), f"exit {process.returncode}\n{err}")
@@ -57,19 +64,21 @@ def killed_runs_end_with_the_same_bytes(w):
         w.expect_exit(w.train(f"whole{i}", *COMMON, *settings), 0)
         whole.append((w.checkpoint(f"whole{i}", LAST), w.steps(f"whole{i}"),
                       time.monotonic() - began))
-    done, run = 0, 0
+    done, run, half = 0, 0, 0
     while done < kills:
         kind = run % len(KINDS)
         want, steps, seconds = whole[kind]
         # About five kills a run, at any moment of what is left of it.
         for _ in range(5):
             if done < kills and killed_once(w, f"run{run}", KINDS[kind],
-                                            chance.uniform(0.0, 0.6 * seconds)):
+                                            chance.uniform(0.0, 0.6 * seconds), done % 2 == 1):
                 done += 1
+                half += is_writing(w, f"run{run}")
                 what_is_there_is_whole(w, f"run{run}")
         finish(w, f"run{run}", KINDS[kind], want, steps)
         run += 1
-    print(f"{done} kills in {run} runs", flush=True)
+    print(f"{done} kills in {run} runs, {half} of them in a checkpoint half-written", flush=True)
+    w.expect(half > kills // 10, "too few kills met a checkpoint being written")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from workspace import run_tests
 
 LAST = "contrastive-00000006.h5"
 TIMES = {"tokens_per_s", "gflop_per_s", "matmul_gflop_per_s", "mfu", "peak_mb", "elapsed_s", "ranks",
-         "rank_wait", "rank_slowest", "rank_sent_mb"}
+         "data_wait", "save_pause_s", "save_write_s", "rank_wait", "rank_slowest", "rank_sent_mb"}
 # Sums in another order: losses agree to some roundings of float32. What is a difference of scores is
 # as good as they are; a maximum that two positions share may fall on the other one.
 LIMIT = 1e-5

@@ -9,6 +9,8 @@ from workspace import run_tests
 
 LAST = "contrastive-00000006.h5"
 MIDDLE = "contrastive-00000002.h5"
+TIMES = {"tokens_per_s", "gflop_per_s", "matmul_gflop_per_s", "mfu", "peak_mb", "data_wait",
+         "save_pause_s", "save_write_s", "elapsed_s"}
 
 
 def back(w, name):
@@ -64,10 +66,9 @@ def a_resumed_run_logs_the_same_numbers(w):
     settings = ["run.phases=[contrastive]", "contrastive.max_steps=130", "run.save_steps=20",
                 "run.save_total_limit=9", "data.dev_qrels=beir/qrels/dev.tsv", "run.eval_steps=60"]
     w.expect_exit(w.train("m", *settings), 0)
-    times = {"tokens_per_s", "gflop_per_s", "matmul_gflop_per_s", "mfu", "peak_mb", "elapsed_s"}
 
     def logged():
-        return [{k: v for k, v in row.items() if k not in times} for row in w.metrics("m")]
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in w.metrics("m")]
 
     whole = logged()
     last = "contrastive-00000130.h5"
@@ -84,6 +85,32 @@ def a_resumed_run_logs_the_same_numbers(w):
         w.expect(again == whole, [(a, b) for a, b in zip(whole, again) if a != b][:1])
         w.expect(w.checkpoint("m", last) == checkpoint, "other bytes")
     w.remove("m")
+
+
+def threads_beside_training_change_nothing(w):
+    """Checkpoints written by a thread and steps made ready by one: the same bytes, lines and counts."""
+    both = ["run.save_total_limit=99", "run.save_steps=1", "data.dev_qrels=beir/qrels/dev.tsv",
+            "run.eval_steps=3"]
+    for settings in ([], ["lora.r=4", "lora.dropout=0.2", "lora.between_phases=merge"]):
+        found = {}
+        for name, ways in (("off", ["run.async_save=off", "data.prefetch_factor=0"]),
+                           ("on", ["run.async_save=on", "data.prefetch_factor=1"]),
+                           ("far", ["data.prefetch_factor=50"])):
+            result = w.expect_exit(w.train(name, *both, *settings, *ways), 0)
+            beside = "checkpoints are written beside training" in result.stderr
+            w.expect(beside == (name != "off"), f"{name}: {result.stderr}")
+            said = [line.split("  ", 1)[1] for line in result.stderr.splitlines() if " tokens" in line
+                    and " read, " in line or " adapted on, " in line]
+            rows = w.metrics(name)
+            w.expect(all(0 <= row["data_wait"] <= 1 for row in rows if "loss" in row), rows[0])
+            w.expect(any(row.get("save_write_s") for row in rows) and
+                     any(row.get("save_pause_s") for row in rows), "no times of checkpoints")
+            found[name] = (said, [{k: v for k, v in row.items() if k not in TIMES} for row in rows],
+                           {file: w.checkpoint(name, file) for file in w.checkpoints(name)},
+                           (w.folder / name / "checkpoints/LATEST").read_text())
+            w.expect(len(found[name][2]) == 10 and len(said) == 4, f"{w.checkpoints(name)} {said}")
+        w.expect(found["off"] == found["on"] == found["far"], [f[0:2] for f in found.values()])
+        w.remove("off", "on", "far")
 
 
 def a_base_that_moved_is_found_with_base(w):
@@ -146,6 +173,7 @@ if __name__ == "__main__":
     sys.exit(run_tests([
         the_content_of_the_data_is_compared,
         a_resumed_run_logs_the_same_numbers,
+        threads_beside_training_change_nothing,
         a_base_that_moved_is_found_with_base,
         a_base_in_8_bits_is_rounded_again_to_the_same_bits,
     ]))

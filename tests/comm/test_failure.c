@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -265,6 +266,37 @@ static int leave(int argument)
     return 0;
 }
 
+/* Rank 0 fails with collectives under way that no other rank comes to, and frees their memory. */
+static int free_memory(int argument)
+{
+    enum { GATHERS = 8, BYTES = 4 << 20 };
+    static const int64_t bytes[] = { BYTES, BYTES, BYTES };
+    csp_comm *comm;
+    int64_t ticket;
+    char *all[GATHERS];
+
+    RANK_TRY(join(20.0, 0.0, &comm));
+    if (csp_comm_rank(comm) != 0) {
+        pause_for(0.5);
+        RANK_CHECK(csp_comm_barrier(comm, "gradients") == CSP_ERR_COMM);
+        RANK_CHECK(check_failure(comm, 0, 4, "the loss is not finite") == 0);
+        csp_comm_destroy(comm);
+        return 0;
+    }
+    for (int i = 0; i < GATHERS; i++) {
+        all[i] = mmap(NULL, 4 * BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        RANK_CHECK(all[i] != MAP_FAILED);
+        RANK_TRY(csp_comm_gather_start(comm, all[i] + 3 * BYTES, all[i], bytes, "work", &ticket));
+    }
+    csp_comm_report(comm, 4, "the loss is not finite");
+    csp_comm_settle(comm);
+    for (int i = GATHERS - 1; i >= 0; i--) {
+        munmap(all[i], 4 * BYTES);
+    }
+    csp_comm_destroy(comm);
+    return 0;
+}
+
 /* Rank 1 is in another collective than the others, of the same size. */
 static int differ(int argument)
 {
@@ -366,6 +398,7 @@ int main(int argc, char **argv)
         { "reports, others hang", outlive, 3, 0, false, 20.0, is_outlived },
         { "leaves", leave, 3, 2, false, 20.0, NULL },
         { "leaves, rank 0", leave, 2, 0, false, 20.0, NULL },
+        { "fails with work under way", free_memory, 3, 0, false, 20.0, NULL },
         { "differs", differ, 3, 0, false, 20.0, NULL },
         { "ends early", end_early, 4, 0, false, 20.0, NULL },
     };

@@ -1,24 +1,41 @@
 /*
- * test_ranks.c - ranks on devices give what one gives: what is exchanged goes through the memory of
- * the host and back.
+ * test_ranks.c - ranks on devices, which exchange tensors among themselves, give what one gives;
+ * as many of them as this machine has devices.
  */
 #include "train/ranks_case.h"
 
+#include "ranks_on_devices.h"
+
+/* What there is time for: all steps, and four ranks, where CSPLADE_SLOW_TESTS is set. */
+#if defined(__SANITIZE_THREAD__)
+enum { FEW_STEPS = 2 };
+#else
+enum { FEW_STEPS = 4 };
+#endif
+
+static int devices;
+
 static void ranks_of_devices_are_those_of_one(void **state)
 {
-    static const ranks_case cases[] = {
-        { "cuda:0", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 4, 1 },
-        { "cuda:0", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 2, 2 },
-        { "cuda:0", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, 4, 1 },
+    const bool slow = getenv("CSPLADE_SLOW_TESTS") != NULL;
+    const int64_t steps = slow ? CASE_STEPS : FEW_STEPS;
+    const ranks_case cases[] = {
+        { "cuda", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, steps, 1 },
+        { "cuda", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, steps, 1 },
+        { "cuda", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 2, 2 },
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        ranks_result *one = run_on_ranks(&cases[i], 1), *two = run_on_ranks(&cases[i], 2);
+        ranks_result *one = run_on_ranks(&cases[i], 1);
 
-        check_same(&cases[i], two, one, 2);
+        for (int size = 2; size <= (slow ? 4 : 2) && size <= devices; size *= 2) {
+            ranks_result *many = run_on_ranks(&cases[i], size);
+
+            check_same(&cases[i], many, one, size);
+            munmap(many, sizeof(*many));
+        }
         munmap(one, sizeof(*one));
-        munmap(two, sizeof(*two));
     }
 }
 
@@ -26,5 +43,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(ranks_of_devices_are_those_of_one) };
 
-    return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), NULL, NULL);
+    devices = device_count(4);
+    if (devices == 0) {
+        print_error("skipped: no device\n");
+        return NO_DEVICE;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -292,7 +292,7 @@ static char *save(const tiny *t)
 
     assert_ok(csp_config_parse(
         "test", "model.path: m\nrun: {output_dir: o, phases: [contrastive]}\n", &config));
-    assert_ok(csp_checkpoint_write(scratch_dir, &snapshot, config, &progress, NULL, &path));
+    assert_ok(csp_checkpoint_write(scratch_dir, &snapshot, config, &progress, NULL, NULL, &path));
     csp_config_free(config);
     return path;
 }

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-/* Of the calls from now on that may fail (runtime, cuBLAS, cuSPARSE) the n-th does; 0: none. */
+/* Of the calls from now on that may fail (runtime, libraries) the n-th does; 0: none. */
 void emu_fail_call(int n);
 /* Such calls since emu_fail_call. */
 int emu_calls(void);
@@ -31,6 +31,8 @@ void emu_blaslt_refuse(int refuses);
 void emu_blaslt_favour(int number);
 /* Every product of cuSPARSE asks for a buffer of so many bytes; 0: of what it needs. */
 void emu_cusparse_ask(uint64_t bytes);
+/* NCCL loses the other ranks in the n-th collective that it is given from now on; 0: never. */
+void emu_nccl_break(int n);
 /* Heuristics that cuBLASLt was asked since the start. */
 uint64_t emu_blaslt_heuristics(void);
 

@@ -1,5 +1,6 @@
 /*
- * device.cc - what the fake CUDA runtime says of its one device, which looks like an H100.
+ * device.cc - what the fake CUDA runtime says of its devices, which look like an H100. A process
+ * uses one of them.
  */
 #include <map>
 
@@ -14,6 +15,7 @@ namespace emu
 namespace
 {
 
+int device_now;                         /* cudaSetDevice: they are all alike */
 std::map<const void *, size_t> allowed; /* kernels with more dynamic shared memory than usual */
 
 struct Name {
@@ -140,12 +142,16 @@ cudaError_t cudaSetDevice(int device)
     if (cudaGetDeviceCount(&count) != cudaSuccess) {
         return cudaErrorNoDevice;
     }
-    return device < 0 || device >= count ? remember(cudaErrorInvalidDevice) : fault();
+    if (device < 0 || device >= count) {
+        return remember(cudaErrorInvalidDevice);
+    }
+    device_now = device;
+    return fault();
 }
 
 cudaError_t cudaGetDevice(int *device)
 {
-    *device = 0;
+    *device = device_now;
     return cudaSuccess;
 }
 

@@ -62,6 +62,11 @@ void check_write(const void *p, size_t bytes, const char *who);
 
 /* Streams (stream.cc): enqueues work, which runs when somebody waits. */
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work, const char *who);
+/*
+ * The same of work that may have to wait for another process: poll goes on with it as far as it
+ * can, and returns true when it is done. Not inside a graph.
+ */
+cudaError_t enqueue_poll(cudaStream_t stream, std::function<bool()> poll, const char *who);
 /* True while any stream is being captured into a graph: waiting and allocating are refused then. */
 bool is_capturing();
 /* Device work says how long it would have taken: events see it. */

@@ -45,12 +45,12 @@ bool may_go_on(const CUstream_st *stream)
     return op->kind != OP_WAIT || op->recording->done;
 }
 
-/* Does the first thing in the queue, or a node of it if it is a graph. */
-void step(CUstream_st *stream)
+/* Does the first thing in the queue, or a node of it if it is a graph. False: it could not go on. */
+bool step(CUstream_st *stream)
 {
     void *host = tsan_current();
     Op *op = stream->queue.front().get();
-    bool finished = true;
+    bool finished = true, waits = false;
 
     tsan_switch(stream->actor);
     tsan_acquire(&op->clock);
@@ -67,6 +67,9 @@ void step(CUstream_st *stream)
         op->recording->done = true;
     } else if (op->kind == OP_WAIT) {
         tsan_acquire(&op->recording->clock);
+    } else if (op->kind == OP_POLL) {
+        finished = op->poll();
+        waits = !finished;
     } else {
         finished = step_graph(op->run.get(), stream->actor, &op->clock);
     }
@@ -77,6 +80,15 @@ void step(CUstream_st *stream)
         stream->queue.pop_front();
         tsan_ignore_end();
     }
+    return !waits;
+}
+
+/* Where all that is left waits for other processes. */
+void pause_a_little()
+{
+    const struct timespec pause = { 0, 50 * 1000 };
+
+    nanosleep(&pause, nullptr);
 }
 
 /* Works until done() or nobody can. */
@@ -86,7 +98,7 @@ template <typename F> void work_until(F done)
         return;
     }
     memory_open();
-    while (!done()) {
+    for (uint32_t idle = 0; !done();) {
         CUstream_st *able[64];
         uint32_t count = 0;
 
@@ -98,9 +110,14 @@ template <typename F> void work_until(F done)
         if (count == 0) {
             fail({ nullptr, 0 }, "streams wait for events in a circle");
         }
-        step(able[settings().order == ORDER_FORWARD   ? 0
-                  : settings().order == ORDER_REVERSE ? count - 1
-                                                      : draw(count)]);
+        /* One that waits must not keep the others from their turn. */
+        const uint32_t next = settings().order == ORDER_FORWARD   ? idle % count
+                              : settings().order == ORDER_REVERSE ? count - 1 - idle % count
+                                                                  : draw(count);
+        idle = step(able[next]) ? 0 : idle + 1;
+        if (idle >= 2 * count) {
+            pause_a_little();
+        }
     }
     memory_close();
 }
@@ -214,6 +231,22 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> work, const char 
     }
     return append(
         stream, std::unique_ptr<Op>(new Op { OP_WORK, std::move(work), who, nullptr, nullptr, 0 }));
+}
+
+cudaError_t enqueue_poll(cudaStream_t stream, std::function<bool()> poll, const char *who)
+{
+    if (sticky != cudaSuccess) {
+        return fault();
+    }
+    if (!is_stream(stream, who)) {
+        return remember(cudaErrorInvalidResourceHandle);
+    }
+    if (stream->capture != nullptr) {
+        stream->capture->broken = true;
+        return remember(cudaErrorStreamCaptureUnsupported);
+    }
+    return append(stream, std::unique_ptr<Op>(new Op { OP_POLL, nullptr, who, nullptr, nullptr, 0,
+                                                       std::move(poll) }));
 }
 
 namespace

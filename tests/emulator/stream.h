@@ -45,7 +45,7 @@ struct GraphRun {
     size_t left;
 };
 
-enum OpKind { OP_WORK, OP_RECORD, OP_WAIT, OP_GRAPH };
+enum OpKind { OP_WORK, OP_RECORD, OP_WAIT, OP_GRAPH, OP_POLL };
 
 struct Op {
     OpKind kind;
@@ -53,7 +53,8 @@ struct Op {
     const char *who;
     std::shared_ptr<Recording> recording;
     std::shared_ptr<GraphRun> run;
-    char clock; /* set when it was enqueued */
+    char clock;                           /* set when it was enqueued              */
+    std::function<bool()> poll = nullptr; /* OP_POLL: tries to go on; true: done   */
 };
 
 /* Appends to a stream that is not being captured. */

@@ -15,7 +15,7 @@
 enum { CASE_QUERIES = 8, CASE_PASSAGES = 24, CASE_STEPS = 20, CASE_WEIGHTS = 1 << 16 };
 
 typedef struct ranks_case {
-    const char *device;
+    const char *device; /* "cpu", or "cuda": each rank one of its own */
     csp_variant variant;
     bool lora;
     bool adapt; /* the adaptation phase, else the contrastive one */
@@ -244,25 +244,30 @@ static inline int case_rank(int argument)
 {
     static ranks_result unseen;
     const csp_comm_options options = { .timeout_s = 120.0 };
-    csp_ranks ranks = { 0 }, group;
+    csp_ranks ranks, group;
+    csp_comm *near;
+    int size;
+    char device[16];
     csp_launch launch;
+    csp_comm *comm;
     tiny t;
 
     (void)argument;
     assert_ok(csp_launch_find(&launch));
-    assert_ok(csp_comm_create(&launch, &options, &ranks.comm));
-    tiny_open_on(&t, case_run->device, case_run->variant, case_run->lora);
+    assert_ok(csp_comm_create(&launch, &options, &comm));
+    snprintf(device, sizeof(device), strcmp(case_run->device, "cpu") == 0 ? "cpu" : "cuda:%d",
+             csp_comm_rank(comm));
+    tiny_open_on(&t, device, case_run->variant, case_run->lora);
     t.contract.pooling = case_run->pooling;
-    ranks.be = t.be;
-    ranks.rank = csp_comm_rank(ranks.comm);
-    ranks.size = csp_comm_size(ranks.comm);
-    group = ranks;
-    group.size = csp_negative_group(case_blocks(case_run), ranks.size);
-    group.rank = ranks.rank % group.size;
-    assert_ok(csp_comm_group(ranks.comm, ranks.rank - group.rank, group.size, &group.comm));
+    assert_ok(csp_ranks_open(comm, t.be, &ranks));
+    size = csp_negative_group(case_blocks(case_run), ranks.size);
+    assert_ok(csp_comm_group(comm, ranks.rank / size * size, size, &near));
+    assert_ok(csp_ranks_open(near, t.be, &group));
     run_case_steps(case_run, &ranks, &group, &t, ranks.rank == 0 ? case_result : &unseen);
+    csp_ranks_close(&group);
+    csp_ranks_close(&ranks);
     tiny_close(&t);
-    csp_comm_destroy(ranks.comm);
+    csp_comm_destroy(comm);
     return 0;
 }
 

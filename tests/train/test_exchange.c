@@ -106,8 +106,9 @@ static int exchange(int argument)
     const csp_comm_options options = { .timeout_s = 60.0 };
     csp_arena ruler = { 0 }, arena;
     csp_launch launch;
-    csp_comm *comm;
-    csp_ranks ranks = { 0 };
+    csp_ranks ranks;
+    csp_comm *comm, *near;
+    csp_backend *be;
     csp_exchange x;
     csp_sparse own = { 0 };
     csp_tensor dw;
@@ -116,15 +117,16 @@ static int exchange(int argument)
     int size, rank;
 
     RANK_TRY(csp_launch_find(&launch));
-    RANK_TRY(csp_comm_create(&launch, &options, &ranks.comm));
+    RANK_TRY(csp_comm_create(&launch, &options, &comm));
     devices_register();
-    RANK_TRY(csp_backend_create("cpu", 1, &ranks.be));
-    comm = ranks.comm;
+    RANK_TRY(csp_backend_create("cpu", 1, &be));
+    near = comm;
     if (group > 0) {
-        RANK_TRY(csp_comm_group(comm, csp_comm_rank(comm) / group * group, group, &ranks.comm));
+        RANK_TRY(csp_comm_group(comm, csp_comm_rank(comm) / group * group, group, &near));
     }
-    ranks.rank = rank = csp_comm_rank(ranks.comm);
-    ranks.size = size = csp_comm_size(ranks.comm);
+    RANK_TRY(csp_ranks_open(near, be, &ranks));
+    rank = ranks.rank;
+    size = ranks.size;
     RANK_TRY(csp_exchange_open(ranks.be, &ranks, size * ROWS, &x));
     RANK_TRY(place_own(&ruler, &own, &dw));
     RANK_TRY(csp_exchange_place(&x, V, &ruler));
@@ -161,8 +163,9 @@ static int exchange(int argument)
                    (size - 1) * 8 * ROWS + 8 * (total - mine) + 4 * (size - 1) * mine);
     }
     csp_exchange_close(&x);
-    csp_backend_release(ranks.be, &arena);
-    csp_backend_destroy(ranks.be);
+    csp_backend_release(be, &arena);
+    csp_ranks_close(&ranks);
+    csp_backend_destroy(be);
     csp_comm_destroy(comm);
     return 0;
 }

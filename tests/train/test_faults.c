@@ -213,7 +213,7 @@ static csp_status write_next(void *context)
                                     .base_hash = "0" };
 
     return csp_checkpoint_write(scratch_path("run"), &snapshot, w->config, &w->progress, &w->health,
-                                NULL);
+                                NULL, NULL);
 }
 
 static void the_earlier_one_is_latest_or_the_new_one_is_whole(void *context)

@@ -11,9 +11,11 @@
 #include "cli/commands.h"
 #include "cli/config_args.h"
 #include "cli/option_rows.h"
+#include "core/machine.h"
 #include "io/file.h"
 #include "model/precision.h"
 #include "train/memory_plan.h"
+#include "train/saver.h"
 
 static const csp_option options[] = {
     { .name = "set", .kind = CSP_OPTION_LIST, .value = "KEY=VALUE", .help = "override a setting" },
@@ -43,7 +45,9 @@ typedef struct estimate {
     csp_phase_memory phase[PHASES];
     int phases;
     int64_t checkpoint; /* bytes on disk       */
+    csp_save_plan save; /* of host memory      */
     csp_memory memory;  /* free: of the device */
+    bool elsewhere;     /* it is not the one of this machine */
     size_t least;
 } estimate;
 
@@ -98,6 +102,7 @@ static csp_status ask_device(const csp_arguments *args, const csp_config *config
         }
         CSP_TRY(parse_size(csp_args_text(args, "memory"), &e->memory.free));
         e->memory.total = e->memory.free;
+        e->elsewhere = true;
         CSP_TRY(csp_precision_base(&named, &config->lora, &e->storage.fp8));
         e->storage.apart = named.apart;
         return csp_precision_choose(&named, (csp_precision)config->device.precision,
@@ -138,17 +143,32 @@ static int64_t checkpoint_bytes(const csp_params *params)
     return 4 * numbers;
 }
 
+/*
+ * Whether the host has memory for copies of checkpoints: this one, unless the plan is for a GPU
+ * that is elsewhere.
+ */
+static csp_status plan_saves(const csp_config *config, const csp_params *params,
+                             const csp_memory *left, estimate *e)
+{
+    const int64_t free = left->lazy     ? left->free
+                         : e->elsewhere ? INT64_MAX
+                                        : csp_machine_available_bytes();
+
+    return csp_save_plan_make(config, params, left->lazy, free, &e->save);
+}
+
 /* Plans every phase of the run; the first refusal is returned when all numbers are there. */
 static csp_status fill(const csp_config *config, const csp_params *params, estimate *e)
 {
     csp_memory left = e->memory;
-    csp_status refused = CSP_OK;
+    csp_status refused = CSP_OK, saves;
 
     csp_params_elements(params, &e->parameters, &e->trained);
     CSP_TRY(csp_model_memory_of(params, csp_config_longest(config), &e->model));
     e->checkpoint = checkpoint_bytes(params);
     left.free = left.free > (int64_t)e->model.all ? left.free - (int64_t)e->model.all : 0;
     e->least = e->model.all;
+    saves = plan_saves(config, params, &left, e);
     for (int64_t i = 0; i < config->run.phases.count && i < PHASES; i++) {
         csp_phase_memory *p = &e->phase[e->phases++];
         const csp_status status =
@@ -163,7 +183,7 @@ static csp_status fill(const csp_config *config, const csp_params *params, estim
                 (left.lazy ? 0 : p->sparse + p->evaluation + p->scratch);
         e->least = least > e->least ? least : e->least;
     }
-    return refused;
+    return refused != CSP_OK ? refused : saves; /* and its text is the last */
 }
 
 static double mb(size_t bytes)
@@ -203,6 +223,10 @@ static void print_text(const estimate *e)
     printf("least to run          %12.1f MB\n", mb(e->least));
     printf("free                  %12.1f MB\n", mb((size_t)e->memory.free));
     printf("one checkpoint        %12.1f MB on disk\n", mb((size_t)e->checkpoint));
+    printf("copy of a checkpoint  %12.1f MB of host memory, %s\n",
+           mb(e->save.beside ? (size_t)e->save.bytes : 0),
+           e->save.beside ? "from which it is written while training goes on"
+                          : "so training waits while one is written (run.async_save)");
 }
 
 static void print_json(const estimate *e)
@@ -223,8 +247,10 @@ static void print_json(const estimate *e)
                i > 0 ? "," : "", p->phase, (long long)p->rows, csp_keep_name(p->keep),
                p->micro_batch, p->step, p->budget, p->sparse, p->evaluation, p->scratch);
     }
-    printf("],\"least_bytes\":%zu,\"available_bytes\":%lld,\"checkpoint_bytes\":%lld}\n", e->least,
-           (long long)e->memory.free, (long long)e->checkpoint);
+    printf("],\"least_bytes\":%zu,\"available_bytes\":%lld,\"checkpoint_bytes\":%lld,"
+           "\"checkpoint_copy_bytes\":%lld}\n",
+           e->least, (long long)e->memory.free, (long long)e->checkpoint,
+           e->save.beside ? (long long)e->save.bytes : 0LL);
 }
 
 /* A model that alone does not fit is said first: no phase could help. */

@@ -9,8 +9,8 @@
 
 #include "cli/commands.h"
 #include "cli/config_args.h"
-#include "cli/exit_code.h"
 #include "comm/comm.h"
+#include "core/exit_code.h"
 #include "core/log.h"
 #include "io/file.h"
 #include "train/trainer.h"
@@ -164,8 +164,13 @@ static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_st
     return CSP_FAIL(status, "%s", reason);
 }
 
-/* Joins the ranks of this process; *out is NULL where it is alone. config: NULL if it is wrong. */
-static csp_status join(const csp_config *config, csp_comm **out)
+/*
+ * Joins the ranks of this process; *out is NULL where it is alone.
+ *
+ *   config  in    NULL if it is wrong
+ *   where   out   what csp_launch_describe says
+ */
+static csp_status join(const csp_config *config, char *where, size_t bytes, csp_comm **out)
 {
     const csp_comm_options wait = { .timeout_s = config != NULL ? config->run.rank_timeout_s
                                                                 : WRONG_CONFIG_S,
@@ -175,6 +180,11 @@ static csp_status join(const csp_config *config, csp_comm **out)
 
     *out = NULL;
     CSP_TRY(csp_launch_find(&launch));
+    if (launch.kind != CSP_LAUNCH_ALONE) {
+        /* Sums inside NVLink's switches are not the same on every run (docs/method.md 14). */
+        (void)setenv("NCCL_NVLS_ENABLE", "0", 0);
+    }
+    csp_launch_describe(where, bytes); /* MPI adds variables of its own when it starts */
     if (launch.kind == CSP_LAUNCH_ALONE) {
         return CSP_OK;
     }
@@ -195,10 +205,10 @@ static csp_status join(const csp_config *config, csp_comm **out)
 static csp_status fail_on_config(csp_status status)
 {
     csp_comm *comm = NULL;
-    char reason[1024];
+    char reason[1024], where[2048];
 
     snprintf(reason, sizeof(reason), "%s", csp_error_text());
-    if (join(NULL, &comm) == CSP_OK && comm != NULL) {
+    if (join(NULL, where, sizeof(where), &comm) == CSP_OK && comm != NULL) {
         (void)CSP_FAIL(status, "%s", reason);
         status = fail_together(NULL, comm, status);
         csp_comm_destroy(comm);
@@ -215,7 +225,7 @@ static csp_status run(const csp_arguments *args)
                             .save = &save_asked };
     csp_train_result result;
     csp_config *config = NULL;
-    char where[2048];
+    char where[2048] = "";
     csp_status status;
 
     status = csp_config_from_args(args, 0, stand_for, CSP_COUNT(stand_for), &config);
@@ -223,8 +233,7 @@ static csp_status run(const csp_arguments *args)
         return fail_on_config(status);
     }
     install_handlers();
-    csp_launch_describe(where, sizeof(where)); /* MPI adds variables of its own when it starts */
-    status = join(config, &o.comm);
+    status = join(config, where, sizeof(where), &o.comm);
     if (status == CSP_OK) {
         csp_log(CSP_LOG_INFO, "train", "csplade %s%s%s", CSPLADE_DESCRIBE,
                 where[0] != '\0' ? ", " : "", where);

@@ -13,8 +13,8 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/cuda_plugin.h"
-#include "cli/exit_code.h"
 #include "config/suggest.h"
+#include "core/exit_code.h"
 #include "core/log.h"
 #include "cpu/backend.h"
 

@@ -2,7 +2,6 @@
 #include "comm/comm.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 static csp_status open_transport(csp_comm *comm, csp_transport **out)
 {
@@ -59,21 +59,6 @@ static void *work(void *argument)
     pthread_cond_broadcast(&comm->changed);
     pthread_mutex_unlock(&comm->lock);
     return NULL;
-}
-
-csp_status csp_comm_thread(pthread_t *thread, void *(*run)(void *), void *argument)
-{
-    sigset_t all, before;
-    int error;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(thread, NULL, run, argument);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
-        return CSP_FAIL(CSP_ERR_MEMORY, "no thread for communication: %s", strerror(error));
-    }
-    return CSP_OK;
 }
 
 void csp_comm_wait_change(csp_comm *comm, double seconds)
@@ -144,7 +129,7 @@ static csp_status join(csp_comm *comm)
     csp_status status;
     bool opened;
 
-    CSP_TRY(csp_comm_thread(&comm->worker, work, comm));
+    CSP_TRY(csp_thread_start("communication", &comm->worker, work, comm));
     pthread_mutex_lock(&comm->lock);
     while (!comm->opened && (comm->launch.kind != CSP_LAUNCH_MPI ||
                              csp_machine_seconds() - begin < comm->options.timeout_s)) {
@@ -303,6 +288,11 @@ int csp_comm_size(const csp_comm *comm)
     return comm->size;
 }
 
+double csp_comm_timeout_s(const csp_comm *comm)
+{
+    return comm->whole->options.timeout_s;
+}
+
 int csp_comm_local_rank(const csp_comm *comm)
 {
     return comm->whole->local_rank;
@@ -332,4 +322,30 @@ csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm)
     traffic = whole->traffic;
     pthread_mutex_unlock(&whole->lock);
     return traffic;
+}
+
+void csp_comm_count(csp_comm *of, int64_t sent, int64_t received)
+{
+    csp_comm *comm = of->whole;
+
+    atomic_fetch_add(&comm->came, 1);
+    pthread_mutex_lock(&comm->lock);
+    comm->traffic.calls++;
+    comm->traffic.sent += sent;
+    comm->traffic.received += received;
+    pthread_mutex_unlock(&comm->lock);
+}
+
+void csp_comm_count_wait(csp_comm *of, double seconds)
+{
+    csp_comm *comm = of->whole;
+
+    pthread_mutex_lock(&comm->lock);
+    comm->traffic.waited_s += seconds;
+    pthread_mutex_unlock(&comm->lock);
+}
+
+bool csp_comm_has_failed(const csp_comm *comm)
+{
+    return atomic_load(&comm->whole->stop.set);
 }

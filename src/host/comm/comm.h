@@ -84,6 +84,8 @@ void csp_comm_destroy(csp_comm *comm);
 int csp_comm_rank(const csp_comm *comm);
 int csp_comm_size(const csp_comm *comm);
 
+double csp_comm_timeout_s(const csp_comm *comm);
+
 /* Among the ranks of this machine, found by asking them and not from variables; of a group, too. */
 int csp_comm_local_rank(const csp_comm *comm);
 int csp_comm_local_size(const csp_comm *comm);
@@ -185,6 +187,13 @@ CSP_CHECKED csp_status csp_comm_agree(csp_comm *comm, const char *text, const ch
 void csp_comm_report(csp_comm *comm, int exit_code, const char *reason);
 
 /*
+ * After a failure, this rank's own having been reported: returns when no collective that was
+ * started and not waited for touches memory any more, after two seconds at the latest. Call it
+ * before such memory is freed.
+ */
+void csp_comm_settle(csp_comm *comm);
+
+/*
  * Who failed first, once a call has returned CSP_ERR_COMM.
  *
  *   rank        out   -1: none has
@@ -203,6 +212,37 @@ bool csp_comm_failed_alike(const csp_comm *comm, int exit_code, const char *reas
 
 /* Since csp_comm_create came back. What each collective sends stands in comm/collectives.c. */
 csp_comm_traffic csp_comm_traffic_of(const csp_comm *comm);
+
+/*
+ * What follows is for collectives that run elsewhere, on devices, of the same ranks: the
+ * communicator counts them, knows of failures meanwhile, and finds out who is late.
+ */
+
+/* This rank has come to a collective elsewhere, in which it sends and receives so many bytes. */
+void csp_comm_count(csp_comm *comm, int64_t sent, int64_t received);
+
+/* It has waited in them for so long. */
+void csp_comm_count_wait(csp_comm *comm, double seconds);
+
+/* Whether a rank is known to have failed. Takes no time: to be asked while waiting elsewhere. */
+bool csp_comm_has_failed(const csp_comm *comm);
+
+typedef enum csp_comm_trouble {
+    CSP_COMM_FAILED, /* csp_comm_has_failed                                                  */
+    CSP_COMM_LATE,   /* nothing has come for timeout_s: whoever has come to the fewest is it */
+    CSP_COMM_BROKEN  /* what carries the collective has failed here, or lost another rank    */
+} csp_comm_trouble;
+
+/*
+ * Makes trouble in a collective elsewhere the failure of all ranks, unless there is one already,
+ * and says it.
+ *
+ *   words   in   of CSP_COMM_BROKEN: the library's; else not looked at
+ *
+ * Errors: CSP_ERR_COMM, always, in the sentence above.
+ */
+CSP_CHECKED csp_status csp_comm_raise(csp_comm *comm, csp_comm_trouble trouble, const char *what,
+                                      const char *words);
 
 #ifdef __cplusplus
 }

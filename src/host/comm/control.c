@@ -16,19 +16,21 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 /*
  * Seconds that a word may take to leave, that ranks wait for one another's goodbye, for an answer.
  */
 static const double send_s = 1.0, goodbye_s = 5.0, tell_s = 2.0;
 
-typedef enum word_kind { WORD_HERE = 1, WORD_FAILED, WORD_GOODBYE } word_kind;
+typedef enum word_kind { WORD_HERE = 1, WORD_FAILED, WORD_GOODBYE, WORD_LATE } word_kind;
 
 /* All that is ever said; of one length, so that its end is known. */
 typedef struct word {
     uint32_t kind;
     int32_t rank, exit_code;
-    char reason[800];
+    int64_t came;     /* to collectives elsewhere: WORD_HERE and WORD_LATE */
+    char reason[800]; /* WORD_LATE: the collective                         */
 } word;
 
 /* A connection of the star. */
@@ -36,6 +38,7 @@ typedef struct peer {
     int fd;       /* -1: none, or no more */
     bool is_gone; /* has said goodbye */
     double heard_at;
+    int64_t came; /* to collectives elsewhere, when it was last heard of */
     size_t bytes;
     word in;
 } peer;
@@ -77,6 +80,7 @@ static void say_all(csp_control *c, word_kind kind, const word *about)
         w = *about;
         w.kind = (uint32_t)kind;
     }
+    w.came = atomic_load(&c->comm->came);
     for (int r = 0; r < c->comm->size; r++) {
         say(c, &c->links[r], &w);
     }
@@ -108,6 +112,47 @@ static void consider_seen(csp_control *c, int rank, const char *reason)
     consider(c, &w);
 }
 
+/* Rank 0: whoever has come to the fewest collectives is the one that the others wait for. */
+static void find_late(csp_control *c, const word *w)
+{
+    csp_comm *comm = c->comm;
+    int64_t fewest = w->came;
+    int late = w->rank;
+    char reason[sizeof(w->reason)];
+
+    for (int r = 0; r < comm->size; r++) {
+        const int64_t came = r == 0 ? atomic_load(&comm->came) : c->links[r].came;
+
+        if (came < fewest) {
+            fewest = came;
+            late = r;
+        }
+    }
+    if (fewest < w->came) {
+        (void)snprintf(reason, sizeof(reason), "did not come to \"%.400s\" within %g s", w->reason,
+                       comm->options.timeout_s);
+    } else {
+        (void)snprintf(reason, sizeof(reason),
+                       "has waited for %g s in \"%.400s\", to which all ranks have come: a device, "
+                       "or what connects them, hangs",
+                       comm->options.timeout_s, w->reason);
+    }
+    consider_seen(c, late, reason);
+}
+
+/* Of this rank or, where this is rank 0, of any. */
+static void consider_late(csp_control *c, const word *w)
+{
+    if (c->is_over) {
+        return;
+    }
+    if (c->comm->rank == 0) {
+        find_late(c, w);
+    } else if (c->links[0].fd >= 0) {
+        say(c, &c->links[0], w);
+    }
+}
+
 static void hear(csp_control *c, int from, word *w)
 {
     csp_comm *comm = c->comm;
@@ -115,6 +160,14 @@ static void hear(csp_control *c, int from, word *w)
     w->reason[sizeof(w->reason) - 1] = '\0';
     switch (w->kind) {
     case WORD_HERE:
+        c->links[from].came = w->came;
+        break;
+    case WORD_LATE:
+        if (comm->rank == 0) {
+            c->links[from].came = w->came;
+            w->rank = from;
+            find_late(c, w);
+        }
         break;
     case WORD_GOODBYE:
         c->links[from].is_gone = true;
@@ -209,7 +262,9 @@ static bool take_orders(csp_control *c)
     orderly = c->orderly;
     c->has_told = false;
     pthread_mutex_unlock(&c->lock);
-    if (has_told) {
+    if (has_told && told.kind == WORD_LATE) {
+        consider_late(c, &told);
+    } else if (has_told) {
         consider(c, &told);
     }
     if (quit && orderly && !c->is_over && !c->says_bye) {
@@ -280,24 +335,36 @@ static void wake(csp_control *c)
     (void)(write(c->wake, &one, sizeof(one)) == sizeof(one));
 }
 
-void csp_control_tell(csp_comm *comm, int rank, int exit_code, const char *reason)
+/* Hands a word to the thread, and waits until it has come to a failure of all. */
+static bool hand_over(csp_control *c, const word *w)
 {
-    csp_control *c = comm->control;
-
-    if (c == NULL) {
-        csp_failure_set(comm, rank, exit_code, reason);
-        return;
-    }
     pthread_mutex_lock(&c->lock);
     if (!c->has_told) {
         c->has_told = true;
-        c->told = (word) { .kind = WORD_FAILED, .rank = rank, .exit_code = exit_code };
-        (void)snprintf(c->told.reason, sizeof(c->told.reason), "%s", reason);
+        c->told = *w;
     }
     pthread_mutex_unlock(&c->lock);
     wake(c);
-    if (!csp_failure_await(comm, tell_s)) {
+    return csp_failure_await(c->comm, tell_s);
+}
+
+void csp_control_tell(csp_comm *comm, int rank, int exit_code, const char *reason)
+{
+    word w = { .kind = WORD_FAILED, .rank = rank, .exit_code = exit_code };
+
+    (void)snprintf(w.reason, sizeof(w.reason), "%s", reason);
+    if (comm->control == NULL || !hand_over(comm->control, &w)) {
         csp_failure_set(comm, rank, exit_code, reason);
+    }
+}
+
+void csp_control_tell_late(csp_comm *comm, const char *what)
+{
+    word w = { .kind = WORD_LATE, .rank = comm->rank, .came = atomic_load(&comm->came) };
+
+    (void)snprintf(w.reason, sizeof(w.reason), "%s", what);
+    if (comm->control == NULL || !hand_over(comm->control, &w)) {
+        csp_failure_set(comm, comm->rank, 1, "was late in a collective, and could not tell rank 0");
     }
 }
 
@@ -396,7 +463,7 @@ csp_status csp_control_start(csp_comm *comm)
         c->links[r].fd = fds[r];
         c->links[r].heard_at = csp_machine_seconds();
     }
-    CSP_TRY_GOTO(csp_comm_thread(&c->thread, watch, c));
+    CSP_TRY_GOTO(csp_thread_start("communication", &c->thread, watch, c));
     free(fds);
     comm->control = c;
     return CSP_OK;

@@ -116,3 +116,21 @@ csp_status csp_failure_raise(csp_comm *comm, const char *what, csp_exchange_end 
     csp_control_tell(comm, rank, 1, reason);
     return csp_failure_say(comm, what);
 }
+
+csp_status csp_comm_raise(csp_comm *of, csp_comm_trouble trouble, const char *what,
+                          const char *words)
+{
+    csp_comm *comm = of->whole;
+    char reason[sizeof(comm->failed_reason)];
+
+    if (csp_comm_has_failed(comm)) {
+        return csp_failure_say(comm, what);
+    }
+    if (trouble == CSP_COMM_LATE) {
+        csp_control_tell_late(comm, what);
+    } else if (comm->control == NULL || !csp_failure_await(comm, word_s)) {
+        (void)snprintf(reason, sizeof(reason), "could not communicate: %s", words);
+        csp_control_tell(comm, comm->rank, 1, reason);
+    }
+    return csp_failure_say(comm, what);
+}

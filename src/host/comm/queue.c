@@ -38,7 +38,9 @@ void csp_queue_run(csp_comm *comm)
         }
         pthread_mutex_unlock(&comm->lock);
         begin = csp_machine_seconds();
-        end = csp_job_run(job->comm, job);
+        /* After a failure memory that was handed over may be gone. */
+        end = atomic_load(&comm->stop.set) ? csp_failure_say(comm, job->what)
+                                           : csp_job_run(job->comm, job);
         pthread_mutex_lock(&comm->lock);
         comm->traffic.calls++;
         comm->traffic.busy_s += csp_machine_seconds() - begin;
@@ -189,6 +191,18 @@ static csp_job *find_job(csp_comm *comm, int64_t ticket, csp_job **before)
         job = job->next;
     }
     return job;
+}
+
+void csp_comm_settle(csp_comm *of)
+{
+    csp_comm *comm = of->whole;
+    const double begin = csp_machine_seconds();
+
+    pthread_mutex_lock(&comm->lock);
+    while (comm->next != NULL && !csp_queue_is_stuck(comm, begin)) {
+        csp_comm_wait_change(comm, 1.0);
+    }
+    pthread_mutex_unlock(&comm->lock);
 }
 
 csp_status csp_comm_wait(csp_comm *of, int64_t ticket)

@@ -72,6 +72,7 @@ struct csp_comm {
 
     bool is_left; /* its worker does not come back, so its memory stays; the process is to end */
     csp_control *control; /* NULL before it is made, and for one rank */
+    _Atomic int64_t came; /* to collectives elsewhere: csp_comm_count */
     csp_stop stop;
     pthread_t worker;
     pthread_mutex_t lock; /* of all below */
@@ -88,11 +89,6 @@ struct csp_comm {
     double failed_at; /* csp_machine_seconds() */
     char failed_reason[800];
 };
-
-/*
- * Starts a thread that leaves all signals to the others. CSP_ERR_MEMORY where the system has none.
- */
-CSP_CHECKED csp_status csp_comm_thread(pthread_t *thread, void *(*run)(void *), void *argument);
 
 /* Runs what has been started, in order, until comm->quit. The worker calls it. */
 void csp_queue_run(csp_comm *comm);

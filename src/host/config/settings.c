@@ -87,6 +87,9 @@ static const csp_field data_fields[] = {
                    "their judgements; null = no evaluation while training"),
     CSP_FIELD(TYPE, shuffle, CSP_FIELD_BOOL, "true", 0, 1, "",
               "a new order in every epoch, a pure function of run.seed"),
+    CSP_FIELD_FREE(TYPE, prefetch_factor, CSP_FIELD_I64, "2", 0, 1024, "optimizer steps",
+                   "steps whose texts a thread reads and tokenises ahead; 0 = no thread, each step "
+                   "waits for its own"),
     CSP_FIELD(TYPE, train_group_size, CSP_FIELD_I64, "16", 1, 65536, "documents",
               "documents of one query in a batch: its positive and the rest negatives"),
     CSP_FIELD_FREE(TYPE, strict, CSP_FIELD_BOOL, "false", 0, 1, "",
@@ -192,6 +195,10 @@ static const csp_field run_fields[] = {
                    "write a checkpoint every so often; 0 = at the end of a phase only"),
     CSP_FIELD_FREE(TYPE, save_total_limit, CSP_FIELD_I64, "3", 1, 1e6, "checkpoints",
                    "the newest ones that are kept"),
+    CSP_FIELD_FREE_WORD(TYPE, async_save, CSP_FIELD_ENUM, "auto", "auto|off|on",
+                        "write checkpoints from a copy in host memory while training goes on; auto "
+                        "= where the copy takes at most half of the free memory (a quarter where "
+                        "the model computes in it), on = refuse to run without"),
     CSP_FIELD_FREE_WORD(TYPE, metric_for_best, CSP_FIELD_TEXT, "nDCG@10", "nDCG@10|RR@10|R@100|AP",
                         "what the best checkpoint is chosen by"),
     CSP_FIELD_FREE(TYPE, keep_best, CSP_FIELD_BOOL, "true", 0, 1, "",
@@ -323,6 +330,8 @@ const csp_setting_alias csp_setting_aliases[] = {
     { "load_best_model_at_end", "run.keep_best", "" },
     { "bf16", "device.precision", "bf16" },
     { "fp16", "device.precision", "bf16 or fp32" },
+    { "dataloader_prefetch_factor", "data.prefetch_factor", "in steps" },
+    { "dataloader_num_workers", "data.prefetch_factor", "one thread, steps ahead" },
     { "dataset_number_of_shards", NULL, "encode has --shard i/n" },
     { "dataset_shard_index", NULL, "encode has --shard i/n" },
     { "encode_is_query", NULL, "encode has --side query" },

@@ -57,6 +57,7 @@ typedef struct csp_data_settings {
     char *dev_queries;
     char *dev_qrels;
     bool shuffle;
+    int64_t prefetch_factor;
     int64_t train_group_size;
     bool strict;
 } csp_data_settings;
@@ -111,6 +112,13 @@ typedef struct csp_eval_settings {
     int64_t top_k_terms;
 } csp_eval_settings;
 
+/* Whether checkpoints are written while training goes on. */
+typedef enum csp_async_save {
+    CSP_ASYNC_SAVE_AUTO = 0, /* where the host has memory for a copy */
+    CSP_ASYNC_SAVE_OFF = 1,
+    CSP_ASYNC_SAVE_ON = 2 /* a run without the memory is refused */
+} csp_async_save;
+
 typedef struct csp_run_settings {
     char *output_dir;
     csp_text_list phases; /* "adapt", "contrastive", in this order */
@@ -119,6 +127,7 @@ typedef struct csp_run_settings {
     int64_t eval_steps;
     int64_t save_steps;
     int64_t save_total_limit;
+    int async_save; /* csp_async_save */
     char *metric_for_best;
     bool keep_best;
     double max_minutes;

@@ -238,6 +238,56 @@ static csp_status cpu_graph_run(csp_backend *be, const csp_graph_call *call)
     return call->enqueue(call->context);
 }
 
+/* The host reaches a CPU's tensors: comm/ carries them, and nobody comes here. */
+static csp_status no_collectives(void)
+{
+    return CSP_FAIL(CSP_ERR_UNSUPPORTED, "collectives of devices, of which a CPU is none");
+}
+
+static csp_status cpu_collective_library(csp_backend *be, const char **name)
+{
+    (void)be, (void)name;
+    return no_collectives();
+}
+
+static csp_status cpu_collective_make_id(csp_backend *be, csp_collective_id *out)
+{
+    (void)be, (void)out;
+    return no_collectives();
+}
+
+static csp_status cpu_collective_open(csp_backend *be, const csp_collective_group *group,
+                                      csp_collective **out)
+{
+    (void)be, (void)group, (void)out;
+    return no_collectives();
+}
+
+static void cpu_collective_end(csp_backend *be, csp_collective *collective)
+{
+    (void)be, (void)collective;
+}
+
+static csp_status cpu_collective_start(csp_backend *be, csp_collective *collective,
+                                       const csp_collective_call *call, int64_t *ticket)
+{
+    (void)be, (void)collective, (void)call, (void)ticket;
+    return no_collectives();
+}
+
+static csp_status cpu_collective_join(csp_backend *be, csp_collective *collective, int64_t ticket)
+{
+    (void)be, (void)collective, (void)ticket;
+    return no_collectives();
+}
+
+static csp_status cpu_collective_waited(csp_backend *be, csp_collective *collective,
+                                        double *seconds)
+{
+    (void)be, (void)collective, (void)seconds;
+    return no_collectives();
+}
+
 static const csp_ops cpu_ops = {
     .destroy = cpu_destroy,
     .reserve = cpu_reserve,
@@ -260,6 +310,14 @@ static const csp_ops cpu_ops = {
     .tuning_get = cpu_tuning_get,
     .tuning_set = cpu_tuning_set,
     .graph_run = cpu_graph_run,
+    .collective_library = cpu_collective_library,
+    .collective_make_id = cpu_collective_make_id,
+    .collective_open = cpu_collective_open,
+    .collective_close = cpu_collective_end,
+    .collective_abort = cpu_collective_end,
+    .collective_start = cpu_collective_start,
+    .collective_join = cpu_collective_join,
+    .collective_waited = cpu_collective_waited,
     .linear_fwd = cpu_linear_fwd,
     .linear_bwd = cpu_linear_bwd,
     .quantize_rows = cpu_quantize_rows,

@@ -156,6 +156,7 @@ hid_t csp_hdf5_link_list(void)
 /* Hands the descriptor to HDF5. A file is created if it is for writing. */
 static bool open_id(csp_hdf5 *file)
 {
+    CSP_HDF5_ONE_THREAD;
     csp_hdf5_disk *disk = &file->disk;
     const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     const hid_t creation = csp_hdf5_object_list(H5P_FILE_CREATE);
@@ -176,6 +177,7 @@ static bool open_id(csp_hdf5 *file)
 
 static csp_status make_handle(const char *path, csp_hdf5 **out)
 {
+    CSP_HDF5_ONE_THREAD;
     csp_hdf5 *file;
     csp_status status;
 
@@ -258,6 +260,7 @@ fail:
 /* Lets HDF5 write what it still holds, and forget the file. */
 static bool close_id(csp_hdf5 *file)
 {
+    CSP_HDF5_ONE_THREAD;
     bool fine = true;
 
     csp_hdf5_quiet();
@@ -308,6 +311,7 @@ void csp_hdf5_close(csp_hdf5 *file)
 
 bool csp_hdf5_has(const csp_hdf5 *file, const char *name)
 {
+    CSP_HDF5_ONE_THREAD;
     hid_t object;
 
     csp_hdf5_quiet();

@@ -9,6 +9,9 @@
  * strings of fixed length, as files of earlier versions have them, are read too. No file locks are
  * taken: nobody else knows the temporary name, and what is complete never changes.
  *
+ * Threads may use handles of their own at the same time, and one after the other the same handle:
+ * calls into the library exclude each other (hdf5_lock.c).
+ *
  * After the HDF5 data stand 32 bytes that other readers ignore, the seal:
  *     "csp-xxh3" | u64 little-endian: bytes before the seal | XXH3-128 of them, canonical order
  * It is checked before HDF5 sees a byte, so that a flipped bit is a clear message wherever it is;

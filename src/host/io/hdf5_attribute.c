@@ -49,22 +49,26 @@ static csp_status set_attribute(csp_hdf5 *file, const char *path, const char *ke
 
 csp_status csp_hdf5_set_i64(csp_hdf5 *file, const char *path, const char *key, int64_t value)
 {
+    CSP_HDF5_ONE_THREAD;
     return set_attribute(file, path, key, H5T_STD_I64LE, -1, &value);
 }
 
 csp_status csp_hdf5_set_i64s(csp_hdf5 *file, const char *path, const char *key,
                              const int64_t *values, int64_t count)
 {
+    CSP_HDF5_ONE_THREAD;
     return set_attribute(file, path, key, H5T_STD_I64LE, count, values);
 }
 
 csp_status csp_hdf5_set_f64(csp_hdf5 *file, const char *path, const char *key, double value)
 {
+    CSP_HDF5_ONE_THREAD;
     return set_attribute(file, path, key, H5T_IEEE_F64LE, -1, &value);
 }
 
 csp_status csp_hdf5_set_text(csp_hdf5 *file, const char *path, const char *key, const char *value)
 {
+    CSP_HDF5_ONE_THREAD;
     csp_status status;
     hid_t type;
 
@@ -81,6 +85,7 @@ csp_status csp_hdf5_set_text(csp_hdf5 *file, const char *path, const char *key, 
 
 bool csp_hdf5_has_attribute(const csp_hdf5 *file, const char *path, const char *key)
 {
+    CSP_HDF5_ONE_THREAD;
     csp_hdf5_quiet();
     return H5Aexists_by_name(file->id, path, key, H5P_DEFAULT) > 0;
 }
@@ -148,6 +153,7 @@ static csp_status read_numbers(const csp_hdf5 *file, const char *path, const cha
 
 csp_status csp_hdf5_get_i64(const csp_hdf5 *file, const char *path, const char *key, int64_t *out)
 {
+    CSP_HDF5_ONE_THREAD;
     int64_t value;
 
     CSP_TRY(read_numbers(file, path, key, 1, is_integer, H5T_NATIVE_INT64, &value));
@@ -158,11 +164,13 @@ csp_status csp_hdf5_get_i64(const csp_hdf5 *file, const char *path, const char *
 csp_status csp_hdf5_get_i64s(const csp_hdf5 *file, const char *path, const char *key,
                              int64_t *values, int64_t count)
 {
+    CSP_HDF5_ONE_THREAD;
     return read_numbers(file, path, key, count, is_integer, H5T_NATIVE_INT64, values);
 }
 
 csp_status csp_hdf5_get_f64(const csp_hdf5 *file, const char *path, const char *key, double *out)
 {
+    CSP_HDF5_ONE_THREAD;
     double value;
 
     CSP_TRY(read_numbers(file, path, key, 1, is_number, H5T_NATIVE_DOUBLE, &value));
@@ -199,6 +207,7 @@ static char *read_text(hid_t attribute, hid_t type)
 
 csp_status csp_hdf5_get_text(const csp_hdf5 *file, const char *path, const char *key, char **out)
 {
+    CSP_HDF5_ONE_THREAD;
     hid_t attribute, type;
     char *text;
 

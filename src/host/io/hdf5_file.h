@@ -28,6 +28,20 @@ struct csp_hdf5 {
     csp_hdf5_disk disk;
 };
 
+/*
+ * Keeps other threads out of HDF5 until the block ends. The library has global state; only some
+ * builds of it, such as Debian's, have a lock of their own (H5is_library_threadsafe), and a
+ * checkpoint is written by a thread beside training. First statement of every function that calls
+ * HDF5 or names one of its types, which are calls too; those that are only called by such a
+ * function need none. Files are read, hashed and synced outside.
+ */
+#define CSP_HDF5_ONE_THREAD                                                             \
+    __attribute__((cleanup(csp_hdf5_leave))) const bool csp_inside_ = csp_hdf5_enter(); \
+    (void)csp_inside_
+
+bool csp_hdf5_enter(void);
+void csp_hdf5_leave(const bool *inside);
+
 /* Registers the driver; the id goes back with H5FDunregister. Below 0: HDF5 refused. */
 hid_t csp_hdf5_driver(void);
 

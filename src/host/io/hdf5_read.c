@@ -69,6 +69,7 @@ static csp_status to_tensor(const csp_hdf5 *file, const char *name, const opened
 
 csp_status csp_hdf5_describe(const csp_hdf5 *file, const char *name, csp_tensor *out)
 {
+    CSP_HDF5_ONE_THREAD;
     csp_status status;
     opened o;
 
@@ -80,6 +81,7 @@ csp_status csp_hdf5_describe(const csp_hdf5 *file, const char *name, csp_tensor 
 
 csp_status csp_hdf5_read(const csp_hdf5 *file, const char *name, csp_tensor *into)
 {
+    CSP_HDF5_ONE_THREAD;
     char have[96], want[96];
     csp_status status;
     csp_tensor stored;
@@ -105,6 +107,7 @@ fail:
 csp_status csp_hdf5_read_range(const csp_hdf5 *file, const char *name, int64_t first, int64_t count,
                                void *into)
 {
+    CSP_HDF5_ONE_THREAD;
     const hsize_t start = (hsize_t)first, size = (hsize_t)count;
     csp_status status;
     csp_tensor stored;
@@ -202,6 +205,7 @@ static csp_status check_strings(const csp_hdf5 *file, const char *name, char **s
 csp_status csp_hdf5_read_strings(const csp_hdf5 *file, const char *name, char ***out,
                                  int64_t *count)
 {
+    CSP_HDF5_ONE_THREAD;
     char **strings = NULL;
     int64_t n = 0;
     csp_status status;
@@ -277,6 +281,7 @@ static int by_text(const void *a, const void *b)
 csp_status csp_hdf5_visit(const csp_hdf5 *file, const char *group,
                           csp_status (*visit)(const char *name, void *context), void *context)
 {
+    CSP_HDF5_ONE_THREAD;
     names all = { .group = group, .status = CSP_OK };
     csp_status status;
 

@@ -57,6 +57,7 @@ static hid_t create_dataset(const csp_hdf5 *file, const char *name, hid_t type, 
 
 csp_status csp_hdf5_write(csp_hdf5 *file, const char *name, const csp_tensor *tensor)
 {
+    CSP_HDF5_ONE_THREAD;
     hsize_t dims[CSP_MAX_DIMS], chunk[CSP_MAX_DIMS];
     hid_t type, space, dataset;
     bool done, full;
@@ -139,6 +140,7 @@ static csp_status append(csp_hdf5 *file, const char *name, hid_t type, hsize_t c
 csp_status csp_hdf5_append(csp_hdf5 *file, const char *name, csp_dtype dtype, const void *data,
                            int64_t count)
 {
+    CSP_HDF5_ONE_THREAD;
     csp_status status;
     hid_t type;
 
@@ -152,6 +154,7 @@ csp_status csp_hdf5_append(csp_hdf5 *file, const char *name, csp_dtype dtype, co
 csp_status csp_hdf5_append_strings(csp_hdf5 *file, const char *name, const char *const *strings,
                                    int64_t count)
 {
+    CSP_HDF5_ONE_THREAD;
     csp_status status;
     hid_t type;
 
@@ -171,6 +174,7 @@ csp_status csp_hdf5_append_strings(csp_hdf5 *file, const char *name, const char 
 csp_status csp_hdf5_write_strings(csp_hdf5 *file, const char *name, const char *const *strings,
                                   int64_t count)
 {
+    CSP_HDF5_ONE_THREAD;
     if (csp_hdf5_has(file, name)) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: %s: name already exists", file->path, name);
     }

@@ -7,6 +7,7 @@
 
 #include "core/log.h"
 #include "core/memory.h"
+#include "core/scalar.h"
 #include "io/file.h"
 #include "model/param_values.h"
 #include "model/shared_values.h"
@@ -48,8 +49,32 @@ static const char *dataset_name(const csp_param *row, char *text, size_t bytes)
     return text;
 }
 
-static csp_status write_rows(csp_hdf5 *file, const csp_model *model)
+/*
+ * The values of row number i as f32: its copy where that is f32, else made in *values, which has
+ * room for them.
+ */
+static csp_status values_of(const csp_snapshot *s, int64_t i, float *values, const float **out)
 {
+    const csp_param *row = &s->model->params->rows[i];
+    const csp_tensor *host = s->host != NULL ? &s->host[i] : NULL;
+
+    *out = values;
+    if (host == NULL) {
+        return csp_param_download(s->model->be, row, values);
+    }
+    if (host->dtype == CSP_F32) {
+        *out = host->data;
+        return CSP_OK;
+    }
+    for (int64_t n = 0; n < csp_tensor_count(host); n++) {
+        values[n] = csp_bf16_to_f32(((const uint16_t *)host->data)[n]);
+    }
+    return CSP_OK;
+}
+
+static csp_status write_rows(csp_hdf5 *file, const csp_snapshot *s)
+{
+    const csp_model *model = s->model;
     const bool lora = model->params->lora.R > 0;
     csp_status status = CSP_OK;
     float *values = NULL;
@@ -58,13 +83,14 @@ static csp_status write_rows(csp_hdf5 *file, const csp_model *model)
     for (int64_t i = 0; i < model->params->count; i++) {
         const csp_param *row = &model->params->rows[i];
         csp_tensor host = csp_tensor_view(NULL, CSP_F32, row->ndim, row->dim);
+        const float *from;
 
         if (lora != csp_param_is_lora(row)) {
             continue;
         }
         CSP_TRY_GOTO(csp_realloc("checkpoint", csp_tensor_count(&host), sizeof(float), &values));
-        CSP_TRY_GOTO(csp_param_download(model->be, row, values));
-        host.data = values;
+        CSP_TRY_GOTO(values_of(s, i, values, &from));
+        host.data = (void *)(uintptr_t)from;
         CSP_TRY_GOTO(csp_hdf5_write(file, dataset_name(row, name, sizeof(name)), &host));
     }
 
@@ -106,7 +132,7 @@ csp_status csp_snapshot_write(csp_hdf5 *file, const csp_snapshot *s)
     if (s->model->params->lora.R > 0) {
         CSP_TRY_GOTO(write_lora_settings(file, s));
     }
-    status = write_rows(file, s->model);
+    status = write_rows(file, s);
 
 fail:
     free(config_text);

@@ -35,6 +35,9 @@ typedef struct csp_snapshot {
     const char *base_path; /* of LoRA: where the frozen weights are    */
     bool base_in_run;      /* base_path is relative to the run's folder */
     const char *base_hash; /* of LoRA: csp_snapshot_hash of the base   */
+    const csp_tensor
+        *host; /* (rows of the table) copies of the values to be written, f32 or bf16 in
+                               host memory; NULL: they are downloaded, one after the other */
 } csp_snapshot;
 
 /*

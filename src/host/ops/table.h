@@ -10,6 +10,7 @@
 
 #include "ops/attention.h"
 #include "ops/backend.h"
+#include "ops/collective.h"
 #include "ops/embed.h"
 #include "ops/graph.h"
 #include "ops/impacts.h"
@@ -45,6 +46,16 @@ struct csp_ops {
     csp_status (*tuning_get)(csp_backend *be, char **text);
     csp_status (*tuning_set)(csp_backend *be, const char *text);
     csp_status (*graph_run)(csp_backend *be, const csp_graph_call *call);
+    csp_status (*collective_library)(csp_backend *be, const char **name);
+    csp_status (*collective_make_id)(csp_backend *be, csp_collective_id *out);
+    csp_status (*collective_open)(csp_backend *be, const csp_collective_group *group,
+                                  csp_collective **out);
+    void (*collective_close)(csp_backend *be, csp_collective *collective);
+    void (*collective_abort)(csp_backend *be, csp_collective *collective);
+    csp_status (*collective_start)(csp_backend *be, csp_collective *collective,
+                                   const csp_collective_call *call, int64_t *ticket);
+    csp_status (*collective_join)(csp_backend *be, csp_collective *collective, int64_t ticket);
+    csp_status (*collective_waited)(csp_backend *be, csp_collective *collective, double *seconds);
 
     csp_status (*linear_fwd)(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows);
     csp_status (*linear_bwd)(csp_backend *be, const csp_linear_group *group,

@@ -25,21 +25,27 @@ static csp_status checkpoint_dir(const char *run_dir, char **out)
     return csp_file_join(run_dir, "checkpoints", out);
 }
 
-/* One of a trained row's two moments, through host memory. */
+/* One of a trained row's two moments: its copy on the host, or through memory made for it. */
 static csp_status write_moment(csp_hdf5 *file, const csp_model *model, const csp_param *row,
-                               const csp_tensor *moment, const char *which, float **values)
+                               const csp_tensor *moment, const csp_tensor *copy, const char *which,
+                               float **values)
 {
     char name[CSP_PARAM_NAME_BYTES + 16];
     csp_tensor host = *moment;
 
-    CSP_TRY(csp_realloc("checkpoint", csp_tensor_count(moment), sizeof(float), values));
-    CSP_TRY(csp_backend_download(model->be, moment, *values));
-    host.data = *values;
+    if (copy != NULL) {
+        host.data = copy->data;
+    } else {
+        CSP_TRY(csp_realloc("checkpoint", csp_tensor_count(moment), sizeof(float), values));
+        CSP_TRY(csp_backend_download(model->be, moment, *values));
+        host.data = *values;
+    }
     snprintf(name, sizeof(name), "/optim/%s/%s", which, row->name);
     return csp_hdf5_write(file, name, &host);
 }
 
-static csp_status write_moments(csp_hdf5 *file, const csp_model *model)
+static csp_status write_moments(csp_hdf5 *file, const csp_model *model,
+                                const csp_checkpoint_image *image)
 {
     float *values = NULL;
     csp_status status = CSP_OK;
@@ -48,8 +54,10 @@ static csp_status write_moments(csp_hdf5 *file, const csp_model *model)
         const csp_param *row = &model->params->rows[i];
 
         if (row->trained) {
-            CSP_TRY_GOTO(write_moment(file, model, row, &row->m, "m", &values));
-            CSP_TRY_GOTO(write_moment(file, model, row, &row->v, "v", &values));
+            CSP_TRY_GOTO(write_moment(file, model, row, &row->m,
+                                      image != NULL ? &image->m[i] : NULL, "m", &values));
+            CSP_TRY_GOTO(write_moment(file, model, row, &row->v,
+                                      image != NULL ? &image->v[i] : NULL, "v", &values));
         }
     }
 
@@ -86,30 +94,37 @@ static csp_status write_text(csp_hdf5 *file, const char *name, const char *text)
     return csp_hdf5_write(file, name, &t);
 }
 
-static csp_status write_tuning(csp_hdf5 *file, csp_backend *be)
+static csp_status write_tuning(csp_hdf5 *file, csp_backend *be, const csp_checkpoint_image *image)
 {
     csp_status status = CSP_OK;
-    char *text = NULL;
+    char *got = NULL;
+    const char *text;
 
-    CSP_TRY(csp_backend_tuning_get(be, &text));
+    if (image == NULL) {
+        CSP_TRY(csp_backend_tuning_get(be, &got));
+    }
+    text = image != NULL ? image->tuning : got;
     if (text[0] != '\0') {
         status = write_text(file, "/tuning", text);
     }
-    free(text);
+    free(got);
     return status;
 }
 
 static csp_status write_file(const char *path, const csp_snapshot *snapshot, const char *config,
-                             const csp_progress *progress, const csp_health_memory *health)
+                             const csp_progress *progress, const csp_health_memory *health,
+                             const csp_checkpoint_image *image)
 {
+    csp_snapshot stored = *snapshot;
     csp_hdf5 *file = NULL;
     csp_status status;
 
+    stored.host = image != NULL ? image->value : NULL;
     CSP_TRY(csp_hdf5_create(path, &file));
-    CSP_TRY_GOTO(csp_snapshot_write(file, snapshot));
+    CSP_TRY_GOTO(csp_snapshot_write(file, &stored));
     CSP_TRY_GOTO(write_text(file, "/config_yaml", config));
-    CSP_TRY_GOTO(write_tuning(file, snapshot->model->be));
-    CSP_TRY_GOTO(write_moments(file, snapshot->model));
+    CSP_TRY_GOTO(write_tuning(file, snapshot->model->be, image));
+    CSP_TRY_GOTO(write_moments(file, snapshot->model, image));
     CSP_TRY_GOTO(write_progress(file, progress));
     if (health != NULL) {
         CSP_TRY_GOTO(csp_health_memory_write(file, health));
@@ -229,7 +244,8 @@ fail:
 
 csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapshot,
                                 const csp_config *config, const csp_progress *progress,
-                                const csp_health_memory *health, char **path)
+                                const csp_health_memory *health, const csp_checkpoint_image *image,
+                                char **path)
 {
     char name[NAME_BYTES];
     char *dir = NULL, *file = NULL, *latest = NULL, *text = NULL;
@@ -241,7 +257,7 @@ csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapsho
     CSP_TRY_GOTO(csp_file_join(dir, name, &file));
     CSP_TRY_GOTO(csp_file_join(dir, "LATEST", &latest));
     CSP_TRY_GOTO(csp_config_meaning(config, &text));
-    CSP_TRY_GOTO(write_file(file, snapshot, text, progress, health));
+    CSP_TRY_GOTO(write_file(file, snapshot, text, progress, health, image));
     CSP_TRY_GOTO(csp_file_write(latest, name, (int64_t)strlen(name)));
     CSP_TRY_GOTO(prune(dir, config, progress));
     if (path != NULL) {

@@ -19,6 +19,7 @@
 
 #include "config/config.h"
 #include "model/snapshot.h"
+#include "train/checkpoint_image.h"
 #include "train/data_identity.h"
 #include "train/health_memory.h"
 
@@ -43,13 +44,17 @@ typedef struct csp_progress {
  * one the first of them, and the best one. Those of later steps (the run went back) stay.
  *
  *   health   in    what the health panel remembers; NULL: no phase has one
+ *   image    in    what is on the device, copied at progress (train/checkpoint_image.h): then the
+ *                  device is not used, and this may run in a thread beside training; NULL: it is
+ *                  downloaded here
  *   path     out   the file's path, for messages; NULL: not wanted. Owner: the caller frees it.
  *
  * Errors: CSP_ERR_IO; the last checkpoint and LATEST are as before then, or LATEST alone is old.
  */
 CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapshot,
                                             const csp_config *config, const csp_progress *progress,
-                                            const csp_health_memory *health, char **path);
+                                            const csp_health_memory *health,
+                                            const csp_checkpoint_image *image, char **path);
 
 /* Bytes a checkpoint of this model takes, about. */
 int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes);

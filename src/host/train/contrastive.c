@@ -157,9 +157,7 @@ void csp_contrastive_destroy(csp_contrastive *c)
     csp_contract_head_close(&c->head);
     csp_health_destroy(c->health);
     csp_exchange_close(&c->queries);
-    csp_pending_clear(csp_contrastive_group(&c->options), &c->pending);
     for (int i = 0; i < 2; i++) {
-        csp_pending_clear(c->options.ranks, &c->sums[i]);
         free(c->all_rows[i]);
     }
     csp_backend_release(c->be, &c->rows);
@@ -282,9 +280,9 @@ static csp_status info_nce(csp_contrastive *c, const csp_tensor *positive, const
     csp_tensor nce = csp_tensor_rows(&c->nce, 0, s->dim[0]);
 
     CSP_TRY(csp_nce_scores(c->be, s, positive, mask, &row));
-    CSP_TRY(csp_ranks_reduce(group, &row, CSP_COMM_MAX, "best scores", &c->pending));
+    CSP_TRY(csp_ranks_reduce(group, &row, CSP_COMM_MAX, "best scores"));
     CSP_TRY(csp_nce_sum(c->be, s, mask, &row, &sum));
-    CSP_TRY(csp_ranks_reduce(group, &sum, CSP_COMM_SUM, "sums of softmax", &c->pending));
+    CSP_TRY(csp_ranks_reduce(group, &sum, CSP_COMM_SUM, "sums of softmax"));
     return csp_nce_grad(c->be, s, positive, mask, &row, &sum, csp_contrastive_queries(c), s, &nce);
 }
 

@@ -34,7 +34,7 @@ struct csp_contrastive {
     csp_tensor mask;     /* (Q,P) u8 */
     csp_tensor sum;      /* (Q) f64 csp_nce_sum */
     csp_step_numbers numbers;
-    csp_pending sums[2], pending;
+    csp_pending sums[2];
     int64_t *all_rows[2];      /* (all rows + 1) row_ptr of all ranks' rows of a side, where the
                                   ranks have to tell each other                                  */
     csp_tensor bad_row;        /* (Q+P) i64 csp_run_note_bad_row of each micro-batch */

@@ -44,9 +44,6 @@ void csp_exchange_close(csp_exchange *x)
     free(x->row_ptr);
     free(x->lengths);
     free(x->entries);
-    csp_pending_clear(x->ranks, &x->term);
-    csp_pending_clear(x->ranks, &x->weight);
-    csp_pending_clear(x->ranks, &x->gradient);
     *x = (csp_exchange) { 0 };
 }
 
@@ -127,6 +124,5 @@ csp_status csp_exchange_return(csp_exchange *x, csp_tensor *dw)
     }
     data = front(&x->dw, x->row_ptr[x->ranks->size * x->rows]);
     out = front(dw, x->entries[x->ranks->rank]);
-    return csp_ranks_scatter_sum(x->ranks, &data, &out, x->entries, "gradients of queries",
-                                 &x->gradient);
+    return csp_ranks_scatter_sum(x->ranks, &data, &out, x->entries, "gradients of queries");
 }

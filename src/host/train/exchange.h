@@ -33,7 +33,7 @@ typedef struct csp_exchange {
     csp_sparse own;   /* of this step                                                   */
     int64_t rows;     /* of own                                                         */
     int64_t ticket;   /* of lengths                                                     */
-    csp_pending term, weight, gradient;
+    csp_pending term, weight;
 } csp_exchange;
 
 /* What the exchange needs of an arena; on a ruler this measures. Nothing on one rank. */

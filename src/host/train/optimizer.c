@@ -13,7 +13,6 @@ struct csp_optimizer {
     const csp_model *model;
     const csp_ranks *ranks;
     csp_tensor gradients; /* all of them: they are neighbours */
-    csp_pending pending;
     csp_optim_tensor *tensors;
     int64_t count;
     csp_step_numbers numbers;
@@ -75,7 +74,6 @@ void csp_optimizer_destroy(csp_optimizer *o)
 {
     if (o != NULL) {
         free(o->tensors);
-        csp_pending_clear(o->ranks, &o->pending);
         csp_step_numbers_close(&o->numbers);
         free(o);
     }
@@ -125,7 +123,7 @@ csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int
 
     o->lr = args.lr;
     o->max_norm = args.max_norm;
-    CSP_TRY(csp_ranks_reduce(o->ranks, &o->gradients, CSP_COMM_SUM, "gradients", &o->pending));
+    CSP_TRY(csp_ranks_reduce(o->ranks, &o->gradients, CSP_COMM_SUM, "gradients"));
     CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, &o->squares));
     CSP_TRY(csp_adamw(o->be, o->tensors, o->count, &args));
     return csp_step_numbers_fetch(&o->numbers);

@@ -21,6 +21,7 @@ csp_status csp_run_join_groups(csp_run_state *run)
 {
     const int rank = csp_ranks_rank(run->ranks), size = csp_ranks_size(run->ranks);
     const int group = csp_negative_group(run->config->contrastive.negative_blocks, size);
+    csp_comm *near;
 
     if (size > 1) {
         CSP_TRY(csp_comm_group_local(run->together.comm, &run->machine));
@@ -28,10 +29,8 @@ csp_status csp_run_join_groups(csp_run_state *run)
     if (group == size) {
         return CSP_OK;
     }
-    run->near = run->together;
-    CSP_TRY(csp_comm_group(run->together.comm, rank / group * group, group, &run->near.comm));
-    run->near.rank = csp_comm_rank(run->near.comm);
-    run->near.size = group;
+    CSP_TRY(csp_comm_group(run->together.comm, rank / group * group, group, &near));
+    CSP_TRY(csp_ranks_open(near, run->be, &run->near));
     run->group = &run->near;
     return CSP_OK;
 }

@@ -18,13 +18,9 @@ csp_status csp_run_save(csp_run_state *run)
                                     .base_path = run->opened.base_path,
                                     .base_in_run = run->opened.base_in_run,
                                     .base_hash = run->opened.base_hash };
-    char *path = NULL;
 
-    CSP_TRY(csp_checkpoint_write(run->config->run.output_dir, &snapshot, run->config,
-                                 &run->progress, run->health, &path));
-    csp_log(CSP_LOG_INFO, "train", "checkpoint %s", path);
-    free(path);
-    return CSP_OK;
+    return csp_saver_save(run->saver, run->config->run.output_dir, &snapshot, run->config,
+                          &run->progress, run->health);
 }
 
 csp_status csp_run_evaluate(csp_run_state *run)
@@ -98,6 +94,8 @@ csp_status csp_run_merge_adapter(csp_run_state *run)
     char *dir = NULL, *stored = NULL;
     csp_status status;
 
+    /* The last checkpoint names the base that is replaced here. */
+    CSP_TRY(csp_saver_wait(run->saver));
     CSP_TRY_GOTO(
         csp_weights_merge_lora(run->be, model->params, (uint64_t)run->config->run.seed + 1));
     CSP_TRY_GOTO(csp_file_join(run->config->run.output_dir, name, &dir));

@@ -447,6 +447,7 @@ static csp_status join_ranks(csp_run_state *run)
     if (ranks == 1) {
         return CSP_OK;
     }
+    /* As far as it goes without a backend, which is opened when all have been told the same. */
     run->together = (csp_ranks) { .comm = run->options->comm,
                                   .rank = csp_comm_rank(run->options->comm),
                                   .size = ranks };
@@ -500,9 +501,34 @@ static csp_status open_backend(csp_run_state *run)
             CSP_TRY(csp_backend_create("cpu", threads, &run->be));
         }
     }
-    run->together.be = run->be;
     snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(run->be->name, ":"), run->be->name);
-    return csp_comm_agree(run->ranks->comm, kind, "the kind of device");
+    CSP_TRY(csp_comm_agree(run->ranks->comm, kind, "the kind of device"));
+    return csp_ranks_open(run->options->comm, run->be, &run->together);
+}
+
+/* How checkpoints will be written, and the memory for that; refused before the first step. */
+static csp_status prepare_to_save(csp_run_state *run)
+{
+    const csp_params *params = run->opened.model->params;
+    const double mib = 1048576.0;
+    csp_save_plan plan;
+    csp_memory memory = { .free = csp_machine_available_bytes() };
+
+    if (run->be->host_memory) {
+        CSP_TRY(csp_run_memory(run, &memory));
+    }
+    CSP_TRY(csp_save_plan_make(run->config, params, run->be->host_memory, memory.free, &plan));
+    if (plan.beside) {
+        csp_log(CSP_LOG_INFO, "train",
+                "checkpoints are written beside training, from a copy of %.1f MiB",
+                (double)plan.bytes / mib);
+    } else if (run->config->run.async_save != CSP_ASYNC_SAVE_OFF) {
+        csp_log(CSP_LOG_WARN, "train",
+                "training waits for checkpoints to be written: a copy would take %.1f MiB of host "
+                "memory, more than the %.1f MiB that may be used for it (run.async_save)",
+                (double)plan.bytes / mib, (double)plan.most / mib);
+    }
+    return run->options->dry_run ? CSP_OK : csp_saver_create(run->opened.model, &plan, &run->saver);
 }
 
 csp_status csp_run_setup(csp_run_state *run)
@@ -534,17 +560,24 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_optimizer_create(run->be, run->opened.model, run->ranks, &run->optimizer));
     CSP_TRY(settle_progress(run));
     CSP_TRY(csp_run_agree(run));
-    return run->options->dry_run || !csp_run_writes(run) ? CSP_OK : check_disk(run);
+    if (!csp_run_writes(run)) {
+        return CSP_OK;
+    }
+    CSP_TRY(run->options->dry_run ? CSP_OK : check_disk(run));
+    return prepare_to_save(run);
 }
 
 void csp_run_clear(csp_run_state *run)
 {
+    csp_saver_destroy(run->saver); /* first: it may still be reading what the others own */
     csp_metrics_log_close(run->log);
     csp_optimizer_destroy(run->optimizer);
     csp_dev_close(run->dev);
     csp_train_data_close(run->data);
     csp_tokenizer_close(run->tokenizer);
     csp_opened_clear(&run->opened);
+    csp_ranks_close(&run->near);
+    csp_ranks_close(&run->together);
     csp_backend_destroy(run->be);
     csp_file_lock_release(run->lock);
     csp_health_memory_clear(&run->remembered);

@@ -46,6 +46,9 @@ typedef struct csp_step_metrics {
     double matmul_gflop_per_s;
     double mfu;
     double peak_mb;
+    double data_wait;
+    double save_pause_s;
+    double save_write_s;
     double ranks;
     double rank_wait;
     double rank_slowest;

@@ -5,9 +5,6 @@
 #pragma once
 
 #include "config/config.h"
-#include "data/pairs.h"
-#include "data/plain.h"
-#include "data/share.h"
 #include "data/text_encoder.h"
 #include "data/token_lists.h"
 #include "train/contrastive.h"
@@ -20,7 +17,6 @@ typedef struct csp_train_data csp_train_data;
  *
  *   rank, ranks   in   of a step this rank gets its share: as many texts as each, and about as long
  *
- *
  * Errors: those of csp_pairs_open and csp_plain_open.
  */
 CSP_CHECKED csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
@@ -29,8 +25,22 @@ CSP_CHECKED csp_status csp_train_data_open(const csp_config *config, const csp_c
 void csp_train_data_close(csp_train_data *data);
 
 /*
+ * From here on a thread makes steps first .. end-1 of a phase ready ahead, data.prefetch_factor of
+ * them, where that is not 0: they are then asked for one after the other, beginning with first.
+ * Texts, their order and what csp_train_data_say counts are the same with and without it.
+ * csp_train_data_end, before the data is used otherwise, ends the thread.
+ *
+ * Errors: CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_train_data_begin(csp_train_data *data, const char *phase, int64_t first,
+                                            int64_t end);
+void csp_train_data_end(csp_train_data *data);
+
+/*
  * This rank's part of contrastive step k = 0, 1, ... Lists, positives and mask are valid until the
- * next call. On one rank query i's documents are passages i·G .. i·G+G-1, its positive first.
+ * next call. Errors: those of reading and encoding this step (csp_step_texts_load).
+ *
+ * On one rank query i's documents are passages i·G .. i·G+G-1, its positive first.
  *
  * Blocks of negatives are equal stretches of the step's queries, as they were drawn, with their
  * documents. Each is shared out among a group of consecutive ranks, or a rank has several, one
@@ -46,5 +56,5 @@ CSP_CHECKED csp_status csp_train_data_plain(csp_train_data *data, int64_t k,
 /* What the data is, digested as it was read when it was opened. Errors: CSP_ERR_MEMORY. */
 CSP_CHECKED csp_status csp_train_data_identity(const csp_train_data *data, csp_data_identity *out);
 
-/* What was empty or cut so far, a line each, through core/log.h. */
+/* What was empty or cut in the steps handed out so far, a line each, through core/log.h. */
 void csp_train_data_say(const csp_train_data *data);

@@ -18,6 +18,7 @@
 /* What a rank did in a step. */
 typedef struct rank_work {
     double seconds; /* of the step, with waiting */
+    double data_s;  /* waited for its texts      */
     double waited_s;
     double sent;
 } rank_work;
@@ -32,6 +33,7 @@ typedef struct phase_state {
     csp_contrastive *contrastive;
     rank_work *work; /* (ranks) of the last step; NULL on one rank */
     double began_s;
+    double data_s; /* of the last step that it waited for its texts */
     bool collapsed;
 } phase_state;
 
@@ -132,6 +134,7 @@ static csp_status gradients(phase_state *p, int64_t k, csp_tensor *faults)
 {
     csp_run_state *run = p->run;
     const csp_config *config = run->config;
+    const double begin = csp_machine_seconds();
     csp_pass pass = { .causal = true,
                       .dropout = config->lora.enabled && config->lora.dropout > 0.0,
                       .seed = (uint64_t)config->run.seed,
@@ -142,6 +145,7 @@ static csp_status gradients(phase_state *p, int64_t k, csp_tensor *faults)
         const int64_t *number;
 
         CSP_TRY(csp_train_data_plain(run->data, k, &texts, &number));
+        p->data_s = csp_machine_seconds() - begin;
         CSP_TRY(csp_adapt_run(p->adapt, texts, number, &pass, true));
         *faults = csp_adapt_faults(p->adapt);
     } else {
@@ -156,6 +160,7 @@ static csp_status gradients(phase_state *p, int64_t k, csp_tensor *faults)
         pass.step += (uint64_t)1 << 32;
         step.pass = pass;
         CSP_TRY(csp_train_data_pairs(run->data, k, &texts));
+        p->data_s = csp_machine_seconds() - begin;
         CSP_TRY(csp_contrastive_run(p->contrastive, &texts, &step));
         *faults = csp_contrastive_faults(p->contrastive);
     }
@@ -169,6 +174,7 @@ static csp_status gradients_and_update(phase_state *p, int64_t k, csp_step_metri
     csp_tensor faults;
 
     CSP_TRY(gradients(p, k, &faults));
+    CSP_TRY(csp_saver_copied(run->saver)); /* the update writes what is copied */
     CSP_TRY(csp_optimizer_step(run->optimizer, p->optim, k + 1, p->steps, &faults));
     CSP_TRY(csp_backend_sync(run->be));
     if (p->adapt != NULL) {
@@ -217,12 +223,15 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
     rank_work own;
 
     m->ranks = size;
+    m->data_wait = p->data_s / seconds;
     if (size == 1) {
         return CSP_OK;
     }
+    CSP_TRY(csp_ranks_count_waits(ranks));
     now = csp_comm_traffic_of(ranks->comm);
-    own =
-        (rank_work) { seconds, now.waited_s - before->waited_s, (double)(now.sent - before->sent) };
+    own = (rank_work) { seconds, p->data_s, now.waited_s - before->waited_s,
+                        (double)(now.sent - before->sent) };
+    m->data_wait = 0.0;
     CSP_TRY(csp_ranks_gather_host(ranks, &own, p->work, sizeof(own), "times of ranks"));
     for (int r = 0; r < size; r++) {
         const double work = p->work[r].seconds - p->work[r].waited_s;
@@ -231,6 +240,7 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
         worked += work / size;
         most = work > most ? work : most;
         sent += p->work[r].sent / size;
+        m->data_wait += p->work[r].data_s / p->work[r].seconds / size;
     }
     m->rank_wait = waited;
     m->rank_slowest = most / worked;
@@ -261,6 +271,7 @@ static csp_status run_step(phase_state *p, int64_t k)
     m.matmul_gflop_per_s = run->matmul_gflop_per_s;
     m.mfu = m.gflop_per_s / m.matmul_gflop_per_s;
     m.peak_mb = csp_machine_peak_mb();
+    csp_saver_times(run->saver, &m.save_pause_s, &m.save_write_s);
     m.elapsed_s = csp_machine_seconds() - p->began_s;
     if (csp_run_writes(run)) {
         CSP_TRY(csp_metrics_log_step(run->log, &m));
@@ -316,6 +327,7 @@ static csp_status after_step(phase_state *p, int64_t done)
     bool save = last || (s->save_steps > 0 && done % s->save_steps == 0), stop;
     wishes w;
 
+    CSP_TRY(csp_saver_poll(run->saver));
     CSP_TRY(ask_all(run, &w));
     if (s->checksum_steps > 0 && done % s->checksum_steps == 0) {
         CSP_TRY(csp_replicas_agree(run->ranks, run->opened.model));
@@ -334,6 +346,7 @@ static csp_status after_step(phase_state *p, int64_t done)
         CSP_TRY(csp_run_save(run));
     }
     if (stop && !end) {
+        CSP_TRY(csp_saver_wait(run->saver));
         return CSP_FAIL(CSP_ERR_INTERRUPTED,
                         "stopped after step %lld of %lld of phase %s with a checkpoint%s; the same "
                         "command goes on",
@@ -354,13 +367,21 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
             "phase %s: steps %lld to %lld, %d threads, %lld token rows at once", name,
             (long long)first + 1, (long long)p.steps, run->be->threads, (long long)run->rows);
     p.first = first;
+    CSP_TRY_GOTO(csp_train_data_begin(run->data, name, first, p.steps));
     for (int64_t k = first; k < p.steps; k++) {
         CSP_TRY_GOTO(run_step(&p, k));
         CSP_TRY_GOTO(after_step(&p, k + 1));
     }
     csp_train_data_say(run->data);
+    /* What follows, be it the end, may need the file, and the moments begin anew. */
+    CSP_TRY_GOTO(csp_saver_wait(run->saver));
 
 fail:
+    if (status != CSP_OK && status != CSP_ERR_INTERRUPTED) {
+        csp_ranks_abort(run->group, status);
+        csp_ranks_abort(run->ranks, status);
+    }
+    csp_train_data_end(run->data);
     csp_log_progress(NULL);
     close_phase(&p);
     return status;

@@ -12,6 +12,7 @@
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
 #include "train/ranks.h"
+#include "train/saver.h"
 #include "train/train_data.h"
 #include "train/trainer.h"
 
@@ -30,6 +31,7 @@ typedef struct csp_run_state {
     csp_train_data *data;
     csp_dev *dev;
     csp_optimizer *optimizer;
+    csp_saver *saver; /* NULL on ranks above 0, which write nothing */
     csp_metrics_log *log;
     csp_file_lock *lock;
     csp_progress progress;
@@ -64,7 +66,7 @@ CSP_CHECKED csp_status csp_run_check_blocks(const csp_config *config, int ranks)
 CSP_CHECKED csp_status csp_run_join_groups(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_agree(const csp_run_state *run);
 
-/* run_save.c */
+/* run_save.c. Saves what progress says; the file may be written after this returns (saver.h). */
 CSP_CHECKED csp_status csp_run_save(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_evaluate(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_merge_adapter(csp_run_state *run);

@@ -1,5 +1,5 @@
 /* exit_code.c - the one table of exit codes. Stable: job scripts rely on them. */
-#include "cli/exit_code.h"
+#include "core/exit_code.h"
 
 enum {
     EXIT_OK = 0,

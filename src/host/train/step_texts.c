@@ -1,0 +1,230 @@
+/* step_texts.c - drawing, sharing, reading and tokenising the texts of a step. */
+#include "train/step_texts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "train/contrastive.h"
+
+/* Bytes of a token, about; and what a text costs beside its tokens, in bytes. */
+enum { TOKEN_BYTES = 4, TEXT_COST = 16 };
+
+int64_t csp_step_span(const csp_step_source *d)
+{
+    return d->config->contrastive.batch.queries / d->ranks * d->group;
+}
+
+void csp_step_source_clear(csp_step_source *d)
+{
+    csp_text_encoder_destroy(d->encoder);
+    csp_pairs_close(d->pairs);
+    csp_plain_close(d->plain);
+    csp_token_cache_destroy(d->query_cache);
+    csp_token_cache_destroy(d->document_cache);
+    csp_draw_list_clear(&d->draw);
+    csp_token_list_clear(&d->ids);
+    csp_share_clear(&d->share_q);
+    csp_share_clear(&d->share_d);
+    free(d->column);
+    *d = (csp_step_source) { 0 };
+}
+
+csp_status csp_step_texts_init(const csp_step_source *d, bool adapt, csp_step_texts *out)
+{
+    const int64_t Q = csp_step_span(d), G = d->config->data.train_group_size;
+    const int64_t P = adapt ? d->config->adapt.batch.texts / d->ranks : Q * G / d->group;
+    csp_step_texts t = { .step = -1 };
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_alloc("training data", P, sizeof(*t.passage_text), &t.passage_text));
+    if (!adapt) {
+        CSP_TRY_GOTO(
+            csp_alloc("training data", Q / d->group, sizeof(*t.query_text), &t.query_text));
+        CSP_TRY_GOTO(csp_alloc("training data", Q, sizeof(*t.positive), &t.positive));
+        CSP_TRY_GOTO(csp_alloc("training data", Q * P, 1, &t.mask));
+    }
+    *out = t;
+    return CSP_OK;
+
+fail:
+    csp_step_texts_clear(&t);
+    return status;
+}
+
+void csp_step_texts_clear(csp_step_texts *texts)
+{
+    csp_token_lists_clear(&texts->queries);
+    csp_token_lists_clear(&texts->passages);
+    csp_token_lists_clear(&texts->plain);
+    free(texts->query_text);
+    free(texts->passage_text);
+    free(texts->positive);
+    free(texts->mask);
+    *texts = (csp_step_texts) { .step = -1 };
+}
+
+/* Appends the tokens of one query or document, from the cache where it has them. */
+static csp_status add_text(csp_step_source *d, csp_side side, int64_t ordinal,
+                           csp_token_lists *lists)
+{
+    const bool query = side == CSP_SIDE_QUERY;
+    csp_token_cache *cache = query ? d->query_cache : d->document_cache;
+    csp_text_row row;
+    bool found;
+
+    CSP_TRY(csp_token_cache_get(cache, ordinal, lists, &found));
+    if (found) {
+        return CSP_OK;
+    }
+    if (query) {
+        CSP_TRY(csp_pairs_read_query(d->pairs, ordinal, &row));
+    } else {
+        CSP_TRY(csp_pairs_read_document(d->pairs, ordinal, &row));
+    }
+    CSP_TRY(csp_text_encode(d->encoder, side, row.id, row.text, row.bytes, &d->ids));
+    csp_token_cache_put(cache, ordinal, d->ids.ids, d->ids.count);
+    return csp_token_lists_add(lists, d->ids.ids, d->ids.count);
+}
+
+/* What a text of so many bytes, of which at most max_len tokens count, costs. 0: not known. */
+static int64_t cost_of(int64_t bytes, int64_t max_len)
+{
+    const int64_t most = TOKEN_BYTES * max_len;
+
+    return TEXT_COST + (bytes > 0 && bytes < most ? bytes : most);
+}
+
+/* Shares out the texts that were drawn, documents so that they make up for queries. */
+static csp_status share_pairs(csp_step_source *d, int64_t Q, int64_t P)
+{
+    const csp_contract *contract = csp_text_encoder_contract(d->encoder);
+
+    CSP_TRY(csp_share_reserve(&d->share_q, Q, d->group));
+    CSP_TRY(csp_share_reserve(&d->share_d, P, d->group));
+    for (int64_t q = 0; q < Q; q++) {
+        d->share_q.cost[q] =
+            cost_of(csp_pairs_query_bytes(d->pairs, d->draw.example[q]), contract->query_max_len);
+    }
+    for (int64_t p = 0; p < P; p++) {
+        d->share_d.cost[p] = cost_of(csp_pairs_document_bytes(d->pairs, d->draw.document[p]),
+                                     contract->passage_max_len);
+    }
+    CSP_TRY(csp_share_texts(&d->share_q, Q, d->group));
+    memcpy(d->share_d.load, d->share_q.load, sizeof(int64_t) * (size_t)d->group);
+    return csp_share_texts(&d->share_d, P, d->group);
+}
+
+/*
+ * mask[q,p] says where this rank's document p is of another block than query q, or a known positive
+ * of it but not its own positive's column. Queries are those of the group, rank by rank.
+ */
+static bool fill_mask(const csp_step_source *d, int64_t Q, int64_t P, csp_step_texts *t)
+{
+    const csp_contrastive_settings *s = &d->config->contrastive;
+    const int64_t block = s->batch.queries / s->negative_blocks;
+    const int64_t G = d->config->data.train_group_size;
+    bool any = false;
+
+    for (int64_t q = 0; q < Q; q++) {
+        const int64_t number = d->share_q.text[q], example = d->draw.example[number];
+
+        for (int64_t p = 0; p < P; p++) {
+            const int64_t document = t->passage_text[p];
+            uint8_t why = 0;
+
+            if (number / block != document / G / block) {
+                why = CSP_LEFT_OUT_BLOCK;
+            } else if (s->mask_known_positives && p != t->positive[q] &&
+                       csp_pairs_is_positive(d->pairs, example, d->draw.document[document])) {
+                why = CSP_LEFT_OUT_POSITIVE;
+            }
+            t->mask[q * P + p] = why;
+            any = any || why != 0;
+        }
+    }
+    return any;
+}
+
+/* Numbers within the span of a group become those within the step. */
+static void renumber(int64_t *text, int64_t count, int64_t first)
+{
+    for (int64_t i = 0; i < count; i++) {
+        text[i] += first;
+    }
+}
+
+/* Where each document of the span is among this rank's. */
+static void find_columns(csp_step_source *d, const int64_t *own, int64_t count, int64_t all)
+{
+    for (int64_t p = 0; p < all; p++) {
+        d->column[p] = -1;
+    }
+    for (int64_t p = 0; p < count; p++) {
+        d->column[own[p]] = p;
+    }
+}
+
+static csp_status load_pairs(csp_step_source *d, int64_t k, csp_step_texts *t)
+{
+    const csp_contrastive_settings *s = &d->config->contrastive;
+    const int64_t Q = csp_step_span(d), G = d->config->data.train_group_size;
+    const csp_sampling sampling = { .seed = (uint64_t)d->config->run.seed,
+                                    .Q = s->batch.queries,
+                                    .G = G,
+                                    .in_order = !d->config->data.shuffle };
+    const int64_t queries = Q / d->group, passages = Q * G / d->group;
+    const int64_t first = d->rank / d->group * Q; /* query of the span in the step */
+    const int rank = d->rank % d->group;
+
+    CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, first, Q, &d->draw));
+    CSP_TRY(share_pairs(d, Q, Q * G));
+    memcpy(t->query_text, d->share_q.text + rank * queries, sizeof(int64_t) * (size_t)queries);
+    memcpy(t->passage_text, d->share_d.text + rank * passages, sizeof(int64_t) * (size_t)passages);
+    csp_token_lists_reset(&t->queries);
+    csp_token_lists_reset(&t->passages);
+    for (int64_t q = 0; q < queries; q++) {
+        CSP_TRY(add_text(d, CSP_SIDE_QUERY, d->draw.example[t->query_text[q]], &t->queries));
+    }
+    for (int64_t p = 0; p < passages; p++) {
+        CSP_TRY(add_text(d, CSP_SIDE_PASSAGE, d->draw.document[t->passage_text[p]], &t->passages));
+    }
+    find_columns(d, t->passage_text, passages, Q * G);
+    for (int64_t q = 0; q < Q; q++) {
+        t->positive[q] = (int32_t)d->column[d->share_q.text[q] * G];
+    }
+    t->masked = (s->mask_known_positives || s->negative_blocks > 1) && fill_mask(d, Q, passages, t);
+    renumber(t->query_text, queries, first);
+    renumber(t->passage_text, passages, first * G);
+    return CSP_OK;
+}
+
+static csp_status load_plain(csp_step_source *d, int64_t k, csp_step_texts *t)
+{
+    const int64_t texts = d->config->adapt.batch.texts, own = texts / d->ranks;
+    const csp_plain_sampling sampling = { .seed = (uint64_t)d->config->run.seed,
+                                          .texts = texts,
+                                          .max_len = (int32_t)d->config->adapt.max_len,
+                                          .in_order = !d->config->data.shuffle };
+
+    CSP_TRY(csp_share_reserve(&d->share_d, texts, d->ranks));
+    for (int64_t i = 0; i < texts; i++) {
+        d->share_d.cost[i] =
+            cost_of(csp_plain_bytes(d->plain, csp_plain_text_of(d->plain, &sampling, k, i)),
+                    sampling.max_len);
+    }
+    CSP_TRY(csp_share_texts(&d->share_d, texts, d->ranks));
+    memcpy(t->passage_text, d->share_d.text + d->rank * own, sizeof(int64_t) * (size_t)own);
+    return csp_plain_load(d->plain, d->encoder, &sampling, k, t->passage_text, own, &t->plain);
+}
+
+csp_status csp_step_texts_load(csp_step_source *d, bool adapt, int64_t k, csp_step_texts *t)
+{
+    t->step = -1;
+    CSP_TRY(adapt ? load_plain(d, k, t) : load_pairs(d, k, t));
+    t->counts.query = *csp_text_encoder_counts(d->encoder, CSP_SIDE_QUERY);
+    t->counts.passage = *csp_text_encoder_counts(d->encoder, CSP_SIDE_PASSAGE);
+    t->counts.plain = *csp_text_encoder_plain_counts(d->encoder);
+    t->step = k;
+    return CSP_OK;
+}

@@ -1,0 +1,332 @@
+/*
+ * test_saver.c - checkpoints that a thread writes: the bytes of those that training waits for,
+ * whatever training does meanwhile; failures in the same words; and who gets the memory.
+ */
+#include "train/tiny.h"
+
+#include "core/log.h"
+#include "io/file.h"
+#include "train/saver.h"
+
+enum { V = TINY_V };
+
+typedef struct saved {
+    tiny t;
+    csp_config *config;
+    csp_progress progress;
+    csp_health_memory health;
+    csp_snapshot snapshot;
+} saved;
+
+static void open_saved(saved *s, bool lora)
+{
+    tiny_open(&s->t, CSP_VARIANT_CAUSAL, lora);
+    assert_ok(csp_config_parse(
+        "test", "model.path: m\nrun: {output_dir: o, phases: [contrastive]}\n", &s->config));
+    assert_ok(csp_health_memory_init(&s->health, V));
+    s->snapshot = (csp_snapshot) { .model = s->t.model,
+                                   .contract = &s->t.contract,
+                                   .tokenizer = "{}",
+                                   .tokenizer_bytes = 2,
+                                   .base_path = "base",
+                                   .base_hash = "hash" };
+    s->progress = (csp_progress) { .phase = "contrastive",
+                                   .step = 1,
+                                   .threads = 1,
+                                   .micro_batch_tokens = 16,
+                                   .precision = "fp32",
+                                   .metric = "nDCG@10",
+                                   .best = NAN };
+}
+
+static void close_saved(saved *s)
+{
+    csp_health_memory_clear(&s->health);
+    csp_config_free(s->config);
+    tiny_close(&s->t);
+}
+
+static void fill(const saved *s, const csp_tensor *t, float value)
+{
+    float *values = malloc(csp_tensor_bytes(t));
+    csp_tensor to = *t;
+
+    for (int64_t i = 0; i < csp_tensor_count(t); i++) {
+        values[i] = value + (float)i;
+    }
+    assert_ok(csp_backend_upload(s->t.be, values, &to));
+    free(values);
+}
+
+/* Everything that a checkpoint has of the device and the panel becomes a function of step. */
+static void train_to(saved *s, int64_t step)
+{
+    const csp_params *params = s->t.model->params;
+
+    for (int64_t i = 0; i < params->count; i++) {
+        const csp_param *row = &params->rows[i];
+
+        if (row->trained) {
+            fill(s, &row->value, (float)step);
+            fill(s, &row->m, 2.0f * (float)step);
+            fill(s, &row->v, 3.0f * (float)step);
+        }
+    }
+    for (int64_t v = 0; v < V; v++) {
+        s->health.last_active[v] = step;
+    }
+    s->progress.step = step;
+    s->progress.next_example = 8 * step;
+}
+
+static const char *name_of(int64_t step)
+{
+    static char names[8][64];
+    static int turn;
+    char *name = names[turn++ % 8];
+
+    snprintf(name, sizeof(names[0]), "checkpoints/contrastive-%08d.h5", (int)step);
+    return name;
+}
+
+static void folder(const char *name, char path[600])
+{
+    snprintf(path, 600, "%s/%s", scratch_dir, name);
+    assert_ok(csp_file_make_dirs(path));
+}
+
+static void expect_same(const char *dir, const char *other, const char *name)
+{
+    char a[700], b[700];
+    size_t count_a, count_b;
+    char *bytes_a, *bytes_b;
+
+    snprintf(a, sizeof(a), "%s/%s", dir, name);
+    snprintf(b, sizeof(b), "%s/%s", other, name);
+    bytes_a = scratch_read(a, &count_a);
+    bytes_b = scratch_read(b, &count_b);
+    assert_int_equal(count_a, count_b);
+    assert_memory_equal(bytes_a, bytes_b, count_a);
+    free(bytes_a);
+    free(bytes_b);
+}
+
+static csp_saver *make_saver(const saved *s, bool beside)
+{
+    const csp_save_plan plan = { .beside = beside };
+    csp_saver *saver;
+
+    assert_ok(csp_saver_create(s->t.model, &plan, &saver));
+    return saver;
+}
+
+static csp_status save(csp_saver *saver, const saved *s, const char *dir)
+{
+    return csp_saver_save(saver, dir, &s->snapshot, s->config, &s->progress, &s->health);
+}
+
+/* Steps follow each other as fast as they can: the next save meets the thread at its work. */
+static void what_training_does_meanwhile_changes_nothing(void **state)
+{
+    (void)state;
+    for (int lora = 0; lora < 2; lora++) {
+        char waited[600], beside[600];
+        csp_saver *saver;
+        saved s = { 0 };
+
+        folder(lora ? "waited-lora" : "waited", waited);
+        folder(lora ? "beside-lora" : "beside", beside);
+        open_saved(&s, lora);
+        s.config->run.save_total_limit = 9;
+        for (int64_t k = 1; k <= 6; k++) {
+            train_to(&s, k);
+            assert_ok(csp_checkpoint_write(waited, &s.snapshot, s.config, &s.progress,
+                                           k == 4 ? NULL : &s.health, NULL, NULL));
+        }
+        saver = make_saver(&s, true);
+        for (int64_t k = 1; k <= 6; k++) {
+            train_to(&s, k);
+            assert_ok(csp_saver_save(saver, beside, &s.snapshot, s.config, &s.progress,
+                                     k == 4 ? NULL : &s.health));
+            assert_ok(csp_saver_copied(saver));
+            train_to(&s, 100 + k);
+            assert_ok(csp_saver_poll(saver));
+        }
+        assert_ok(csp_saver_wait(saver));
+        expect_same(waited, beside, "checkpoints/LATEST");
+        for (int64_t k = 1; k <= 6; k++) {
+            expect_same(waited, beside, name_of(k));
+        }
+        csp_saver_destroy(saver);
+        close_saved(&s);
+    }
+}
+
+static void a_saver_without_a_copy_gives_the_same(void **state)
+{
+    char waited[600], plain[600];
+    double pause_s = NAN, write_s = NAN;
+    csp_saver *saver;
+    saved s = { 0 };
+
+    (void)state;
+    folder("waited", waited);
+    folder("plain", plain);
+    open_saved(&s, false);
+    saver = make_saver(&s, false);
+    train_to(&s, 6);
+    assert_ok(save(saver, &s, plain));
+    expect_same(waited, plain, name_of(6)); /* nothing is left to wait for */
+    csp_saver_times(saver, &pause_s, &write_s);
+    assert_true(write_s > 0.0 && pause_s >= write_s);
+    csp_saver_times(saver, &pause_s, &write_s);
+    assert_true(isnan(write_s));
+    csp_saver_destroy(saver);
+    csp_saver_times(NULL, &pause_s, &write_s);
+    assert_ok(csp_saver_poll(NULL));
+    assert_ok(csp_saver_copied(NULL));
+    assert_ok(csp_saver_wait(NULL));
+    csp_saver_destroy(NULL);
+    close_saved(&s);
+}
+
+/* Where the folder of checkpoints is a file, by each of the calls that say so; each once. */
+static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
+{
+    char dir[600], want[600];
+    csp_saver *saver;
+    saved s = { 0 };
+
+    (void)state;
+    folder("broken", dir);
+    scratch_text(scratch_path("broken/checkpoints"), "a file");
+    open_saved(&s, false);
+    train_to(&s, 1);
+    assert_int_equal(
+        csp_checkpoint_write(dir, &s.snapshot, s.config, &s.progress, NULL, NULL, NULL),
+        CSP_ERR_IO);
+    snprintf(want, sizeof(want), "%s", csp_error_text());
+    assert_non_null(strstr(want, "exists and is not a folder"));
+    saver = make_saver(&s, true);
+    for (int way = 0; way < 3; way++) {
+        csp_status status = CSP_OK;
+
+        assert_ok(save(saver, &s, dir));
+        (void)csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "");
+        if (way == 0) {
+            status = csp_saver_wait(saver);
+        } else if (way == 1) {
+            status = save(saver, &s, dir);
+        }
+        for (int i = 0; way == 2 && i < 20000 && status == CSP_OK; i++) {
+            usleep(1000);
+            status = csp_saver_poll(saver);
+        }
+        assert_int_equal(status, CSP_ERR_IO);
+        assert_string_equal(csp_error_text(), want);
+        assert_ok(csp_saver_wait(saver));
+    }
+    /* What goes on after a failure is whole; the last failure of all is a warning. */
+    assert_int_equal(unlink(scratch_path("broken/checkpoints")), 0);
+    assert_ok(save(saver, &s, dir));
+    assert_ok(csp_saver_wait(saver));
+    s.progress.step = 2;
+    assert_ok(save(saver, &s, "/dev/null/x"));
+    csp_saver_destroy(saver);
+    assert_int_equal(access(scratch_path("broken/checkpoints/contrastive-00000001.h5"), F_OK), 0);
+    close_saved(&s);
+}
+
+/* Each fallible call of a save and of its thread fails once: no leak, and the next one is whole. */
+static csp_status save_and_wait(void *context)
+{
+    const saved *s = context;
+    const csp_save_plan plan = { .beside = true };
+    csp_saver *saver;
+    csp_status status;
+
+    CSP_TRY(csp_saver_create(s->t.model, &plan, &saver));
+    CSP_TRY_GOTO(save(saver, s, scratch_path("faults")));
+    status = csp_saver_wait(saver);
+
+fail:
+    csp_saver_destroy(saver);
+    return status;
+}
+
+static void every_failing_call_is_reported(void **state)
+{
+    saved s = { 0 };
+
+    (void)state;
+    assert_ok(csp_file_make_dirs(scratch_path("faults")));
+    open_saved(&s, true);
+    train_to(&s, 1);
+    for (long n = 1;; n++) {
+        csp_status status;
+        long asked;
+
+        csp_fault_arm(n);
+        status = save_and_wait(&s);
+        asked = csp_fault_asked();
+        csp_fault_arm(0);
+        if (asked < n) {
+            assert_ok(status);
+            break;
+        }
+        /* Only what a pruned checkpoint leaves may be swallowed, and nothing is pruned here. */
+        assert_int_not_equal(status, CSP_OK);
+        assert_int_equal(scratch_count(scratch_path("faults"), ".tmp"), 0);
+    }
+    close_saved(&s);
+}
+
+static void memory_decides_unless_the_setting_does(void **state)
+{
+    saved s = { 0 };
+    csp_save_plan plan;
+    int64_t bytes;
+
+    (void)state;
+    open_saved(&s, false);
+    bytes = csp_checkpoint_image_bytes(s.t.model->params);
+    /* Values and two moments in float32, each tensor rounded up to 64 bytes or so. */
+    assert_true(bytes >= 3 * 4 * s.t.count && bytes < 3 * (4 * s.t.count + 256 * 40));
+    assert_ok(csp_save_plan_make(s.config, s.t.model->params, true, 4 * bytes, &plan));
+    assert_true(plan.beside && plan.bytes == bytes && plan.most == bytes);
+    assert_ok(csp_save_plan_make(s.config, s.t.model->params, true, 4 * bytes - 4, &plan));
+    assert_false(plan.beside);
+    assert_ok(csp_save_plan_make(s.config, s.t.model->params, false, 2 * bytes, &plan));
+    assert_true(plan.beside);
+    assert_ok(csp_save_plan_make(s.config, s.t.model->params, false, INT64_MAX, &plan));
+    assert_true(plan.beside);
+    s.config->run.async_save = CSP_ASYNC_SAVE_OFF;
+    assert_ok(csp_save_plan_make(s.config, s.t.model->params, false, INT64_MAX, &plan));
+    assert_false(plan.beside);
+    s.config->run.async_save = CSP_ASYNC_SAVE_ON;
+    assert_ok(csp_save_plan_make(s.config, s.t.model->params, true, 4 * bytes, &plan));
+    assert_true(plan.beside);
+    assert_int_equal(csp_save_plan_make(s.config, s.t.model->params, true, 400000, &plan),
+                     CSP_ERR_MEMORY);
+    assert_error_has("of 0.1 MiB that may be used for it (run.async_save is on)");
+    close_saved(&s);
+    /* Of adapters only: the base is elsewhere. */
+    memset(&s, 0, sizeof(s));
+    open_saved(&s, true);
+    assert_true(csp_checkpoint_image_bytes(s.t.model->params) < 3 * (4 * s.t.count + 256 * 40));
+    close_saved(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_training_does_meanwhile_changes_nothing),
+        cmocka_unit_test(a_saver_without_a_copy_gives_the_same),
+        cmocka_unit_test(a_failure_is_said_in_the_same_words_by_the_next_call),
+        cmocka_unit_test(every_failing_call_is_reported),
+        cmocka_unit_test(memory_decides_unless_the_setting_does),
+    };
+
+    csp_log_set_level(CSP_LOG_NONE);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
+}
