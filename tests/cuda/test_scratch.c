@@ -140,6 +140,7 @@ static void loss_and_update(rig *r, int64_t Q, int64_t P, double density)
                                           rig_accumulated(r, 1, &vocab),
                                           rig_input(r, CSP_F32, 1, &vocab, rig_doubles(r, V)),
                                           csp_tensor_none(),
+                                          0,
                                           true };
     }
     assert_int_equal(csp_grad_squares(r->be, tensors, 2, &squares), CSP_OK);
