@@ -38,6 +38,16 @@ def ranks_follow_the_curve_of_one(w):
     w.remove("one", "two", "again")
 
 
+def ranks_that_see_a_device_each_have_that(w):
+    """As a launcher shows them: each rank's only one is its number 0."""
+    devices(2)
+    for shown, code in ((("0", "1"), 0), (("1", "1"), 5)):
+        before = {r: ["env", f"CUDA_VISIBLE_DEVICES={shown[r]}"] for r in range(2)}
+        for result in Job(w, 2, "own", *FEW, before=before).wait():
+            w.expect(result.returncode == code, f"{result.args}: {result.returncode} {result.stderr}")
+        w.remove("own")
+
+
 def what_cannot_be_joined_is_said_by_all(w):
     """No NCCL, an old one, more ranks than GPUs, one GPU for two: exit code 5 on every rank, soon."""
     for count, more, settings, words in (
@@ -88,7 +98,7 @@ if __name__ == "__main__":
         print("skipped: no emulated device")
         sys.exit(77)
     sys.exit(run_tests([
-        ranks_follow_the_curve_of_one,
+        ranks_follow_the_curve_of_one, ranks_that_see_a_device_each_have_that,
         what_cannot_be_joined_is_said_by_all,
         one_rank_needs_no_nccl,
         a_killed_rank_ends_the_other,

@@ -3,6 +3,7 @@
  * uses one of them.
  */
 #include <map>
+#include <vector>
 
 #include <stdlib.h>
 #include <string.h>
@@ -123,15 +124,43 @@ size_t shared_allowed(const void *function)
     return it == allowed.end() ? (size_t)MAX_SHARED_FREELY : it->second;
 }
 
+/* Numbers of the machine's devices that this process sees: CUDA_VISIBLE_DEVICES up to its first
+ * that is not there, or all. */
+static std::vector<int> visible_devices()
+{
+    const char *text = getenv("CSP_EMU_DEVICES"), *list = getenv("CUDA_VISIBLE_DEVICES");
+    const int all = text == nullptr ? 1 : atoi(text);
+    std::vector<int> visible;
+
+    if (list == nullptr) {
+        for (int i = 0; i < all; i++) {
+            visible.push_back(i);
+        }
+        return visible;
+    }
+    for (char *end; *list != '\0'; list = *end == ',' ? end + 1 : end) {
+        const long device = strtol(list, &end, 10);
+
+        if (end == list || device < 0 || device >= all) {
+            break;
+        }
+        visible.push_back((int)device);
+    }
+    return visible;
+}
+
+int device_of_machine()
+{
+    return visible_devices().at((size_t)device_now);
+}
+
 } // namespace emu
 
 using namespace emu;
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    const char *text = getenv("CSP_EMU_DEVICES");
-
-    *count = text == nullptr ? 1 : atoi(text);
+    *count = (int)visible_devices().size();
     return *count == 0 ? remember(cudaErrorNoDevice) : cudaSuccess;
 }
 

@@ -79,4 +79,7 @@ cudaError_t remember(cudaError_t error);
 cudaError_t fault();
 void set_fault(cudaError_t error);
 
+/* The current device's number in the machine, which CUDA_VISIBLE_DEVICES may show as another. */
+int device_of_machine();
+
 } // namespace emu

@@ -351,9 +351,7 @@ void attach(ncclComm *comm)
     }
     g.shared = (Shared *)at;
     g.slots = (char *)at + sizeof(Shared);
-    int device;
-    cudaGetDevice(&device);
-    g.shared->place[g.rank].device.store(device);
+    g.shared->place[g.rank].device.store(emu::device_of_machine());
     g.shared->place[g.rank].attached.store(1);
 }
 

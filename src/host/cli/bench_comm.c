@@ -445,29 +445,10 @@ static csp_status run_operation(comm_bench *c, const operation *op)
     return CSP_OK;
 }
 
-/* A rank has the device of its number among those of its machine, as in training. */
 static csp_status open_backend(comm_bench *c)
 {
-    const char *asked = csp_args_text(c->b.args, "device");
-    const int threads = (int)csp_args_i64(c->b.args, "threads");
-    const bool any = strcmp(asked, "auto") == 0;
-    char name[32], kind[16];
-
-    snprintf(name, sizeof(name), "cuda:%d", csp_comm_local_rank(c->comm));
-    if (!any && strcmp(asked, "cuda") != 0) {
-        CSP_TRY(csp_backend_create(asked, threads, &c->b.be));
-    } else if (csp_backend_create(name, threads, &c->b.be) != CSP_OK) {
-        if (!any) {
-            return CSP_FAIL(CSP_ERR_DEVICE,
-                            "bench: rank %d of %d on this machine wants %s, which is not there: "
-                            "start one rank for each device (%s)",
-                            csp_comm_local_rank(c->comm), csp_comm_local_size(c->comm), name,
-                            csp_error_text());
-        }
-        CSP_TRY(csp_backend_create("cpu", threads, &c->b.be));
-    }
-    snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(c->b.be->name, ":"), c->b.be->name);
-    CSP_TRY(csp_comm_agree(c->comm, kind, "the kind of device"));
+    CSP_TRY(csp_ranks_backend(c->comm, csp_args_text(c->b.args, "device"),
+                              (int)csp_args_i64(c->b.args, "threads"), &c->b.be));
     return csp_ranks_open(c->comm, c->b.be, &c->ranks);
 }
 

@@ -303,6 +303,19 @@ int csp_comm_local_size(const csp_comm *comm)
     return comm->whole->local_size;
 }
 
+int csp_comm_device(const csp_comm *comm)
+{
+    const csp_comm *whole = comm->whole;
+    const csp_rank_card *own = &whole->cards[whole->rank];
+    int device = 0;
+
+    for (int r = 0; r < whole->rank; r++) {
+        device += strcmp(whole->cards[r].machine, own->machine) == 0 &&
+                  strcmp(whole->cards[r].devices, own->devices) == 0;
+    }
+    return device;
+}
+
 void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code)
 {
     csp_comm *whole = comm->whole;

@@ -91,6 +91,12 @@ int csp_comm_local_rank(const csp_comm *comm);
 int csp_comm_local_size(const csp_comm *comm);
 
 /*
+ * The number of the device that is this rank's alone: its place among the ranks of its machine that
+ * are shown the same devices. A launcher may show all of a machine to each rank, or each its own.
+ */
+int csp_comm_device(const csp_comm *comm);
+
+/*
  * Some of comm's ranks as a communicator of their own: consecutive ones, of which this is one, or
  * all those on this machine. Its ranks count from 0 in comm's order.
  *

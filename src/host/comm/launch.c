@@ -178,6 +178,10 @@ csp_status csp_launch_find(csp_launch *out)
         CSP_TRY(find_srun(&found, &is_srun));
     }
     CSP_TRY(read_text("CSPLADE_MPI_PLUGIN", found.mpi_plugin, sizeof(found.mpi_plugin)));
+    if (variable("CUDA_VISIBLE_DEVICES") != NULL) {
+        (void)snprintf(found.devices, sizeof(found.devices), "%s",
+                       variable("CUDA_VISIBLE_DEVICES"));
+    }
     *out = found;
     return CSP_OK;
 }

@@ -36,6 +36,7 @@ typedef struct csp_launch {
     char master[256]; /* TCP: where rank 0 listens                                       */
     int port;
     char mpi_plugin[1024]; /* the plugin, from CSPLADE_MPI_PLUGIN; "": look for it */
+    char devices[512];     /* what it shows of them, CUDA_VISIBLE_DEVICES, cut off; "": all */
 } csp_launch;
 
 /*

@@ -28,7 +28,7 @@ static void read_line(const char *path, char *out, size_t bytes)
  * A machine is told by its boot and its name: containers of one machine have its boot, and where
  * they have names of their own they do not share what ranks of a machine share.
  */
-static void fill(csp_rank_card *card, const char *version)
+static void fill(csp_rank_card *card, const csp_launch *launch, const char *version)
 {
     char boot[48];
 
@@ -39,6 +39,7 @@ static void fill(csp_rank_card *card, const char *version)
     }
     (void)snprintf(card->machine, sizeof(card->machine), "%s %s", boot, card->host);
     (void)snprintf(card->version, sizeof(card->version), "%s", version);
+    (void)snprintf(card->devices, sizeof(card->devices), "%s", launch->devices);
     card->pid = getpid();
 }
 
@@ -48,6 +49,7 @@ static void close_texts(csp_rank_card *card)
     card->version[sizeof(card->version) - 1] = '\0';
     card->machine[sizeof(card->machine) - 1] = '\0';
     card->host[sizeof(card->host) - 1] = '\0';
+    card->devices[sizeof(card->devices) - 1] = '\0';
 }
 
 static csp_status check_versions(const csp_comm *comm)
@@ -92,7 +94,7 @@ csp_status csp_meet(csp_comm *comm)
     csp_rank_card *own = &comm->cards[comm->rank];
     csp_status status;
 
-    fill(own, version != NULL ? version : CSPLADE_DESCRIBE);
+    fill(own, &comm->launch, version != NULL ? version : CSPLADE_DESCRIBE);
     CSP_TRY(csp_alloc("ranks", comm->size, sizeof(int64_t), &bytes));
     for (int r = 0; r < comm->size; r++) {
         bytes[r] = sizeof(csp_rank_card);

@@ -46,6 +46,7 @@ typedef struct csp_rank_card {
     char version[96];
     char machine[128]; /* the same for ranks of one machine only */
     char host[64];
+    char devices[sizeof(((csp_launch *)0)->devices)];
     int64_t pid;
 } csp_rank_card;
 

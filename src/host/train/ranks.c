@@ -14,6 +14,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/exit_code.h"
 #include "core/log.h"
@@ -128,6 +129,30 @@ csp_status csp_ranks_open(csp_comm *comm, csp_backend *be, csp_ranks *out)
     }
     *out = ranks;
     return CSP_OK;
+}
+
+csp_status csp_ranks_backend(csp_comm *comm, const char *asked, int threads, csp_backend **out)
+{
+    const bool any = strcmp(asked, "auto") == 0;
+    char name[32], kind[16];
+
+    if (!any && strcmp(asked, "cuda") != 0) {
+        CSP_TRY(csp_backend_create(asked, threads, out));
+    } else {
+        snprintf(name, sizeof(name), "cuda:%d", csp_comm_device(comm));
+        if (csp_backend_create(name, threads, out) != CSP_OK) {
+            if (!any) {
+                return CSP_FAIL(CSP_ERR_DEVICE,
+                                "rank %d of %d on this machine wants %s, which is not there: start "
+                                "one rank for each device (%s)",
+                                csp_comm_local_rank(comm), csp_comm_local_size(comm), name,
+                                csp_error_text());
+            }
+            CSP_TRY(csp_backend_create("cpu", threads, out));
+        }
+    }
+    snprintf(kind, sizeof(kind), "%.*s", (int)strcspn((*out)->name, ":"), (*out)->name);
+    return csp_comm_agree(comm, kind, "the kind of device");
 }
 
 void csp_ranks_close(csp_ranks *ranks)

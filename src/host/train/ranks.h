@@ -50,6 +50,20 @@ static inline int csp_ranks_rank(const csp_ranks *ranks)
 }
 
 /*
+ * Opens the backend of this rank, of the same kind on all; of "cuda" and "auto" its own device
+ * (csp_comm_device).
+ *
+ *   asked, threads   in   as of csp_backend_create
+ *
+ * Ranks:  collective.
+ * Owner:  csp_backend_destroy; also after an error, where *out is not NULL.
+ * Errors: CSP_ERR_DEVICE (there are fewer devices than ranks), CSP_ERR_CONFIG (the kinds differ),
+ *         and those of csp_backend_create.
+ */
+CSP_CHECKED csp_status csp_ranks_backend(csp_comm *comm, const char *asked, int threads,
+                                         csp_backend **out);
+
+/*
  * Joins the backends of comm's ranks, which are of one kind. Devices need a library (NCCL), which
  * is not looked for where comm has one rank.
  *

@@ -462,13 +462,10 @@ static csp_status join_ranks(csp_run_state *run)
     return csp_config_check_ranks(config, ranks);
 }
 
-/* A rank has the device of its number among those of its machine. */
 static csp_status open_backend(csp_run_state *run)
 {
     const char *asked = run->config->device.name;
-    const bool any = strcmp(asked, "auto") == 0;
     int threads = thread_count(run);
-    char name[32], kind[16];
 
     if (run->ranks == NULL) {
         return csp_backend_create(asked, threads, &run->be);
@@ -476,23 +473,7 @@ static csp_status open_backend(csp_run_state *run)
     if (threads == 0) {
         CSP_TRY(threads_of_rank(run, &threads));
     }
-    if (!any && strcmp(asked, "cuda") != 0) {
-        CSP_TRY(csp_backend_create(asked, threads, &run->be));
-    } else {
-        snprintf(name, sizeof(name), "cuda:%d", csp_comm_local_rank(run->ranks->comm));
-        if (csp_backend_create(name, threads, &run->be) != CSP_OK) {
-            if (!any) {
-                return CSP_FAIL(CSP_ERR_DEVICE,
-                                "rank %d of %d on this machine wants %s, which is not there: start "
-                                "one rank for each device (%s)",
-                                csp_comm_local_rank(run->ranks->comm),
-                                csp_comm_local_size(run->ranks->comm), name, csp_error_text());
-            }
-            CSP_TRY(csp_backend_create("cpu", threads, &run->be));
-        }
-    }
-    snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(run->be->name, ":"), run->be->name);
-    CSP_TRY(csp_comm_agree(run->ranks->comm, kind, "the kind of device"));
+    CSP_TRY(csp_ranks_backend(run->options->comm, asked, threads, &run->be));
     return csp_ranks_open(run->options->comm, run->be, &run->together);
 }
 
