@@ -125,11 +125,6 @@ csp_status csp_text_store_read(csp_text_store *store, int64_t index, csp_text_ro
     return CSP_OK;
 }
 
-const char *csp_text_store_path(const csp_text_store *store)
-{
-    return csp_row_file_path(store->file, 0);
-}
-
 int64_t csp_text_store_bytes(const csp_text_store *store, int64_t index)
 {
     return csp_row_file_row_bytes(store->file, index);

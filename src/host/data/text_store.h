@@ -43,5 +43,3 @@ CSP_CHECKED csp_status csp_text_store_read(csp_text_store *store, int64_t index,
 
 /* Bytes of the line an ordinal's text is in, or a little more: how long it is about. */
 int64_t csp_text_store_bytes(const csp_text_store *store, int64_t index);
-
-const char *csp_text_store_path(const csp_text_store *store);

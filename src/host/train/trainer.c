@@ -364,8 +364,8 @@ static void say_sharing(const csp_run_state *run)
         return;
     }
     csp_log(CSP_LOG_INFO, "train",
-            "gradients are added up in %lld buckets; %s %.1f MiB of optimizer state%s",
-            (long long)params->bucket_count,
+            "gradients are added up in %lld bucket%s; %s %.1f MiB of optimizer state%s",
+            (long long)params->bucket_count, params->bucket_count == 1 ? "" : "s",
             csp_params_sharded(params) ? "each rank has its" : "every rank has all",
             (double)(each * params->own_elements) / 1048576.0,
             csp_params_sharded(params) ? ", and writes it beside checkpoints" : "");
