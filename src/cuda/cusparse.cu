@@ -29,13 +29,7 @@ struct cusparse_state {
 template <typename function>
 static csp_status find(const cuda_state *state, void *library, const char *name, function *out)
 {
-    void *at = cu::library_function(library, name);
-
-    if (at == NULL) {
-        return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s has no %s", state->name, file_name, name);
-    }
-    *out = (function)at;
-    return CSP_OK;
+    return cu::library_find(library, state->name, file_name, name, out);
 }
 
 static csp_status find_all(const cuda_state *state, void *library, cusparse_table *t)

@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include "core/status.h"
+
 #ifdef __CUDACC__
 
 #include <dlfcn.h>
@@ -45,3 +47,28 @@ void library_close(void *library);
 } // namespace cu
 
 #endif
+
+namespace cu
+{
+
+/*
+ * The address of a function that must be there.
+ *
+ *   device, file   in   for the message: "cuda:0", "libnccl.so.2"
+ *
+ * Errors: CSP_ERR_DEVICE.
+ */
+template <typename function>
+static inline csp_status library_find(void *library, const char *device, const char *file,
+                                      const char *name, function *out)
+{
+    void *at = library_function(library, name);
+
+    if (at == NULL) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s has no %s", device, file, name);
+    }
+    *out = (function)at;
+    return CSP_OK;
+}
+
+} // namespace cu

@@ -48,6 +48,20 @@ static inline void device_rank_close(device_rank *d)
     csp_comm_destroy(d->comm);
 }
 
+/* The watch of a group without a communicator: no rank fails, and what is to be said is. */
+static inline bool never(void *context)
+{
+    (void)context;
+    return false;
+}
+
+static inline csp_status say_words(void *context, csp_watch_reason reason, const char *what,
+                                   const char *words)
+{
+    (void)context, (void)reason;
+    return CSP_FAIL(CSP_ERR_COMM, "%s: %s", what, words);
+}
+
 /* The body of a process that looks for devices cuda:0 to cuda:count-1, and for what joins them. */
 static inline int device_probe(int count)
 {

@@ -246,21 +246,9 @@ static int needs_no_library(int argument)
     return 0;
 }
 
-static bool never(void *context)
-{
-    (void)context;
-    return false;
-}
-
-static csp_status say(void *context, csp_watch_reason reason, const char *what, const char *words)
-{
-    (void)context, (void)reason;
-    return CSP_FAIL(CSP_ERR_COMM, "%s: %s", what, words);
-}
-
 static csp_status use_once(csp_backend *be, const csp_tensor *t)
 {
-    csp_collective_group group = { .size = 1, .watch = { never, say, NULL, 60.0 } };
+    csp_collective_group group = { .size = 1, .watch = { never, say_words, NULL, 60.0 } };
     csp_collective_call call = {
         .kind = CSP_COLLECTIVE_SUM, .in = *t, .out = *t, .what = "numbers"
     };

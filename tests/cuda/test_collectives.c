@@ -333,23 +333,10 @@ static int two_groups(int argument)
     return 0;
 }
 
-static bool never(void *context)
-{
-    (void)context;
-    return false;
-}
-
-static csp_status say_nothing(void *context, csp_watch_reason reason, const char *what,
-                              const char *words)
-{
-    (void)context, (void)reason;
-    return CSP_FAIL(CSP_ERR_COMM, "%s: %s", what, words);
-}
-
 /* The library by itself: a group of one device, which training never makes. */
 static int one_device(int argument)
 {
-    csp_collective_group group = { .size = 1, .watch = { never, say_nothing, NULL, 60.0 } };
+    csp_collective_group group = { .size = 1, .watch = { never, say_words, NULL, 60.0 } };
     const int64_t count = N;
     csp_collective_call call = { .counts = &count, .what = "numbers" };
     csp_collective *c;
@@ -401,7 +388,7 @@ static bool refuses(csp_backend *be, csp_collective *c, const csp_collective_cal
 
 static int refusals(int argument)
 {
-    csp_collective_group group = { .size = 1, .watch = { never, say_nothing, NULL, 60.0 } };
+    csp_collective_group group = { .size = 1, .watch = { never, say_words, NULL, 60.0 } };
     const int64_t ten = 10, nine = 9, less = -1;
     csp_collective_call call = { .kind = CSP_COLLECTIVE_SUM, .counts = &ten, .what = "numbers" };
     csp_collective *c;
