@@ -10,6 +10,19 @@
 
 enum { PIECE = 1 << 20 };
 
+void csp_values_to_f32(csp_dtype dtype, const void *stored, int64_t n, float *values)
+{
+    const uint16_t *half = stored;
+
+    if (dtype == CSP_F32) {
+        memcpy(values, stored, (size_t)n * sizeof(float));
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        values[i] = dtype == CSP_BF16 ? csp_bf16_to_f32(half[i]) : csp_f16_to_f32(half[i]);
+    }
+}
+
 /*
  * As many elements from first on as one view can hold, at most n: all of them, or of a matrix whose
  * rows lie apart a part of a row, or whole rows.

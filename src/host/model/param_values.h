@@ -14,6 +14,9 @@
 extern "C" {
 #endif
 
+/* Values stored as f32, bf16 or f16, which f32 holds all exactly; apart from one another. */
+void csp_values_to_f32(csp_dtype dtype, const void *stored, int64_t n, float *values);
+
 /* Writes elements first .. first+n-1 of a tensor, which stored holds as they are. */
 CSP_CHECKED csp_status csp_tensor_upload_stored(csp_backend *be, const csp_tensor *t, int64_t first,
                                                 int64_t n, const void *stored);

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "core/scalar.h"
 #include "model/param_values.h"
 
 static bool is_shared(const csp_comm *machine)
@@ -38,19 +37,6 @@ void csp_shared_values_close(csp_shared_values *v)
     free(v->received);
     v->buffer = NULL;
     v->received = NULL;
-}
-
-static void to_f32(csp_dtype dtype, const void *stored, int64_t n, float *values)
-{
-    const uint16_t *half = stored;
-
-    if (dtype == CSP_F32) {
-        memcpy(values, stored, (size_t)n * sizeof(float));
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        values[i] = dtype == CSP_BF16 ? csp_bf16_to_f32(half[i]) : csp_f16_to_f32(half[i]);
-    }
 }
 
 static csp_status check_finite(const csp_shared_values *v, const csp_param *row, int64_t first,
@@ -85,7 +71,7 @@ static csp_status send_piece(csp_shared_values *v, csp_param *row, csp_dtype dty
     csp_status status, sent = CSP_OK;
     int64_t ticket;
 
-    to_f32(dtype, stored, n, v->buffer);
+    csp_values_to_f32(dtype, stored, n, v->buffer);
     CSP_TRY(check_finite(v, row, first, n));
     if (!is_shared(v->machine)) {
         return put(v, row, dtype, first, n, stored);
@@ -103,7 +89,7 @@ static csp_status receive_piece(csp_shared_values *v, csp_param *row, csp_dtype 
 {
     CSP_TRY(csp_comm_broadcast(v->machine, v->received, n * (int64_t)csp_dtype_bytes(dtype), 0,
                                "weights"));
-    to_f32(dtype, v->received, n, v->buffer);
+    csp_values_to_f32(dtype, v->received, n, v->buffer);
     return put(v, row, dtype, first, n, v->received);
 }
 

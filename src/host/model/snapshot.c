@@ -7,7 +7,6 @@
 
 #include "core/log.h"
 #include "core/memory.h"
-#include "core/scalar.h"
 #include "io/file.h"
 #include "model/param_values.h"
 #include "model/shared_values.h"
@@ -66,9 +65,7 @@ static csp_status values_of(const csp_snapshot *s, int64_t i, float *values, con
         *out = host->data;
         return CSP_OK;
     }
-    for (int64_t n = 0; n < csp_tensor_count(host); n++) {
-        values[n] = csp_bf16_to_f32(((const uint16_t *)host->data)[n]);
-    }
+    csp_values_to_f32(host->dtype, host->data, csp_tensor_count(host), values);
     return CSP_OK;
 }
 
