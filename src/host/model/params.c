@@ -172,11 +172,11 @@ static void add_layer(csp_params *params, int32_t n, csp_layer *layer)
 static csp_status share_out(csp_params *params)
 {
     csp_sharing *s = &params->storage.sharing;
-    const int64_t each = params->storage.dtype != CSP_F32 && !params->storage.stochastic ? 12 : 8;
     int64_t trained;
 
     csp_params_elements(params, NULL, &trained);
-    if (params->train != CSP_TRAIN_FULL || each * trained < s->least_bytes) {
+    if (params->train != CSP_TRAIN_FULL ||
+        csp_params_state_bytes(params) * trained < s->least_bytes) {
         s->ranks = 1;
     }
     if (params->train != CSP_TRAIN_FULL) {

@@ -197,6 +197,12 @@ static inline bool csp_params_sharded(const csp_params *params)
     return csp_params_shards(params) > 1;
 }
 
+/* Bytes of AdamW's state for each weight of a full model: moments, and a master if it has one. */
+static inline int64_t csp_params_state_bytes(const csp_params *params)
+{
+    return params->embed->master.ndim > 0 ? 12 : 8;
+}
+
 static inline bool csp_param_is_lora(const csp_param *row)
 {
     return row->kind == CSP_PARAM_LORA_A || row->kind == CSP_PARAM_LORA_B;

@@ -300,19 +300,6 @@ static csp_status ask_all(const csp_run_state *run, wishes *w)
     return csp_ranks_reduce_host(run->ranks, w, CSP_I32, 3, CSP_COMM_MAX, "the end of a step");
 }
 
-/* Where every rank writes its state, all learn whether rank 0's evaluation asks for it. */
-static csp_status agree_to_save(const csp_run_state *run, bool *save)
-{
-    int32_t due = *save;
-
-    if (csp_params_sharded(run->opened.model->params) && run->config->run.eval_steps > 0) {
-        CSP_TRY(csp_ranks_reduce_host(run->ranks, &due, CSP_I32, 1, CSP_COMM_MAX,
-                                      "whether to write a checkpoint"));
-    }
-    *save = due != 0;
-    return CSP_OK;
-}
-
 /* What is due after a step: an evaluation, a checkpoint, the end of the time. */
 static csp_status after_step(phase_state *p, int64_t done)
 {
@@ -338,9 +325,7 @@ static csp_status after_step(phase_state *p, int64_t done)
         /* The best model is only worth naming if its checkpoint exists. */
         save = save || (s->keep_best && (isnan(best) || run->progress.best > best));
     }
-    save = save || stop || w.save != 0;
-    CSP_TRY(agree_to_save(run, &save));
-    if (save) {
+    if (save || stop || w.save != 0) {
         CSP_TRY(csp_run_save(run));
     }
     if (stop && !end) {
@@ -358,7 +343,6 @@ static csp_status after_step(phase_state *p, int64_t done)
 static void say_sharing(const csp_run_state *run)
 {
     const csp_params *params = run->opened.model->params;
-    const int64_t each = params->embed->master.ndim > 0 ? 12 : 8;
 
     if (run->ranks == NULL || params->bucket_count == 0) {
         return;
@@ -367,7 +351,7 @@ static void say_sharing(const csp_run_state *run)
             "gradients are added up in %lld bucket%s; %s %.1f MiB of optimizer state%s",
             (long long)params->bucket_count, params->bucket_count == 1 ? "" : "s",
             csp_params_sharded(params) ? "each rank has its" : "every rank has all",
-            (double)(each * params->own_elements) / 1048576.0,
+            (double)(csp_params_state_bytes(params) * params->own_elements) / 1048576.0,
             csp_params_sharded(params) ? ", and writes it beside checkpoints" : "");
 }
 
