@@ -18,6 +18,8 @@ void csp_step_source_clear(csp_step_source *d)
     csp_token_cache_destroy(d->query_cache);
     csp_token_cache_destroy(d->document_cache);
     csp_draw_list_clear(&d->draw);
+    csp_draw_list_clear(&d->whole);
+    csp_share_clear(&d->share_b);
     csp_token_list_clear(&d->ids);
     csp_share_clear(&d->share_q);
     csp_share_clear(&d->share_d);
@@ -90,20 +92,54 @@ static int64_t cost_of(int64_t bytes, int64_t max_len)
     return TEXT_COST + (bytes > 0 && bytes < most ? bytes : most);
 }
 
+static int64_t cost_of_query(const csp_step_source *d, int64_t example)
+{
+    return cost_of(csp_pairs_query_bytes(d->pairs, example),
+                   csp_text_encoder_contract(d->encoder)->query_max_len);
+}
+
+static int64_t cost_of_document(const csp_step_source *d, int64_t document)
+{
+    return cost_of(csp_pairs_document_bytes(d->pairs, document),
+                   csp_text_encoder_contract(d->encoder)->passage_max_len);
+}
+
+/*
+ * Draws Q queries of step k from the first on, in the order of blocks. Blocks get as many of the
+ * step's queries each and, with their documents, about as much work: a step lasts as long as the
+ * ranks of the slowest block take. Every rank deals out the whole step and finds the same.
+ */
+static csp_status draw_span(csp_step_source *d, const csp_sampling *sampling, int64_t k,
+                            int64_t first, int64_t Q)
+{
+    const int64_t blocks = d->config->contrastive.negative_blocks, G = sampling->G;
+    const csp_draw_list *whole = &d->whole;
+
+    if (blocks == 1) {
+        return csp_pairs_draw(d->pairs, sampling, k, first, Q, &d->draw);
+    }
+    CSP_TRY(csp_pairs_draw(d->pairs, sampling, k, 0, sampling->Q, &d->whole));
+    CSP_TRY(csp_share_reserve(&d->share_b, sampling->Q, blocks));
+    for (int64_t q = 0; q < sampling->Q; q++) {
+        d->share_b.cost[q] = cost_of_query(d, whole->example[q]);
+        for (int64_t p = q * G; p < (q + 1) * G; p++) {
+            d->share_b.cost[q] += cost_of_document(d, whole->document[p]);
+        }
+    }
+    CSP_TRY(csp_share_texts(&d->share_b, sampling->Q, blocks));
+    return csp_draw_list_take(whole, G, d->share_b.text + first, Q, &d->draw);
+}
+
 /* Shares out the texts that were drawn, documents so that they make up for queries. */
 static csp_status share_pairs(csp_step_source *d, int64_t Q, int64_t P)
 {
-    const csp_contract *contract = csp_text_encoder_contract(d->encoder);
-
     CSP_TRY(csp_share_reserve(&d->share_q, Q, d->group));
     CSP_TRY(csp_share_reserve(&d->share_d, P, d->group));
     for (int64_t q = 0; q < Q; q++) {
-        d->share_q.cost[q] =
-            cost_of(csp_pairs_query_bytes(d->pairs, d->draw.example[q]), contract->query_max_len);
+        d->share_q.cost[q] = cost_of_query(d, d->draw.example[q]);
     }
     for (int64_t p = 0; p < P; p++) {
-        d->share_d.cost[p] = cost_of(csp_pairs_document_bytes(d->pairs, d->draw.document[p]),
-                                     contract->passage_max_len);
+        d->share_d.cost[p] = cost_of_document(d, d->draw.document[p]);
     }
     CSP_TRY(csp_share_texts(&d->share_q, Q, d->group));
     memcpy(d->share_d.load, d->share_q.load, sizeof(int64_t) * (size_t)d->group);
@@ -172,7 +208,7 @@ static csp_status load_pairs(csp_step_source *d, int64_t k, csp_step_texts *t)
     const int64_t first = d->rank / d->group * Q; /* query of the span in the step */
     const int place = d->rank % d->group;
 
-    CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, first, Q, &d->draw));
+    CSP_TRY(draw_span(d, &sampling, k, first, Q));
     CSP_TRY(share_pairs(d, Q, Q * G));
     memcpy(t->query_text, d->share_q.text + place * queries, sizeof(int64_t) * (size_t)queries);
     memcpy(t->passage_text, d->share_d.text + place * passages, sizeof(int64_t) * (size_t)passages);
