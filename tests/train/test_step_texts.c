@@ -1,6 +1,6 @@
 /*
- * test_step_texts.c - blocks of negatives: the queries of a step as they were drawn, with their
- * documents, dealt out into blocks that are about as long, the same on any number of ranks.
+ * test_step_texts.c - blocks of negatives: the texts of a step are those that were drawn, on any
+ * number of ranks, and its queries are dealt out into blocks that are about as long.
  */
 #include "io/scratch.h"
 #include "support/compare.h"
@@ -29,7 +29,7 @@ static const char settings[] =
 static csp_tokenizer *tokenizer;
 static csp_contract contract;
 
-/* Texts that begin with their number in four digits; few documents are most of the length. */
+/* Texts that begin with their number in four digits; a fifth of documents is most of the length. */
 static int make_files(void **state)
 {
     static char filler[1024];
@@ -73,6 +73,9 @@ typedef struct whole_step {
     int64_t tokens[QUERIES]; /* of a query and its documents */
 } whole_step;
 
+/* The block of each query of each step, as this test finds it. */
+static int block_of[STEPS][QUERIES];
+
 /* Text i of a list: the number it begins with. */
 static int text_of(const csp_token_lists *lists, int64_t i, int64_t *tokens)
 {
@@ -103,17 +106,30 @@ static void add_rank(const csp_contrastive_texts *t, whole_step *s)
     }
 }
 
-/* All pairs of different blocks are left out, and no others: a document is a positive of one. */
-static void check_mask(const csp_contrastive_texts *t)
+/* Texts are of the blocks that this rank's group has. */
+static void check_blocks(const csp_contrastive_texts *t, const int *block, int ranks, int rank)
+{
+    for (int64_t i = 0; i < t->queries->count; i++) {
+        assert_int_equal(block[t->query_text[i]] * ranks / BLOCKS,
+                         ranks > BLOCKS ? rank / (ranks / BLOCKS) * (ranks / BLOCKS) : rank);
+    }
+    for (int64_t i = 0; i < t->passages->count; i++) {
+        assert_int_equal(block[t->passage_text[i] / GROUP] * ranks / BLOCKS,
+                         ranks > BLOCKS ? rank / (ranks / BLOCKS) * (ranks / BLOCKS) : rank);
+    }
+}
+
+/* Of a rank with whole blocks: all pairs of different ones are left out, and no others so. */
+static void check_mask(const csp_contrastive_texts *t, const int *block)
 {
     for (int64_t q = 0; q < t->queries->count; q++) {
         for (int64_t p = 0; p < t->passages->count; p++) {
-            const int64_t own = t->query_text[q] / (QUERIES / BLOCKS);
-            const int64_t block = t->passage_text[p] / GROUP / (QUERIES / BLOCKS);
-            const uint8_t why = t->mask[q * t->passages->count + p];
+            const bool same = block[t->query_text[q]] == block[t->passage_text[p] / GROUP];
+            const uint8_t why = t->mask != NULL ? t->mask[q * t->passages->count + p] : 0;
 
-            assert_true((why == CSP_LEFT_OUT_BLOCK) == (block != own));
+            assert_int_equal(why == CSP_LEFT_OUT_BLOCK, !same);
         }
+        assert_int_equal(t->passage_text[t->positive[q]], t->query_text[q] * GROUP);
     }
 }
 
@@ -145,30 +161,16 @@ static void load(int blocks, int ranks, whole_step *steps)
 
             assert_ok(csp_train_data_pairs(data, k, &t));
             add_rank(&t, &steps[k]);
-            if (ranks == 1 && blocks > 1) {
-                check_mask(&t);
+            if (blocks > 1) {
+                check_blocks(&t, block_of[k], ranks, rank);
+            }
+            if (blocks > 1 && ranks <= BLOCKS) {
+                check_mask(&t, block_of[k]);
             }
         }
         csp_train_data_close(data);
     }
     csp_config_free(config);
-}
-
-/* By how much the longest of the blocks is above their mean. */
-static double excess(const whole_step *s)
-{
-    double most = 0.0, all = 0.0;
-
-    for (int b = 0; b < BLOCKS; b++) {
-        double sum = 0.0;
-
-        for (int q = 0; q < QUERIES / BLOCKS; q++) {
-            sum += (double)s->tokens[b * (QUERIES / BLOCKS) + q];
-        }
-        most = fmax(most, sum);
-        all += sum;
-    }
-    return most / (all / BLOCKS) - 1.0;
 }
 
 /* Bytes of a text that counts up to max_len tokens (0: nobody knows), and what it costs beside. */
@@ -177,7 +179,7 @@ static int64_t cost(int64_t bytes, int64_t max_len)
     return 16 + (bytes > 0 && bytes < 4 * max_len ? bytes : 4 * max_len);
 }
 
-/* The block of each query of step k, found the long way. */
+/* The block of each query of a step: the longest goes to the block that has least and has room. */
 static void deal(csp_pairs *pairs, const csp_draw_list *drawn, int *block)
 {
     int64_t size[QUERIES], sum[BLOCKS] = { 0 };
@@ -205,16 +207,13 @@ static void deal(csp_pairs *pairs, const csp_draw_list *drawn, int *block)
     }
 }
 
-static void the_longest_goes_to_the_block_that_has_least(void **state)
+static void find_blocks(void)
 {
-    static whole_step dealt[STEPS];
     csp_draw_list drawn = { 0 };
     csp_pairs_source source;
     csp_config *config;
     csp_pairs *pairs;
 
-    (void)state;
-    load(BLOCKS, 1, dealt);
     parse(BLOCKS, &config);
     source = (csp_pairs_source) { .corpus = config->data.corpus, .qrels = config->data.qrels };
     assert_ok(csp_pairs_open(&source, &pairs));
@@ -222,91 +221,70 @@ static void the_longest_goes_to_the_block_that_has_least(void **state)
         const csp_sampling sampling = { .seed = (uint64_t)config->run.seed,
                                         .Q = QUERIES,
                                         .G = GROUP };
-        int block[QUERIES], next[BLOCKS];
 
         assert_ok(csp_pairs_draw(pairs, &sampling, k, 0, QUERIES, &drawn));
-        deal(pairs, &drawn, block);
-        for (int b = 0; b < BLOCKS; b++) {
-            next[b] = b * (QUERIES / BLOCKS);
-        }
-        for (int q = 0; q < QUERIES; q++) {
-            const int number = next[block[q]]++; /* in a block as they were drawn */
-
-            assert_int_equal(dealt[k].query[number],
-                             atoi(csp_pairs_query_id(pairs, drawn.example[q]) + 1));
-        }
+        deal(pairs, &drawn, block_of[k]);
     }
     csp_draw_list_clear(&drawn);
     csp_pairs_close(pairs);
     csp_config_free(config);
 }
 
+/* On any number of ranks the step of one block, numbered alike; only who has what differs. */
+static void a_step_of_blocks_is_the_step_that_was_drawn(void **state)
+{
+    static whole_step want[STEPS], got[STEPS];
+
+    (void)state;
+    find_blocks();
+    load(1, 1, want);
+    for (int ranks = 1; ranks <= 8; ranks *= 2) {
+        load(BLOCKS, ranks, got);
+        assert_memory_equal(got, want, sizeof(want));
+    }
+}
+
+/* By how much the longest of the blocks is above their mean. */
+static double excess(const whole_step *s, const int *block)
+{
+    double sum[BLOCKS] = { 0.0 }, most = 0.0, all = 0.0;
+
+    for (int q = 0; q < QUERIES; q++) {
+        sum[block[q]] += (double)s->tokens[q];
+    }
+    for (int b = 0; b < BLOCKS; b++) {
+        most = fmax(most, sum[b]);
+        all += sum[b];
+    }
+    return most / (all / BLOCKS) - 1.0;
+}
+
 static void blocks_are_about_as_long_as_one_another(void **state)
 {
-    static whole_step drawn[STEPS], dealt[STEPS];
+    static whole_step steps[STEPS];
+    int stretch[QUERIES];
     double before = 0.0, after = 0.0;
 
     (void)state;
-    load(1, 1, drawn);
-    load(BLOCKS, 1, dealt);
+    for (int q = 0; q < QUERIES; q++) {
+        stretch[q] = q / (QUERIES / BLOCKS);
+    }
+    find_blocks();
+    load(1, 1, steps);
     for (int k = 0; k < STEPS; k++) {
-        before += excess(&drawn[k]) / STEPS;
-        after += excess(&dealt[k]) / STEPS;
+        before += excess(&steps[k], stretch) / STEPS;
+        after += excess(&steps[k], block_of[k]) / STEPS;
     }
     print_message("the longest block is %.1f %% above the mean as drawn, %.1f %% as dealt\n",
                   100.0 * before, 100.0 * after);
     assert_true(after < before / 2.0);
 }
 
-/* Every query comes with the documents it has in a step of one block. */
-static void a_step_has_the_groups_that_were_drawn(void **state)
-{
-    static whole_step drawn[STEPS], dealt[STEPS];
-    bool moved = false;
-
-    (void)state;
-    load(1, 1, drawn);
-    load(BLOCKS, 1, dealt);
-    for (int k = 0; k < STEPS; k++) {
-        int64_t last = -1;
-
-        for (int q = 0; q < QUERIES; q++) {
-            int was = 0; /* no step has a query twice: an epoch is a whole number of them */
-
-            while (was < QUERIES && drawn[k].query[was] != dealt[k].query[q]) {
-                was++;
-            }
-            assert_true(was < QUERIES);
-            assert_memory_equal(&dealt[k].document[q * GROUP], &drawn[k].document[was * GROUP],
-                                GROUP * sizeof(int));
-            /* In a block they come as they were drawn. */
-            assert_true(q % (QUERIES / BLOCKS) == 0 || was > last);
-            last = was;
-            moved = moved || was != q;
-        }
-    }
-    assert_true(moved);
-}
-
-static void blocks_do_not_depend_on_ranks(void **state)
-{
-    static whole_step want[STEPS], got[STEPS];
-
-    (void)state;
-    load(BLOCKS, 1, want);
-    for (int ranks = 2; ranks <= 8; ranks *= 2) {
-        load(BLOCKS, ranks, got);
-        assert_memory_equal(got, want, sizeof(want));
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_longest_goes_to_the_block_that_has_least),
+        cmocka_unit_test(a_step_of_blocks_is_the_step_that_was_drawn),
         cmocka_unit_test(blocks_are_about_as_long_as_one_another),
-        cmocka_unit_test(a_step_has_the_groups_that_were_drawn),
-        cmocka_unit_test(blocks_do_not_depend_on_ranks),
     };
 
     return cmocka_run_group_tests(tests, make_files, remove_files);

@@ -41,9 +41,8 @@ void csp_train_data_end(csp_train_data *data);
  * next call. On one rank query i's documents are passages i·G .. i·G+G-1, its positive first.
  *
  * Blocks of negatives have as many of the step's queries each and, with their documents, are about
- * as long; texts are numbered block by block, and in a block in the order in which they were drawn.
- * Each is shared out among a group of consecutive ranks, or a rank has several, one after the
- * other.
+ * as long. Each is shared out among a group of consecutive ranks, or a rank has several. What the
+ * texts of a step are, and their numbers in it, does not depend on blocks.
  *
  * Errors: those of reading and encoding this step (csp_step_texts_load).
  */
