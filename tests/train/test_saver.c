@@ -116,15 +116,13 @@ static csp_saver *make_saver(const saved *s, bool beside)
     const csp_save_plan plan = { .beside = beside };
     csp_saver *saver;
 
-    assert_ok(csp_saver_create(s->t.model, &plan, &saver));
+    assert_ok(csp_saver_create(s->t.model, NULL, &plan, &saver));
     return saver;
 }
 
 static csp_status save(csp_saver *saver, const saved *s, const char *dir)
 {
-    csp_state_files none = { 0 };
-
-    return csp_saver_save(saver, dir, &s->snapshot, s->config, &s->progress, &s->health, &none);
+    return csp_saver_save(saver, dir, &s->snapshot, s->config, &s->progress, &s->health);
 }
 
 /* Steps follow each other as fast as they can: the next save meets the thread at its work. */
@@ -147,14 +145,16 @@ static void what_training_does_meanwhile_changes_nothing(void **state)
         }
         saver = make_saver(&s, true);
         for (int64_t k = 1; k <= 6; k++) {
-            csp_state_files none = { 0 };
+            bool writing = true;
 
             train_to(&s, k);
             assert_ok(csp_saver_save(saver, beside, &s.snapshot, s.config, &s.progress,
-                                     k == 4 ? NULL : &s.health, &none));
+                                     k == 4 ? NULL : &s.health));
             assert_ok(csp_saver_copied(saver));
             train_to(&s, 100 + k);
-            assert_ok(csp_saver_poll(saver));
+            assert_ok(csp_saver_poll(saver, &writing));
+            assert_false(writing); /* no state that is shared out */
+            assert_ok(csp_saver_go_on(saver));
         }
         assert_ok(csp_saver_wait(saver));
         expect_same(waited, beside, "checkpoints/LATEST");
@@ -170,6 +170,7 @@ static void a_saver_without_a_copy_gives_the_same(void **state)
 {
     char waited[600], plain[600];
     double pause_s = NAN, write_s = NAN;
+    bool writing = true;
     csp_saver *saver;
     saved s = { 0 };
 
@@ -187,7 +188,9 @@ static void a_saver_without_a_copy_gives_the_same(void **state)
     assert_true(isnan(write_s));
     csp_saver_destroy(saver);
     csp_saver_times(NULL, &pause_s, &write_s);
-    assert_ok(csp_saver_poll(NULL));
+    assert_ok(csp_saver_poll(NULL, &writing));
+    assert_false(writing);
+    assert_ok(csp_saver_go_on(NULL));
     assert_ok(csp_saver_copied(NULL));
     assert_ok(csp_saver_wait(NULL));
     csp_saver_destroy(NULL);
@@ -214,6 +217,7 @@ static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
     saver = make_saver(&s, true);
     for (int way = 0; way < 3; way++) {
         csp_status status = CSP_OK;
+        bool writing;
 
         assert_ok(save(saver, &s, dir));
         (void)csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "");
@@ -224,7 +228,7 @@ static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
         }
         for (int i = 0; way == 2 && i < 20000 && status == CSP_OK; i++) {
             usleep(1000);
-            status = csp_saver_poll(saver);
+            status = csp_saver_poll(saver, &writing);
         }
         assert_int_equal(status, CSP_ERR_IO);
         assert_string_equal(csp_error_text(), want);
@@ -249,7 +253,7 @@ static csp_status save_and_wait(void *context)
     csp_saver *saver;
     csp_status status;
 
-    CSP_TRY(csp_saver_create(s->t.model, &plan, &saver));
+    CSP_TRY(csp_saver_create(s->t.model, NULL, &plan, &saver));
     CSP_TRY_GOTO(save(saver, s, scratch_path("faults")));
     status = csp_saver_wait(saver);
 

@@ -37,7 +37,7 @@ static void a_name_is_of_its_content(void **state)
     assert_ok(csp_state_write(scratch_dir, "adapt-00000003", 1, 2, &copy, name[1]));
     assert_string_equal(name[0], name[1]);
     assert_non_null(strstr(name[0], "adapt-00000003.rank1of2."));
-    changed = copy.values;
+    changed = (float *)(uintptr_t)copy.pieces[0].values;
     changed[7] = -changed[7];
     assert_ok(csp_state_write(scratch_dir, "adapt-00000003", 1, 2, &copy, name[1]));
     assert_string_not_equal(name[0], name[1]);

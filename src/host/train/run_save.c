@@ -18,18 +18,9 @@ csp_status csp_run_save(csp_run_state *run)
                                     .base_path = run->opened.base_path,
                                     .base_in_run = run->opened.base_in_run,
                                     .base_hash = run->opened.base_hash };
-    csp_state_files state = { 0 };
 
-    if (csp_params_sharded(run->opened.model->params)) {
-        CSP_TRY(csp_checkpoint_write_state(run->config->run.output_dir, run->ranks,
-                                           run->opened.model, &run->progress, &state));
-    }
-    if (!csp_run_writes(run)) {
-        csp_state_files_clear(&state);
-        return CSP_OK;
-    }
     return csp_saver_save(run->saver, run->config->run.output_dir, &snapshot, run->config,
-                          &run->progress, run->health, &state);
+                          &run->progress, run->health);
 }
 
 csp_status csp_run_evaluate(csp_run_state *run)
