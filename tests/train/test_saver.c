@@ -304,7 +304,7 @@ static void every_failing_call_is_reported(void **state)
     close_saved(&s);
 }
 
-/* One of the ranks of a test: a process of its own, in which a failed assertion is an exit status. */
+/* One of several ranks: a process of its own, in which a failed assertion is an exit status. */
 typedef struct member {
     csp_comm *comm;
     csp_ranks ranks;

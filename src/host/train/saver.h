@@ -10,7 +10,7 @@
  *
  * Where ranks share state out each has a saver, whose thread writes the file of that rank's state.
  * Rank 0's writes the model's file, too, but not before all ranks know that every state file is
- * there. They learn it in passing, from a sum or maximum that they form at the end of a step anyway:
+ * there. They learn it in passing, by a maximum that they form at the end of a step anyway:
  *
  *     csp_saver_poll(s, &writing)     and when no rank's is
  *     csp_saver_go_on(s)              names go to rank 0, whose thread begins the model's file
