@@ -449,6 +449,19 @@ def a_rank_that_cannot_write_its_state_ends_all(w):
     w.remove("whole")
 
 
+def what_all_ranks_end_for_keeps_the_checkpoint_before(w):
+    """Its state is being written when the next step is judged."""
+    strong = ["contrastive.lambda_q=100", "contrastive.lambda_d=100", "contrastive.ramp_steps=0",
+              "contrastive.max_steps=60", "run.phases=[contrastive]", "optim.learning_rate=2e-2",
+              "contrastive.regularizer=l1", "optim.lr_scheduler_type=constant"]
+    for result in Job(w, 2, "c", *SHARED, *strong, "run.stop_on_collapse=true", "run.save_steps=1").wait():
+        w.expect_exit(result, 4, *(["collapsed"] if result.args == "rank 0" else []))
+    last = len(w.steps("c")) - 1
+    w.expect(last > 0 and w.checkpoints("c")[-1] == f"contrastive-{last:08d}.h5" and
+             len(states(w, "c", f"{last:08d}")) == 2, (last, w.checkpoints("c"), states(w, "c")))
+    w.remove("c")
+
+
 def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
     """It is complete when they end, also where each writes a part of it."""
     for more in ([], SHARED):
@@ -482,5 +495,6 @@ if __name__ == "__main__":
         what_fails_on_one_rank_ends_all,
         a_killed_rank_ends_the_others_and_the_run_goes_on,
         a_rank_that_cannot_write_its_state_ends_all,
+        what_all_ranks_end_for_keeps_the_checkpoint_before,
         a_signal_to_one_rank_stops_all_with_a_checkpoint,
     ]))

@@ -52,6 +52,10 @@ static void a_name_is_of_its_content(void **state)
     assert_int_equal(unlink(scratch_path("adapt-00000003.h5")), 0);
     csp_state_files_remove(scratch_dir, NULL, NULL);
     assert_int_equal(scratch_count(scratch_dir, "adapt-00000003"), 0);
+    csp_state_copy_drop(&copy); /* as while a thread writes it */
+    assert_int_equal(csp_state_write(scratch_dir, "adapt-00000003", 1, 2, &copy, name[0]),
+                     CSP_ERR_INTERRUPTED);
+    assert_int_equal(scratch_count(scratch_dir, "adapt-00000003"), 0);
     csp_state_copy_clear(&copy);
     tiny_close(&t);
 }

@@ -195,6 +195,7 @@ static csp_status count_skipped(csp_run_state *run, const csp_step_metrics *m)
         return CSP_OK;
     }
     if (run->progress.skipped > most) {
+        CSP_TRY(csp_saver_wait(run->saver)); /* all ranks end here, with what was saved before */
         return CSP_FAIL(CSP_ERR_NUMERIC,
                         "%s step %lld: the gradient of %s is not finite, in %lld steps in a row "
                         "now (run.max_skipped_steps is %lld)",
@@ -266,6 +267,7 @@ static csp_status run_step(phase_state *p, int64_t k)
     if (p->contrastive != NULL) {
         csp_contrastive_warn(p->contrastive, &m, &p->collapsed);
         if (p->collapsed && run->config->run.stop_on_collapse) {
+            CSP_TRY(csp_saver_wait(run->saver)); /* as above */
             return CSP_FAIL(
                 CSP_ERR_NUMERIC,
                 "%s step %lld: %.0f %% of the queries and %.0f %% of the documents have "
