@@ -354,8 +354,16 @@ def estimate_refuses_what_does_not_fit(w):
     for key in ("master_bytes", "moment_bytes"):
         w.expect(whole[key] == alone[key] > 0, key)
         w.expect(abs(part[key] - whole[key] / 8) <= 40 * 256, (key, part[key], whole[key]))
+    # Each copies its state for checkpoints, rank 0 the weights too; alone it is masters and moments.
+    rounded = 3 * (9 * 32 + 3) * 256
+    state = part["master_bytes"] + part["moment_bytes"]
+    w.expect(abs(part["state_copy_bytes"] - state) <= rounded and whole["state_copy_bytes"] == 0, part)
+    w.expect(abs(part["checkpoint_copy_bytes"] - state - part["weights_bytes"]) <= rounded, part)
+    w.expect(abs(whole["checkpoint_copy_bytes"] - whole["master_bytes"] - whole["moment_bytes"]) <= rounded,
+             whole)
     w.expect_exit(w.run(*words, "--ranks", 3), 2, "contrastive.batch.queries is 8", "3 ranks")
-    w.expect("part of 8" in w.run(*words[:-2], "--ranks", 8).stdout, "the text does not say so")
+    text = w.run(*words[:-2], "--ranks", 8).stdout
+    w.expect("part of 8" in text and "on other ranks" in text, "the text does not say so")
     w.remove("h", "huge")
 
 

@@ -4,6 +4,7 @@ ends that all of them share. Arguments: the program, the source folder, names of
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -190,11 +191,20 @@ def go_back(w, name, step):
 
 
 def ranks_that_share_the_state_out_follow_the_same_curve(w):
-    """To the bytes of ranks that do not, but for where moments are; and as one alone."""
+    """To the bytes of ranks that do not, but for where moments are; and as one alone. Whether state is
+    written in the step or beside training, at some steps or after each, changes nothing."""
     w.expect_exit(w.train("full", *FULL, "device.threads=1"), 0)
-    for name, settings in (("whole", FULL), ("parts", SHARED), ("again", SHARED)):
-        for result in Job(w, 2, name, *settings).wait():
+    for name, settings in (("whole", FULL), ("parts", [*SHARED, "run.async_save=on"]),
+                           ("again", [*SHARED, "run.async_save=off"]),
+                           ("each", [*SHARED, "run.save_steps=1"])):
+        results = Job(w, 2, name, *settings).wait()
+        for result in results:
             w.expect_exit(result, 0)
+        w.expect((" beside training, from a copy of " in results[0].stderr) == (name != "again") and
+                 ("MiB on rank 0" in results[0].stderr) == (name in ("parts", "each")) and
+                 "from a copy" not in results[1].stderr, results[0].stderr)
+        w.expect(all(row.get("save_pause_s", 0) is None or row["save_pause_s"] > 0
+                     for row in w.metrics(name) if "loss" in row), "pauses")
     w.expect(curve(w, "parts") == [{**row, "grad_norm": a["grad_norm"]} for row, a in
                                    zip(curve(w, "whole"), curve(w, "parts"))], "another curve")
     expect_curve(w, "parts", "full")
@@ -206,9 +216,11 @@ def ranks_that_share_the_state_out_follow_the_same_curve(w):
     w.must("export", "-m", f"parts/checkpoints/{LAST}", "--format", "hf", "-o", "exported")
     vectors = [(w.folder / f"{name}.jsonl").read_text() for name in ("parts", "whole")]
     w.expect(vectors[0].replace("parts/", "whole/") == vectors[1], "other vectors")
-    for file in (LAST, *states(w, "parts")):
-        w.expect(w.checkpoint("again", file) == w.checkpoint("parts", file), f"{file}: other bytes")
-    w.remove("full", "whole", "again", "exported")
+    for name in ("again", "each"):
+        for file in (*w.checkpoints("parts"), *states(w, "parts")):
+            w.expect(w.checkpoint(name, file) == w.checkpoint("parts", file), f"{name} {file}: other bytes")
+    w.expect(len(states(w, "each")) == 2 * 6, states(w, "each"))
+    w.remove("full", "whole", "again", "each", "exported")
     # Rank 0 alone knows that an evaluation was the best one: all write their state all the same.
     for result in Job(w, 2, "best", *SHARED, "run.phases=[contrastive]", "run.save_steps=0",
                       "run.eval_steps=1", "data.dev_qrels=beir/qrels/dev.tsv").wait():
@@ -403,18 +415,69 @@ def a_killed_rank_ends_the_others_and_the_run_goes_on(w):
     w.remove("whole", "shared")
 
 
+def a_rank_that_cannot_write_its_state_ends_all(w):
+    """With its reason, in the step or beside training; what was complete before stays, and the run
+    goes on to the same bytes. The disk is full of files of 20,000 bytes."""
+    settings = [*SHARED, "contrastive.max_steps=60", "run.phases=[contrastive]", "run.save_steps=5"]
+    last = "contrastive-00000060.h5"
+    for result in Job(w, 2, "whole", *settings).wait():
+        w.expect_exit(result, 0)
+    for way in ("on", "off"):
+        job = Job(w, 2, "f", *settings, f"run.async_save={way}")
+        deadline = time.monotonic() + 60
+        while not w.checkpoints("f") and time.monotonic() < deadline:
+            time.sleep(0.005)
+        resource.prlimit(job.ranks[1].pid, resource.RLIMIT_FSIZE, (20000, 20000))
+        results = job.wait()
+        w.expect_exit(results[1], 1, ".rank1of2.", "File too large")
+        w.expect_exit(results[0], 1, "rank 1", "File too large")
+        for rank in range(2):
+            failure = json.loads((w.folder / f"f/failure.rank{rank}.json").read_text())
+            w.expect(failure["first_rank"] == 1 and "File too large" in failure["reason"], failure)
+        kept = w.checkpoints("f")
+        w.expect(kept and last not in kept and
+                 (w.folder / "f/checkpoints/LATEST").read_text() == kept[-1], kept)
+        for name in kept:
+            w.expect(len(states(w, "f", name[12:20])) >= 2, f"{name}: {states(w, 'f')}")
+        results = Job(w, 2, "f", *settings, f"run.async_save={way}").wait()
+        w.expect_exit(results[0], 0, f"going on from f/checkpoints/{kept[-1]}")
+        w.expect_exit(results[1], 0)
+        for file in (last, *states(w, "whole")):
+            w.expect(w.checkpoint("f", file) == w.checkpoint("whole", file), f"{file}: other bytes")
+        w.expect(states(w, "f") == states(w, "whole"), states(w, "f"))
+        w.remove("f")
+    w.remove("whole")
+
+
+def what_all_ranks_end_for_keeps_the_checkpoint_before(w):
+    """Its state is being written when the next step is judged."""
+    strong = ["contrastive.lambda_q=100", "contrastive.lambda_d=100", "contrastive.ramp_steps=0",
+              "contrastive.max_steps=60", "run.phases=[contrastive]", "optim.learning_rate=2e-2",
+              "contrastive.regularizer=l1", "optim.lr_scheduler_type=constant"]
+    for result in Job(w, 2, "c", *SHARED, *strong, "run.stop_on_collapse=true", "run.save_steps=1").wait():
+        w.expect_exit(result, 4, *(["collapsed"] if result.args == "rank 0" else []))
+    last = len(w.steps("c")) - 1
+    w.expect(last > 0 and w.checkpoints("c")[-1] == f"contrastive-{last:08d}.h5" and
+             len(states(w, "c", f"{last:08d}")) == 2, (last, w.checkpoints("c"), states(w, "c")))
+    w.remove("c")
+
+
 def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
-    settings = ["contrastive.max_steps=200", "run.phases=[contrastive]", "run.save_steps=0"]
-    job = Job(w, 2, "s", *settings)
-    deadline = time.monotonic() + 60
-    while not (w.folder / "s/metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.2)
-    job.ranks[1].send_signal(signal.SIGUSR2)
-    for result in job.wait():
-        w.expect_exit(result, 75)
-    w.expect(len(w.checkpoints("s")) == 1, w.checkpoints("s"))
-    w.remove("s")
+    """It is complete when they end, also where each writes a part of it."""
+    for more in ([], SHARED):
+        job = Job(w, 2, "s", "contrastive.max_steps=200", "run.phases=[contrastive]", "run.save_steps=0",
+                  *more)
+        deadline = time.monotonic() + 60
+        while not (w.folder / "s/metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        job.ranks[1].send_signal(signal.SIGUSR2)
+        for result in job.wait():
+            w.expect_exit(result, 75)
+        found = w.checkpoints("s")
+        w.expect(len(found) == 1 and len(states(w, "s", found[0][12:20])) == (2 if more else 0),
+                 (found, states(w, "s")))
+        w.remove("s")
 
 
 if __name__ == "__main__":
@@ -431,5 +494,7 @@ if __name__ == "__main__":
         one_rank_of_a_machine_reads_the_weights,
         what_fails_on_one_rank_ends_all,
         a_killed_rank_ends_the_others_and_the_run_goes_on,
+        a_rank_that_cannot_write_its_state_ends_all,
+        what_all_ranks_end_for_keeps_the_checkpoint_before,
         a_signal_to_one_rank_stops_all_with_a_checkpoint,
     ]))

@@ -21,9 +21,10 @@ COMMON = [f"adapt.max_steps={ADAPT}", f"contrastive.max_steps={CONTRASTIVE}", "r
           "run.rank_timeout_s=10", "data.dev_qrels=beir/qrels/dev.tsv", "run.eval_steps=3"]
 LAST = f"contrastive-{CONTRASTIVE:08d}.h5"
 LORA = ["lora.r=4", "lora.dropout=0.3", "lora.between_phases=merge"]
+SHARED = ["run.shard_state=on", "run.bucket_mb=0.001", "run.save_total_limit=2"]
 # Launcher, ranks, settings; five kills each in turn, so that 20 meet the first four.
-KINDS = [("tcp", 2, ["run.save_total_limit=1"]), ("mpi", 2, LORA), ("tcp", 4, LORA),
-         ("tcp", 2, LORA), ("mpi", 4, ["lora.r=4"])]
+KINDS = [("tcp", 2, ["run.save_total_limit=1"]), ("mpi", 2, LORA), ("tcp", 4, SHARED),
+         ("tcp", 4, LORA), ("tcp", 2, LORA), ("mpi", 2, SHARED), ("mpi", 4, ["lora.r=4"])]
 # After the kill: what the system and a loaded machine need; and, where ranks have not met yet,
 # run.rank_timeout_s in which they wait for one another; and GRACE_S of the program, after which one whose
 # own thread computes on and on, on a machine with too much to do, is ended without a file.
@@ -113,8 +114,14 @@ def start(w, kind, name):
     return (Job if launcher == "tcp" else MpiJob)(w, size, name, *COMMON, *settings)
 
 
-def what_is_there_is_whole(w, name, before, where):
+def states(w, name, stem="*"):
+    """Files of state that ranks share out."""
+    return sorted(p.name for p in (w.folder / name / "checkpoints").glob(f"{stem}.rank*.state"))
+
+
+def what_is_there_is_whole(w, kind, name, before, where):
     """Every file under a final name opens; LATEST names a checkpoint that is no older than before."""
+    _, size, settings = kind
     for path in (w.folder / name / "checkpoints").glob("*.h5"):
         w.expect_exit(w.run("info", path), 0, "")
     merged = w.folder / name / "merged-adapt/model.safetensors"
@@ -130,6 +137,8 @@ def what_is_there_is_whole(w, name, before, where):
     if latest is not None:
         file = f"{latest[0]}-{latest[1]:08d}.h5"
         w.expect(file in w.checkpoints(name), f"{where}: LATEST names {file}, which is not there")
+        parts = states(w, name, file.removesuffix(".h5"))
+        w.expect(SHARED != settings or len(parts) >= size, f"{where}: of {file} there is {parts}")
     return latest
 
 
@@ -199,7 +208,7 @@ def killed_once(w, kind, name, when, chance, seconds):
     met = f"{kind[1]} ranks started by" in said
     w.expect(took < END_S + (MEET_S if not met else GRACE_S if GRACE in said else 0.0), f"{where}: the end took {took:.1f} s\n{said}")
     expect_end(w, kind, name, victim, had_folder, results, stuck, where)
-    what_is_there_is_whole(w, name, known if known is not None else before, where)
+    what_is_there_is_whole(w, kind, name, known if known is not None else before, where)
     print(f"{where}: {took:.2f} s, exit {codes}{', mpirun stuck' if stuck else ''}", flush=True)
     place = ("start-up" if not met or "phase " not in said else "saving" if saving else
             "evaluation" if when == "evaluating" else
@@ -220,6 +229,7 @@ def finish(w, kind, name, want, steps):
     w.expect(w.steps(name) == steps, f"{name} {kind}: {w.steps(name)}")
     left = [p.name for p in (w.folder / name).rglob("*")
             if ".tmp." in p.name or p.name.startswith("failure.")]
+    left += [p for p in states(w, name) if p.split(".")[0] + ".h5" not in w.checkpoints(name)]
     w.expect(not left, f"{name} {kind}: left behind {left}")
     w.remove(name)
 

@@ -2,7 +2,11 @@
  * test_ranks.c - ranks on devices, which exchange tensors among themselves, give what one gives;
  * as many of them as this machine has devices.
  */
+#include <dirent.h>
+
 #include "train/ranks_case.h"
+#include "train/replicas.h"
+#include "train/saver.h"
 #include "train/state_case.h"
 
 #include "ranks_on_devices.h"
@@ -75,6 +79,121 @@ static void parts_of_bf16_state_give_the_same_bits(void **state)
     }
 }
 
+/* Step k, with gradients that are known. */
+static void update(const tiny *t, csp_optimizer *optimizer, csp_saver *saver, int64_t k)
+{
+    const csp_optim_settings settings = { .learning_rate = 0.01,
+                                          .adam_epsilon = 1e-8,
+                                          .adam_beta1 = 0.9,
+                                          .adam_beta2 = 0.999,
+                                          .max_grad_norm = 1.0 };
+    const csp_tensor none = csp_tensor_none();
+
+    for (int64_t i = 0; i < t->model->params->count; i++) {
+        csp_param *row = &t->model->params->rows[i];
+        const csp_rng rng = { 6, CSP_DRAW_TEST, (uint32_t)(1000 * k + i), 0 };
+        static float values[CASE_WEIGHTS];
+
+        for (int64_t j = 0; j < csp_tensor_count(&row->grad); j++) {
+            values[j] = csp_rng_normal(rng, (uint64_t)j);
+        }
+        assert_ok(csp_backend_upload(t->be, values, &row->grad));
+    }
+    assert_ok(csp_saver_copied(saver));
+    assert_ok(csp_optimizer_step(optimizer, &settings, k, 9, &none));
+    assert_ok(csp_backend_sync(t->be));
+}
+
+/* As train/trainer.c does it: copies of step 1 run until the update of step 2. argument: beside. */
+static int saving_rank(int argument)
+{
+    const char *dir = scratch_path(argument ? "beside" : "waited");
+    const csp_comm_options options = { .timeout_s = 120.0 };
+    const csp_save_plan plan = { .beside = argument };
+    const csp_progress progress = {
+        .phase = "adapt", .step = 1, .threads = 1, .precision = "bf16", .best = NAN
+    };
+    csp_storage storage = { .dtype = CSP_BF16 };
+    csp_snapshot snapshot = {
+        .tokenizer = "{}", .tokenizer_bytes = 2, .base_path = "", .base_hash = ""
+    };
+    csp_optimizer *optimizer;
+    csp_config *config;
+    csp_saver *saver;
+    csp_launch launch;
+    csp_ranks ranks;
+    csp_comm *comm;
+    char device[16];
+    tiny t;
+
+    assert_ok(csp_launch_find(&launch));
+    assert_ok(csp_comm_create(&launch, &options, &comm));
+    snprintf(device, sizeof(device), "cuda:%d", csp_comm_rank(comm));
+    storage.sharing = (csp_sharing) { csp_comm_size(comm), csp_comm_rank(comm), 1, 0 };
+    tiny_open_stored(&t, device, CSP_VARIANT_CAUSAL, false, storage);
+    draw_weights(&t);
+    assert_ok(csp_ranks_open(comm, t.be, &ranks));
+    assert_ok(csp_config_parse("test", "model.path: m\nrun: {output_dir: o, phases: [adapt]}\n",
+                               &config));
+    snapshot.model = t.model;
+    snapshot.contract = &t.contract;
+    assert_ok(csp_optimizer_create(t.be, t.model, &ranks, &optimizer));
+    assert_ok(csp_optimizer_reset(optimizer));
+    assert_ok(csp_saver_create(t.model, &ranks, &plan, &saver));
+    update(&t, optimizer, saver, 1);
+    assert_ok(csp_saver_save(saver, dir, &snapshot, config, &progress, NULL));
+    update(&t, optimizer, saver, 2);
+    assert_ok(csp_saver_wait(saver));
+    assert_ok(csp_replicas_agree(&ranks, t.model)); /* of rows that one rank has whole, too */
+    csp_saver_destroy(saver);
+    csp_optimizer_destroy(optimizer);
+    csp_config_free(config);
+    csp_ranks_close(&ranks);
+    tiny_close(&t);
+    csp_comm_destroy(comm);
+    return 0;
+}
+
+static void a_checkpoint_of_parts_beside_training_has_the_same_bytes(void **state)
+{
+    char waited[400];
+    int at[2], count = 0;
+    DIR *folder;
+
+    (void)state;
+    if (devices < 2) {
+        skip();
+    }
+    for (int beside = 0; beside < 2; beside++) {
+        assert_true(ranks_run(saving_rank, beside, 2, 600.0, at));
+        assert_true(at[0] == 0 && at[1] == 0);
+    }
+    snprintf(waited, sizeof(waited), "%s", scratch_path("waited/checkpoints"));
+    folder = opendir(waited);
+    assert_non_null(folder);
+    for (struct dirent *e = readdir(folder); e != NULL; e = readdir(folder)) {
+        char path[2][700];
+        char *bytes[2];
+        size_t size[2];
+
+        if (e->d_name[0] != '.') {
+            snprintf(path[0], sizeof(path[0]), "%s/%s", waited, e->d_name);
+            snprintf(path[1], sizeof(path[1]), "%s/%s", scratch_path("beside/checkpoints"),
+                     e->d_name);
+            for (int i = 0; i < 2; i++) {
+                bytes[i] = scratch_read(path[i], &size[i]);
+            }
+            assert_int_equal(size[0], size[1]);
+            assert_memory_equal(bytes[0], bytes[1], size[0]);
+            free(bytes[0]);
+            free(bytes[1]);
+            count++;
+        }
+    }
+    closedir(folder);
+    assert_int_equal(count, 4); /* LATEST, the model, two parts of its state */
+}
+
 /*
  * Files of bf16 state in another number of parts, whole, and in f32, whose values are masters. The
  * last test, because it opens a device in this process, which is not to be forked then.
@@ -102,8 +221,13 @@ int main(void)
 {
     const struct CMUnitTest all[] = { cmocka_unit_test(ranks_of_devices_are_those_of_one),
                                       cmocka_unit_test(parts_of_bf16_state_give_the_same_bits),
+                                      cmocka_unit_test(
+                                          a_checkpoint_of_parts_beside_training_has_the_same_bytes),
                                       cmocka_unit_test(masters_come_back_from_state_files) };
-    const struct CMUnitTest few[] = { cmocka_unit_test(two_ranks_make_a_step_without_a_race) };
+    const struct CMUnitTest few[] = {
+        cmocka_unit_test(two_ranks_make_a_step_without_a_race),
+        cmocka_unit_test(a_checkpoint_of_parts_beside_training_has_the_same_bytes)
+    };
 #if defined(__SANITIZE_THREAD__)
     const bool has_time = false;
 #else
@@ -116,5 +240,5 @@ int main(void)
         return NO_DEVICE;
     }
     return has_time ? cmocka_run_group_tests(all, scratch_make, scratch_remove)
-                    : cmocka_run_group_tests(few, NULL, NULL);
+                    : cmocka_run_group_tests(few, scratch_make, scratch_remove);
 }

@@ -374,7 +374,6 @@ static void a_checkpoint_beside_the_next_step_has_the_bytes_of_one_waited_for(vo
     (void)state;
     for (int i = 0; i < 4; i++) {
         csp_config *config = any_config();
-        csp_state_files whole = { 0 };
         csp_snapshot snapshot;
         csp_step_metrics m;
         csp_saver *saver;
@@ -387,12 +386,12 @@ static void a_checkpoint_beside_the_next_step_has_the_bytes_of_one_waited_for(vo
         tiny_open_stored(&t, "cuda:0", CSP_VARIANT_CAUSAL, i == 3, storages[i]);
         tiny_phase_open(&p, &t, true, 0.7);
         snapshot = snapshot_of(&t);
-        assert_ok(csp_saver_create(t.model, &plan, &saver));
+        assert_ok(csp_saver_create(t.model, NULL, &plan, &saver));
         assert_ok(tiny_phase_step(&p, 1, &m));
         path = save(&t);
         want = scratch_read(path, &bytes);
-        assert_ok(csp_saver_save(saver, scratch_path("beside"), &snapshot, config, &progress, NULL,
-                                 &whole));
+        assert_ok(
+            csp_saver_save(saver, scratch_path("beside"), &snapshot, config, &progress, NULL));
         assert_ok(tiny_phase_run(&p, 2, &m));
         assert_ok(csp_saver_copied(saver));
         faults = csp_adapt_faults(p.adapt);

@@ -43,6 +43,8 @@ static csp_rank_times *create(int size)
     return times;
 }
 
+static double paused_s; /* on rank 2 before each step; half as long on the others */
+
 /* Steps in which rank r works for work[r] and waits for the slowest. */
 static void count(csp_rank_times *times, int size, const double *work, csp_step_metrics *m)
 {
@@ -53,9 +55,11 @@ static void count(csp_rank_times *times, int size, const double *work, csp_step_
         most = work[r] > most ? work[r] : most;
     }
     for (int r = 0; r < size; r++) {
-        all[r] = (csp_rank_work) {
-            .seconds = most, .data_s = 0.25 * most, .waited_s = most - work[r], .sent = 3e6
-        };
+        all[r] = (csp_rank_work) { .seconds = most,
+                                   .data_s = 0.25 * most,
+                                   .waited_s = most - work[r],
+                                   .sent = 3e6,
+                                   .paused_s = r == 2 ? paused_s : 0.5 * paused_s };
     }
     csp_rank_times_count(times, all, m);
 }
@@ -66,7 +70,13 @@ static void a_step_has_the_numbers_of_its_ranks(void **state)
     csp_step_metrics m;
 
     (void)state;
+    csp_step_metrics_clear(&m, "adapt", 1, 2);
     count(times, RANKS, (double[]) { 1.0, 2.0, 3.0, 2.0 }, &m);
+    assert_true(isnan(m.save_pause_s)); /* no rank did */
+    paused_s = 0.125;
+    count(times, RANKS, (double[]) { 1.0, 2.0, 3.0, 2.0 }, &m);
+    paused_s = 0.0;
+    assert_true(m.save_pause_s == 0.125);
     assert_true(fabs(m.rank_wait - (2.0 / 3 + 1.0 / 3 + 0 + 1.0 / 3) / 4) < 1e-12);
     assert_true(fabs(m.rank_slowest - 3.0 / 2.0) < 1e-12);
     assert_true(fabs(m.rank_sent_mb - 3.0) < 1e-12);

@@ -1,7 +1,11 @@
 /*
  * test_saver.c - checkpoints that a thread writes: the bytes of those that training waits for,
- * whatever training does meanwhile; failures in the same words; and who gets the memory.
+ * whatever training does meanwhile, also of ranks that share state out; failures in the same words;
+ * and who gets the memory.
  */
+#include <dirent.h>
+
+#include "support/ranks.h"
 #include "train/tiny.h"
 
 #include "core/log.h"
@@ -18,9 +22,10 @@ typedef struct saved {
     csp_snapshot snapshot;
 } saved;
 
-static void open_saved(saved *s, bool lora)
+/* sharing: { 0 } where state is not shared out. */
+static void open_saved_of(saved *s, bool lora, csp_sharing sharing)
 {
-    tiny_open(&s->t, CSP_VARIANT_CAUSAL, lora);
+    tiny_open_stored(&s->t, "cpu", CSP_VARIANT_CAUSAL, lora, (csp_storage) { .sharing = sharing });
     assert_ok(csp_config_parse(
         "test", "model.path: m\nrun: {output_dir: o, phases: [contrastive]}\n", &s->config));
     assert_ok(csp_health_memory_init(&s->health, V));
@@ -37,6 +42,11 @@ static void open_saved(saved *s, bool lora)
                                    .precision = "fp32",
                                    .metric = "nDCG@10",
                                    .best = NAN };
+}
+
+static void open_saved(saved *s, bool lora)
+{
+    open_saved_of(s, lora, (csp_sharing) { 0 });
 }
 
 static void close_saved(saved *s)
@@ -111,20 +121,23 @@ static void expect_same(const char *dir, const char *other, const char *name)
     free(bytes_b);
 }
 
-static csp_saver *make_saver(const saved *s, bool beside)
+static csp_saver *make_saver_of(const saved *s, const csp_ranks *ranks, bool beside)
 {
     const csp_save_plan plan = { .beside = beside };
     csp_saver *saver;
 
-    assert_ok(csp_saver_create(s->t.model, &plan, &saver));
+    assert_ok(csp_saver_create(s->t.model, ranks, &plan, &saver));
     return saver;
+}
+
+static csp_saver *make_saver(const saved *s, bool beside)
+{
+    return make_saver_of(s, NULL, beside);
 }
 
 static csp_status save(csp_saver *saver, const saved *s, const char *dir)
 {
-    csp_state_files none = { 0 };
-
-    return csp_saver_save(saver, dir, &s->snapshot, s->config, &s->progress, &s->health, &none);
+    return csp_saver_save(saver, dir, &s->snapshot, s->config, &s->progress, &s->health);
 }
 
 /* Steps follow each other as fast as they can: the next save meets the thread at its work. */
@@ -147,14 +160,16 @@ static void what_training_does_meanwhile_changes_nothing(void **state)
         }
         saver = make_saver(&s, true);
         for (int64_t k = 1; k <= 6; k++) {
-            csp_state_files none = { 0 };
+            bool writing = true;
 
             train_to(&s, k);
             assert_ok(csp_saver_save(saver, beside, &s.snapshot, s.config, &s.progress,
-                                     k == 4 ? NULL : &s.health, &none));
+                                     k == 4 ? NULL : &s.health));
             assert_ok(csp_saver_copied(saver));
             train_to(&s, 100 + k);
-            assert_ok(csp_saver_poll(saver));
+            assert_ok(csp_saver_poll(saver, &writing));
+            assert_false(writing); /* no state that is shared out */
+            assert_ok(csp_saver_go_on(saver));
         }
         assert_ok(csp_saver_wait(saver));
         expect_same(waited, beside, "checkpoints/LATEST");
@@ -170,6 +185,7 @@ static void a_saver_without_a_copy_gives_the_same(void **state)
 {
     char waited[600], plain[600];
     double pause_s = NAN, write_s = NAN;
+    bool writing = true;
     csp_saver *saver;
     saved s = { 0 };
 
@@ -187,7 +203,9 @@ static void a_saver_without_a_copy_gives_the_same(void **state)
     assert_true(isnan(write_s));
     csp_saver_destroy(saver);
     csp_saver_times(NULL, &pause_s, &write_s);
-    assert_ok(csp_saver_poll(NULL));
+    assert_ok(csp_saver_poll(NULL, &writing));
+    assert_false(writing);
+    assert_ok(csp_saver_go_on(NULL));
     assert_ok(csp_saver_copied(NULL));
     assert_ok(csp_saver_wait(NULL));
     csp_saver_destroy(NULL);
@@ -214,6 +232,7 @@ static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
     saver = make_saver(&s, true);
     for (int way = 0; way < 3; way++) {
         csp_status status = CSP_OK;
+        bool writing;
 
         assert_ok(save(saver, &s, dir));
         (void)csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "");
@@ -224,7 +243,7 @@ static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
         }
         for (int i = 0; way == 2 && i < 20000 && status == CSP_OK; i++) {
             usleep(1000);
-            status = csp_saver_poll(saver);
+            status = csp_saver_poll(saver, &writing);
         }
         assert_int_equal(status, CSP_ERR_IO);
         assert_string_equal(csp_error_text(), want);
@@ -249,7 +268,7 @@ static csp_status save_and_wait(void *context)
     csp_saver *saver;
     csp_status status;
 
-    CSP_TRY(csp_saver_create(s->t.model, &plan, &saver));
+    CSP_TRY(csp_saver_create(s->t.model, NULL, &plan, &saver));
     CSP_TRY_GOTO(save(saver, s, scratch_path("faults")));
     status = csp_saver_wait(saver);
 
@@ -283,6 +302,211 @@ static void every_failing_call_is_reported(void **state)
         assert_int_equal(scratch_count(scratch_path("faults"), ".tmp"), 0);
     }
     close_saved(&s);
+}
+
+/* One of several ranks: a process of its own, in which a failed assertion is an exit status. */
+typedef struct member {
+    csp_comm *comm;
+    csp_ranks ranks;
+    saved s;
+} member;
+
+static void join_ranks(member *m)
+{
+    const csp_comm_options options = { .timeout_s = 60.0 };
+    csp_launch launch;
+
+    assert_ok(csp_launch_find(&launch));
+    assert_ok(csp_comm_create(&launch, &options, &m->comm));
+    open_saved_of(&m->s, false,
+                  (csp_sharing) { csp_comm_size(m->comm), csp_comm_rank(m->comm), 1, 0 });
+    assert_ok(csp_ranks_open(m->comm, m->s.t.be, &m->ranks));
+    m->s.config->run.save_total_limit = 9;
+}
+
+static int leave_ranks(member *m)
+{
+    csp_ranks_close(&m->ranks);
+    close_saved(&m->s);
+    csp_comm_destroy(m->comm);
+    return 0;
+}
+
+/* As at the ends of steps, until all ranks know that the state of all is written. */
+static void await_state(csp_saver *saver, const csp_ranks *ranks)
+{
+    int32_t left = 1;
+
+    while (left != 0) {
+        bool writing;
+
+        assert_ok(csp_saver_poll(saver, &writing));
+        left = writing;
+        assert_ok(csp_ranks_reduce_host(ranks, &left, CSP_I32, 1, CSP_COMM_MAX, "test"));
+        usleep(1000);
+    }
+    assert_ok(csp_saver_go_on(saver));
+}
+
+enum { SAVES = 6, SHARERS = 3 };
+
+/* Every other save is met by the next one before anybody has asked. argument: beside. */
+static int saving_rank(int argument)
+{
+    const char *dir = scratch_path(argument ? "beside-shared" : "now-shared");
+    member m = { 0 };
+    csp_saver *saver;
+
+    join_ranks(&m);
+    saver = make_saver_of(&m.s, &m.ranks, argument);
+    for (int64_t k = 1; k <= SAVES; k++) {
+        train_to(&m.s, k);
+        assert_ok(save(saver, &m.s, dir));
+        assert_ok(csp_saver_copied(saver));
+        train_to(&m.s, 100 + k);
+        if (k % 2 == 0) {
+            await_state(saver, &m.ranks);
+        }
+    }
+    assert_ok(csp_saver_wait(saver));
+    csp_saver_destroy(saver);
+    return leave_ranks(&m);
+}
+
+static void run_ranks(ranks_body body, int argument)
+{
+    int at[SHARERS];
+
+    assert_true(ranks_run(body, argument, SHARERS, 600.0, at));
+    for (int r = 0; r < SHARERS; r++) {
+        assert_int_equal(at[r], 0);
+    }
+}
+
+static void state_that_ranks_share_out_is_written_beside_training_too(void **state)
+{
+    char now[600], beside[600], name[400];
+    DIR *folder_now;
+    int count = 0;
+
+    (void)state;
+    folder("now-shared", now);
+    folder("beside-shared", beside);
+    run_ranks(saving_rank, 0);
+    run_ranks(saving_rank, 1);
+    folder_now = opendir(scratch_path("now-shared/checkpoints"));
+    assert_non_null(folder_now);
+    for (struct dirent *e = readdir(folder_now); e != NULL; e = readdir(folder_now)) {
+        if (e->d_name[0] != '.') {
+            snprintf(name, sizeof(name), "checkpoints/%s", e->d_name);
+            expect_same(now, beside, name);
+            count++;
+        }
+    }
+    closedir(folder_now);
+    assert_int_equal(count, 1 + SAVES * (1 + SHARERS)); /* LATEST, and what it may name */
+    assert_int_equal(scratch_count(scratch_path("beside-shared/checkpoints"), "-"),
+                     SAVES * (1 + SHARERS));
+}
+
+/* The second rank's folder is a file. What it says is what ends the others. argument: beside. */
+static int failing_rank(int argument)
+{
+    member m = { 0 };
+    csp_saver *saver;
+    csp_status status;
+    bool writing;
+
+    join_ranks(&m);
+    saver = make_saver_of(&m.s, &m.ranks, argument);
+    train_to(&m.s, 1);
+    status = save(saver, &m.s, scratch_path(m.ranks.rank == 1 ? "broken-rank" : "fine-ranks"));
+    for (int i = 0; i < 20000 && m.ranks.rank == 1 && status == CSP_OK; i++) {
+        usleep(1000);
+        status = csp_saver_poll(saver, &writing);
+    }
+    status = status == CSP_OK ? csp_saver_wait(saver) : status;
+    assert_int_equal(status, m.ranks.rank == 1 ? CSP_ERR_IO : CSP_ERR_COMM);
+    assert_error_has("exists and is not a folder");
+    if (m.ranks.rank == 1) {
+        csp_ranks_abort(&m.ranks, status);
+    }
+    csp_saver_destroy(saver);
+    assert_error_has("exists and is not a folder"); /* it is said by the caller yet */
+    return leave_ranks(&m);
+}
+
+static void a_rank_that_cannot_write_its_state_ends_all(void **state)
+{
+    char dir[600];
+
+    (void)state;
+    folder("broken-rank", dir);
+    scratch_text(scratch_path("broken-rank/checkpoints"), "a file");
+    folder("fine-ranks", dir);
+    for (int beside = 0; beside < 2; beside++) {
+        run_ranks(failing_rank, beside);
+        assert_int_equal(scratch_count(scratch_path("fine-ranks/checkpoints"), ".h5"), 0);
+        assert_int_equal(scratch_count(scratch_path("fine-ranks/checkpoints"), ".tmp"), 0);
+        assert_int_equal(scratch_count(scratch_path("fine-ranks/checkpoints"), "LATEST"), 0);
+    }
+}
+
+/* Whatever has failed meanwhile is still to be said; nothing waits for other ranks. */
+static int leaving_rank(int argument)
+{
+    member m = { 0 };
+    csp_saver *saver;
+
+    (void)argument;
+    join_ranks(&m);
+    saver = make_saver_of(&m.s, &m.ranks, true);
+    assert_ok(save(saver, &m.s, scratch_path("left")));
+    (void)csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "what has failed meanwhile");
+    csp_saver_destroy(saver);
+    assert_error_has("what has failed meanwhile");
+    return leave_ranks(&m);
+}
+
+static void a_checkpoint_that_ranks_leave_is_not_there(void **state)
+{
+    char dir[600];
+
+    (void)state;
+    folder("left", dir);
+    run_ranks(leaving_rank, 0);
+    assert_int_equal(scratch_count(scratch_path("left/checkpoints"), ".h5"), 0);
+    assert_int_equal(scratch_count(scratch_path("left/checkpoints"), ".tmp"), 0);
+}
+
+/* Two have no memory, then none has too little. */
+static int planning_rank(int argument)
+{
+    member m = { 0 };
+
+    (void)argument;
+    join_ranks(&m);
+    for (int scarce = 1; scarce >= 0; scarce--) {
+        const int rank = m.ranks.rank;
+        csp_save_plan plan = {
+            .beside = scarce == 0 || rank == 0, .bytes = 10 + rank, .most = 7, .rank = rank
+        };
+
+        assert_ok(csp_save_plan_agree(&m.ranks, &plan));
+        assert_true(plan.beside == (scarce == 0) && plan.rank == scarce &&
+                    plan.bytes == 10 + scarce && plan.most == 7);
+    }
+    return leave_ranks(&m);
+}
+
+static void ranks_plan_alike(void **state)
+{
+    csp_save_plan plan = { .beside = true, .bytes = 3, .most = 4 };
+
+    (void)state;
+    run_ranks(planning_rank, 0);
+    assert_ok(csp_save_plan_agree(NULL, &plan));
+    assert_true(plan.beside && plan.bytes == 3 && plan.most == 4 && plan.rank == 0);
 }
 
 static void memory_decides_unless_the_setting_does(void **state)
@@ -319,11 +543,28 @@ static void memory_decides_unless_the_setting_does(void **state)
     open_saved(&s, true);
     assert_true(csp_checkpoint_image_bytes(s.t.model->params) < 3 * (4 * s.t.count + 256 * 40));
     close_saved(&s);
+    /* Of shared state each rank has its part, rank 0 the values too. */
+    for (int rank = 0; rank < 2; rank++) {
+        memset(&s, 0, sizeof(s));
+        open_saved_of(&s, false, (csp_sharing) { 2, rank, 1, 0 });
+        assert_ok(csp_save_plan_make(s.config, s.t.model->params, true, INT64_MAX, &plan));
+        bytes = 4 * s.t.count * (rank == 0 ? 2 : 1);
+        assert_true(plan.beside && plan.rank == rank);
+        assert_true(plan.bytes > bytes / 2 && plan.bytes < bytes + 3 * 256 * 40);
+        assert_true(plan.bytes - (rank == 0 ? csp_checkpoint_image_bytes(s.t.model->params) : 0) ==
+                    csp_state_copy_bytes(s.t.model->params));
+        close_saved(&s);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        /* The first ones fork: no threads of OpenMP may be there yet. */
+        cmocka_unit_test(state_that_ranks_share_out_is_written_beside_training_too),
+        cmocka_unit_test(a_rank_that_cannot_write_its_state_ends_all),
+        cmocka_unit_test(a_checkpoint_that_ranks_leave_is_not_there),
+        cmocka_unit_test(ranks_plan_alike),
         cmocka_unit_test(what_training_does_meanwhile_changes_nothing),
         cmocka_unit_test(a_saver_without_a_copy_gives_the_same),
         cmocka_unit_test(a_failure_is_said_in_the_same_words_by_the_next_call),

@@ -53,7 +53,8 @@ typedef struct estimate {
     csp_phase_memory phase[PHASES];
     int phases;
     int64_t checkpoint; /* bytes on disk       */
-    csp_save_plan save; /* of host memory      */
+    csp_save_plan save; /* of host memory, on rank 0 */
+    int64_t state_copy; /* of it, what each rank has */
     csp_memory memory;  /* free: of the device */
     bool elsewhere;     /* it is not the one of this machine */
     size_t least;
@@ -162,6 +163,7 @@ static csp_status plan_saves(const csp_config *config, const csp_params *params,
                          : e->elsewhere ? INT64_MAX
                                         : csp_machine_available_bytes();
 
+    e->state_copy = csp_params_sharded(params) ? csp_state_copy_bytes(params) : 0;
     return csp_save_plan_make(config, params, left->lazy, free, &e->save);
 }
 
@@ -245,6 +247,10 @@ static void print_text(const estimate *e)
            mb(e->save.beside ? (size_t)e->save.bytes : 0),
            e->save.beside ? "from which it is written while training goes on"
                           : "so training waits while one is written (run.async_save)");
+    if (e->shards > 1 && e->save.beside) {
+        printf("  on other ranks      %12.1f MB   of their part of the state\n",
+               mb((size_t)e->state_copy));
+    }
 }
 
 static void print_json(const estimate *e)
@@ -268,9 +274,10 @@ static void print_json(const estimate *e)
                p->micro_batch, p->step, p->budget, p->sparse, p->evaluation, p->scratch);
     }
     printf("],\"least_bytes\":%zu,\"available_bytes\":%lld,\"checkpoint_bytes\":%lld,"
-           "\"checkpoint_copy_bytes\":%lld}\n",
+           "\"checkpoint_copy_bytes\":%lld,\"state_copy_bytes\":%lld}\n",
            e->least, (long long)e->memory.free, (long long)e->checkpoint,
-           e->save.beside ? (long long)e->save.bytes : 0LL);
+           e->save.beside ? (long long)e->save.bytes : 0LL,
+           e->save.beside ? (long long)e->state_copy : 0LL);
 }
 
 /* A model that alone does not fit is said first: no phase could help. */

@@ -53,12 +53,18 @@ bool csp_task_is_done(const csp_task *task)
     return __atomic_load_n(&task->done, __ATOMIC_ACQUIRE);
 }
 
+void csp_task_drop(csp_task *task)
+{
+    if (task->started) {
+        (void)pthread_join(task->thread, NULL);
+        task->started = false;
+    }
+}
+
 csp_status csp_task_wait(csp_task *task)
 {
-    if (!task->started) {
-        return CSP_OK;
-    }
-    (void)pthread_join(task->thread, NULL);
-    task->started = false;
-    return task->status == CSP_OK ? CSP_OK : CSP_FAIL(task->status, "%s", task->text);
+    const bool started = task->started;
+
+    csp_task_drop(task);
+    return !started || task->status == CSP_OK ? CSP_OK : CSP_FAIL(task->status, "%s", task->text);
 }

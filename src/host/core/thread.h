@@ -47,3 +47,6 @@ bool csp_task_is_done(const csp_task *task);
  * called it; CSP_OK where none was started.
  */
 CSP_CHECKED csp_status csp_task_wait(csp_task *task);
+
+/* Waits for the end of a task whose result nobody wants: csp_error_text stays as it is. */
+void csp_task_drop(csp_task *task);

@@ -145,7 +145,8 @@ fail:
 csp_status csp_param_download(csp_backend *be, const csp_param *row, float *values)
 {
     const int64_t n = csp_tensor_count(&row->value);
-    const bool master = row->master.ndim > 0 && row->own_count == n;
+    /* A shared out one may be whole here, and on other ranks is not: all take the value then. */
+    const bool master = row->master.ndim > 0 && !row->shared_out;
     const csp_tensor *from = master ? &row->master : &row->value;
     char *narrow = (char *)values + (size_t)n * sizeof(uint16_t);
 

@@ -39,7 +39,10 @@ CSP_CHECKED csp_status csp_param_upload(csp_backend *be, csp_param *row, int64_t
 CSP_CHECKED csp_status csp_state_upload(csp_backend *be, const csp_param *row, const csp_tensor *t,
                                         int64_t first, int64_t n, const float *values);
 
-/* All elements of a row, of its master where it has a whole one. Waits for be. */
+/*
+ * All elements of a row, of its master where that is not shared out among ranks: the same on all of
+ * them. Waits for be.
+ */
 CSP_CHECKED csp_status csp_param_download(csp_backend *be, const csp_param *row, float *values);
 
 /* Sets all elements to 0. */

@@ -189,6 +189,7 @@ static csp_status share_out(csp_params *params)
 
         row->master = row->master.ndim > 0 ? own : row->master;
         row->m = row->v = own;
+        row->shared_out = true;
     }
     return CSP_OK;
 }

@@ -104,6 +104,7 @@ typedef struct csp_param {
     /* Where state is shared out, m, v and master are (own_count): */
     int64_t own_first; /* element of the row                                    */
     int64_t own_count; /* all of a trained row's where nothing is shared out    */
+    bool shared_out;   /* state is: another rank has none of what this one has  */
     int64_t flat;      /* first element in the flat arrays of csp_params        */
     int64_t state;     /* first element of m, v and master in theirs            */
 } csp_param;

@@ -290,25 +290,20 @@ fail:
     return status;
 }
 
-csp_status csp_checkpoint_write_state(const char *run_dir, const csp_ranks *ranks,
-                                      const csp_model *model, const csp_progress *progress,
-                                      csp_state_files *out)
+csp_status csp_checkpoint_write_state(const char *run_dir, const csp_progress *progress, int rank,
+                                      int ranks, const csp_state_copy *copy,
+                                      char name[CSP_STATE_NAME_BYTES])
 {
-    char stem[NAME_BYTES], name[CSP_STATE_NAME_BYTES];
-    csp_state_copy copy = { 0 };
+    char stem[NAME_BYTES];
     char *dir = NULL;
     csp_status status;
 
     stem_of(progress->phase, progress->step, stem);
     CSP_TRY_GOTO(checkpoint_dir(run_dir, &dir));
     CSP_TRY_GOTO(csp_file_make_dirs(dir));
-    CSP_TRY_GOTO(csp_state_copy_take(model, &copy));
-    CSP_TRY_GOTO(
-        csp_state_write(dir, stem, csp_ranks_rank(ranks), csp_ranks_size(ranks), &copy, name));
-    status = csp_state_files_gather(ranks, name, out);
+    status = csp_state_write(dir, stem, rank, ranks, copy, name);
 
 fail:
-    csp_state_copy_clear(&copy);
     free(dir);
     return status;
 }

@@ -62,15 +62,12 @@ CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snaps
                                             const csp_state_files *state, char **path);
 
 /*
- * Writes this rank's state beside the checkpoint to come, and learns of the others' files. All
- * ranks call it, where state is shared out. Owner: csp_state_files_clear(out).
- *
- * Errors: CSP_ERR_IO, CSP_ERR_MEMORY, CSP_ERR_COMM.
+ * Writes the file of one rank's state beside the checkpoint to come: csp_state_write. Any thread
+ * may, and every rank does, before csp_checkpoint_write is given the names of all.
  */
-CSP_CHECKED csp_status csp_checkpoint_write_state(const char *run_dir, const csp_ranks *ranks,
-                                                  const csp_model *model,
-                                                  const csp_progress *progress,
-                                                  csp_state_files *out);
+CSP_CHECKED csp_status csp_checkpoint_write_state(const char *run_dir, const csp_progress *progress,
+                                                  int rank, int ranks, const csp_state_copy *copy,
+                                                  char name[CSP_STATE_NAME_BYTES]);
 
 /* Bytes a checkpoint of this model takes with its state, about. */
 int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes);

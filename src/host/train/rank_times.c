@@ -84,7 +84,7 @@ static double work_of(const csp_rank_work *w)
 void csp_rank_times_count(csp_rank_times *times, const csp_rank_work *all, csp_step_metrics *m)
 {
     const int size = times->size;
-    double waited = 0.0, busy = 0.0, worked = 0.0, sent = 0.0, data = 0.0;
+    double waited = 0.0, busy = 0.0, worked = 0.0, sent = 0.0, data = 0.0, paused = 0.0;
     int slowest = 0;
 
     for (int r = 0; r < size; r++) {
@@ -100,6 +100,7 @@ void csp_rank_times_count(csp_rank_times *times, const csp_rank_work *all, csp_s
         worked += work / size;
         sent += all[r].sent / size;
         data += all[r].data_s / all[r].seconds / size;
+        paused = all[r].paused_s > paused ? all[r].paused_s : paused;
         slowest = work > work_of(&all[slowest]) ? r : slowest;
     }
     times->steps++;
@@ -110,6 +111,7 @@ void csp_rank_times_count(csp_rank_times *times, const csp_rank_work *all, csp_s
     m->rank_wait = waited;
     m->rank_slowest = work_of(&all[slowest]) / worked;
     m->rank_sent_mb = sent / 1e6;
+    m->save_pause_s = paused > 0.0 ? paused : m->save_pause_s;
 }
 
 csp_status csp_rank_times_step(csp_rank_times *times, const csp_ranks *ranks,

@@ -23,6 +23,7 @@ typedef struct csp_rank_work {
     double waited_s; /* of them, for other ranks  */
     double busy_s;   /* in collectives, beside computation or not */
     double sent;     /* bytes to other ranks      */
+    double paused_s; /* before the step and in it, for checkpoints */
 } csp_rank_work;
 
 /* What it did in all steps. Times are of its work: seconds without waiting. */
@@ -51,7 +52,8 @@ CSP_CHECKED csp_status csp_rank_times_meet(csp_rank_times *times, const csp_rank
 /*
  * The ranks tell one another what they did in a step, and count it.
  *
- *   m   out   data_wait, rank_comm, rank_wait, rank_slowest, rank_sent_mb; the same on all ranks
+ *   m   out   data_wait, rank_comm, rank_wait, rank_slowest, rank_sent_mb, and save_pause_s where
+ *             a rank paused; the same on all ranks
  *
  * Ranks: collective.
  */

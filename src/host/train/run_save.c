@@ -2,12 +2,66 @@
 #include "train/trainer_internal.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/log.h"
+#include "core/machine.h"
 #include "core/memory.h"
 #include "model/weights.h"
+
+/* What this rank may take of the host's memory for copies of checkpoints. */
+static csp_status memory_for_copies(const csp_run_state *run, int64_t *free)
+{
+    csp_memory memory = { .free = csp_machine_available_bytes() };
+
+    if (run->be->host_memory) {
+        CSP_TRY(csp_run_memory(run, &memory));
+    } else if (csp_params_sharded(run->opened.model->params) && memory.free < INT64_MAX) {
+        memory.free /= csp_comm_local_size(run->ranks->comm); /* each has a copy of its state */
+    }
+    *free = memory.free;
+    return CSP_OK;
+}
+
+static void say_plan(const csp_run_state *run, const csp_save_plan *plan)
+{
+    const bool shared = csp_params_sharded(run->opened.model->params);
+    const double mib = 1048576.0;
+    char whose[32] = "";
+
+    if (shared) {
+        snprintf(whose, sizeof(whose), " on rank %d", plan->rank);
+    }
+    if (plan->beside) {
+        csp_log(CSP_LOG_INFO, "train",
+                "checkpoints are written beside training, from a copy of %.1f MiB%s",
+                (double)plan->bytes / mib, whose);
+    } else if (run->config->run.async_save != CSP_ASYNC_SAVE_OFF) {
+        csp_log(CSP_LOG_WARN, "train",
+                "training waits for checkpoints to be written: a copy would take %.1f MiB of host "
+                "memory%s, more than the %.1f MiB that may be used for it (run.async_save)",
+                (double)plan->bytes / mib, whose, (double)plan->most / mib);
+    }
+}
+
+csp_status csp_run_prepare_to_save(csp_run_state *run)
+{
+    const csp_params *params = run->opened.model->params;
+    const csp_ranks *sharing = csp_params_sharded(params) ? run->ranks : NULL;
+    csp_save_plan plan;
+    int64_t free;
+
+    CSP_TRY(memory_for_copies(run, &free));
+    CSP_TRY(csp_save_plan_make(run->config, params, run->be->host_memory, free, &plan));
+    CSP_TRY(csp_save_plan_agree(sharing, &plan));
+    if (csp_run_writes(run)) {
+        say_plan(run, &plan);
+    }
+    return run->options->dry_run ? CSP_OK
+                                 : csp_saver_create(run->opened.model, sharing, &plan, &run->saver);
+}
 
 csp_status csp_run_save(csp_run_state *run)
 {
@@ -18,19 +72,10 @@ csp_status csp_run_save(csp_run_state *run)
                                     .base_path = run->opened.base_path,
                                     .base_in_run = run->opened.base_in_run,
                                     .base_hash = run->opened.base_hash };
-    csp_state_files state = { 0 };
 
     CSP_TRY(csp_values_await(run->opened.model, run->opened.model->params->config.L));
-    if (csp_params_sharded(run->opened.model->params)) {
-        CSP_TRY(csp_checkpoint_write_state(run->config->run.output_dir, run->ranks,
-                                           run->opened.model, &run->progress, &state));
-    }
-    if (!csp_run_writes(run)) {
-        csp_state_files_clear(&state);
-        return CSP_OK;
-    }
     return csp_saver_save(run->saver, run->config->run.output_dir, &snapshot, run->config,
-                          &run->progress, run->health, &state);
+                          &run->progress, run->health);
 }
 
 csp_status csp_run_evaluate(csp_run_state *run)

@@ -477,31 +477,6 @@ static csp_status open_backend(csp_run_state *run)
     return csp_ranks_open(run->options->comm, run->be, &run->together);
 }
 
-/* How checkpoints will be written, and the memory for that; refused before the first step. */
-static csp_status prepare_to_save(csp_run_state *run)
-{
-    const csp_params *params = run->opened.model->params;
-    const double mib = 1048576.0;
-    csp_save_plan plan;
-    csp_memory memory = { .free = csp_machine_available_bytes() };
-
-    if (run->be->host_memory) {
-        CSP_TRY(csp_run_memory(run, &memory));
-    }
-    CSP_TRY(csp_save_plan_make(run->config, params, run->be->host_memory, memory.free, &plan));
-    if (plan.beside) {
-        csp_log(CSP_LOG_INFO, "train",
-                "checkpoints are written beside training, from a copy of %.1f MiB",
-                (double)plan.bytes / mib);
-    } else if (run->config->run.async_save != CSP_ASYNC_SAVE_OFF) {
-        csp_log(CSP_LOG_WARN, "train",
-                "training waits for checkpoints to be written: a copy would take %.1f MiB of host "
-                "memory, more than the %.1f MiB that may be used for it (run.async_save)",
-                (double)plan.bytes / mib, (double)plan.most / mib);
-    }
-    return run->options->dry_run ? CSP_OK : csp_saver_create(run->opened.model, &plan, &run->saver);
-}
-
 csp_status csp_run_setup(csp_run_state *run)
 {
     const csp_config *config = run->config;
@@ -531,11 +506,12 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_optimizer_create(run->be, run->opened.model, run->ranks, &run->optimizer));
     CSP_TRY(settle_progress(run));
     CSP_TRY(csp_run_agree(run));
-    if (!csp_run_writes(run)) {
-        return CSP_OK;
+    if (csp_run_writes(run) && !run->options->dry_run) {
+        CSP_TRY(check_disk(run));
     }
-    CSP_TRY(run->options->dry_run ? CSP_OK : check_disk(run));
-    return prepare_to_save(run);
+    return csp_run_writes(run) || csp_params_sharded(run->opened.model->params)
+               ? csp_run_prepare_to_save(run)
+               : CSP_OK;
 }
 
 void csp_run_clear(csp_run_state *run)

@@ -12,32 +12,52 @@
 
 /* What the thread writes; the caller's until it is started and again when it is waited for. */
 typedef struct save_job {
+    int rank, ranks;
     const char *run_dir;
     const csp_config *config;
     csp_snapshot snapshot;
     csp_progress progress;
     csp_health_memory health; /* vocab 0: there is none */
-    csp_state_files state;    /* count 0: the model has all of it */
     csp_checkpoint_image image;
-    bool beside; /* from image */
+    csp_state_copy copy;
+    char name[CSP_STATE_NAME_BYTES]; /* of this rank's state file */
+    csp_state_files state;           /* of all ranks; count 0: the model has all of it */
+    bool beside;                     /* from image and copy */
     double write_s;
 } save_job;
 
+/* How far a checkpoint is. */
+typedef enum save_stage {
+    STAGE_NONE,   /* nothing is under way                                                 */
+    STAGE_COPIES, /* are started, and the thread is not                                   */
+    STAGE_STATE,  /* is being written, or this rank's is there and those of others may be */
+    STAGE_MODEL   /* its file is being written                                            */
+} save_stage;
+
 struct csp_saver {
+    const csp_ranks *ranks; /* that share state out, or NULL */
     save_job job;
     csp_task task;
-    bool copying; /* started, and the thread is not */
+    save_stage stage;
     double pause_s, write_s;
 };
+
+static bool writes_model(const save_job *job)
+{
+    return job->rank == 0;
+}
 
 csp_status csp_save_plan_make(const csp_config *config, const csp_params *params, bool host_memory,
                               int64_t free, csp_save_plan *out)
 {
     const csp_async_save asked = (csp_async_save)config->run.async_save;
+    const bool shared = csp_params_sharded(params);
     const double mib = 1048576.0;
-    csp_save_plan plan = { .bytes = csp_checkpoint_image_bytes(params),
-                           .most = free == INT64_MAX ? free : free / (host_memory ? 4 : 2) };
+    csp_save_plan plan = { .most = free == INT64_MAX ? free : free / (host_memory ? 4 : 2),
+                           .rank = shared ? params->storage.sharing.rank : 0 };
 
+    plan.bytes = (plan.rank == 0 ? csp_checkpoint_image_bytes(params) : 0) +
+                 (shared ? csp_state_copy_bytes(params) : 0);
     plan.beside = asked != CSP_ASYNC_SAVE_OFF && plan.bytes <= plan.most;
     *out = plan;
     if (asked == CSP_ASYNC_SAVE_ON && !plan.beside) {
@@ -50,16 +70,44 @@ csp_status csp_save_plan_make(const csp_config *config, const csp_params *params
     return CSP_OK;
 }
 
-csp_status csp_saver_create(const csp_model *model, const csp_save_plan *plan, csp_saver **out)
+csp_status csp_save_plan_agree(const csp_ranks *ranks, csp_save_plan *plan)
+{
+    const int size = csp_ranks_size(ranks);
+    csp_save_plan *all;
+    csp_status status;
+    int r = 0;
+
+    CSP_TRY(csp_alloc_zero("checkpoint", size, sizeof(*all), &all));
+    all[0] = *plan; /* of one rank alone */
+    CSP_TRY_GOTO(csp_ranks_gather_host(ranks, plan, all, sizeof(*all), "memory for checkpoints"));
+    while (r < size - 1 && all[r].beside) {
+        r++;
+    }
+    *plan = all[all[r].beside ? 0 : r];
+
+fail:
+    free(all);
+    return status;
+}
+
+csp_status csp_saver_create(const csp_model *model, const csp_ranks *ranks,
+                            const csp_save_plan *plan, csp_saver **out)
 {
     csp_saver *saver;
-    csp_status status;
+    csp_status status = CSP_OK;
 
+    CSP_ASSERT(csp_params_shards(model->params) == csp_ranks_size(ranks));
     CSP_TRY(csp_alloc_zero("checkpoint", 1, sizeof(*saver), &saver));
+    saver->ranks = ranks;
     saver->write_s = NAN;
+    saver->job.rank = csp_ranks_rank(ranks);
+    saver->job.ranks = csp_ranks_size(ranks);
     saver->job.beside = plan->beside;
-    if (plan->beside) {
+    if (plan->beside && writes_model(&saver->job)) {
         CSP_TRY_GOTO(csp_checkpoint_image_init(model->be, model->params, &saver->job.image));
+    }
+    if (plan->beside && ranks != NULL) {
+        CSP_TRY_GOTO(csp_state_copy_init(model, &saver->job.copy));
     }
     *out = saver;
     return CSP_OK;
@@ -69,8 +117,20 @@ fail:
     return status;
 }
 
-/* Writes the job, in whichever thread. */
-static csp_status write_job(void *argument)
+/* Writes this rank's state, in whichever thread. */
+static csp_status write_state(void *argument)
+{
+    save_job *job = argument;
+    const double begin = csp_machine_seconds();
+
+    CSP_TRY(csp_checkpoint_write_state(job->run_dir, &job->progress, job->rank, job->ranks,
+                                       &job->copy, job->name));
+    job->write_s += csp_machine_seconds() - begin;
+    return CSP_OK;
+}
+
+/* Writes the model's file, in whichever thread. */
+static csp_status write_model(void *argument)
 {
     save_job *job = argument;
     const double begin = csp_machine_seconds();
@@ -80,37 +140,88 @@ static csp_status write_job(void *argument)
                                  job->health.vocab > 0 ? &job->health : NULL,
                                  job->beside ? &job->image : NULL,
                                  job->state.count > 0 ? &job->state : NULL, &path));
-    job->write_s = csp_machine_seconds() - begin;
+    job->write_s += csp_machine_seconds() - begin;
     csp_log(CSP_LOG_INFO, "train", "checkpoint %s, written in %.2f s%s", path, job->write_s,
             job->beside ? " beside training" : "");
     free(path);
     return CSP_OK;
 }
 
-/* Waits for the thread; the copies must not be on their way. */
-static csp_status join(csp_saver *saver)
+/* Has the thread do what a stage is of. */
+static csp_status begin_stage(csp_saver *saver, save_stage stage)
 {
-    const bool wrote = csp_task_is_started(&saver->task);
-
-    CSP_TRY(csp_task_wait(&saver->task));
-    saver->write_s = wrote ? saver->job.write_s : saver->write_s;
+    saver->stage = STAGE_NONE;
+    CSP_TRY(csp_task_start(&saver->task, "checkpoints",
+                           stage == STAGE_STATE ? write_state : write_model, &saver->job));
+    saver->stage = stage;
     return CSP_OK;
 }
 
 static csp_status begin_to_write(csp_saver *saver)
 {
-    saver->copying = false;
-    CSP_TRY(csp_checkpoint_image_wait(&saver->job.image));
-    return csp_task_start(&saver->task, "checkpoints", write_job, &saver->job);
+    saver->stage = STAGE_NONE;
+    CSP_TRY(writes_model(&saver->job) ? csp_checkpoint_image_wait(&saver->job.image) : CSP_OK);
+    CSP_TRY(saver->ranks != NULL ? csp_state_copy_wait(&saver->job.copy) : CSP_OK);
+    return begin_stage(saver, saver->ranks != NULL ? STAGE_STATE : STAGE_MODEL);
+}
+
+/* Waits for the thread. A state file that is there is not the end: the others' are not known of. */
+static csp_status join(csp_saver *saver)
+{
+    const save_stage stage = saver->stage;
+
+    saver->stage = STAGE_NONE;
+    CSP_TRY(csp_task_wait(&saver->task));
+    saver->stage = stage == STAGE_STATE ? stage : STAGE_NONE;
+    saver->write_s = stage == STAGE_MODEL ? saver->job.write_s : saver->write_s;
+    return CSP_OK;
+}
+
+/* What rank 0 must know of the state files, all of which are there. */
+static csp_status name_state(csp_saver *saver)
+{
+    csp_state_files_clear(&saver->job.state);
+    return csp_state_files_gather(saver->ranks, saver->job.name, &saver->job.state);
+}
+
+/* From all ranks' state to the model's file. */
+static csp_status go_on(csp_saver *saver)
+{
+    CSP_TRY(join(saver));
+    saver->stage = STAGE_NONE;
+    CSP_TRY(name_state(saver));
+    return writes_model(&saver->job) ? begin_stage(saver, STAGE_MODEL) : CSP_OK;
 }
 
 /* Until nothing of the saver is under way. */
 static csp_status finish(csp_saver *saver)
 {
-    if (saver->copying) {
+    if (saver->stage == STAGE_COPIES) {
         CSP_TRY(begin_to_write(saver));
     }
+    if (saver->stage == STAGE_STATE) {
+        CSP_TRY(go_on(saver));
+    }
     return join(saver);
+}
+
+/* Ends what is under way without the other ranks, which may have failed. */
+static void leave(csp_saver *saver)
+{
+    const save_stage stage = saver->stage;
+
+    if (saver->ranks != NULL && stage != STAGE_NONE && stage != STAGE_MODEL) {
+        csp_state_copy_drop(&saver->job.copy);
+        csp_task_drop(&saver->task);
+        if (writes_model(&saver->job)) {
+            csp_log(CSP_LOG_WARN, "train",
+                    "the checkpoint of %s step %lld was not finished: ranks were writing their "
+                    "state",
+                    saver->job.progress.phase, (long long)saver->job.progress.step);
+        }
+    } else if (finish(saver) != CSP_OK) {
+        csp_log(CSP_LOG_WARN, "train", "the last checkpoint: %s", csp_error_text());
+    }
 }
 
 void csp_saver_destroy(csp_saver *saver)
@@ -118,10 +229,9 @@ void csp_saver_destroy(csp_saver *saver)
     if (saver == NULL) {
         return;
     }
-    if (finish(saver) != CSP_OK) {
-        csp_log(CSP_LOG_WARN, "train", "the last checkpoint: %s", csp_error_text());
-    }
+    leave(saver);
     csp_checkpoint_image_clear(&saver->job.image);
+    csp_state_copy_clear(&saver->job.copy);
     csp_health_memory_clear(&saver->job.health);
     csp_state_files_clear(&saver->job.state);
     free(saver);
@@ -142,17 +252,40 @@ static csp_status copy_health(save_job *job, const csp_health_memory *health)
     return CSP_OK;
 }
 
+/* All of a checkpoint while the caller waits, with memory for a copy that only this takes. */
+static csp_status save_now(csp_saver *saver)
+{
+    save_job *job = &saver->job;
+    csp_status status;
+
+    if (saver->ranks != NULL) {
+        CSP_TRY(csp_state_copy_take(job->snapshot.model, &job->copy));
+        status = write_state(job);
+        csp_state_copy_clear(&job->copy);
+        CSP_TRY(status);
+        CSP_TRY(name_state(saver));
+    }
+    if (writes_model(job)) {
+        CSP_TRY(write_model(job));
+        saver->write_s = job->write_s;
+    }
+    return CSP_OK;
+}
+
 static csp_status save(csp_saver *saver)
 {
     save_job *job = &saver->job;
 
     if (!job->beside) {
-        CSP_TRY(write_job(job));
-        saver->write_s = job->write_s;
-        return CSP_OK;
+        return save_now(saver);
     }
-    CSP_TRY(csp_checkpoint_image_start(&job->image, job->snapshot.model));
-    saver->copying = true;
+    if (writes_model(job)) {
+        CSP_TRY(csp_checkpoint_image_start(&job->image, job->snapshot.model));
+    }
+    if (saver->ranks != NULL) {
+        CSP_TRY(csp_state_copy_start(&job->copy));
+    }
+    saver->stage = STAGE_COPIES;
     /* A copy that is made already need not wait for the next update. */
     return job->snapshot.model->be->host_memory ? begin_to_write(saver) : CSP_OK;
 }
@@ -169,17 +302,16 @@ static csp_status timed(csp_saver *saver, csp_status (*call)(csp_saver *))
 
 csp_status csp_saver_save(csp_saver *saver, const char *run_dir, const csp_snapshot *snapshot,
                           const csp_config *config, const csp_progress *progress,
-                          const csp_health_memory *health, csp_state_files *state)
+                          const csp_health_memory *health)
 {
     const double begin = csp_machine_seconds();
-    const bool busy = csp_task_is_started(&saver->task) && !csp_task_is_done(&saver->task);
-    const csp_status before = timed(saver, finish);
+    bool busy;
 
-    /* No thread reads the last ones any more. */
-    csp_state_files_clear(&saver->job.state);
-    saver->job.state = *state;
-    *state = (csp_state_files) { 0 };
-    CSP_TRY(before);
+    if (saver == NULL) {
+        return CSP_OK;
+    }
+    busy = csp_task_is_started(&saver->task) && !csp_task_is_done(&saver->task);
+    CSP_TRY(timed(saver, finish));
     if (busy) {
         csp_log(CSP_LOG_WARN, "train",
                 "waited %.2f s for the checkpoint before to be written: run.save_steps is short "
@@ -190,24 +322,40 @@ csp_status csp_saver_save(csp_saver *saver, const char *run_dir, const csp_snaps
     saver->job.config = config;
     saver->job.snapshot = *snapshot;
     saver->job.progress = *progress;
-    CSP_TRY(copy_health(&saver->job, health));
+    saver->job.write_s = 0.0;
+    CSP_TRY(copy_health(&saver->job, writes_model(&saver->job) ? health : NULL));
     return timed(saver, save);
 }
 
 csp_status csp_saver_copied(csp_saver *saver)
 {
-    if (saver == NULL || !saver->copying) {
+    if (saver == NULL || saver->stage != STAGE_COPIES) {
         return CSP_OK;
     }
     return timed(saver, begin_to_write);
 }
 
-csp_status csp_saver_poll(csp_saver *saver)
+csp_status csp_saver_poll(csp_saver *saver, bool *writing)
 {
-    if (saver == NULL || !csp_task_is_started(&saver->task) || !csp_task_is_done(&saver->task)) {
+    *writing = false;
+    if (saver == NULL) {
         return CSP_OK;
     }
-    return join(saver);
+    if (csp_task_is_started(&saver->task) && csp_task_is_done(&saver->task)) {
+        CSP_TRY(join(saver));
+    }
+    *writing = saver->ranks != NULL &&
+               (saver->stage == STAGE_COPIES ||
+                (saver->stage == STAGE_STATE && csp_task_is_started(&saver->task)));
+    return CSP_OK;
+}
+
+csp_status csp_saver_go_on(csp_saver *saver)
+{
+    if (saver == NULL || saver->stage != STAGE_STATE) {
+        return CSP_OK;
+    }
+    return timed(saver, go_on);
 }
 
 csp_status csp_saver_wait(csp_saver *saver)

@@ -8,9 +8,19 @@
  *     ...                         any work
  *     csp_saver_wait(s)           where what follows needs the file
  *
+ * Where ranks share state out each has a saver, whose thread writes the file of that rank's state.
+ * Rank 0's writes the model's file, too, but not before all ranks know that every state file is
+ * there. They learn it in passing, by a maximum that they form at the end of a step anyway:
+ *
+ *     csp_saver_poll(s, &writing)     and when no rank's is
+ *     csp_saver_go_on(s)              names go to rank 0, whose thread begins the model's file
+ *
  * The bytes are those of csp_checkpoint_write without a thread, which is what a saver does where
  * there is no memory for the copy. One checkpoint is written at a time: the next waits for it. A
  * failure of the thread is what the next of these calls returns, in the same words, once.
+ *
+ * Ranks: where state is shared out, all of them call the same in the same order, and those that say
+ *        so are collective. Else rank 0 alone has a saver; NULL is fine for all of these functions.
  */
 #pragma once
 
@@ -20,15 +30,18 @@ typedef struct csp_saver csp_saver;
 
 /* Whether checkpoints are written beside training, by run.async_save and memory. */
 typedef struct csp_save_plan {
-    bool beside;   /* training                                                     */
-    int64_t bytes; /* of the copy in host memory                                   */
+    bool beside;   /* training                                                      */
+    int64_t bytes; /* of the copy in host memory                                    */
     int64_t most;  /* what a copy may take; INT64_MAX where memory is not known     */
+    int rank;      /* whose numbers these are                                       */
 } csp_save_plan;
 
 /*
- *   be     in   where its memory is the host's, activations need most of it: a copy may take a
- *               quarter of what is free; else half of the host's
- *   free   in   bytes of memory that the host has left beside the model
+ * Plans this rank's copy: of its state where that is shared out, and on rank 0 of the rest.
+ *
+ *   host_memory  in   of the backend: activations need most of it then, and a copy may take a
+ *                     quarter of what is free; else half of the host's
+ *   free         in   bytes of memory that the host has left for this rank beside the model
  *
  * Errors: CSP_ERR_MEMORY where run.async_save is on and the copy would take more, in numbers.
  *         *out is written all the same then.
@@ -37,14 +50,25 @@ CSP_CHECKED csp_status csp_save_plan_make(const csp_config *config, const csp_pa
                                           bool host_memory, int64_t free, csp_save_plan *out);
 
 /*
+ * Ranks that share state out write it beside training together or not at all. Afterwards plan is
+ * that of rank 0, or of the first rank that has no memory for its copy. Ranks: collective.
+ */
+CSP_CHECKED csp_status csp_save_plan_agree(const csp_ranks *ranks, csp_save_plan *plan);
+
+/*
  * Reserves the memory of the copy where the plan says so.
+ *
+ *   ranks   in   those that share the model's state out, kept; NULL where nothing is shared out
  *
  * Owner:  csp_saver_destroy. model must outlive it. Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE.
  */
-CSP_CHECKED csp_status csp_saver_create(const csp_model *model, const csp_save_plan *plan,
-                                        csp_saver **out);
+CSP_CHECKED csp_status csp_saver_create(const csp_model *model, const csp_ranks *ranks,
+                                        const csp_save_plan *plan, csp_saver **out);
 
-/* Lets a checkpoint that is being written come to its end; a failure of it is a warning. */
+/*
+ * Lets a model's file that is being written come to its end; a failure of it is a warning. State
+ * that is being written is given up, because nothing would name it. Local.
+ */
 void csp_saver_destroy(csp_saver *saver);
 
 /*
@@ -53,30 +77,41 @@ void csp_saver_destroy(csp_saver *saver);
  *
  *   snapshot           in   what it points to, and config, must stay until the file is written
  *   progress, health   in   as they are now: they are copied
- *   state              in   state files, which are written (csp_checkpoint_write_state); none where
- *                           count is 0. Moved: the caller has none left, also on failure
  *
- * Errors: those of csp_checkpoint_write, of this checkpoint or of the one before; those of copying.
+ * Ranks:  collective.
+ * Errors: those of csp_checkpoint_write and csp_checkpoint_write_state, of this checkpoint or of
+ *         the one before; those of copying; CSP_ERR_COMM.
  */
 CSP_CHECKED csp_status csp_saver_save(csp_saver *saver, const char *run_dir,
                                       const csp_snapshot *snapshot, const csp_config *config,
-                                      const csp_progress *progress, const csp_health_memory *health,
-                                      csp_state_files *state);
+                                      const csp_progress *progress,
+                                      const csp_health_memory *health);
 
-/*
- * Waits for the copies of the last save where they are not made yet. Here and below NULL is fine,
- * as ranks have it that save nothing.
- */
+/* Waits for the copies of the last save where they are not made yet. Local. */
 CSP_CHECKED csp_status csp_saver_copied(csp_saver *saver);
 
-/* What a checkpoint that has come to its end left; does not wait for one that has not. */
-CSP_CHECKED csp_status csp_saver_poll(csp_saver *saver);
+/*
+ * What writing that has come to its end left; does not wait for any that has not. Local.
+ *
+ *   writing   out   this rank's state is not in its file yet; false where nothing is shared out
+ */
+CSP_CHECKED csp_status csp_saver_poll(csp_saver *saver, bool *writing);
 
-/* Waits until all that was saved is in its file, and LATEST names it. */
+/*
+ * To be called when csp_saver_poll has said on no rank that it is writing; nothing happens where no
+ * checkpoint waits for that. Ranks: collective.
+ */
+CSP_CHECKED csp_status csp_saver_go_on(csp_saver *saver);
+
+/*
+ * Waits until all that was saved is in its file, and LATEST names it; on other ranks than 0 until
+ * the state of all is. Ranks: collective.
+ */
 CSP_CHECKED csp_status csp_saver_wait(csp_saver *saver);
 
 /*
  * Seconds that the calls above held the caller up since this was last asked, untouched where they
- * did not; and that the checkpoint took to be written which was finished since then, NaN: none was.
+ * did not; and that this rank's threads took to write the checkpoint that was finished since then,
+ * NaN: none was.
  */
 void csp_saver_times(csp_saver *saver, double *pause_s, double *write_s);

@@ -10,6 +10,7 @@
 
 #include "core/log.h"
 #include "core/memory.h"
+#include "core/size.h"
 #include "io/digest.h"
 #include "io/file.h"
 #include "io/hdf5.h"
@@ -29,40 +30,64 @@ static void piece_name(const csp_param *row, int kind, char *out, size_t bytes)
     snprintf(out, bytes, "/optim/%s/%s", kinds[kind], row->name);
 }
 
-csp_status csp_state_copy_take(const csp_model *model, csp_state_copy *out)
+/* Whether a rank has elements of its own of an array. */
+static bool has_piece(const csp_param *row, int kind)
 {
-    const csp_params *params = model->params;
-    csp_state_copy c = { 0 };
-    int64_t elements = 0;
-    csp_status status;
+    return state_of(row, kind)->ndim > 0 && row->own_count > 0;
+}
+
+int64_t csp_state_copy_bytes(const csp_params *params)
+{
+    size_t bytes = 0;
 
     for (int64_t i = 0; i < params->count; i++) {
-        elements += KINDS * params->rows[i].own_count;
+        for (int kind = 0; kind < KINDS; kind++) {
+            const csp_tensor *t = state_of(&params->rows[i], kind);
+
+            bytes += has_piece(&params->rows[i], kind)
+                         ? csp_size_round_up(csp_tensor_bytes(t), CSP_ARENA_ALIGN)
+                         : 0;
+        }
     }
-    CSP_TRY_GOTO(csp_alloc("state", KINDS * params->count, sizeof(*c.pieces), &c.pieces));
-    CSP_TRY_GOTO(csp_alloc("state", elements, sizeof(*c.values), &c.values));
-    elements = 0;
+    return (int64_t)bytes;
+}
+
+/* Which pieces there are; they get their values with the first copy. */
+static void list_pieces(const csp_params *params, csp_state_copy *c)
+{
     for (int64_t i = 0; i < params->count; i++) {
         const csp_param *row = &params->rows[i];
 
         for (int kind = 0; kind < KINDS; kind++) {
-            const csp_tensor *t = state_of(row, kind);
-            csp_state_piece *piece = &c.pieces[c.count];
+            csp_state_piece *piece = &c->pieces[c->count];
 
-            c.masters = c.masters || (kind == 2 && t->ndim > 0);
-            if (t->ndim == 0 || row->own_count == 0) {
-                continue;
+            c->masters = c->masters || (kind == 2 && row->master.ndim > 0);
+            if (has_piece(row, kind)) {
+                piece_name(row, kind, piece->name, sizeof(piece->name));
+                piece->first = row->own_first;
+                piece->count = row->own_count;
+                c->parts[c->count++] = *state_of(row, kind);
             }
-            piece_name(row, kind, piece->name, sizeof(piece->name));
-            piece->first = row->own_first;
-            piece->count = row->own_count;
-            piece->values = c.values + elements;
-            CSP_TRY_GOTO(csp_backend_download(model->be, t, c.values + elements));
-            elements += row->own_count;
-            c.count++;
         }
     }
-    *out = c;
+}
+
+csp_status csp_state_copy_init(const csp_model *model, csp_state_copy *copy)
+{
+    const csp_params *params = model->params;
+    const int64_t most = KINDS * params->count;
+    csp_state_copy c = { .be = model->be };
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_alloc_zero("state", most, sizeof(*c.pieces), &c.pieces));
+    CSP_TRY_GOTO(csp_alloc_zero("state", most, sizeof(*c.parts), &c.parts));
+    CSP_TRY_GOTO(csp_alloc_zero("state", most, sizeof(*c.at), &c.at));
+    list_pieces(params, &c);
+    /* Just what is needed: a download that finds it too small would take a quarter more. */
+    CSP_TRY_GOTO(c.count > 0 ? csp_backend_host_reserve(c.be, (size_t)csp_state_copy_bytes(params),
+                                                        &c.copy.host)
+                             : CSP_OK);
+    *copy = c;
     return CSP_OK;
 
 fail:
@@ -72,9 +97,49 @@ fail:
 
 void csp_state_copy_clear(csp_state_copy *copy)
 {
+    if (copy->be != NULL) {
+        csp_download_clear(copy->be, &copy->copy);
+    }
     free(copy->pieces);
-    free(copy->values);
+    free(copy->parts);
+    free(copy->at);
     *copy = (csp_state_copy) { 0 };
+}
+
+csp_status csp_state_copy_start(csp_state_copy *copy)
+{
+    CSP_TRY(csp_download_mark(copy->be, &copy->copy));
+    CSP_TRY(csp_download_start(copy->be, &copy->copy, copy->parts, copy->count, copy->at));
+    for (int i = 0; i < copy->count; i++) {
+        copy->pieces[i].values = copy->at[i];
+    }
+    return CSP_OK;
+}
+
+csp_status csp_state_copy_wait(csp_state_copy *copy)
+{
+    return csp_download_wait(copy->be, &copy->copy);
+}
+
+void csp_state_copy_drop(csp_state_copy *copy)
+{
+    __atomic_store_n(&copy->dropped, true, __ATOMIC_RELAXED);
+}
+
+csp_status csp_state_copy_take(const csp_model *model, csp_state_copy *out)
+{
+    csp_state_copy c;
+    csp_status status;
+
+    CSP_TRY(csp_state_copy_init(model, &c));
+    CSP_TRY_GOTO(csp_state_copy_start(&c));
+    CSP_TRY_GOTO(csp_state_copy_wait(&c));
+    *out = c;
+    return CSP_OK;
+
+fail:
+    csp_state_copy_clear(&c);
+    return status;
 }
 
 static csp_status digest_of(const csp_state_copy *copy, char text[CSP_DIGEST_TEXT_BYTES])
@@ -82,7 +147,7 @@ static csp_status digest_of(const csp_state_copy *copy, char text[CSP_DIGEST_TEX
     csp_digest *digest;
 
     CSP_TRY(csp_digest_create(&digest));
-    for (int64_t i = 0; i < copy->count; i++) {
+    for (int i = 0; i < copy->count; i++) {
         const csp_state_piece *p = &copy->pieces[i];
         const int64_t place[] = { p->first, p->count };
 
@@ -100,10 +165,13 @@ static csp_status write_pieces(csp_hdf5 *file, const csp_state_copy *copy)
     CSP_TRY(csp_hdf5_set_text(file, "/", "format", "csplade-state"));
     CSP_TRY(csp_hdf5_set_i64(file, "/", "format_version", CSP_STATE_VERSION));
     CSP_TRY(csp_hdf5_set_i64(file, "/", "masters", copy->masters ? 1 : 0));
-    for (int64_t i = 0; i < copy->count; i++) {
+    for (int i = 0; i < copy->count; i++) {
         const csp_state_piece *p = &copy->pieces[i];
         const csp_tensor t = csp_tensor_view((void *)(uintptr_t)p->values, CSP_F32, 1, &p->count);
 
+        if (__atomic_load_n(&copy->dropped, __ATOMIC_RELAXED)) {
+            return CSP_FAIL(CSP_ERR_INTERRUPTED, "state files: nobody wants this one any more");
+        }
         CSP_TRY(csp_hdf5_write(file, p->name, &t));
         CSP_TRY(csp_hdf5_set_i64(file, p->name, "first", p->first));
     }

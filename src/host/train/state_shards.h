@@ -1,6 +1,6 @@
 /*
  * state_shards.h - the state that ranks share out (model/buckets.h), in files beside a checkpoint:
- * every rank writes its own, at once with the others.
+ * every rank writes its own, at once with the others, in the step or from a copy beside training.
  *
  *     RUN/checkpoints/<phase>-<step, 8 digits>.rank<r>of<R>.<16 digits>.state      (io/hdf5.h)
  *         /                       format = "csplade-state", format_version, masters = 0 or 1
@@ -28,17 +28,52 @@ typedef struct csp_state_piece {
     const float *values;                  /* (count); not owned by the piece   */
 } csp_state_piece;
 
-/* A rank's state, copied from its device. */
+/*
+ * A rank's state, copied from its device into host memory that is reserved once, page-locked where
+ * the backend has that, and used for any number of copies.
+ */
 typedef struct csp_state_copy {
     csp_state_piece *pieces;
-    int64_t count;
+    int count;
     bool masters;
-    float *values; /* of all pieces */
+
+    /* Private. */
+    bool dropped; /* atomic */
+    csp_backend *be;
+    csp_download copy;
+    csp_tensor *parts; /* (count) where each piece is on the device */
+    void **at;         /* (count)                                   */
 } csp_state_copy;
 
-/* Waits for the model's backend. Owner: csp_state_copy_clear. Errors: CSP_ERR_MEMORY, _DEVICE. */
-CSP_CHECKED csp_status csp_state_copy_take(const csp_model *model, csp_state_copy *out);
+/* Bytes of host memory that a copy of this rank's state takes. */
+int64_t csp_state_copy_bytes(const csp_params *params);
+
+/*
+ * Reserves the memory, for a model that must outlive it.
+ *
+ * Owner:  csp_state_copy_clear, which takes a half-made one too.
+ * Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status csp_state_copy_init(const csp_model *model, csp_state_copy *copy);
 void csp_state_copy_clear(csp_state_copy *copy);
+
+/*
+ * Starts to copy the state as it is. No thread may read the pieces.
+ *
+ * Stream: enqueued on the model's backend beside later work, which must not write moments or
+ *         masters before csp_state_copy_wait. On a CPU all is copied when this returns.
+ * Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status csp_state_copy_start(csp_state_copy *copy);
+
+/* Waits for the copies, not for be. The pieces may be read by any thread until the next start. */
+CSP_CHECKED csp_status csp_state_copy_wait(csp_state_copy *copy);
+
+/* Lets a thread that is in csp_state_write with this copy leave it before the end. */
+void csp_state_copy_drop(csp_state_copy *copy);
+
+/* Init, start and wait at once. Owner: csp_state_copy_clear. */
+CSP_CHECKED csp_status csp_state_copy_take(const csp_model *model, csp_state_copy *out);
 
 /*
  * Writes one rank's file; any thread may, with a copy that nobody changes meanwhile.
@@ -48,7 +83,8 @@ void csp_state_copy_clear(csp_state_copy *copy);
  *   rank, ranks  in    whose, of how many
  *   name         out   of the file in dir
  *
- * Errors: CSP_ERR_IO, CSP_ERR_MEMORY; nothing is there under the name then.
+ * Errors: CSP_ERR_IO, CSP_ERR_MEMORY, CSP_ERR_INTERRUPTED (csp_state_copy_drop); nothing is there
+ *         under the name then.
  */
 CSP_CHECKED csp_status csp_state_write(const char *dir, const char *stem, int rank, int ranks,
                                        const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES]);

@@ -48,7 +48,8 @@ const csp_metric_row csp_metric_rows[] = {
     ROW(peak_mb, false, "MB", "peak resident memory of the process so far"),
     ROW(data_wait, false, "share", "of the step that it waited for its texts, mean of ranks"),
     ROW(save_pause_s, false, "s",
-        "that training stood still for checkpoints since the line before; null where it did not"),
+        "that training stood still for checkpoints since the line before, on the rank where it did "
+        "longest; null where it did not"),
     ROW(save_write_s, false, "s",
         "a checkpoint took to be written, in the line of the step in which it was finished"),
     ROW(ranks, false, "ranks", "processes that shared the step"),

@@ -195,6 +195,7 @@ static csp_status count_skipped(csp_run_state *run, const csp_step_metrics *m)
         return CSP_OK;
     }
     if (run->progress.skipped > most) {
+        CSP_TRY(csp_saver_wait(run->saver)); /* all ranks end here, with what was saved before */
         return CSP_FAIL(CSP_ERR_NUMERIC,
                         "%s step %lld: the gradient of %s is not finite, in %lld steps in a row "
                         "now (run.max_skipped_steps is %lld)",
@@ -227,7 +228,8 @@ static csp_status compare_work(phase_state *p, double seconds, const csp_comm_tr
                             .data_s = p->data_s,
                             .waited_s = now.waited_s - before->waited_s,
                             .busy_s = now.busy_s - before->busy_s,
-                            .sent = (double)(now.sent - before->sent) };
+                            .sent = (double)(now.sent - before->sent),
+                            .paused_s = isnan(m->save_pause_s) ? 0.0 : m->save_pause_s };
     return csp_rank_times_step(p->times, ranks, &own, m);
 }
 
@@ -248,13 +250,13 @@ static csp_status run_step(phase_state *p, int64_t k)
     CSP_TRY(gradients_and_update(p, k, &m, &flop));
     CSP_TRY(count_skipped(run, &m));
     seconds = csp_machine_seconds() - start;
+    csp_saver_times(run->saver, &m.save_pause_s, &m.save_write_s);
     CSP_TRY(compare_work(p, seconds, &before, &m));
     m.tokens_per_s = m.tokens / seconds;
     m.gflop_per_s = flop / seconds * 1e-9;
     m.matmul_gflop_per_s = run->matmul_gflop_per_s;
     m.mfu = m.gflop_per_s / m.matmul_gflop_per_s;
     m.peak_mb = csp_machine_peak_mb();
-    csp_saver_times(run->saver, &m.save_pause_s, &m.save_write_s);
     m.elapsed_s = csp_machine_seconds() - p->began_s;
     if (csp_run_writes(run)) {
         CSP_TRY(csp_metrics_log_step(run->log, &m));
@@ -265,6 +267,7 @@ static csp_status run_step(phase_state *p, int64_t k)
     if (p->contrastive != NULL) {
         csp_contrastive_warn(p->contrastive, &m, &p->collapsed);
         if (p->collapsed && run->config->run.stop_on_collapse) {
+            CSP_TRY(csp_saver_wait(run->saver)); /* as above */
             return CSP_FAIL(
                 CSP_ERR_NUMERIC,
                 "%s step %lld: %.0f %% of the queries and %.0f %% of the documents have "
@@ -284,20 +287,23 @@ static int64_t position_after(const csp_run_state *run, int64_t steps)
            (adapt ? run->config->adapt.batch.texts : run->config->contrastive.batch.queries);
 }
 
-/* What signals and the clock ask for, of any rank. */
+/* What signals and the clock ask for, and whether state is being written, of any rank. */
 typedef struct wishes {
-    int32_t stop, save, timed_out;
+    int32_t stop, save, timed_out, writing;
 } wishes;
 
 static csp_status ask_all(const csp_run_state *run, wishes *w)
 {
     const double minutes = run->config->run.max_minutes;
+    bool writing;
 
+    CSP_TRY(csp_saver_poll(run->saver, &writing));
+    w->writing = writing;
     w->stop = *run->options->stop != 0;
     w->save = *run->options->save != 0;
     w->timed_out = minutes > 0.0 && csp_machine_seconds() - run->started_s >= 60.0 * minutes;
     *run->options->save = 0;
-    return csp_ranks_reduce_host(run->ranks, w, CSP_I32, 3, CSP_COMM_MAX, "the end of a step");
+    return csp_ranks_reduce_host(run->ranks, w, CSP_I32, 4, CSP_COMM_MAX, "the end of a step");
 }
 
 /* What is due after a step: an evaluation, a checkpoint, the end of the time. */
@@ -310,8 +316,8 @@ static csp_status after_step(phase_state *p, int64_t done)
     bool save = last || (s->save_steps > 0 && done % s->save_steps == 0), stop;
     wishes w;
 
-    CSP_TRY(csp_saver_poll(run->saver));
     CSP_TRY(ask_all(run, &w));
+    CSP_TRY(w.writing != 0 ? CSP_OK : csp_saver_go_on(run->saver));
     if (s->checksum_steps > 0 && done % s->checksum_steps == 0) {
         CSP_TRY(csp_replicas_agree(run->ranks, run->opened.model));
     }

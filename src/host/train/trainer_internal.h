@@ -31,7 +31,7 @@ typedef struct csp_run_state {
     csp_train_data *data;
     csp_dev *dev;
     csp_optimizer *optimizer;
-    csp_saver *saver; /* NULL on ranks above 0, which write nothing */
+    csp_saver *saver; /* NULL on ranks that write nothing */
     csp_metrics_log *log;
     csp_file_lock *lock;
     csp_progress progress;
@@ -64,10 +64,15 @@ CSP_CHECKED csp_status csp_run_memory(const csp_run_state *run, csp_memory *out)
 CSP_CHECKED csp_status csp_run_join_groups(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_agree(const csp_run_state *run);
 
-/* run_save.c */
 /*
- * Saves what progress says. All ranks call it: rank 0 writes the checkpoint, maybe after this has
- * returned (saver.h), and before it each its part of a state that is shared out.
+ * run_save.c: how checkpoints will be written, and the memory for that, refused before the first
+ * step. Of all ranks where state is shared out, else of rank 0.
+ */
+CSP_CHECKED csp_status csp_run_prepare_to_save(csp_run_state *run);
+
+/*
+ * Saves what progress says. All ranks call it: rank 0 writes the checkpoint, and each its part of a
+ * state that is shared out, maybe after this has returned (saver.h).
  */
 CSP_CHECKED csp_status csp_run_save(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_evaluate(csp_run_state *run);
