@@ -296,7 +296,8 @@ class Runner:
         for case in PEER_CASES:
             # PyTorch brings its own libraries: those of the bundle are for csplade, which gpu.sh run starts.
             self.spend("peers/" + case, [python, os.path.join(self.bundle.top, "scripts", "bench_gpu.py"), "--json",
-                                         "--rounds", str(self.args.rounds), "--csplade", os.path.join(self.bundle.top, "gpu.sh") + " run csplade", case],
+                                         "--rounds", str(self.args.rounds), "--limit", str(LIMITS["peers"] // 2),
+                                         "--csplade", os.path.join(self.bundle.top, "gpu.sh") + " run csplade", case],
                        LIMITS["peers"], {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")})
 
     def run(self, parts):
