@@ -172,6 +172,9 @@ def measure(args, case):
                 continue
             if is_ours:
                 rows = [r for r in rows if r["case"] == key]
+            if args.json:  # each as soon as it is there: this process may be ended before its claims are
+                for row in rows:
+                    print(json.dumps({"case": case, "side": "csplade" if is_ours else key, "measured": row}), flush=True)
             rounds.setdefault((is_ours, key), []).append(rows)
     ours, theirs = {}, {}
     for (is_ours, key), runs in rounds.items():

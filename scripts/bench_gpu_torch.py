@@ -92,7 +92,10 @@ def naver_form(logits, mask):
 
 
 def sentence_transformers_form():
-    from sentence_transformers.sparse_encoder.models import SpladePooling
+    try:  # since 6.0
+        from sentence_transformers.sparse_encoder.modules import SpladePooling
+    except ImportError:
+        from sentence_transformers.sparse_encoder.models import SpladePooling
     pooling = SpladePooling(pooling_strategy="max")
 
     def form(logits, mask):

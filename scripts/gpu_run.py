@@ -4,13 +4,15 @@
     doctor       what csplade sees
     conformance  what the device does, kept as a fixture for the emulator and compared with the emulator
     parity       every op against its reference, whole training steps against the CPU
-    memcheck, racecheck, initcheck, synccheck    compute-sanitizer over the same programs, smaller shapes
     bench        csplade's own measurements
-    peers        the same beside PyTorch, where the Python here has it
+    memcheck     compute-sanitizer over the same programs, smaller shapes
+    peers        the measurements beside PyTorch, where the Python here has it
+    racecheck, initcheck, synccheck    compute-sanitizer again
 
-Every finding is kept at once, so that a run that was cut short goes on where it stopped: what passed or
-failed is not run again (--again does). Written are results.json, report.txt, log.txt, conformance.txt and
-bench.json. Exit status: 0 all passed or skipped, 1 something failed, 3 time is up and something is left,
+The order is that of their worth, for where time is short; programs that measure nothing run several at a
+time. Every finding is kept at once, so that a run that was cut short, even killed, goes on where it stopped:
+what passed or failed is not run again (--again does). Written are results.json, report.txt, log.txt,
+conformance.txt and bench.json. Exit status: 0 all passed or skipped, 1 something failed, 3 time is up and something is left,
 77 no device.
 """
 import argparse
@@ -26,18 +28,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-PARTS = ("doctor", "conformance", "parity") + SANITIZERS + ("bench", "peers")
-# Seconds one program of a part may take. A lent machine may end a command after ten minutes, so an
-# invocation ends itself before that (--time), and the next one goes on.
-LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "bench": 540, "peers": 550,
+PARTS = ("doctor", "conformance", "parity", "bench", "memcheck", "peers", "racecheck", "initcheck", "synccheck")
+# Seconds one program of a part may take: one that hangs must not cost the others their time. A lent machine may
+# end a command after ten minutes, so an invocation ends itself before that (--time), and the next one goes on.
+LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "bench": 120, "peers": 300,
           **{tool: 180 for tool in SANITIZERS}}
+LARGE_LIMIT = 240  # of a case of bench with a model of 8B, or one that looks for the largest batch
 STANDARD_TIME = 560
-CASES = ("ceilings", "K1", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K10", "K11", "S1", "S4", "S5", "S6", "S7", "S8", "M1")
+MOST_JOBS = 4  # programs at a time, each with a context of the device and a gigabyte of its memory
+# What says most comes first; large models, which take longest, last.
+CASES = ("ceilings", "K1", "S1", "K3", "K8", "K11", "K7", "S8", "K10", "K5", "K9", "K4", "K6", "S7", "S4", "M1", "S5", "S6")
+LARGE_CASES = ("S5", "S6", "M1")
 PROFILED = ("S1", "S8")  # also what each op of a step takes
-PEER_CASES = ("K2", "K4", "K5", "K6", "K7", "K8", "S2", "S3", "S4", "S8", "M1")
+PEER_CASES = ("K2", "K8", "S2", "K7", "K4", "S8", "K6", "S4", "S3", "K5", "M1")
 SANITIZER_FOUND = 86
 DONE = ("passed", "failed")
 
@@ -109,6 +116,7 @@ class Results:
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
         self.path = os.path.join(folder, "results.json")
+        self.lock = threading.RLock()  # findings of programs that run at a time
         self.data = {"machine": {}, "items": {}}
         if os.path.exists(self.path):
             with open(self.path) as file:
@@ -118,10 +126,12 @@ class Results:
         return self.data["items"].get(name, {}).get("status") in DONE
 
     def add(self, name, status, seconds, reason="", **more):
-        self.data["items"][name] = {"status": status, "seconds": round(seconds, 2), "reason": reason,
-                                    "date": datetime.datetime.now().isoformat(timespec="seconds"), **more}
-        self.save()
-        print("%-10s %-34s %7.1f s  %s" % (status, name, seconds, reason), flush=True)
+        with self.lock:
+            self.data["items"][name] = {"status": status, "seconds": round(seconds, 2), "reason": reason,
+                                        "date": datetime.datetime.now().isoformat(timespec="seconds"), **more}
+            self.save()
+            self.report()
+            print("%-10s %-34s %7.1f s  %s" % (status, name, seconds, reason), flush=True)
 
     def save(self):
         with open(self.path + ".partial", "w") as file:
@@ -130,7 +140,7 @@ class Results:
         os.replace(self.path + ".partial", self.path)
 
     def log(self, title, text):
-        with open(os.path.join(self.folder, "log.txt"), "a") as file:
+        with self.lock, open(os.path.join(self.folder, "log.txt"), "a") as file:
             file.write("==== %s, %s\n%s\n" % (title, datetime.datetime.now().isoformat(timespec="seconds"), text))
 
     def report(self):
@@ -192,6 +202,13 @@ class Runner:
         self.results.add(name, verdict[0], seconds, verdict[1], **more)
         return text
 
+    def spend_all(self, calls):
+        """spend with each of the arguments, several at a time; their threads of the CPU share its cores."""
+        jobs = self.args.jobs
+        environment = {} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(lambda call: self.spend(*call[:3], {**environment, **call[3]}, *call[4:]), calls))
+
     def skip(self, name, reason):
         if not self.results.is_done(name) or self.args.again:
             self.results.add(name, "skipped", 0.0, reason)
@@ -229,8 +246,8 @@ class Runner:
                            LIMITS["conformance"])
 
     def parity(self):
-        for test in self.bundle.tests():
-            self.spend("parity/" + test, [self.bundle.program(test), "cuda:0"], LIMITS["parity"])
+        self.spend_all([("parity/" + test, [self.bundle.program(test), "cuda:0"], LIMITS["parity"], {})
+                        for test in self.bundle.tests()])
 
     def sanitize(self, tool):
         checker = shutil.which("compute-sanitizer") or next(
@@ -242,7 +259,8 @@ class Runner:
         command = [checker, "--tool", tool, "--error-exitcode", str(SANITIZER_FOUND)]
         if "--report-api-errors" in offered:  # tests ask for what is refused
             command += ["--report-api-errors", "no"]
-        if tool != "memcheck" and "--kernel-regex" in offered:  # ours, not cuBLAS's
+        # Ours, not cuBLAS's, whose global writes memcheck and initcheck must see: what they write, ours read.
+        if tool in ("racecheck", "synccheck") and "--kernel-regex" in offered:
             command += ["--kernel-regex", "kns=_kernel"]
 
         def good(code, text):
@@ -253,9 +271,8 @@ class Runner:
             return None
 
         small = {"CSPLADE_SMALL_SHAPES": "1"}
-        for test in self.bundle.tests():
-            self.spend("%s/%s" % (tool, test), command + [self.bundle.program(test), "cuda:0"], LIMITS[tool], small,
-                       good)
+        self.spend_all([("%s/%s" % (tool, test), command + [self.bundle.program(test), "cuda:0"], LIMITS[tool], small,
+                         good) for test in self.bundle.tests()])
         with tempfile.TemporaryDirectory() as folder:
             self.spend("%s/conformance" % tool,
                        command + [self.bundle.program("conformance"), "--write", os.path.join(folder, "out.txt")],
@@ -265,7 +282,8 @@ class Runner:
         for case in CASES:
             command = [self.bundle.program("csplade"), "bench", case, "--device", "cuda:0", "--steps", "10", "--warmup", "3",
                        "--tune-products", "--format", "json"]
-            self.spend("bench/" + case, command + (["--profile"] if case in PROFILED else []), LIMITS["bench"])
+            self.spend("bench/" + case, command + (["--profile"] if case in PROFILED else []),
+                       LARGE_LIMIT if case in LARGE_CASES else LIMITS["bench"])
 
     def peers(self):
         python = self.args.torch_python
@@ -278,6 +296,7 @@ class Runner:
         for case in PEER_CASES:
             # PyTorch brings its own libraries: those of the bundle are for csplade, which gpu.sh run starts.
             self.spend("peers/" + case, [python, os.path.join(self.bundle.top, "scripts", "bench_gpu.py"), "--json",
+                                         "--rounds", str(self.args.rounds), "--limit", str(LIMITS["peers"] // 2),
                                          "--csplade", os.path.join(self.bundle.top, "gpu.sh") + " run csplade", case],
                        LIMITS["peers"], {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")})
 
@@ -295,7 +314,7 @@ class Runner:
                 self.results.data["items"].pop(part, None)
                 getattr(self, part)()
         self.results.save()
-        self.results.report()
+        self.results.report()  # also where nothing was added
         wanted = [v for k, v in self.results.data["items"].items() if k.split("/")[0] in parts]
         if absent:
             return 77
@@ -322,7 +341,8 @@ def describe_machine(bundle):
                "glibc": platform.libc_ver()[1], "python": platform.python_version(),
                "cuda libraries": ", ".join("%s in %s" % pair for pair in sorted(bundle.found.items()))}
     if smi:
-        machine["driver"] = run_limited([smi, "--query-gpu=name,driver_version,memory.total,compute_cap",
+        machine["driver"] = run_limited([smi, "--query-gpu=name,driver_version,memory.total,compute_cap,"
+                                         "clocks.max.sm,power.limit",
                                          "--format=csv,noheader"], 30, dict(os.environ))[0].strip()
     nvcc = shutil.which("nvcc")
     if nvcc:
@@ -401,6 +421,10 @@ def parse(words):
     parser.add_argument("--output", default="gpu-results", metavar="DIR", help="results; an earlier run's are continued")
     parser.add_argument("--time", type=float, default=STANDARD_TIME, metavar="SECONDS",
                         help="of this run (standard %(default)s)")
+    parser.add_argument("--jobs", type=int, default=max(1, min(MOST_JOBS, (os.cpu_count() or 1) // 2)), metavar="N",
+                        help="programs of parity and compute-sanitizer at a time (standard %(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N",
+                        help="of peers; two for a table to be kept (standard %(default)s)")
     parser.add_argument("--again", action="store_true", help="also what is done already")
     parser.add_argument("--rebuild", action="store_true", help="compile the CUDA sources for this GPU first")
     parser.add_argument("--arch", metavar="NN", help="of --rebuild, as 90 (standard: what nvidia-smi says)")
@@ -411,6 +435,8 @@ def parse(words):
     for part in args.only:
         if part not in PARTS:
             parser.error("%s is no part: %s" % (part, ", ".join(PARTS)))
+    if args.jobs < 1 or args.rounds < 1:
+        parser.error("--jobs and --rounds must be at least 1")
     return args
 
 

@@ -1,8 +1,9 @@
 /*
  * cusparse.cu - opens cuSPARSE, and multiplies a CSR matrix by it.
  *
- * The algorithm is CSR_ALG3 on a matrix that is not transposed: of those for CSR the one that gives
- * the same bits on every run, as NVIDIA says.
+ * The algorithm is CSR_ALG3 on a matrix that is not transposed: of those for CSR the one that
+ * NVIDIA says gives the same bits on every run; of the library of CUDA 13.0 its release notes say
+ * that it does not.
  */
 #include "cusparse.cuh"
 

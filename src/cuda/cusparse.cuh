@@ -37,7 +37,8 @@ void cuda_cusparse_version(char *text, size_t bytes);
 void cuda_cusparse_close(cuda_state *state);
 
 /*
- * C (rows,D) = A (rows,columns) B (columns,D) + beta C with A as CSR, the same bits on every run.
+ * C (rows,D) = A (rows,columns) B (columns,D) + beta C with A as CSR, the same bits on every run as
+ * far as the library keeps its word (cusparse.cu).
  *
  *   entries  in  of A, which the library takes from the host
  *   start    in  (rows+1) i32, column (entries) i32, value (entries) as B is stored

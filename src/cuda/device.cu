@@ -290,6 +290,10 @@ csp_status cuda_stage(csp_backend *be, const void *host, size_t bytes, void *dev
     cuda_staging *staging = &state->staging;
     size_t done = 0;
 
+    if (state->graphs.recording) {
+        /* Each replay would copy whatever the staging memory holds by then. */
+        return CSP_FAIL(CSP_ERR_DEVICE, "an upload of %zu bytes inside a graph", bytes);
+    }
     while (done < bytes) {
         size_t part = bytes - done;
         char *at;

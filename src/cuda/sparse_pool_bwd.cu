@@ -15,10 +15,12 @@
  *        and adds the rows of h that won, in order of texts.
  *
  * Sums are in float32 whatever is stored; dh is rounded once. No floating-point atomics and one
- * owner of each sum: the same bits on every run. Entries whose dw is 0 are left out. Bound by
- * reading a row of D for each entry from the second-level cache or, rows of h, from memory. A token
- * that wins most terms of its text (the first, where BOS is an attention sink) is one long list for
- * a warp of each 512 bytes: the order of terms in the contract forbids cutting it.
+ * owner of each sum: the same bits on every run. Streaming (sparse_pool_stream.cu) adds up dh to
+ * the same bits, too, so both say fmaf: whether a product and a sum are rounded once or twice is
+ * otherwise the compiler's choice, in each kernel anew. Entries whose dw is 0 are left out. Bound
+ * by reading a row of D for each entry from the second-level cache or, rows of h, from memory. A
+ * token that wins most terms of its text (the first, where BOS is an attention sink) is one long
+ * list for a warp of each 512 bytes: the order of terms in the contract forbids cutting it.
  *
  * Where entries are many for the number of tokens, other ways are faster: sparse_pool_stream.cu,
  * sparse_pool_tiles.cu.
@@ -201,7 +203,7 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
             for (int j = 0; j < GATHER_AHEAD; j++) {
 #pragma unroll
                 for (int c = 0; c < WIDTH; c++) {
-                    sum[c] += lists.dz[at + j] * x[j][c];
+                    sum[c] = fmaf(lists.dz[at + j], x[j][c], sum[c]);
                 }
             }
         }
@@ -211,7 +213,7 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
             load_vec(e + (int64_t)lists.term[at] * D + column, x);
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
-                sum[c] += lists.dz[at] * x[c];
+                sum[c] = fmaf(lists.dz[at], x[c], sum[c]);
             }
         }
         store_vec(dh + n * D + column, sum);

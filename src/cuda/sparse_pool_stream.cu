@@ -135,7 +135,7 @@ static __device__ __forceinline__ void add_entries(stream_tile<S, ROWS> &tile, i
 
                     sum[j][c] = same ? sum[before][c] : sum[j][c];
                 }
-                sum[j][c] += entry[j].dz * x[j][c];
+                sum[j][c] = fmaf(entry[j].dz, x[j][c], sum[j][c]);
             }
         }
 #pragma unroll
@@ -149,7 +149,7 @@ static __device__ __forceinline__ void add_entries(stream_tile<S, ROWS> &tile, i
         load_entry(tile, buffer, list[i].place, column, sum, x);
 #pragma unroll
         for (int c = 0; c < LANE_COLUMNS; c++) {
-            sum[c] += list[i].dz * x[c];
+            sum[c] = fmaf(list[i].dz, x[c], sum[c]);
         }
         store_vec(&tile.dh[list[i].place >> 16][column], sum);
     }

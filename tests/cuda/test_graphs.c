@@ -195,6 +195,7 @@ typedef enum mishap {
     WAITS,
     ALLOCATES,
     DOWNLOADS,
+    UPLOADS,
     MISHAPS
 } mishap;
 
@@ -238,6 +239,8 @@ static csp_status go_wrong(small_pass *s)
         return csp_backend_reserve(s->be, 64, &arena);
     case DOWNLOADS:
         return csp_backend_download(s->be, &s->gate, values);
+    case UPLOADS:
+        return csp_backend_upload(s->be, values, &s->m);
     default:
         return CSP_OK;
     }

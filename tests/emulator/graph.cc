@@ -40,6 +40,7 @@ void capture_record(CUevent_st *event, CUstream_st *stream)
 {
     event->recording.reset();
     event->capture = stream->capture;
+    event->captured = true;
     event->frontier = stream->frontier;
 }
 

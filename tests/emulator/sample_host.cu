@@ -589,8 +589,15 @@ static int captures(cudaStream_t stream, int)
     EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
     EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess);
     EXPECT(cudaMemcpyAsync(d, page_locked, 4, cudaMemcpyHostToDevice, stream) == cudaSuccess);
+    EXPECT(cudaEventRecord(event, stream) == cudaSuccess);
     EXPECT(cudaStreamEndCapture(stream, &recorded) == cudaSuccess && recorded != nullptr);
     EXPECT(cudaStreamEndCapture(stream, &recorded) == cudaErrorStreamCaptureUnmatched);
+    /* The event is the capture's until it is recorded again. */
+    EXPECT(cudaEventQuery(event) == cudaErrorCapturedEvent);
+    EXPECT(cudaEventSynchronize(event) == cudaErrorCapturedEvent);
+    EXPECT(cudaStreamWaitEvent(stream, event, 0) == cudaErrorCapturedEvent);
+    EXPECT(cudaEventRecord(event, stream) == cudaSuccess);
+    EXPECT(cudaEventSynchronize(event) == cudaSuccess);
     EXPECT(cudaStreamSynchronize(stream) == cudaSuccess);
     EXPECT(cudaFreeHost(page_locked) == cudaSuccess && cudaFree(d) == cudaSuccess);
     EXPECT(cudaEventDestroy(event) == cudaSuccess);

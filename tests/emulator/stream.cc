@@ -423,12 +423,19 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
     return fault();
 }
 
+/* An event last recorded in a capture stands for nothing outside of it until it is recorded again. */
+static cudaError_t refuse_captured()
+{
+    is_capturing(); /* which such a call breaks */
+    return remember(cudaErrorCapturedEvent);
+}
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
 {
     if (planned_failure()) {
         return remember(cudaErrorMemoryAllocation);
     }
-    *out = new CUevent_st();
+    *out = new CUevent_st {};
     return cudaSuccess;
 }
 
@@ -456,6 +463,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
         return cudaSuccess;
     }
     event->capture.reset();
+    event->captured = false;
     event->recording = std::make_shared<Recording>();
     return append(stream, std::unique_ptr<Op>(new Op { OP_RECORD, nullptr, "cudaEventRecord",
                                                        event->recording, nullptr, 0 }));
@@ -468,6 +476,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     }
     if (planned_failure()) {
         return remember(cudaErrorUnknown);
+    }
+    if (event->captured && event->capture.expired()) {
+        return refuse_captured();
     }
     if (stream->capture != nullptr || !event->capture.expired()) {
         return capture_wait(stream, event);
@@ -486,6 +497,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     if (is_capturing()) {
         return remember(cudaErrorStreamCaptureUnsupported);
     }
+    if (event->captured) {
+        return refuse_captured();
+    }
     synchronisations++;
     if (recording != nullptr) {
         work_until([&]() { return recording->done; });
@@ -499,6 +513,9 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     if (is_capturing()) {
         return remember(cudaErrorStreamCaptureUnsupported);
     }
+    if (event->captured) {
+        return refuse_captured();
+    }
     work_a_little();
     if (event->recording != nullptr && !event->recording->done) {
         return cudaErrorNotReady;
@@ -511,6 +528,9 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end)
 {
+    if (start->captured || end->captured) {
+        return refuse_captured();
+    }
     if (start->recording == nullptr || end->recording == nullptr) {
         return remember(cudaErrorInvalidResourceHandle);
     }

@@ -85,6 +85,7 @@ struct CUstream_st {
 struct CUevent_st {
     std::shared_ptr<emu::Recording> recording; /* the latest; none: nothing to wait for */
     std::weak_ptr<emu::Capture> capture;       /* recorded in a capture: after these nodes */
+    bool captured;                             /* recorded in one last, which may be over  */
     std::vector<int> frontier;
 };
 

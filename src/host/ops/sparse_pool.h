@@ -95,7 +95,7 @@ CSP_CHECKED csp_status csp_sparse_pool_fwd(csp_backend *be, const csp_head *head
  *             order of terms, the rows of h that one row of de receives in order of texts. Sum
  *             pooling, and max pooling by tiles: dz is rounded to S, dh is added up by blocks of
  *             terms, de by blocks of rows. By cuSPARSE dz is rounded to S too, and the order is
- *             its own. The same bits on every run.
+ *             its own. The same bits on every run, by cuSPARSE where NVIDIA's word for it holds.
  * Stream:     enqueued on be; by cuSPARSE be is waited for, which is told the number of entries.
  * Errors:     CSP_ERR_SHAPE, CSP_ERR_ARGUMENT, CSP_ERR_UNSUPPORTED (bf16; sum pooling by a way that
  *             was chosen for max; streaming on a device with less than 94 KiB of shared memory),
