@@ -150,7 +150,7 @@ csp_status cuda_quantize_rows(csp_backend *be, const csp_tensor *x, const csp_te
                               csp_tensor *q, csp_tensor *scale);
 csp_status cuda_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                          const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
-                         csp_tensor *y);
+                         csp_tensor *y, csp_fp8_rows *y8);
 csp_status cuda_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
                          const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
                          csp_tensor *dx, csp_tensor *dg);
@@ -161,7 +161,7 @@ csp_status cuda_attention_fwd(csp_backend *be, const csp_attention *a, const csp
                               csp_tensor *lse);
 csp_status cuda_attention_bwd(csp_backend *be, const csp_attention *a, csp_attention_grad *g);
 csp_status cuda_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
-                           csp_tensor *m);
+                           csp_tensor *m, csp_fp8_rows *m8);
 csp_status cuda_swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
                            const csp_tensor *dm, csp_tensor *dgate, csp_tensor *dup);
 csp_status cuda_embed_fwd(csp_backend *be, const csp_tensor *table, const csp_tensor *token,

@@ -2,7 +2,8 @@
  * linear_fp8.cu - products of rows with matrices in e4m3, by cuBLASLt: eight bits on both sides, a
  * scale for each row and each column, sums in float32.
  *
- * Rows are rounded as they come, in blocks so that scratch stays small, once for all parts.
+ * Rows are rounded once for all parts: by the op that made them, or here as they come, in blocks so
+ * that scratch stays small.
  * cuBLASLt multiplies two operands whose sums run along their rows; W lies so for forward.
  * For backward its bytes are transposed into scratch in each call: a second copy in memory would
  * take as much as the matrix, and moving O I bytes twice is little beside 2 N O I operations where
@@ -110,14 +111,10 @@ static int64_t block_rows(int64_t N, int64_t K, int64_t block_bytes)
 }
 
 /* Rounded rows in scratch. */
-struct fp8_rows {
-    csp_tensor q, scale;
-};
-
-static fp8_rows rows_at(char *scratch, int64_t rows, int64_t K)
+static csp_fp8_rows rows_at(char *scratch, int64_t rows, int64_t K)
 {
     const int64_t dims[] = { rows, K };
-    fp8_rows r;
+    csp_fp8_rows r;
 
     r.q = csp_tensor_view(scratch, CSP_E4M3, 2, dims);
     r.scale =
@@ -132,7 +129,7 @@ static size_t rows_bytes(int64_t rows, int64_t K)
 }
 
 /* c (+)= q times the rows of a matrix (columns,K), all with their scales. */
-static csp_status multiply(csp_backend *be, const fp8_rows *r, const void *matrix,
+static csp_status multiply(csp_backend *be, const csp_fp8_rows *r, const void *matrix,
                            const float *scale, int64_t columns, bool add, csp_dtype stored, void *c,
                            int64_t ldc)
 {
@@ -175,6 +172,22 @@ static int64_t joined_outputs(const csp_linear_group *g, const csp_tensor *y, co
     return O;
 }
 
+/* Rows of y of all parts from row n on: (+)= the rounded rows r times W. */
+static csp_status multiply_all(csp_backend *be, const csp_linear_group *group,
+                               const csp_linear_rows *rows, const bool begun[CSP_LINEAR_PARTS],
+                               const csp_fp8_rows *r, int64_t n)
+{
+    for (int i = 0, end; i < group->count; i = end) {
+        const csp_linear *l = &group->part[i];
+        const csp_tensor *y = &rows->y[i];
+        const int64_t O = joined_outputs(group, rows->y, begun, i, &end);
+
+        CSP_TRY(multiply(be, r, l->w.data, (const float *)l->w_scale.data, O, begun[i], y->dtype,
+                         row_of(y, n), csp_tensor_row(y)));
+    }
+    return CSP_OK;
+}
+
 csp_status cuda_linear_fp8_fwd(csp_backend *be, const csp_linear_group *group,
                                csp_linear_rows *rows, const bool begun[CSP_LINEAR_PARTS],
                                int64_t block_bytes)
@@ -183,21 +196,17 @@ csp_status cuda_linear_fp8_fwd(csp_backend *be, const csp_linear_group *group,
     const csp_tensor none = csp_tensor_none();
     void *scratch;
 
+    if (rows->x8.q.ndim > 0) {
+        return multiply_all(be, group, rows, begun, &rows->x8, 0);
+    }
     CSP_TRY(cuda_scratch(be, rows_bytes(block, I), &scratch));
     for (int64_t n = 0; n < N; n += block) {
         const int64_t count = N - n < block ? N - n : block;
         const csp_tensor x = csp_tensor_rows(&rows->x, n, count);
-        fp8_rows r = rows_at((char *)scratch, count, I);
+        csp_fp8_rows r = rows_at((char *)scratch, count, I);
 
         CSP_TRY(cuda_quantize(be, &x, 1, &none, &r.q, &r.scale));
-        for (int i = 0, end; i < group->count; i = end) {
-            const csp_linear *l = &group->part[i];
-            const csp_tensor *y = &rows->y[i];
-            const int64_t O = joined_outputs(group, rows->y, begun, i, &end);
-
-            CSP_TRY(multiply(be, &r, l->w.data, (const float *)l->w_scale.data, O, begun[i],
-                             y->dtype, row_of(y, n), csp_tensor_row(y)));
-        }
+        CSP_TRY(multiply_all(be, group, rows, begun, &r, n));
     }
     return CSP_OK;
 }
@@ -232,7 +241,7 @@ csp_status cuda_linear_fp8_bwd(csp_backend *be, const csp_linear_group *group,
         TRANSPOSE_THREADS, 0, state->stream, (const uint8_t *)first->w.data, matrix, ones, O, I));
     for (int64_t n = 0; n < N; n += block) {
         const int64_t count = N - n < block ? N - n : block;
-        fp8_rows r = rows_at((char *)ones + ones_bytes, count, O);
+        csp_fp8_rows r = rows_at((char *)ones + ones_bytes, count, O);
         csp_tensor dy[CSP_LINEAR_PARTS];
 
         for (int i = 0; i < group->count; i++) {

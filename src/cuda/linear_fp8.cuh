@@ -10,8 +10,8 @@
 
 /*
  * y of each part (+)= q(x) q(W)^T with their scales; begun: whether y of a part is added to. Rows
- * are taken in blocks of at most block_bytes rounded numbers, but of 16 rows at least. Takes
- * scratch.
+ * that nobody rounded before are taken in blocks of at most block_bytes rounded numbers, but of 16
+ * rows at least. Takes scratch for those.
  */
 CSP_CHECKED csp_status cuda_linear_fp8_fwd(csp_backend *be, const csp_linear_group *group,
                                            csp_linear_rows *rows,

@@ -12,6 +12,7 @@
 
 #include "device.h"
 #include "launch.cuh"
+#include "quantize.cuh"
 #include "reduce.cuh"
 #include "vec.cuh"
 
@@ -54,10 +55,7 @@ static __device__ __forceinline__ float largest(const T *x, const float *c, int6
         float t[W];
 
         load_scaled(x, c, k, t);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            most = fmaxf(most, fabsf(t[i]));
-        }
+        most = quantize_largest(t, most);
     }
     return most;
 }
@@ -69,20 +67,9 @@ static __device__ __forceinline__ void round_row(const T *x, const float *c, uin
 {
     for (int64_t k = team.thread * W; k < K; k += team.threads * W) {
         float t[W];
-        vec_of<uint8_t, W> out;
 
         load_scaled(x, c, k, t);
-#pragma unroll
-        for (int i = 0; i < W; i += 2) {
-            const uint16_t pair =
-                cu::to_e4m3x2(t[i] * inverse, i + 1 < W ? t[i + 1] * inverse : 0.0f);
-
-            out.at[i] = (uint8_t)pair;
-            if (i + 1 < W) {
-                out.at[i + 1] = (uint8_t)(pair >> 8);
-            }
-        }
-        *reinterpret_cast<vec_of<uint8_t, W> *>(q + k) = out;
+        quantize_store(t, inverse, q + k);
     }
 }
 
@@ -117,7 +104,7 @@ template <int W, typename T>
 static __device__ __forceinline__ void write_row(const quantize_call<T> &call, int64_t n,
                                                  float most, quantize_team team)
 {
-    const float s = fmaxf(most / CSP_E4M3_MAX, CSP_QUANTIZE_LEAST_SCALE);
+    const float s = quantize_scale(most);
     const float *c = call.c;
     uint8_t *q = call.q + n * call.K;
 

@@ -4,12 +4,23 @@
  * Bound by memory: every element is read and written once, 16 bytes at a time where all addresses
  * and the length of rows allow. Outputs may be inputs: a thread reads what it needs of an
  * element before it writes it, and nobody else touches that element.
+ *
+ * Where m in e4m3 is asked for, too, which needs the largest element of a row, a row is a block's,
+ * whose threads keep what they made of it in registers between the maximum and the rounding; only
+ * what is wider than that is read again.
  */
 #include "device.h"
 #include "launch.cuh"
+#include "quantize.cuh"
+#include "reduce.cuh"
 #include "vec.cuh"
 
-enum { SWIGLU_THREADS = 256, BLOCKS_OF_SM = 8 };
+enum {
+    SWIGLU_THREADS = 256,
+    BLOCKS_OF_SM = 8,
+    ROW_THREADS = 512,       /* of a block with a row of its own, at most               */
+    ROW_THREADS_OF_SM = 1024 /* aimed at: a thread has up to 64 registers' worth of a row */
+};
 
 /* σ(x); 0 where exp overflows. */
 static __device__ __forceinline__ float sigmoid(float x)
@@ -48,7 +59,84 @@ static __global__ void __launch_bounds__(SWIGLU_THREADS)
     }
 }
 
-/* Any grid works, as above. */
+/* Pieces of a row that a thread keeps: 32 numbers, or 4 single ones. */
+template <int W> struct swiglu_held_pieces {
+    static const int value = W > 1 ? 32 / W : 4;
+};
+
+/* m, and what it is in e4m3. */
+template <typename T> struct swiglu_fp8_call {
+    swiglu_rows<const T> gate; /* (N,F) may be m */
+    swiglu_rows<const T> up;   /* (N,F) may be m */
+    swiglu_rows<T> m;          /* (N,F)          */
+    uint8_t *q;                /* (N,F)          */
+    float *scale;              /* (N)            */
+    int64_t N, F;
+};
+
+/* Writes W elements of m, and leaves in out what is stored. */
+template <typename T, int W>
+static __device__ __forceinline__ void gated_piece(const swiglu_fp8_call<T> &call, int64_t n,
+                                                   int64_t f, float (&out)[W])
+{
+    float g[W];
+
+    load_vec(call.gate.at + n * call.gate.row + f, g);
+    load_vec(call.up.at + n * call.up.row + f, out);
+#pragma unroll
+    for (int c = 0; c < W; c++) {
+        out[c] = to_f32(from_f32<T>(g[c] * sigmoid(g[c]) * out[c]));
+    }
+    store_vec(call.m.at + n * call.m.row + f, out);
+}
+
+/* Any grid works: blocks stride over rows, their threads over pieces of W elements. */
+template <typename T, int W>
+static __global__ void __launch_bounds__(ROW_THREADS) swiglu_fp8_kernel(swiglu_fp8_call<T> call)
+{
+    const int HELD = swiglu_held_pieces<W>::value;
+    const int64_t first = (int64_t)threadIdx.x * W, step = (int64_t)blockDim.x * W;
+    float held[HELD][W];
+
+    for (int64_t n = blockIdx.x; n < call.N; n += gridDim.x) {
+        const T *m = call.m.at + n * call.m.row;
+        uint8_t *q = call.q + n * call.F;
+        float most = 0.0f, scale;
+
+#pragma unroll
+        for (int j = 0; j < HELD; j++) {
+            if (first + j * step < call.F) {
+                gated_piece(call, n, first + j * step, held[j]);
+                most = quantize_largest(held[j], most);
+            }
+        }
+        for (int64_t f = first + HELD * step; f < call.F; f += step) {
+            float piece[W];
+
+            gated_piece(call, n, f, piece);
+            most = quantize_largest(piece, most);
+        }
+        scale = quantize_scale(block_max(most));
+        if (threadIdx.x == 0) {
+            call.scale[n] = scale;
+        }
+#pragma unroll
+        for (int j = 0; j < HELD; j++) {
+            if (first + j * step < call.F) {
+                quantize_store(held[j], 1.0f / scale, q + first + j * step);
+            }
+        }
+        /* Written by this very thread: no barrier is needed before it reads them again. */
+        for (int64_t f = first + HELD * step; f < call.F; f += step) {
+            float piece[W];
+
+            load_vec(m + f, piece);
+            quantize_store(piece, 1.0f / scale, q + f);
+        }
+    }
+}
+
+/* Any grid works, as of swiglu_fwd_kernel. */
 template <typename T, int W>
 static __global__ void __launch_bounds__(SWIGLU_THREADS)
     swiglu_bwd_kernel(swiglu_rows<const T> gate, /* (N,F) may be dgate        */
@@ -127,9 +215,39 @@ static csp_status swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_
     return CSP_OK;
 }
 
-csp_status cuda_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
-                           csp_tensor *m)
+template <typename T>
+static csp_status swiglu_fp8(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                             csp_tensor *m, csp_fp8_rows *m8)
 {
+    const int W = vec_width<T>::value;
+    const csp_tensor *const all[] = { gate, up, m };
+    const swiglu_fp8_call<T> call = {
+        rows_of<const T>(gate),  rows_of<const T>(up), rows_of<T>(m), (uint8_t *)m8->q.data,
+        (float *)m8->scale.data, gate->dim[0],         gate->dim[1]
+    };
+    bool wide = (uintptr_t)call.q % W == 0 && call.F % W == 0;
+
+    for (int i = 0; i < 3; i++) {
+        wide = wide && is_vec_row((const T *)all[i]->data, csp_tensor_row(all[i]));
+    }
+    const int64_t keeping = ceil_div(call.F, 32 * (wide ? 32 : 4)) * 32; /* that keep a whole row */
+    const int threads = keeping < ROW_THREADS ? (int)keeping : (int)ROW_THREADS;
+
+    CUDA_TRY(cu::launch(
+        wide ? swiglu_fp8_kernel<T, W> : swiglu_fp8_kernel<T, 1>,
+        stride_grid(call.N, 1,
+                    (int64_t)cuda_state_of(be)->processors * (ROW_THREADS_OF_SM / threads)),
+        threads, 0, cuda_stream(be, "swiglu_fwd"), call));
+    return CSP_OK;
+}
+
+csp_status cuda_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                           csp_tensor *m, csp_fp8_rows *m8)
+{
+    if (m8 != NULL && m8->q.ndim > 0) {
+        return gate->dtype == CSP_BF16 ? swiglu_fp8<__nv_bfloat16>(be, gate, up, m, m8)
+                                       : swiglu_fp8<float>(be, gate, up, m, m8);
+    }
     return gate->dtype == CSP_BF16 ? swiglu_fwd<__nv_bfloat16>(be, gate, up, m)
                                    : swiglu_fwd<float>(be, gate, up, m);
 }

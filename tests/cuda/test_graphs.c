@@ -17,9 +17,9 @@
 #if defined(__SANITIZE_THREAD__)
 enum { MOST = 3, SOME = 3, FEW = 3, PHASES = 1, STRIDE = 13 };
 #elif defined(__SANITIZE_ADDRESS__)
-enum { MOST = 4, SOME = 4, FEW = 3, PHASES = 5, STRIDE = 3 };
+enum { MOST = 4, SOME = 4, FEW = 3, PHASES = 6, STRIDE = 3 };
 #else
-enum { MOST = 20, SOME = 8, FEW = 4, PHASES = 5, STRIDE = 1 };
+enum { MOST = 20, SOME = 8, FEW = 4, PHASES = 6, STRIDE = 1 };
 #endif
 
 enum { LONG = 200 };
@@ -84,7 +84,7 @@ static char *train(const phase *p, csp_graphs graphs, double *loss, size_t *byte
     char *all;
     tiny t;
 
-    tiny_open_stored(&t, "cuda:0", p->variant, p->lora, p->storage);
+    tiny_open_sized(&t, "cuda:0", p->variant, p->lora, p->storage, p->storage.fp8);
     assert_ok(csp_graph_choose(t.be, graphs));
     count_passes(t.be, &table);
     tiny_phase_open(&run, &t, p->adapt, 0.7);
@@ -137,20 +137,36 @@ static void steps_are_the_same_bits(const phase *p)
     free(got);
 }
 
+/* Whether the device has products of 8-bit floats. */
+static bool multiplies_fp8(void)
+{
+    csp_backend *be;
+    bool there;
+
+    assert_ok(csp_backend_create("cuda:0", 1, &be));
+    there = be->fp8;
+    csp_backend_destroy(be);
+    return there;
+}
+
 static void training_is_the_same_bits_with_graphs_and_without(void **state)
 {
     const csp_storage f32 = { .dtype = CSP_F32 }, bf16 = { .dtype = CSP_BF16 };
+    const csp_storage fp8 = { .dtype = CSP_BF16, .fp8 = true, .apart = true };
     const phase phases[] = {
         { CSP_VARIANT_CAUSAL, true, true, false, false, bf16, FEW },
         { CSP_VARIANT_ECHO, false, true, false, false, f32, MOST }, /* dropout, computed again */
         { CSP_VARIANT_BI, false, false, false, true, bf16, FEW },
         { CSP_VARIANT_CAUSAL, true, true, true, false, f32, SOME },
         { CSP_VARIANT_CAUSAL, true, true, false, true, f32, FEW },
+        { CSP_VARIANT_CAUSAL, false, true, true, false, fp8, FEW }, /* computed again, too */
     };
 
     (void)state;
     for (size_t i = 0; i < PHASES; i++) {
-        steps_are_the_same_bits(&phases[i]);
+        if (!phases[i].storage.fp8 || multiplies_fp8()) {
+            steps_are_the_same_bits(&phases[i]);
+        }
     }
 }
 

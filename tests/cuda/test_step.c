@@ -1,17 +1,21 @@
 /*
  * test_step.c - how a whole training step of a tiny model uses a device: the host waits once, and
  * nothing is allocated after the first step; where hidden states are not finite the device makes no
- * update, though the host learns of it only afterwards.
+ * update, though the host learns of it only afterwards; inputs of products in 8 bits are rounded by
+ * the ops that make them.
  */
 #include "train/tiny_phase.h"
 
+#ifdef CSPLADE_EMULATED
+#include "emulator/control.h"
+#endif
 #include "device.h"
 
 /* What the thread sanitizer has time for. */
 #if defined(__SANITIZE_THREAD__)
-enum { STEPS = 2 };
+enum { STEPS = 2, FP8_STEPS = 1 };
 #else
-enum { STEPS = 4 };
+enum { STEPS = 4, FP8_STEPS = 2 };
 #endif
 
 /* A phase, and what its device had counted before the last step. */
@@ -131,11 +135,91 @@ static void what_is_not_finite_changes_nothing(void **state)
     }
 }
 
+/* A table whose products round their input themselves, or not; and how many had it rounded. */
+static csp_status (*genuine_fwd)(csp_backend *be, const csp_linear_group *group,
+                                 csp_linear_rows *rows);
+static bool rounds_again;
+static int64_t rounded_before;
+
+static csp_status watched_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows)
+{
+    csp_linear_rows given = *rows;
+
+    rounded_before += rows->x8.q.ndim > 0;
+    if (rounds_again) {
+        given.x8 = (csp_fp8_rows) { csp_tensor_none(), csp_tensor_none() };
+    }
+    return genuine_fwd(be, group, &given);
+}
+
+/* All that FP8_STEPS change, and the kernels they launch. */
+static char *steps_in_8_bits(bool again, size_t *bytes, uint64_t *launches)
+{
+    const csp_storage storage = { .fp8 = true, .apart = true };
+    csp_step_metrics m;
+    csp_ops table;
+    tiny_phase run;
+    char *all;
+    tiny t;
+
+    tiny_open_sized(&t, "cuda:0", CSP_VARIANT_ECHO, true, storage, true);
+    table = *t.be->ops;
+    genuine_fwd = table.linear_fwd;
+    table.linear_fwd = watched_fwd;
+    t.be->ops = &table;
+    rounds_again = again;
+    rounded_before = 0;
+    assert_ok(csp_graph_choose(t.be, CSP_GRAPHS_OFF));
+    tiny_phase_open(&run, &t, false, 0.7);
+#ifdef CSPLADE_EMULATED
+    *launches = emu_launches();
+#endif
+    for (int64_t k = 1; k <= FP8_STEPS; k++) {
+        assert_ok(tiny_phase_step(&run, k, &m));
+    }
+#ifdef CSPLADE_EMULATED
+    *launches = emu_launches() - *launches;
+#endif
+    tiny_phase_close(&run);
+    all = tiny_state(&t, bytes);
+    tiny_close(&t);
+    return all;
+}
+
+static void inputs_in_8_bits_are_rounded_where_they_are_made(void **state)
+{
+    uint64_t once = 0, twice = 0;
+    char *want, *got;
+    size_t bytes, again;
+    csp_backend *be;
+    bool there;
+
+    (void)state;
+    assert_ok(csp_backend_create("cuda:0", 1, &be));
+    there = be->fp8;
+    csp_backend_destroy(be);
+    if (!there) {
+        skip();
+    }
+    want = steps_in_8_bits(true, &bytes, &twice);
+    got = steps_in_8_bits(false, &again, &once);
+    assert_int_equal(bytes, again);
+    assert_memory_equal(got, want, bytes);
+    /* q, k and v; gate and up; down: of two blocks and at least two micro-batches a step. */
+    assert_true(rounded_before >= 3 * 2 * 2 * FP8_STEPS);
+#ifdef CSPLADE_EMULATED
+    assert_int_equal(twice - once, rounded_before);
+#endif
+    free(want);
+    free(got);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_waits_once_and_allocates_nothing),
         cmocka_unit_test(what_is_not_finite_changes_nothing),
+        cmocka_unit_test(inputs_in_8_bits_are_rounded_where_they_are_made),
     };
 
     return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), NULL, NULL);

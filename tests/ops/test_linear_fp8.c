@@ -374,6 +374,49 @@ static void the_same_call_gives_the_same_bits(void **state)
     rig_each_storage(r, gives_the_same_bits);
 }
 
+/* The rounded rows of x beside rows of another matrix: the product is of the former. */
+static void rows_that_were_rounded_before(rig *r, csp_dtype S)
+{
+    const int with_adapters = 4, alone = 0;
+
+    for (int i = 0; i < 2; i++) {
+        const struct shape *h = &shapes[i == 0 ? with_adapters : alone];
+        const csp_tensor none = csp_tensor_none();
+        csp_linear_rows given;
+
+        rig_begin(r, 600 + (uint64_t)i);
+        setup s = make(r, S, h, EACH_ALONE);
+
+        given = s.rows;
+        given.x8.q = rig_output(r, CSP_E4M3, 2, s.rows.x.dim);
+        given.x8.scale = rig_output(r, CSP_F32, 1, s.rows.x.dim);
+        for (int k = 0; k < h->count; k++) {
+            given.y[k] = rig_output(r, S, 2, s.rows.y[k].dim);
+        }
+        assert_int_equal(csp_quantize_rows(r->be, &s.rows.x, &none, &given.x8.q, &given.x8.scale),
+                         CSP_OK);
+        if (h->R == 0) {
+            given.x = rig_normal(r, S, 2, s.rows.x.dim);
+        }
+        assert_int_equal(csp_linear_group_fwd(r->be, &s.g, &s.rows), CSP_OK);
+        assert_int_equal(csp_linear_group_fwd(r->be, &s.g, &given), CSP_OK);
+        for (int k = 0; k < h->count; k++) {
+            rig_check_same(r, &s.rows.y[k], &given.y[k]);
+        }
+        rig_check_guards(r);
+    }
+}
+
+static void rows_that_were_rounded_before_are_taken(void **state)
+{
+    rig *r = *state;
+
+    if (!r->be->fp8) {
+        skip();
+    }
+    rig_each_storage(r, rows_that_were_rounded_before);
+}
+
 static void what_e4m3_cannot_do_is_refused(void **state)
 {
     rig *r = *state;
@@ -403,6 +446,16 @@ static void what_e4m3_cannot_do_is_refused(void **state)
     bad.w_tail = rig_normal(r, CSP_F32, 2, (int64_t[]) { 32, 8 });
     assert_int_equal(csp_linear_group_fwd(r->be, &bad, &s.rows), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "w_tail behind a matrix in e4m3"));
+    bad = s.g;
+    s.rows.x8.q = rig_output(r, CSP_E4M3, 2, (int64_t[]) { 9, 32 });
+    s.rows.x8.scale = rig_output(r, CSP_F32, 1, (int64_t[]) { 9 });
+    assert_int_equal(csp_linear_group_fwd(r->be, &bad, &s.rows), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "q must be e4m3 (9,48), not e4m3 (9,32)"));
+    s.rows.x8.q = rig_output(r, CSP_E4M3, 2, (int64_t[]) { 9, 48 });
+    bad.part[0].w = rig_normal(r, CSP_F32, 2, (int64_t[]) { 32, 48 });
+    assert_int_equal(csp_linear_group_fwd(r->be, &bad, &s.rows), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "x in e4m3 for a matrix that is not"));
+    s.rows.x8.q = s.rows.x8.scale = csp_tensor_none();
     grad.part[0].dw = rig_accumulated(r, 2, (int64_t[]) { 32, 48 });
     assert_int_equal(csp_linear_group_bwd(r->be, &s.g, &grad), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "a gradient of a matrix in e4m3"));
@@ -419,6 +472,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(both_directions_match_the_reference),
         cmocka_unit_test(only_what_is_wanted_is_computed),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
+        cmocka_unit_test(rows_that_were_rounded_before_are_taken),
         cmocka_unit_test(what_e4m3_cannot_do_is_refused),
     };
 

@@ -199,6 +199,57 @@ static void rows_may_lie_apart_where_the_backend_has_that(void **state)
     rig_check_untouched(r, &wide);
 }
 
+/* All that csp_norm_fwd writes, and csp_quantize_rows of it, against both at once. */
+static void rounds_as_it_writes(rig *r, csp_dtype S)
+{
+    for (int64_t i = 0; i < SHAPES * 2; i++) {
+        const int64_t D = shapes[i / 2][1], most = D < 1000 ? 9 : 2;
+        const int64_t N = shapes[i / 2][0] < most ? shapes[i / 2][0] : most;
+        const int64_t dims[] = { N, D };
+        const bool with_delta = i % 2 == 1;
+        const csp_tensor none = csp_tensor_none();
+
+        rig_begin(r, (uint64_t)(200 + i));
+        csp_tensor x = rig_normal(r, S, 2, dims), branch = rig_normal(r, S, 2, dims);
+        csp_tensor drawn = rig_normal(r, CSP_F32, 1, &D), delta = with_delta ? branch : none;
+        float *gain = rig_host(r, &drawn);
+        csp_tensor sum[2], rstd[2], y[2];
+        csp_fp8_rows y8[2];
+
+        gain[D - 1] *= 64.0f; /* the largest of a row is what is read last */
+        drawn = rig_input(r, CSP_F32, 1, &D, gain);
+        const csp_tensor g = rig_stored(r, S, &drawn);
+        for (int k = 0; k < 2; k++) {
+            sum[k] = with_delta ? rig_output(r, S, 2, dims) : none;
+            rstd[k] = rig_output(r, CSP_F32, 1, dims);
+            y[k] = rig_output(r, S, 2, dims);
+            y8[k].q = rig_output(r, CSP_E4M3, 2, dims);
+            y8[k].scale = rig_output(r, CSP_F32, 1, dims);
+        }
+        assert_int_equal(csp_norm_fwd(r->be, &x, &delta, &g, eps, &sum[0], &rstd[0], &y[0]),
+                         CSP_OK);
+        assert_int_equal(csp_quantize_rows(r->be, &y[0], &none, &y8[0].q, &y8[0].scale), CSP_OK);
+        /* In the place of delta, as between the blocks of a model. */
+        y[1] = with_delta ? rig_copy(r, &branch) : y[1];
+        delta = with_delta ? y[1] : none;
+        assert_int_equal(
+            csp_norm_fp8_fwd(r->be, &x, &delta, &g, eps, &sum[1], &rstd[1], &y[1], &y8[1]), CSP_OK);
+        if (with_delta) {
+            rig_check_same(r, &sum[0], &sum[1]);
+        }
+        rig_check_same(r, &rstd[0], &rstd[1]);
+        rig_check_same(r, &y[0], &y[1]);
+        rig_check_same(r, &y8[0].q, &y8[1].q);
+        rig_check_same(r, &y8[0].scale, &y8[1].scale);
+        rig_check_guards(r);
+    }
+}
+
+static void what_is_rounded_as_it_is_written_has_the_bits_of_both(void **state)
+{
+    rig_each_storage(*state, rounds_as_it_writes);
+}
+
 static void gives_the_same_bits(rig *r, csp_dtype S)
 {
     const int64_t dims[] = { rows_of(r, 601), 70 };
@@ -234,6 +285,7 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     csp_tensor rstd = rig_output(r, CSP_F32, 1, &dims[0]), y = rig_output(r, CSP_F32, 2, dims);
     csp_tensor huge = rig_normal(r, CSP_F32, 2, wide), rows = rig_normal(r, CSP_F32, 1, &dims[0]);
     csp_tensor dg = rig_accumulated(r, 1, &dims[1]), half = rig_normal(r, CSP_BF16, 2, dims);
+    csp_fp8_rows y8 = { rig_output(r, CSP_E4M3, 2, other), rig_output(r, CSP_F32, 1, dims) };
 
     assert_int_equal(csp_norm_fwd(r->be, &half, NULL, &g, eps, NULL, &rstd, &y),
                      r->be->bf16 ? CSP_ERR_SHAPE : CSP_ERR_UNSUPPORTED);
@@ -245,6 +297,10 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     assert_int_equal(csp_norm_fwd(r->be, &x, &bad, &g, eps, &sum, &rstd, &y), CSP_ERR_SHAPE);
     assert_int_equal(csp_norm_fwd(r->be, &x, NULL, &g, 0.0f, NULL, &rstd, &y), CSP_ERR_ARGUMENT);
     assert_int_equal(csp_norm_fwd(r->be, &x, NULL, &g, NAN, NULL, &rstd, &y), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_norm_fp8_fwd(r->be, &x, NULL, &g, eps, NULL, &rstd, &y, &y8),
+                     CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "norm: q must be e4m3 (4,6), not e4m3 (6,4)"));
+    rig_check_untouched(r, &y8.q);
     assert_int_equal(csp_norm_fwd(r->be, &huge, NULL, &g, eps, NULL, &rstd, &y), CSP_ERR_SHAPE);
     assert_int_equal(csp_norm_bwd(r->be, &x, &g, &rows, &bad, NULL, &y, &dg), CSP_ERR_SHAPE);
     assert_int_equal(csp_norm_bwd(r->be, &x, &g, &rows, &x, NULL, &y, &rstd), CSP_ERR_SHAPE);
@@ -345,6 +401,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(bad_rows_are_found),
         cmocka_unit_test(outputs_may_be_the_inputs_the_contract_names),
         cmocka_unit_test(rows_may_lie_apart_where_the_backend_has_that),
+        cmocka_unit_test(what_is_rounded_as_it_is_written_has_the_bits_of_both),
         cmocka_unit_test(the_same_call_gives_the_same_bits),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),
     };

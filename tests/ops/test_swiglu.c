@@ -152,6 +152,51 @@ static void rows_may_lie_apart_where_the_backend_has_that(void **state)
     rig_check_untouched(r, &wide);
 }
 
+/* Pieces and single elements, all in registers and more than these hold. */
+static void rounds_as_it_writes(rig *r, csp_dtype S)
+{
+    static const int64_t sizes[][2] = { { 1, 1 },    { 9, 48 },   { 3, 17 },
+                                        { 2, 1040 }, { 2, 2063 }, { 1, 16416 } };
+
+    for (size_t i = 0; i < 2 * sizeof(sizes) / sizeof(sizes[0]); i++) {
+        const int64_t *dims = sizes[i / 2], N = dims[0], F = dims[1];
+        const bool beside = i % 2 == 1 && r->be->apart;
+        const csp_tensor none = csp_tensor_none();
+
+        rig_begin(r, 70 + i);
+        csp_tensor gate = rig_normal(r, S, 2, dims), drawn = rig_normal(r, CSP_F32, 2, dims);
+        csp_tensor m = rig_output(r, S, 2, dims), m2 = rig_output(r, S, 2, dims);
+        float *last = rig_host(r, &drawn);
+        csp_fp8_rows m8[2];
+
+        for (int64_t n = 0; n < N; n++) { /* the largest of a row is what is read last */
+            last[n * F + F - 1] *= 64.0f;
+        }
+        drawn = rig_input(r, CSP_F32, 2, dims, last);
+        const csp_tensor up = rig_stored(r, S, &drawn);
+        for (int k = 0; k < 2; k++) {
+            m8[k].q = rig_output(r, CSP_E4M3, 2, dims);
+            m8[k].scale = rig_output(r, CSP_F32, 1, &N);
+        }
+        assert_int_equal(csp_swiglu_fwd(r->be, &gate, &up, &m), CSP_OK);
+        assert_int_equal(csp_quantize_rows(r->be, &m, &none, &m8[0].q, &m8[0].scale), CSP_OK);
+        if (beside) { /* m over gate, as where no backward pass follows */
+            gate = rig_apart(r, &gate, 0, F + 16);
+            m2 = gate;
+        }
+        assert_int_equal(csp_swiglu_fp8_fwd(r->be, &gate, &up, &m2, &m8[1]), CSP_OK);
+        rig_check_same(r, &m, &m2);
+        rig_check_same(r, &m8[0].q, &m8[1].q);
+        rig_check_same(r, &m8[0].scale, &m8[1].scale);
+        rig_check_guards(r);
+    }
+}
+
+static void what_is_rounded_as_it_is_written_has_the_bits_of_both(void **state)
+{
+    rig_each_storage(*state, rounds_as_it_writes);
+}
+
 static void a_nan_is_passed_on(void **state)
 {
     rig *r = *state;
@@ -179,7 +224,11 @@ static void wrong_shapes_are_refused_and_outputs_left_alone(void **state)
     csp_tensor x = rig_normal(r, CSP_F32, 2, dims), bad = rig_normal(r, CSP_F32, 2, other);
     csp_tensor m = rig_output(r, CSP_F32, 2, dims), m2 = rig_output(r, CSP_F32, 2, dims);
     const csp_tensor half = rig_normal(r, CSP_BF16, 2, dims);
+    csp_fp8_rows m8 = { rig_output(r, CSP_E4M3, 2, dims), rig_output(r, CSP_F32, 1, other) };
 
+    assert_int_equal(csp_swiglu_fp8_fwd(r->be, &x, &x, &m, &m8), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "swiglu: scale must be f32 (4), not f32 (6)"));
+    rig_check_untouched(r, &m8.q);
     assert_int_equal(csp_swiglu_fwd(r->be, &x, &bad, &m), CSP_ERR_SHAPE);
     assert_non_null(strstr(csp_error_text(), "swiglu: up must be f32 (4,6), not f32 (6,4)"));
     assert_int_equal(csp_swiglu_fwd(r->be, &bad, &bad, &m), CSP_ERR_SHAPE);
@@ -238,6 +287,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(both_directions_match_the_reference),
         cmocka_unit_test(outputs_may_be_the_inputs_the_contract_names),
         cmocka_unit_test(rows_may_lie_apart_where_the_backend_has_that),
+        cmocka_unit_test(what_is_rounded_as_it_is_written_has_the_bits_of_both),
         cmocka_unit_test(a_nan_is_passed_on),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),
     };

@@ -4,8 +4,7 @@
 #include <math.h>
 #include <stddef.h>
 
-/* Eight significant bits, to nearest, ties to even; inside the range of normal numbers. */
-static double to_bf16(double x)
+double ref_bf16(double x)
 {
     int exponent;
     const double fraction = frexp(x, &exponent);
@@ -22,7 +21,7 @@ double ref_pool_logit(const ref_pool *p, int64_t n, int64_t v, double *mag)
         product += p->h[n * p->D + d] * p->e[v * p->D + d];
         *mag += p->scale * fabs(p->h[n * p->D + d] * p->e[v * p->D + d]);
     }
-    return p->scale * (p->bf16 ? to_bf16(product) : product);
+    return p->scale * (p->bf16 ? ref_bf16(product) : product);
 }
 
 static int active(const ref_pool *p, int64_t n, int64_t v)

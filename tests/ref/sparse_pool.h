@@ -18,6 +18,9 @@ typedef struct ref_pool {
     bool bf16; /* products h e^T are rounded to bf16, to nearest even, before k */
 } ref_pool;
 
+/* Eight significant bits, to nearest, ties to even; inside the range of normal numbers. */
+double ref_bf16(double x);
+
 /* z = k <h_n, e_v>, <h_n, e_v> rounded where p->bf16; *mag = k sum |h e| */
 double ref_pool_logit(const ref_pool *p, int64_t n, int64_t v, double *mag);
 

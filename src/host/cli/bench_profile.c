@@ -26,6 +26,7 @@ typedef struct amounts {
     const csp_bench_shape *shape;
     double N, L, D, F, HE, KV, V, S, R;
     double W;       /* bytes of a weight of a block                      */
+    double Q;       /* bytes of an input in e4m3 beside S, or 0          */
     double pairs;   /* of tokens that attend to one another, all texts   */
     double scores;  /* queries times documents                           */
     double entries; /* stored ones of all representations                */
@@ -97,7 +98,7 @@ static need linear_fwd(const amounts *a, const csp_profile_row *r)
     const map_need n = maps_of(a, r);
 
     return (need) { 2.0 * a->N * (n.weights + a->R * n.adapted),
-                    a->S * a->N * n.maps * width + a->W * n.weights };
+                    a->N * n.maps * (a->S * width + a->Q * (double)r->inputs) + a->W * n.weights };
 }
 
 /* dx, and dW or what an adapter needs: dB, dA, and the way of dx through both. */
@@ -116,6 +117,12 @@ static need norm(const amounts *a, const csp_profile_row *r)
 {
     (void)r;
     return of_bytes(a->S * a->N * a->D * 4.0 * (2.0 * a->L + 1.0));
+}
+
+/* All norms but the last write inputs of products. */
+static need norm_fwd(const amounts *a, const csp_profile_row *r)
+{
+    return of_bytes(norm(a, r).bytes + a->Q * a->N * a->D * 2.0 * a->L);
 }
 
 /* Looks at rstd of all rows and at the first row of y, for the hidden states of a step. */
@@ -140,7 +147,7 @@ static need attention_bwd(const amounts *a, const csp_profile_row *r)
 static need swiglu_fwd(const amounts *a, const csp_profile_row *r)
 {
     (void)r;
-    return of_bytes(3.0 * a->S * a->N * a->F * a->L);
+    return of_bytes((3.0 * a->S + a->Q) * a->N * a->F * a->L);
 }
 
 static need swiglu_bwd(const amounts *a, const csp_profile_row *r)
@@ -256,7 +263,7 @@ static const struct {
 } formulas[] = {
     { "linear_fwd", linear_fwd },
     { "linear_bwd", linear_bwd },
-    { "norm_fwd", norm },
+    { "norm_fwd", norm_fwd },
     { "norm_bwd", norm },
     { "norm_bad_row", norm_bad_row },
     { "attention_fwd", attention_fwd },
@@ -429,6 +436,7 @@ static amounts amounts_of(const csp_bench *b, const csp_bench_shape *s, double e
                        .V = (double)s->V,
                        .S = (double)csp_dtype_bytes(b->dtype),
                        .W = s->fp8 ? 1.0 : (double)csp_dtype_bytes(b->dtype),
+                       .Q = s->fp8 ? 1.0 : 0.0,
                        .R = s->lora ? (double)CSP_BENCH_RANK : 0.0,
                        .pairs = 0.5 * ((double)s->queries * q * (q + 1.0) +
                                        (double)s->documents * d * (d + 1.0)),

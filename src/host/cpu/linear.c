@@ -67,9 +67,9 @@ static csp_status masked_branch_fwd(const linear_call *c, const float *x, float 
                     1.0f, y, c->O);
 }
 
-static csp_status part_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                           const csp_tensor *u, const csp_tensor *y)
+static csp_status part_fwd(csp_backend *be, const csp_linear *l, const csp_linear_rows *rows, int i)
 {
+    const csp_tensor *x = &rows->x, *u = &rows->u[i], *y = &rows->y[i];
     const linear_call c = begin(be, l, y->dim[0]);
     const cpu_map map = { .N = c.N,
                           .K = c.I,
@@ -86,14 +86,14 @@ static csp_status part_fwd(csp_backend *be, const csp_linear *l, const csp_tenso
                           .inner = data_or_null(u),
                           .y = y->data };
 
-    CSP_TRY(l->w.dtype == CSP_E4M3 ? cpu_linear_fp8_fwd(be, l, x, u, y) : run_map(be, &map));
+    CSP_TRY(l->w.dtype == CSP_E4M3 ? cpu_linear_fp8_fwd(be, l, rows, i) : run_map(be, &map));
     return has_dropout(&c) ? masked_branch_fwd(&c, x->data, u->data, y->data) : CSP_OK;
 }
 
 csp_status cpu_linear_fwd(csp_backend *be, const csp_linear_group *group, csp_linear_rows *rows)
 {
     for (int i = 0; i < group->count; i++) {
-        CSP_TRY(part_fwd(be, &group->part[i], &rows->x, &rows->u[i], &rows->y[i]));
+        CSP_TRY(part_fwd(be, &group->part[i], rows, i));
     }
     return CSP_OK;
 }

@@ -62,32 +62,42 @@ static void widen_rows(const csp_backend *be, const uint8_t *q, const float *sca
     }
 }
 
-/* map->y = q(x) M with the scales of q(x), x c of the parts side by side; M holds w times scale. */
-static csp_status rounded_product(csp_backend *be, const csp_tensor *x, int count,
-                                  const csp_tensor *c, const uint8_t *w, const float *scale,
-                                  cpu_map *map)
+/* What is rounded: [x[0] | x[1] | ...] c, unless somebody did. */
+typedef struct fp8_input {
+    const csp_tensor *x;
+    int count;
+    csp_tensor c;
+    csp_fp8_rows rounded; /* or none */
+} fp8_input;
+
+/* map->y = q(x) M with the scales of q(x); M holds w times scale. */
+static csp_status rounded_product(csp_backend *be, const fp8_input *in, const uint8_t *w,
+                                  const float *scale, cpu_map *map)
 {
     const bool forward = map->form == CPU_OUTPUT_ROWS;
     const int64_t rows = forward ? map->O : map->K, columns = forward ? map->K : map->O;
+    csp_fp8_rows q = in->rounded;
     fp8_scratch s;
-    csp_tensor q, of_rows;
 
     CSP_TRY(take(be, map, rows * columns, &s));
-    q = csp_tensor_view(s.q, CSP_E4M3, 2, (int64_t[]) { map->N, map->K });
-    of_rows = csp_tensor_view(s.scale, CSP_F32, 1, &map->N);
-    cpu_quantize(be, x, count, c, &q, &of_rows);
-    widen_rows(be, s.q, s.scale, map->N, map->K, s.rows);
+    if (q.q.ndim == 0) {
+        q.q = csp_tensor_view(s.q, CSP_E4M3, 2, (int64_t[]) { map->N, map->K });
+        q.scale = csp_tensor_view(s.scale, CSP_F32, 1, &map->N);
+        cpu_quantize(be, in->x, in->count, &in->c, &q.q, &q.scale);
+    }
+    widen_rows(be, q.q.data, q.scale.data, map->N, map->K, s.rows);
     widen_rows(be, w, scale, rows, columns, s.matrix);
     map->x = s.rows;
     map->m = s.matrix;
     return cpu_map_rows(be, map, s.panels);
 }
 
-csp_status cpu_linear_fp8_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                              const csp_tensor *u, const csp_tensor *y)
+csp_status cpu_linear_fp8_fwd(csp_backend *be, const csp_linear *l, const csp_linear_rows *rows,
+                              int i)
 {
+    const csp_tensor *x = &rows->x, *u = &rows->u[i], *y = &rows->y[i];
     const int64_t N = x->dim[0], O = l->w.dim[0], I = l->w.dim[1];
-    const csp_tensor none = csp_tensor_none();
+    const fp8_input in = { x, 1, csp_tensor_none(), rows->x8 };
     cpu_map map = { .N = N,
                     .K = I,
                     .O = O,
@@ -95,7 +105,7 @@ csp_status cpu_linear_fp8_fwd(csp_backend *be, const csp_linear *l, const csp_te
                     .bias = l->bias.ndim > 0 ? l->bias.data : NULL,
                     .y = y->data };
 
-    CSP_TRY(rounded_product(be, x, 1, &none, l->w.data, l->w_scale.data, &map));
+    CSP_TRY(rounded_product(be, &in, l->w.data, l->w_scale.data, &map));
     if (l->lora_a.ndim > 0 && l->dropout.p == 0.0f) {
         const int64_t R = l->lora_a.dim[0];
 
@@ -114,13 +124,13 @@ csp_status cpu_linear_fp8_bwd(csp_backend *be, const csp_linear_group *group,
     cpu_map map = {
         .N = g->dx.dim[0], .O = first->w.dim[1], .form = CPU_INPUT_ROWS, .y = g->dx.data
     };
-    csp_tensor c;
+    fp8_input in = { .x = g->dy, .count = group->count };
 
     for (int i = 0; i < group->count; i++) {
         map.K += group->part[i].w.dim[0];
     }
-    c = csp_tensor_view(first->w_scale.data, CSP_F32, 1, &map.K);
-    return rounded_product(be, g->dy, group->count, &c, first->w.data, NULL, &map);
+    in.c = csp_tensor_view(first->w_scale.data, CSP_F32, 1, &map.K);
+    return rounded_product(be, &in, first->w.data, NULL, &map);
 }
 
 csp_status cpu_linear_fp8_branch_bwd(csp_backend *be, const csp_linear *l, const float *x,

@@ -6,11 +6,11 @@
 #include "ops/linear.h"
 
 /*
- * y = q(x) q(W)^T with their scales, + bias, and without dropout + s u B^T, u = x A^T. A branch
- * under dropout is left to the caller.
+ * y = q(x) q(W)^T with their scales, + bias, and without dropout + s u B^T, u = x A^T, of part i. A
+ * branch under dropout is left to the caller.
  */
-CSP_CHECKED csp_status cpu_linear_fp8_fwd(csp_backend *be, const csp_linear *l, const csp_tensor *x,
-                                          const csp_tensor *u, const csp_tensor *y);
+CSP_CHECKED csp_status cpu_linear_fp8_fwd(csp_backend *be, const csp_linear *l,
+                                          const csp_linear_rows *rows, int i);
 
 /* dx = q(t) w of all parts, with the scales of q(t); all branches are left to the caller. */
 CSP_CHECKED csp_status cpu_linear_fp8_bwd(csp_backend *be, const csp_linear_group *group,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cpu/cpu.h"
+#include "cpu/quantize.h"
 
 CPU_CLONES static float add_row(const float *x, const float *delta, float *sum, int64_t D)
 {
@@ -44,10 +45,10 @@ CPU_CLONES static void scale_row(const float *x, const float *g, float rstd, flo
 
 csp_status cpu_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                         const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
-                        csp_tensor *y)
+                        csp_tensor *y, csp_fp8_rows *y8)
 {
     const int64_t N = x->dim[0], D = x->dim[1];
-    const bool has_delta = delta != NULL && delta->ndim > 0;
+    const bool has_delta = delta != NULL && delta->ndim > 0, rounded = y8 != NULL && y8->q.ndim > 0;
     const float *in = x->data, *branch = has_delta ? delta->data : NULL;
     float *total = has_delta ? sum->data : NULL, *r = rstd->data, *out = y->data;
 
@@ -59,6 +60,9 @@ csp_status cpu_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *
 
         r[n] = 1.0f / sqrtf(squares / (float)D + eps);
         scale_row(row, g->data, r[n], out + n * D, D);
+        if (rounded) {
+            cpu_quantize_some(y, n, n + 1, y8);
+        }
     }
     return CSP_OK;
 }

@@ -68,6 +68,14 @@ void cpu_quantize(const csp_backend *be, const csp_tensor *x, int count, const c
     }
 }
 
+void cpu_quantize_some(const csp_tensor *x, int64_t first, int64_t end, csp_fp8_rows *to)
+{
+    for (int64_t n = first; n < end; n++) {
+        quantize_row(x, 1, NULL, n, (uint8_t *)to->q.data + n * x->dim[1],
+                     (float *)to->scale.data + n);
+    }
+}
+
 csp_status cpu_quantize_rows(csp_backend *be, const csp_tensor *x, const csp_tensor *c,
                              csp_tensor *q, csp_tensor *scale)
 {

@@ -118,6 +118,29 @@ static int64_t tail_of(const csp_params *params, csp_matrix_group a, csp_matrix_
     return of_a > of_b ? of_a : of_b;
 }
 
+/*
+ * Inputs of products in e4m3, one at a time: forward only, so that they lie in memory of backward
+ * where there is some.
+ */
+static csp_status place_fp8(const csp_params *params, int64_t N, csp_arena *step, csp_block_work *w)
+{
+    const int64_t D = params->config.D, F = params->config.F, widest = D > F ? D : F;
+    csp_tensor memory = w->dm;
+
+    w->t8 = w->m8 = (csp_fp8_rows) { csp_tensor_none(), csp_tensor_none() };
+    if (!params->storage.fp8) {
+        return CSP_OK;
+    }
+    if (memory.ndim == 0 || csp_tensor_bytes(&memory) < (size_t)(N * widest)) {
+        CSP_TRY(csp_arena_tensor(step, CSP_E4M3, 2, (int64_t[]) { N, widest }, &memory));
+    }
+    CSP_TRY(place_column(step, N, &w->t8.scale));
+    w->m8.scale = w->t8.scale;
+    w->t8.q = csp_tensor_view(memory.data, CSP_E4M3, 2, (int64_t[]) { N, D });
+    w->m8.q = csp_tensor_view(memory.data, CSP_E4M3, 2, (int64_t[]) { N, F });
+    return CSP_OK;
+}
+
 csp_status csp_block_work_place(const csp_params *params, int64_t N, bool backward, csp_arena *step,
                                 csp_block_work *out)
 {
@@ -149,6 +172,7 @@ csp_status csp_block_work_place(const csp_params *params, int64_t N, bool backwa
         CSP_TRY(place(params, step, N, c->H * c->E, &w.d_o));
         CSP_TRY(place_column(step, N * c->H, &w.r));
     }
+    CSP_TRY(place_fp8(params, N, step, &w));
     *out = w;
     return CSP_OK;
 }
@@ -207,13 +231,18 @@ typedef struct outputs {
     csp_tensor of[CSP_LINEAR_PARTS];
 } outputs;
 
-/* Applies the matrices of a group to x; tail: memory beside x, or none. */
+/* What a group is applied to. */
+typedef struct inputs {
+    csp_tensor x, tail; /* tail: memory beside x, or none */
+    csp_fp8_rows x8;    /* x in e4m3, or none             */
+} inputs;
+
+/* Applies the matrices of a group. */
 static csp_status project(const csp_block_pass *pass, int64_t layer, csp_matrix_group group,
-                          const csp_tensor *x, const csp_tensor *tail, csp_block_saved *s,
-                          const outputs *y)
+                          const inputs *in, csp_block_saved *s, const outputs *y)
 {
     const csp_linear_group g = group_of(pass, layer, group);
-    csp_linear_rows rows = { .x = *x, .x_tail = tail_for(pass, group, tail) };
+    csp_linear_rows rows = { .x = in->x, .x8 = in->x8, .x_tail = tail_for(pass, group, &in->tail) };
 
     for (int i = 0; i < g.count; i++) {
         rows.u[i] = s->u[(int)csp_group_first(group) + i];
@@ -319,27 +348,28 @@ static csp_status attention_forward(const csp_block_pass *pass, int64_t layer, c
                                     csp_block_work *w)
 {
     const csp_layer *rows = &pass->params->layers[layer];
+    const inputs normalised = { w->t, w->t_tail, w->t8 }, attended = { .x = s->o };
     const outputs qkv = { { s->q, s->k, s->v } }, branch = { { w->t } };
-    const csp_tensor none = csp_tensor_none();
     const bool normed = rows->q_norm != NULL;
     const csp_tensor *q = normed ? &w->qn : &s->q, *k = normed ? &w->kn : &s->k;
 
-    CSP_TRY(project(pass, layer, CSP_GROUP_QKV, &w->t, &w->t_tail, s, &qkv));
+    CSP_TRY(project(pass, layer, CSP_GROUP_QKV, &normalised, s, &qkv));
     if (normed) {
         CSP_TRY(head_norm(pass, rows->q_norm, &s->q, &s->rq, &w->qn));
         CSP_TRY(head_norm(pass, rows->k_norm, &s->k, &s->rk, &w->kn));
     }
     CSP_TRY(csp_attention_fwd(pass->be, &pass->attention, q, k, &s->v, &s->o, &s->lse));
-    return project(pass, layer, CSP_GROUP_O, &s->o, &none, s, &branch);
+    return project(pass, layer, CSP_GROUP_O, &attended, s, &branch);
 }
 
 /* s->gate and s->up of the normalised input in w->t. */
 static csp_status project_wide(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,
                                csp_block_work *w)
 {
+    const inputs normalised = { w->t, w->t_tail, w->t8 };
     const outputs wide = { { s->gate, s->up } };
 
-    return project(pass, layer, CSP_GROUP_GATE_UP, &w->t, &w->t_tail, s, &wide);
+    return project(pass, layer, CSP_GROUP_GATE_UP, &normalised, s, &wide);
 }
 
 csp_status csp_block_fwd(const csp_block_pass *pass, int64_t layer, bool finish,
@@ -350,26 +380,26 @@ csp_status csp_block_fwd(const csp_block_pass *pass, int64_t layer, bool finish,
     const csp_tensor none = csp_tensor_none();
     const outputs branch = { { w->t } };
     csp_tensor no_sum = csp_tensor_none();
-    csp_tensor *m = w->m.ndim > 0 ? &w->m : &s->gate;
     /* Beside gate lies up, which the product of both has used up. */
-    const csp_tensor *m_tail = w->m.ndim > 0 || !pass->params->storage.apart ? &w->m_tail : &s->up;
+    const bool beside = w->m.ndim == 0 && pass->params->storage.apart;
+    inputs gated = { w->m.ndim > 0 ? w->m : s->gate, beside ? s->up : w->m_tail, w->m8 };
 
     if (before->ndim > 0) {
-        CSP_TRY(csp_norm_fwd(pass->be, before, &w->t, &rows->attn_norm->value, eps, &s->x,
-                             &s->rstd1, &w->t));
+        CSP_TRY(csp_norm_fp8_fwd(pass->be, before, &w->t, &rows->attn_norm->value, eps, &s->x,
+                                 &s->rstd1, &w->t, &w->t8));
     } else {
-        CSP_TRY(csp_norm_fwd(pass->be, &s->x, &none, &rows->attn_norm->value, eps, &no_sum,
-                             &s->rstd1, &w->t));
+        CSP_TRY(csp_norm_fp8_fwd(pass->be, &s->x, &none, &rows->attn_norm->value, eps, &no_sum,
+                                 &s->rstd1, &w->t, &w->t8));
     }
     CSP_TRY(attention_forward(pass, layer, s, w));
-    CSP_TRY(
-        csp_norm_fwd(pass->be, &s->x, &w->t, &rows->mlp_norm->value, eps, &s->y, &s->rstd2, &w->t));
+    CSP_TRY(csp_norm_fp8_fwd(pass->be, &s->x, &w->t, &rows->mlp_norm->value, eps, &s->y, &s->rstd2,
+                             &w->t, &w->t8));
     CSP_TRY(project_wide(pass, layer, s, w));
     if (!finish) {
         return CSP_OK;
     }
-    CSP_TRY(csp_swiglu_fwd(pass->be, &s->gate, &s->up, m));
-    return project(pass, layer, CSP_GROUP_DOWN, m, m_tail, s, &branch);
+    CSP_TRY(csp_swiglu_fp8_fwd(pass->be, &s->gate, &s->up, &gated.x, &gated.x8));
+    return project(pass, layer, CSP_GROUP_DOWN, &gated, s, &branch);
 }
 
 csp_status csp_block_wide_again(const csp_block_pass *pass, int64_t layer, csp_block_saved *s,
@@ -379,8 +409,8 @@ csp_status csp_block_wide_again(const csp_block_pass *pass, int64_t layer, csp_b
     const csp_tensor none = csp_tensor_none();
     csp_tensor no_sum = none, rstd = csp_tensor_rows(&w->r, 0, s->y.dim[0]);
 
-    CSP_TRY(
-        csp_norm_fwd(pass->be, &s->y, &none, &g->value, (float)pass->eps, &no_sum, &rstd, &w->t));
+    CSP_TRY(csp_norm_fp8_fwd(pass->be, &s->y, &none, &g->value, (float)pass->eps, &no_sum, &rstd,
+                             &w->t, &w->t8));
     return project_wide(pass, layer, s, w);
 }
 

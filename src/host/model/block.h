@@ -43,10 +43,12 @@ typedef struct csp_block_saved {
  */
 typedef struct csp_block_work {
     csp_tensor t, t_tail;   /* (N,D) (N,T) branch to add, or the normalised input             */
+    csp_fp8_rows t8;        /* (N,D)   that input in e4m3; none but where matrices are            */
     csp_tensor qn, kn;      /* (N,H*E) (N,G*E) normalised q and k; none without the norms        */
     csp_tensor m;           /* (N,F)   product of the gate; forward without backward: is gate    */
     csp_tensor m_tail;      /* (N,T)   the same                                                  */
-    csp_tensor dm;          /* (N,F)   backward only, like the rest                              */
+    csp_fp8_rows m8;        /* (N,F)   m in e4m3, like t8 and in its place                       */
+    csp_tensor dm;          /* (N,F)   backward only, like the rest; forward has t8 or m8 there  */
     csp_tensor d_o;         /* (N,H*E)                                                           */
     csp_tensor dt;          /* (N,D)   gradient of a normalised input; set by the caller         */
     csp_tensor dx, dx_tail; /* (N,D) (N,T) gradient of the residual stream; without a tail dx is

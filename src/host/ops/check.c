@@ -55,6 +55,15 @@ csp_status csp_check_rank(const char *op, const char *name, const csp_tensor *t,
     return check_memory(op, name, t);
 }
 
+csp_status csp_check_fp8_rows(const char *op, const csp_fp8_rows *rows, int64_t N, int64_t K)
+{
+    if (!csp_check_fp8_given(rows)) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_check_tensor(op, "q", &rows->q, CSP_E4M3, 2, (int64_t[]) { N, K }));
+    return csp_check_tensor(op, "scale", &rows->scale, CSP_F32, 1, &N);
+}
+
 csp_status csp_check_storage(const csp_backend *be, const char *op, const char *name,
                              const csp_tensor *t, int ndim, csp_dtype *out)
 {

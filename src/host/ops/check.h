@@ -69,6 +69,16 @@ static inline bool csp_check_given(const csp_tensor *t)
     return t != NULL && t->ndim > 0;
 }
 
+/* Whether optional rows in e4m3 were given. */
+static inline bool csp_check_fp8_given(const csp_fp8_rows *rows)
+{
+    return rows != NULL && rows->q.ndim > 0;
+}
+
+/* CSP_ERR_SHAPE unless rows are (N,K), or not given. */
+CSP_CHECKED csp_status csp_check_fp8_rows(const char *op, const csp_fp8_rows *rows, int64_t N,
+                                          int64_t K);
+
 /* Whether a and b do not overlap in memory. */
 bool csp_check_apart(const csp_tensor *a, const csp_tensor *b);
 

@@ -168,6 +168,10 @@ csp_status csp_linear_group_fwd(csp_backend *be, const csp_linear_group *g, csp_
 
     CSP_TRY(check_operands(be, g, rows->y, &s));
     CSP_TRY(csp_check_matrix(be, "linear", "x", &rows->x, s.S, s.N, s.I));
+    CSP_TRY(csp_check_fp8_rows("linear", &rows->x8, s.N, s.I));
+    if (csp_check_fp8_given(&rows->x8) && !s.fp8) {
+        return CSP_FAIL(CSP_ERR_SHAPE, "linear: x in e4m3 for a matrix that is not");
+    }
     for (int i = 0; i < g->count; i++) {
         const int64_t R = rank_of(&g->part[i]);
 

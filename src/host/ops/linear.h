@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "ops/backend.h"
+#include "ops/quantize.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -69,6 +69,9 @@ typedef struct csp_linear_group {
 /* What a group is applied to. */
 typedef struct csp_linear_rows {
     csp_tensor x;                   /* in  (N,I)    S                                          */
+    csp_fp8_rows x8;                /* in  (N,I)       what csp_quantize_rows makes of x, where
+                                            whoever made x made that too and w is in e4m3; else
+                                            none                                               */
     csp_tensor x_tail;              /* out (N,T)    S  work memory beside x, or none           */
     csp_tensor u[CSP_LINEAR_PARTS]; /* out (N,R_i)  S  kept for the backward pass; overwritten;
                                             none where part i has no adapter                   */
@@ -104,7 +107,7 @@ typedef struct csp_linear_group_grad {
  * Source: LoRA (arXiv 2106.09685); docs/method.md 8.5.
  *
  * Where w is in e4m3, x W^T is q(x) q(W)^T with the scales of their rows: x is rounded to e4m3 as
- * csp_quantize_rows does (docs/method.md 8.6, also of how precisely a device adds).
+ * csp_quantize_rows does, or x8 is taken (docs/method.md 8.6, also of how precisely a device adds).
  *
  * Rows of x, y and w may lie apart where be has that (csp_backend.apart). Parts whose w lie below
  * and whose y lie beside one another are one product.

@@ -18,9 +18,9 @@ static csp_status check_sizes(const csp_backend *be, const csp_tensor *x, const 
     return CSP_OK;
 }
 
-csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
-                        const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
-                        csp_tensor *y)
+csp_status csp_norm_fp8_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
+                            const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
+                            csp_tensor *y, csp_fp8_rows *y8)
 {
     csp_dtype S;
 
@@ -36,8 +36,17 @@ csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *
     }
     CSP_TRY(csp_check_tensor("norm", "rstd", rstd, CSP_F32, 1, &x->dim[0]));
     CSP_TRY(csp_check_matrix(be, "norm", "y", y, S, x->dim[0], x->dim[1]));
-    return x->dim[0] > 0 ? csp_op_done(be, be->ops->norm_fwd(be, x, delta, g, eps, sum, rstd, y))
-                         : CSP_OK;
+    CSP_TRY(csp_check_fp8_rows("norm", y8, x->dim[0], x->dim[1]));
+    return x->dim[0] > 0
+               ? csp_op_done(be, be->ops->norm_fwd(be, x, delta, g, eps, sum, rstd, y, y8))
+               : CSP_OK;
+}
+
+csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
+                        const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
+                        csp_tensor *y)
+{
+    return csp_norm_fp8_fwd(be, x, delta, g, eps, sum, rstd, y, NULL);
 }
 
 csp_status csp_norm_bwd(csp_backend *be, const csp_tensor *x, const csp_tensor *g,

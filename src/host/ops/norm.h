@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "ops/backend.h"
+#include "ops/quantize.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,6 +37,20 @@ extern "C" {
 CSP_CHECKED csp_status csp_norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                                     const csp_tensor *g, float eps, csp_tensor *sum,
                                     csp_tensor *rstd, csp_tensor *y);
+
+/*
+ * The same, and in the same pass over a row what it is in e4m3, for a product with a matrix of such
+ * numbers.
+ *
+ *   y8     out   (N,D)  what csp_quantize_rows makes of y as it is stored, to the same bits;
+ *                       overwritten. NULL or of none: csp_norm_fwd
+ *
+ * Aliasing:   y8 overlaps nothing else.
+ */
+CSP_CHECKED csp_status csp_norm_fp8_fwd(csp_backend *be, const csp_tensor *x,
+                                        const csp_tensor *delta, const csp_tensor *g, float eps,
+                                        csp_tensor *sum, csp_tensor *rstd, csp_tensor *y,
+                                        csp_fp8_rows *y8);
 
 /*
  * Gradients of csp_norm_fwd.

@@ -9,6 +9,12 @@
 extern "C" {
 #endif
 
+/* Rows in e4m3, or none: those of the equation below. */
+typedef struct csp_fp8_rows {
+    csp_tensor q;     /* (N,K)  e4m3 */
+    csp_tensor scale; /* (N)    f32  */
+} csp_fp8_rows;
+
 /* The least scale of a row: that of rows of zeros. Its reciprocal is finite. */
 #define CSP_QUANTIZE_LEAST_SCALE 0x1p-126f
 

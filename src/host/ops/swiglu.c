@@ -14,15 +14,22 @@ static csp_status check_inputs(const csp_backend *be, const csp_tensor *gate, co
     return csp_check_matrix(be, "swiglu", "up", up, *S, gate->dim[0], gate->dim[1]);
 }
 
-csp_status csp_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
-                          csp_tensor *m)
+csp_status csp_swiglu_fp8_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                              csp_tensor *m, csp_fp8_rows *m8)
 {
     csp_dtype S;
 
     CSP_TRY(check_inputs(be, gate, up, &S));
     CSP_TRY(csp_check_matrix(be, "swiglu", "m", m, S, gate->dim[0], gate->dim[1]));
-    return csp_tensor_count(gate) > 0 ? csp_op_done(be, be->ops->swiglu_fwd(be, gate, up, m))
+    CSP_TRY(csp_check_fp8_rows("swiglu", m8, gate->dim[0], gate->dim[1]));
+    return csp_tensor_count(gate) > 0 ? csp_op_done(be, be->ops->swiglu_fwd(be, gate, up, m, m8))
                                       : CSP_OK;
+}
+
+csp_status csp_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
+                          csp_tensor *m)
+{
+    return csp_swiglu_fp8_fwd(be, gate, up, m, NULL);
 }
 
 csp_status csp_swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,

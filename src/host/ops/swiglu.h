@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "ops/backend.h"
+#include "ops/quantize.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -26,6 +26,18 @@ extern "C" {
  */
 CSP_CHECKED csp_status csp_swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
                                       csp_tensor *m);
+
+/*
+ * The same, and in the same pass over a row what it is in e4m3, for a product with a matrix of such
+ * numbers.
+ *
+ *   m8   out   (N,F)  what csp_quantize_rows makes of m as it is stored, to the same bits;
+ *                     overwritten. NULL or of none: csp_swiglu_fwd
+ *
+ * Aliasing:   m8 overlaps nothing else.
+ */
+CSP_CHECKED csp_status csp_swiglu_fp8_fwd(csp_backend *be, const csp_tensor *gate,
+                                          const csp_tensor *up, csp_tensor *m, csp_fp8_rows *m8);
 
 /*
  *     dup = dm ⊙ silu(gate);   dgate = dm ⊙ up ⊙ σ(gate) (1 + gate (1 - σ(gate)))

@@ -64,7 +64,7 @@ struct csp_ops {
                                 csp_tensor *q, csp_tensor *scale);
     csp_status (*norm_fwd)(csp_backend *be, const csp_tensor *x, const csp_tensor *delta,
                            const csp_tensor *g, float eps, csp_tensor *sum, csp_tensor *rstd,
-                           csp_tensor *y);
+                           csp_tensor *y, csp_fp8_rows *y8);
     csp_status (*norm_bwd)(csp_backend *be, const csp_tensor *x, const csp_tensor *g,
                            const csp_tensor *rstd, const csp_tensor *dy, const csp_tensor *dsum,
                            csp_tensor *dx, csp_tensor *dg);
@@ -75,7 +75,7 @@ struct csp_ops {
                                 csp_tensor *lse);
     csp_status (*attention_bwd)(csp_backend *be, const csp_attention *a, csp_attention_grad *g);
     csp_status (*swiglu_fwd)(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
-                             csp_tensor *m);
+                             csp_tensor *m, csp_fp8_rows *m8);
     csp_status (*swiglu_bwd)(csp_backend *be, const csp_tensor *gate, const csp_tensor *up,
                              const csp_tensor *dm, csp_tensor *dgate, csp_tensor *dup);
     csp_status (*embed_fwd)(csp_backend *be, const csp_tensor *table, const csp_tensor *token,
