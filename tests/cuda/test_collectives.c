@@ -3,6 +3,7 @@
  * machine has, up to four; that the stream of the backend waits for them where it must and the host
  * nowhere; and what they count. Inputs are whole numbers wherever an order of additions would show.
  */
+#include <math.h>
 #include <string.h>
 
 #include "ranks_on_devices.h"
@@ -119,6 +120,45 @@ static int reduce_all(device_rank *d, csp_arena *arena, int round)
     return 0;
 }
 
+/* Whichever rank has a NaN or an infinity, all get one, and other elements are what they are. */
+static int keep_nan(device_rank *d, csp_arena *arena, csp_dtype dtype, csp_comm_op op)
+{
+    const double best = op == CSP_COMM_MAX ? (double)INFINITY : -(double)INFINITY;
+
+    for (int who = 0; who < d->ranks.size; who++) {
+        const double mine[] = { who == d->ranks.rank ? (double)NAN : d->ranks.rank - 0.5,
+                                who == d->ranks.rank ? best : d->ranks.rank - 0.5,
+                                who == d->ranks.rank ? -(double)NAN : -best,
+                                -best,
+                                -0x1p-126 * (double)(d->ranks.rank + 1),
+                                d->ranks.rank - 2.5 };
+        enum { COUNT = sizeof(mine) / sizeof(mine[0]) };
+        const int64_t last = d->ranks.size - 1;
+        double got[COUNT];
+        csp_tensor t;
+
+        for (int i = 0; i < COUNT; i++) {
+            if (dtype == CSP_F64) {
+                ((double *)(void *)host[0])[i] = mine[i];
+            } else {
+                ((float *)(void *)host[0])[i] = (float)mine[i];
+            }
+        }
+        RANK_TRY(upload(d->be, arena, dtype, COUNT, &t));
+        RANK_TRY(csp_ranks_reduce(&d->ranks, &t, op, "numbers"));
+        RANK_TRY(csp_backend_download(d->be, &t, host[1]));
+        for (int i = 0; i < COUNT; i++) {
+            got[i] = dtype == CSP_F64 ? ((double *)(void *)host[1])[i]
+                                      : (double)((float *)(void *)host[1])[i];
+        }
+        RANK_CHECK(isnan(got[0]) && isnan(got[2]));
+        RANK_CHECK(got[1] == best && got[3] == -best);
+        RANK_CHECK(got[4] == (op == CSP_COMM_MAX ? -0x1p-126 : -0x1p-126 * (double)(last + 1)));
+        RANK_CHECK(got[5] == (op == CSP_COMM_MAX ? (double)last - 2.5 : -2.5));
+    }
+    return 0;
+}
+
 /* How much each rank has: nothing, some, or as much as the others. */
 static int64_t part_of(int rank, int round)
 {
@@ -212,6 +252,10 @@ static int all_kinds(int argument)
     for (int round = 0; round < ROUNDS; round++) {
         csp_arena_release(&arena, 0);
         RANK_CHECK(reduce_all(&d, &arena, round) == 0);
+        for (int way = 0; way < 4; way++) {
+            RANK_CHECK(keep_nan(&d, &arena, summed[way / 2],
+                                way % 2 == 0 ? CSP_COMM_MAX : CSP_COMM_MIN) == 0);
+        }
         for (int way = 0; way < 4; way++) {
             const csp_dtype copied = way / 2 == 0 ? CSP_I32 : CSP_BF16;
 
@@ -368,8 +412,8 @@ static int groups_at_once(int argument)
 
             fill(CSP_F64, host[0], N, d.ranks.rank, g + round);
             RANK_TRY(upload(d.be, &arena, CSP_F64, N, &t[g]));
-            RANK_TRY(csp_ranks_reduce_start(&groups[g], &t[g], (csp_comm_op)round, "numbers",
-                                            &pending[g]));
+            RANK_TRY(
+                csp_ranks_reduce_start(&groups[g], &t[g], CSP_COMM_SUM, "numbers", &pending[g]));
         }
         for (int g = 0; g < GROUPS; g++) {
             const int first = g == 2 ? d.ranks.rank / 2 * 2 : 0;
@@ -377,7 +421,7 @@ static int groups_at_once(int argument)
             RANK_TRY(csp_ranks_finish(&groups[g], &pending[g]));
             for (int64_t i = 0; i < N; i++) {
                 put(CSP_F64, host[2], i,
-                    combined_from(first, (csp_comm_op)round, groups[g].size, i, g + round));
+                    combined_from(first, CSP_COMM_SUM, groups[g].size, i, g + round));
             }
             RANK_CHECK(came_out(d.be, &t[g]));
         }
