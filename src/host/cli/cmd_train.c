@@ -226,7 +226,7 @@ static csp_status run(const csp_arguments *args)
                             .save = &save_asked };
     csp_train_result result;
     csp_config *config = NULL;
-    char where[2048] = "";
+    char where[2048] = "", collectives[2048];
     csp_status status;
 
     status = csp_config_from_args(args, 0, stand_for, CSP_COUNT(stand_for), &config);
@@ -235,6 +235,8 @@ static csp_status run(const csp_arguments *args)
     }
     install_handlers();
     status = join(config, where, sizeof(where), &o.comm);
+    csp_launch_collectives(collectives, sizeof(collectives));
+    o.collectives = collectives;
     if (status == CSP_OK) {
         csp_log(CSP_LOG_INFO, "train", "csplade %s%s%s", CSPLADE_DESCRIBE,
                 where[0] != '\0' ? ", " : "", where);
