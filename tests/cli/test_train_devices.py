@@ -79,6 +79,29 @@ def who_goes_on_otherwise_is_told(w):
     w.remove("s")
 
 
+def rank_0_chooses_algorithms_for_all(w):
+    """By timing, on rank 0 another one than on rank 1, whose sums would differ when it goes on with those
+    of rank 0. A rank of another type chooses its own, and says so."""
+    first, last = "contrastive-00000001.h5", "contrastive-00000002.h5"
+    timed = [*FEW, "contrastive.batch.queries=2", "model.passage_max_len=8", "contrastive.max_steps=2",
+             "run.save_steps=1", "device.tune_products=true"]
+    devices(2)
+    same = {r: ["env", f"CSP_EMU_BLASLT_FAVOUR={r}"] for r in range(2)}
+    for other in (False, True):
+        before = {0: same[0], 1: [*same[1], "CSP_EMU_DEVICE_NAME=other"]} if other else same
+        for rank, result in enumerate(Job(w, 2, "u", *timed, "--dry-run", before=before).wait()):
+            w.expect_exit(result, 0)
+            w.expect((rank == 1 and other) == ("this rank chooses its own" in result.stderr), result.stderr)
+    whole = []
+    for _ in range(2):
+        for result in Job(w, 2, "t", *timed, before=same).wait():
+            w.expect_exit(result, 0)
+        whole.append(w.checkpoint("t", last))
+        go_back(w, "t", first)
+    w.expect(whole[0] == whole[1], "not the same bytes")
+    w.remove("t", "u")
+
+
 def ranks_that_see_a_device_each_have_that(w):
     """As a launcher shows them: each rank's only one is its number 0."""
     devices(2)
@@ -139,7 +162,8 @@ if __name__ == "__main__":
         print("skipped: no emulated device")
         sys.exit(77)
     sys.exit(run_tests([
-        ranks_follow_the_curve_of_one, who_goes_on_otherwise_is_told, ranks_that_see_a_device_each_have_that,
+        ranks_follow_the_curve_of_one, who_goes_on_otherwise_is_told,
+        rank_0_chooses_algorithms_for_all, ranks_that_see_a_device_each_have_that,
         what_cannot_be_joined_is_said_by_all,
         one_rank_needs_no_nccl,
         a_killed_rank_ends_the_other,

@@ -528,6 +528,7 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_sparse_pool_choose(run->be, (csp_pool_way)config->device.head_backward));
     CSP_TRY(choose_storage(run));
     CSP_TRY(open_model(run));
+    CSP_TRY(csp_run_join_tuning(run));
     CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
                                     "tokenizer.json", &run->tokenizer));
     CSP_TRY(check_vocabulary(run));
