@@ -59,20 +59,6 @@ static void groups_of_devices_are_those_of_one(void **state)
     compare_sizes(&c, slow ? &all : &few, slow ? 2 : 4, 4);
 }
 
-/* What there is time for under the thread sanitizer: a step of one rank, and of two. */
-static void two_ranks_make_the_step_of_one(void **state)
-{
-    const ranks_case step = { "cuda",          CSP_VARIANT_CAUSAL, true, false,
-                              CSP_POOLING_MAX, CSP_REG_FLOPS,      1,    1 };
-    const case_way way = { .queries = 2, .rows = FEW_ROWS };
-
-    (void)state;
-    if (devices < 2) {
-        skip();
-    }
-    compare_sizes(&step, &way, 2, 2);
-}
-
 /* What is rounded at random, and masters: a rank's part of each as on a rank with all of them. */
 static void parts_of_bf16_state_give_the_same_bits(void **state)
 {
@@ -129,14 +115,15 @@ int main(void)
                                       cmocka_unit_test(groups_of_devices_are_those_of_one),
                                       cmocka_unit_test(parts_of_bf16_state_give_the_same_bits),
                                       cmocka_unit_test(masters_come_back_from_state_files) };
-    const struct CMUnitTest few[] = { cmocka_unit_test(two_ranks_make_the_step_of_one) };
+    /* What there is time for under the thread sanitizer. */
+    const struct CMUnitTest few[] = { cmocka_unit_test(groups_of_devices_are_those_of_one) };
 #if defined(__SANITIZE_THREAD__)
     const bool has_time = false;
 #else
     const bool has_time = true;
 #endif
 
-    devices = device_count(has_time ? 4 : 2);
+    devices = device_count(4);
     if (devices == 0) {
         print_error("skipped: no device, or no NCCL\n");
         return NO_DEVICE;
