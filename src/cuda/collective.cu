@@ -3,6 +3,11 @@
  *
  * Equal parts go by the calls that NCCL has for them; for unequal ones it has none, and a group of
  * one broadcast or reduction for each rank takes their place, as its manual says for all-gathers.
+ *
+ * NCCL's maximum and minimum of floating-point numbers give a NaN of one rank away. They are made
+ * of whole numbers instead: the bits of finite numbers and infinities, those of negative ones
+ * flipped but for the sign, are in the order of what they stand for, and a NaN takes the place
+ * beyond all.
  */
 #include "collective.h"
 
@@ -14,6 +19,8 @@
 
 /* Joins that are measured between two calls of csp_collective_waited. */
 enum { MOST_JOINS = 4096 };
+
+#define KEY_THREADS 64
 
 csp_status cuda_collective_library(csp_backend *be, const char **name)
 {
@@ -148,6 +155,65 @@ static nccl_result give(const order *o, const cuda_collective *c, const csp_coll
     return scatter_sum(o, c, call);
 }
 
+/* Whether it must go as keys, so that a NaN stays. */
+static bool needs_keys(const csp_collective_call *call)
+{
+    return (call->kind == CSP_COLLECTIVE_MAX || call->kind == CSP_COLLECTIVE_MIN) &&
+           (call->in.dtype == CSP_F32 || call->in.dtype == CSP_F64);
+}
+
+/* A number's bits, and whole numbers in the same order; each is the other's inverse. */
+template <typename whole> static __device__ whole flip(whole bits, whole most)
+{
+    return bits < 0 ? bits ^ most : bits;
+}
+
+template <typename whole>
+static __global__ void __launch_bounds__(KEY_THREADS)
+    to_keys_kernel(whole *__restrict__ x, // (n) bits of numbers, then keys
+                   int64_t n, whole infinity, whole most, whole of_nan)
+{
+    for (int64_t i = grid_thread(); i < n; i += grid_threads()) {
+        const whole bits = x[i];
+
+        x[i] = (bits & most) > infinity ? of_nan : flip(bits, most);
+    }
+}
+
+template <typename whole>
+static __global__ void __launch_bounds__(KEY_THREADS)
+    from_keys_kernel(whole *__restrict__ x, // (n) keys, then bits of numbers
+                     int64_t n, whole most)
+{
+    for (int64_t i = grid_thread(); i < n; i += grid_threads()) {
+        x[i] = flip(x[i], most);
+    }
+}
+
+/* Of a NaN the greatest or the least whole number, by what is asked for: no other number has it. */
+template <typename whole>
+static csp_status to_keys(const cuda_state *state, const csp_collective_call *call, whole infinity,
+                          whole most)
+{
+    const int64_t n = csp_tensor_count(&call->out);
+
+    CUDA_TRY(cu::launch(to_keys_kernel<whole>, stride_grid(n, KEY_THREADS, state->processors),
+                        KEY_THREADS, 0, state->collectives.stream, (whole *)call->out.data, n,
+                        infinity, most, call->kind == CSP_COLLECTIVE_MAX ? most : ~most));
+    return CSP_OK;
+}
+
+template <typename whole>
+static csp_status from_keys(const cuda_state *state, const csp_collective_call *call, whole most)
+{
+    const int64_t n = csp_tensor_count(&call->out);
+
+    CUDA_TRY(cu::launch(from_keys_kernel<whole>, stride_grid(n, KEY_THREADS, state->processors),
+                        KEY_THREADS, 0, state->collectives.stream, (whole *)call->out.data, n,
+                        most));
+    return CSP_OK;
+}
+
 /* Hands a call to NCCL, which may take it beside the caller. */
 static csp_status hand_over(csp_backend *be, cuda_collective *c, const csp_collective_call *call)
 {
@@ -159,6 +225,9 @@ static csp_status hand_over(csp_backend *be, cuda_collective *c, const csp_colle
 
     CSP_TRY(cuda_nccl(state, &o.t));
     o.type = type_of(call->in.dtype, &o.unit);
+    if (needs_keys(call)) {
+        o.type = call->in.dtype == CSP_F64 ? NCCL_I64 : NCCL_I32;
+    }
     given = o.t->group_start();
     if (given == NCCL_OK) {
         given = give(&o, c, call);
@@ -171,6 +240,22 @@ static csp_status hand_over(csp_backend *be, cuda_collective *c, const csp_colle
     (void)snprintf(words, sizeof(words), "NCCL: %s (%s)", o.t->error_string(given),
                    o.t->last_error(c->comm));
     return cuda_collective_fail(be, c, CSP_WATCH_BROKEN, call->what, words);
+}
+
+/* The same, of numbers that go as keys. */
+static csp_status hand_over_keys(csp_backend *be, cuda_collective *c,
+                                 const csp_collective_call *call)
+{
+    const cuda_state *state = cuda_state_of(be);
+
+    if (call->in.dtype == CSP_F64) {
+        CSP_TRY(to_keys<int64_t>(state, call, (int64_t)0x7ff << 52, INT64_MAX));
+        CSP_TRY(hand_over(be, c, call));
+        return from_keys<int64_t>(state, call, INT64_MAX);
+    }
+    CSP_TRY(to_keys<int32_t>(state, call, 0xff << 23, INT32_MAX));
+    CSP_TRY(hand_over(be, c, call));
+    return from_keys<int32_t>(state, call, INT32_MAX);
 }
 
 /* Nothing to be moved on any rank: NCCL need not know. */
@@ -197,7 +282,7 @@ csp_status cuda_collective_start(csp_backend *be, csp_collective *collective,
     CUDA_TRY(cudaEventRecord(shared->ready, state->stream));
     CUDA_TRY(cudaStreamWaitEvent(shared->stream, shared->ready, 0));
     if (!is_empty(call)) {
-        CSP_TRY(hand_over(be, c, call));
+        CSP_TRY(needs_keys(call) ? hand_over_keys(be, c, call) : hand_over(be, c, call));
     }
     CUDA_TRY(cudaEventRecord(begun->done, shared->stream));
     begun->what = call->what;

@@ -38,6 +38,70 @@ def ranks_follow_the_curve_of_one(w):
     w.remove("one", "two", "again")
 
 
+def go_back(w, name, file):
+    """The run stands again at an earlier checkpoint of its own."""
+    folder = w.folder / name / "checkpoints"
+    for later in w.checkpoints(name):
+        if later > file:
+            (folder / later).unlink()
+    (folder / "LATEST").write_text(file)
+
+
+def expect_warnings(w, result, *wanted):
+    """All of what is said to change sums, and nothing else."""
+    said = [line for line in result.stderr.splitlines() if "to rounding only" in line]
+    w.expect(len(said) == len(wanted) and all(any(words in line for line in said) for words in wanted),
+             f"{wanted}: {result.stderr}")
+
+
+def who_goes_on_otherwise_is_told(w):
+    """Another NCCL, other variables, other ranks; the same: the same bytes, and not a word."""
+    first, last = "contrastive-00000001.h5", "contrastive-00000002.h5"
+    saving = [*FEW, "contrastive.max_steps=2", "contrastive.batch.queries=4", "run.save_steps=1"]
+    devices(4)
+    for result in Job(w, 2, "s", *saving).wait():
+        w.expect_exit(result, 0)
+    whole = w.checkpoint("s", last)
+    for size, more, wanted in (
+            (2, {"NCCL_DEBUG": "WARN"}, []),
+            (4, {"NCCL_ALGO": "Ring", "CSP_EMU_NCCL": "22703", "NCCL_NVLS_ENABLE": "1"},
+             ["ranks was 2 before and is 4 now", "machines was 1: 1x2 before and is 1: 1x4 now",
+              "collectives was NCCL 2.28.9 before and is NCCL 2.27.3 now",
+              "NCCL_NVLS_ENABLE was 0 before and is 1 now",
+              "NCCL_ALGO is Ring now and was not set before"])):
+        go_back(w, "s", first)
+        results = Job(w, size, "s", *saving, env={**os.environ, **more}).wait()
+        for result in results:
+            w.expect_exit(result, 0)
+        expect_warnings(w, results[0], *wanted)
+        if not wanted:
+            w.expect(w.checkpoint("s", last) == whole, "not the same bytes")
+    w.remove("s")
+
+
+def rank_0_chooses_algorithms_for_all(w):
+    """By timing, on rank 0 another one than on rank 1, whose sums would differ when it goes on with those
+    of rank 0. A rank of another type chooses its own, and says so."""
+    first, last = "contrastive-00000001.h5", "contrastive-00000002.h5"
+    timed = [*FEW, "contrastive.batch.queries=2", "model.passage_max_len=8", "contrastive.max_steps=2",
+             "run.save_steps=1", "device.tune_products=true"]
+    devices(2)
+    same = {r: ["env", f"CSP_EMU_BLASLT_FAVOUR={r}"] for r in range(2)}
+    for other in (False, True):
+        before = {0: same[0], 1: [*same[1], "CSP_EMU_DEVICE_NAME=other"]} if other else same
+        for rank, result in enumerate(Job(w, 2, "u", *timed, "--dry-run", before=before).wait()):
+            w.expect_exit(result, 0)
+            w.expect((rank == 1 and other) == ("this rank chooses its own" in result.stderr), result.stderr)
+    whole = []
+    for _ in range(2):
+        for result in Job(w, 2, "t", *timed, before=same).wait():
+            w.expect_exit(result, 0)
+        whole.append(w.checkpoint("t", last))
+        go_back(w, "t", first)
+    w.expect(whole[0] == whole[1], "not the same bytes")
+    w.remove("t", "u")
+
+
 def ranks_that_see_a_device_each_have_that(w):
     """As a launcher shows them: each rank's only one is its number 0."""
     devices(2)
@@ -98,7 +162,8 @@ if __name__ == "__main__":
         print("skipped: no emulated device")
         sys.exit(77)
     sys.exit(run_tests([
-        ranks_follow_the_curve_of_one, ranks_that_see_a_device_each_have_that,
+        ranks_follow_the_curve_of_one, who_goes_on_otherwise_is_told,
+        rank_0_chooses_algorithms_for_all, ranks_that_see_a_device_each_have_that,
         what_cannot_be_joined_is_said_by_all,
         one_rank_needs_no_nccl,
         a_killed_rank_ends_the_other,

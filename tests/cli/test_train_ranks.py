@@ -166,7 +166,8 @@ def a_run_goes_on_with_another_number_of_ranks(w):
                 path.unlink()
         (folder / "LATEST").write_text("contrastive-00000002.h5")
         for result in Job(w, size, "b", *settings).wait():
-            w.expect_exit(result, 0, *(["going on from"] if result.args == "rank 0" else []))
+            w.expect_exit(result, 0, *(["going on from", f"ranks was 2 before and is {size} now"]
+                                       if result.args == "rank 0" else []))
         expect_curve(w, "b", "a")
         w.remove("b")
     w.remove("a")

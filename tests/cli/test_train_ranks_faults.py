@@ -68,6 +68,29 @@ def data_that_one_rank_has_otherwise_is_named(w):
     w.remove("f", "here")
 
 
+def what_all_find_is_said_once(w):
+    """Also where rank 0 finds it long after the others: its model's config.json is a pipe."""
+    for name, left_out in (("slow", ["model"]), ("quick", ["model", "slow"])):
+        (elsewhere(w, name, *left_out) / "model").mkdir()
+    (w.folder / "quick/model/config.json").write_text("[]")
+    os.mkfifo(w.folder / "slow/model/config.json")
+    job = Job(w, 2, "f", cwd={0: w.folder / "slow", 1: w.folder / "quick"})
+    pipe, deadline = None, time.monotonic() + 60
+    while pipe is None and not job.is_over() and time.monotonic() < deadline:
+        try:
+            pipe = os.open(w.folder / "slow/model/config.json", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            time.sleep(0.05)
+    if pipe is not None:
+        time.sleep(1.5)
+        os.write(pipe, b"[]")
+        os.close(pipe)
+    results = job.wait()
+    said = sum(result.stderr.count("model/config.json: ") for result in results)
+    w.expect(said == 1 and all(result.returncode == 3 for result in results), f"said {said} times: {results}")
+    w.remove("slow", "quick")
+
+
 def another_version_on_one_rank_is_named(w):
     """A copy of the program whose version has another last digit."""
     said = w.must("--version").stdout.split(None, 1)[1].strip()
@@ -155,6 +178,7 @@ if __name__ == "__main__":
     sys.exit(run_tests([
         a_file_that_one_rank_lacks_is_named,
         data_that_one_rank_has_otherwise_is_named,
+        what_all_find_is_said_once,
         another_version_on_one_rank_is_named,
         a_stopped_rank_ends_the_others,
         a_rank_that_waits_for_its_disk_is_ended_too,

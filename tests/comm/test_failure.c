@@ -413,6 +413,37 @@ static int wait_elsewhere(int argument)
     return 0;
 }
 
+/*
+ * Pairs of four ranks, each with collectives of its own: rank 3 waits for rank 2, while rank 1 has
+ * come to fewer than both, and nobody waits for it. argument: rank 2 has come, too, and hangs.
+ */
+static int wait_in_a_group(int argument)
+{
+    csp_comm *comm, *pair;
+    int rank, came;
+
+    RANK_TRY(join(2.0, 0.0, &comm));
+    rank = csp_comm_rank(comm);
+    RANK_TRY(csp_comm_group(comm, rank / 2 * 2, 2, &pair));
+    came = rank == 3 || (rank == 2 && argument != 0) ? 3 : rank == 2 ? 2 : rank == 1 ? 0 : 1;
+    for (int i = 0; i < came; i++) {
+        csp_comm_count(pair, 0, 0);
+    }
+    if (rank == 3) {
+        pause_for(1.0); // longer than the time between two words
+    } else {
+        RANK_CHECK(csp_comm_await_failure(comm, 8.0));
+    }
+    RANK_CHECK(csp_comm_raise(pair, rank == 3 ? CSP_COMM_LATE : CSP_COMM_FAILED, "queries", "") ==
+               CSP_ERR_COMM);
+    RANK_CHECK(check_failure(comm, argument != 0 ? 3 : 2, 1,
+                             argument != 0 ? "has waited for 2 s in \"queries\", to which all "
+                                             "ranks have come"
+                                           : "did not come to \"queries\" within 2 s") == 0);
+    csp_comm_destroy(comm);
+    return 0;
+}
+
 /* What carries a collective elsewhere loses a rank: its end is the reason, if it has ended. */
 static int lose_elsewhere(int argument)
 {
@@ -462,6 +493,8 @@ int main(int argc, char **argv)
         { "late elsewhere", wait_elsewhere, 3, 1, false, 20.0, NULL },
         { "late elsewhere, rank 0", wait_elsewhere, 3, 0, false, 20.0, NULL },
         { "hangs elsewhere", wait_elsewhere, 3, -1, false, 20.0, NULL },
+        { "late elsewhere in a group", wait_in_a_group, 4, 0, false, 20.0, NULL },
+        { "hangs elsewhere in a group", wait_in_a_group, 4, 1, false, 20.0, NULL },
         { "lost elsewhere", lose_elsewhere, 3, 0, false, 20.0, NULL },
         { "killed elsewhere", lose_elsewhere, 3, 16, true, 20.0, is_killed },
     };

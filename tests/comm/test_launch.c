@@ -198,12 +198,33 @@ static void describes_where_it_runs(void **state)
     assert_string_equal(text, "CUDA_VISIBLE_DEVICES 0,1");
 }
 
+static void says_what_may_change_sums(void **state)
+{
+    static const struct {
+        const char *variables, *text;
+    } cases[] = {
+        { "CUDA_VISIBLE_DEVICES=0 NCCL_DEBUG=INFO NCCL_DEBUG_FILE=x NCCL_SOCKET_IFNAME=ib0", "" },
+        { "NCCL_PROTO=Simple NCCL_ALGO=Ring NCCL_IB_TIMEOUT=22 OMPI_MCA_btl=self",
+          "NCCL_ALGO Ring\nNCCL_PROTO Simple\n" },
+    };
+    csp_launch launch;
+    char text[64];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(find(cases[i].variables, &launch), CSP_OK);
+        csp_launch_collectives(text, sizeof(text));
+        assert_string_equal(text, cases[i].text);
+    }
+    csp_launch_collectives(text, 18);
+    assert_string_equal(text, "NCCL_ALGO Ring\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_each_launcher),     cmocka_unit_test(keeps_where_and_what),
         cmocka_unit_test(refuses_in_a_sentence),   cmocka_unit_test(refuses_long_texts),
-        cmocka_unit_test(describes_where_it_runs),
+        cmocka_unit_test(describes_where_it_runs), cmocka_unit_test(says_what_may_change_sums),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
  * machine has, up to four; that the stream of the backend waits for them where it must and the host
  * nowhere; and what they count. Inputs are whole numbers wherever an order of additions would show.
  */
+#include <math.h>
 #include <string.h>
 
 #include "ranks_on_devices.h"
@@ -66,11 +67,11 @@ static bool came_out(csp_backend *be, const csp_tensor *t)
            memcmp(host[1], host[2], csp_tensor_bytes(t)) == 0;
 }
 
-static int64_t combined(csp_comm_op op, int size, int64_t i, int round)
+static int64_t combined_from(int first, csp_comm_op op, int size, int64_t i, int round)
 {
-    int64_t all = number(0, i, round);
+    int64_t all = number(first, i, round);
 
-    for (int r = 1; r < size; r++) {
+    for (int r = first + 1; r < first + size; r++) {
         const int64_t one = number(r, i, round);
 
         all = op == CSP_COMM_SUM   ? all + one
@@ -78,6 +79,11 @@ static int64_t combined(csp_comm_op op, int size, int64_t i, int round)
                                    : (one < all ? one : all);
     }
     return all;
+}
+
+static int64_t combined(csp_comm_op op, int size, int64_t i, int round)
+{
+    return combined_from(0, op, size, i, round);
 }
 
 static csp_comm_traffic since(const device_rank *d, const csp_comm_traffic *before)
@@ -110,6 +116,45 @@ static int reduce_all(device_rank *d, csp_arena *arena, int round)
         RANK_CHECK(came_out(d->be, &t));
         moved = since(d, &before);
         RANK_CHECK(moved.sent == bytes && moved.received == bytes);
+    }
+    return 0;
+}
+
+/* Whichever rank has a NaN or an infinity, all get one, and other elements are what they are. */
+static int keep_nan(device_rank *d, csp_arena *arena, csp_dtype dtype, csp_comm_op op)
+{
+    const double best = op == CSP_COMM_MAX ? (double)INFINITY : -(double)INFINITY;
+
+    for (int who = 0; who < d->ranks.size; who++) {
+        const double mine[] = { who == d->ranks.rank ? (double)NAN : d->ranks.rank - 0.5,
+                                who == d->ranks.rank ? best : d->ranks.rank - 0.5,
+                                who == d->ranks.rank ? -(double)NAN : -best,
+                                -best,
+                                -0x1p-126 * (double)(d->ranks.rank + 1),
+                                d->ranks.rank - 2.5 };
+        enum { COUNT = sizeof(mine) / sizeof(mine[0]) };
+        const int64_t last = d->ranks.size - 1;
+        double got[COUNT];
+        csp_tensor t;
+
+        for (int i = 0; i < COUNT; i++) {
+            if (dtype == CSP_F64) {
+                ((double *)(void *)host[0])[i] = mine[i];
+            } else {
+                ((float *)(void *)host[0])[i] = (float)mine[i];
+            }
+        }
+        RANK_TRY(upload(d->be, arena, dtype, COUNT, &t));
+        RANK_TRY(csp_ranks_reduce(&d->ranks, &t, op, "numbers"));
+        RANK_TRY(csp_backend_download(d->be, &t, host[1]));
+        for (int i = 0; i < COUNT; i++) {
+            got[i] = dtype == CSP_F64 ? ((double *)(void *)host[1])[i]
+                                      : (double)((float *)(void *)host[1])[i];
+        }
+        RANK_CHECK(isnan(got[0]) && isnan(got[2]));
+        RANK_CHECK(got[1] == best && got[3] == -best);
+        RANK_CHECK(got[4] == (op == CSP_COMM_MAX ? -0x1p-126 : -0x1p-126 * (double)(last + 1)));
+        RANK_CHECK(got[5] == (op == CSP_COMM_MAX ? (double)last - 2.5 : -2.5));
     }
     return 0;
 }
@@ -207,6 +252,10 @@ static int all_kinds(int argument)
     for (int round = 0; round < ROUNDS; round++) {
         csp_arena_release(&arena, 0);
         RANK_CHECK(reduce_all(&d, &arena, round) == 0);
+        for (int way = 0; way < 4; way++) {
+            RANK_CHECK(keep_nan(&d, &arena, summed[way / 2],
+                                way % 2 == 0 ? CSP_COMM_MAX : CSP_COMM_MIN) == 0);
+        }
         for (int way = 0; way < 4; way++) {
             const csp_dtype copied = way / 2 == 0 ? CSP_I32 : CSP_BF16;
 
@@ -333,6 +382,57 @@ static int two_groups(int argument)
     return 0;
 }
 
+/*
+ * Three groups with communicators of their own at once: all ranks, those of this machine, which are
+ * all here, and pairs. Each rank begins the same in the same order, the pairs beside each other.
+ */
+static int groups_at_once(int argument)
+{
+    enum { GROUPS = 3 };
+    csp_pending pending[GROUPS] = { { 0 } };
+    csp_ranks groups[GROUPS];
+    csp_comm *machine, *pair;
+    csp_tensor t[GROUPS];
+    device_rank d;
+    csp_arena arena;
+
+    (void)argument;
+    RANK_TRY(device_rank_open(&d, 60.0));
+    RANK_TRY(csp_comm_group_local(d.comm, &machine));
+    RANK_TRY(csp_comm_group(d.comm, d.ranks.rank / 2 * 2, 2, &pair));
+    groups[0] = d.ranks;
+    RANK_TRY(csp_ranks_open(machine, d.be, &groups[1]));
+    RANK_TRY(csp_ranks_open(pair, d.be, &groups[2]));
+    RANK_CHECK(groups[1].size == d.ranks.size && groups[2].rank == d.ranks.rank % 2);
+    RANK_TRY(csp_backend_reserve(d.be, (size_t)1 << 20, &arena));
+    for (int round = 0; round < ROUNDS; round++) {
+        csp_arena_release(&arena, 0);
+        for (int i = 0; i < GROUPS; i++) {
+            const int g = (i + round) % GROUPS;
+
+            fill(CSP_F64, host[0], N, d.ranks.rank, g + round);
+            RANK_TRY(upload(d.be, &arena, CSP_F64, N, &t[g]));
+            RANK_TRY(
+                csp_ranks_reduce_start(&groups[g], &t[g], CSP_COMM_SUM, "numbers", &pending[g]));
+        }
+        for (int g = 0; g < GROUPS; g++) {
+            const int first = g == 2 ? d.ranks.rank / 2 * 2 : 0;
+
+            RANK_TRY(csp_ranks_finish(&groups[g], &pending[g]));
+            for (int64_t i = 0; i < N; i++) {
+                put(CSP_F64, host[2], i,
+                    combined_from(first, CSP_COMM_SUM, groups[g].size, i, g + round));
+            }
+            RANK_CHECK(came_out(d.be, &t[g]));
+        }
+    }
+    csp_ranks_close(&groups[2]);
+    csp_ranks_close(&groups[1]);
+    csp_backend_release(d.be, &arena);
+    device_rank_close(&d);
+    return 0;
+}
+
 /* The library by itself: a group of one device, which training never makes. */
 static int one_device(int argument)
 {
@@ -442,6 +542,7 @@ int main(int argc, char **argv)
         { .name = "same_bits", .body = same_bits, .size = 2 },
         { .name = "beside", .body = beside, .size = 2 },
         { .name = "two_groups", .body = two_groups, .size = 2 },
+        { .name = "groups_at_once", .body = groups_at_once, .size = 4 },
         { .name = "all_kinds_of_four", .body = all_kinds, .size = 4 },
         { .name = "same_bits_of_three", .body = same_bits, .size = 3 },
     };

@@ -11,46 +11,56 @@
 
 #include "ranks_on_devices.h"
 
-/* What there is time for: all steps, and four ranks, where CSPLADE_SLOW_TESTS is set. */
-enum { FEW_STEPS = 4 };
+/* What there is time for: all steps, texts and ranks where CSPLADE_SLOW_TESTS is set. */
+enum { FEW_STEPS = 3, FEW_QUERIES = 4, FEW_ROWS = 24 };
 
 static int devices;
+
+static void compare_sizes(const ranks_case *c, const case_way *way, int least, int most)
+{
+    ranks_result *one = run_on_ranks_as(c, 1, way);
+
+    for (int size = least; size <= most && size <= devices; size *= 2) {
+        ranks_result *many = run_on_ranks_as(c, size, way);
+
+        check_same(c, many, one, size);
+        if (c->lora && !c->adapt) {
+            check_traffic(c, way, many, size);
+        }
+        munmap(many, sizeof(*many));
+    }
+    munmap(one, sizeof(*one));
+}
 
 static void ranks_of_devices_are_those_of_one(void **state)
 {
     const bool slow = getenv("CSPLADE_SLOW_TESTS") != NULL;
     const int64_t steps = slow ? CASE_STEPS : FEW_STEPS;
+    const case_way few = { .queries = FEW_QUERIES, .rows = FEW_ROWS }, all = { 0 };
     const ranks_case cases[] = {
         { "cuda", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, steps, 1 },
-        { "cuda", CSP_VARIANT_CAUSAL, true, false, CSP_POOLING_MAX, CSP_REG_FLOPS, 1, 2 },
         { "cuda", CSP_VARIANT_CAUSAL, false, true, CSP_POOLING_MAX, CSP_REG_FLOPS, steps, 1 },
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        ranks_result *one = run_on_ranks(&cases[i], 1);
-
-        for (int size = 2; size <= (slow ? 4 : 2) && size <= devices; size *= 2) {
-            ranks_result *many = run_on_ranks(&cases[i], size);
-
-            check_same(&cases[i], many, one, size);
-            munmap(many, sizeof(*many));
-        }
-        munmap(one, sizeof(*one));
+        compare_sizes(&cases[i], slow ? &all : &few, 2, slow ? 4 : 2);
     }
 }
 
-/* A step takes the thread sanitizer most of a minute; what it is to see is in one of two ranks. */
-static void two_ranks_make_a_step_without_a_race(void **state)
+/* Two groups of two: each rank has devices joined as all, and as those that share a block. */
+static void groups_of_devices_are_those_of_one(void **state)
 {
-    const ranks_case step = { "cuda",          CSP_VARIANT_CAUSAL, true, false,
-                              CSP_POOLING_MAX, CSP_REG_FLOPS,      1,    1 };
+    const bool slow = getenv("CSPLADE_SLOW_TESTS") != NULL;
+    const case_way few = { .queries = FEW_QUERIES, .rows = FEW_ROWS }, all = { 0 };
+    const ranks_case c = { "cuda",          CSP_VARIANT_CAUSAL, true,         false,
+                           CSP_POOLING_MAX, CSP_REG_FLOPS,      slow ? 4 : 1, 2 };
 
     (void)state;
-    if (devices < 2) {
+    if (devices < 4) {
         skip();
     }
-    munmap(run_on_ranks(&step, 2), sizeof(ranks_result));
+    compare_sizes(&c, slow ? &all : &few, slow ? 2 : 4, 4);
 }
 
 /* What is rounded at random, and masters: a rank's part of each as on a rank with all of them. */
@@ -64,8 +74,9 @@ static void parts_of_bf16_state_give_the_same_bits(void **state)
         skip();
     }
     for (int stochastic = 0; stochastic < 2; stochastic++) {
-        case_way way = { .storage = {
-                             .dtype = CSP_BF16, .stochastic = stochastic == 1, .seed = 5 } };
+        case_way way = { .storage = { .dtype = CSP_BF16, .stochastic = stochastic == 1, .seed = 5 },
+                         .queries = FEW_QUERIES,
+                         .rows = FEW_ROWS };
         ranks_result *whole = run_on_ranks_as(&c, 2, &way), *parts;
 
         way.shard = true;
@@ -220,12 +231,14 @@ static void masters_come_back_from_state_files(void **state)
 int main(void)
 {
     const struct CMUnitTest all[] = { cmocka_unit_test(ranks_of_devices_are_those_of_one),
+                                      cmocka_unit_test(groups_of_devices_are_those_of_one),
                                       cmocka_unit_test(parts_of_bf16_state_give_the_same_bits),
                                       cmocka_unit_test(
                                           a_checkpoint_of_parts_beside_training_has_the_same_bytes),
                                       cmocka_unit_test(masters_come_back_from_state_files) };
+    /* What there is time for under the thread sanitizer. */
     const struct CMUnitTest few[] = {
-        cmocka_unit_test(two_ranks_make_a_step_without_a_race),
+        cmocka_unit_test(groups_of_devices_are_those_of_one),
         cmocka_unit_test(a_checkpoint_of_parts_beside_training_has_the_same_bytes)
     };
 #if defined(__SANITIZE_THREAD__)

@@ -5,6 +5,7 @@
 #include <map>
 #include <vector>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -188,6 +189,7 @@ cudaError_t cudaGetDevice(int *device)
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
 {
+    const char *name = getenv("CSP_EMU_DEVICE_NAME");
     cudaDeviceProp p = {};
     int count;
 
@@ -195,7 +197,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
         planned_failure()) {
         return remember(cudaErrorInvalidDevice);
     }
-    strcpy(p.name, "csplade emulator");
+    (void)snprintf(p.name, sizeof(p.name), "%s", name != nullptr ? name : "csplade emulator");
     p.totalGlobalMem = settings().memory;
     p.sharedMemPerBlock = MAX_SHARED_FREELY;
     p.sharedMemPerBlockOptin = MAX_SHARED;

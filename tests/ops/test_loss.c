@@ -16,26 +16,36 @@
 
 #define UNIT_F64 0x1p-53
 
+/* blocks: of passages, beside 0 for no mask at all; queries elsewhere are in the step, too. */
 static const struct {
-    int64_t Q, P;
-    bool mask;
-} cases[] = { { 1, 1, false }, { 3, 2, false }, { 8, 33, true }, { 65, 129, true } };
+    int64_t Q, P, blocks, elsewhere;
+} cases[] = { { 1, 1, 0, 0 },  { 3, 2, 0, 0 },    { 8, 33, 1, 0 },
+              { 8, 32, 4, 8 }, { 65, 129, 1, 0 }, { 33, 129, 43, 5 } };
 enum { CASES = sizeof(cases) / sizeof(cases[0]) };
 
-/* A query's positive is drawn; every third passage is left out, never the positive. */
-static csp_tensor some_passages(rig *r, int64_t Q, int64_t P, const int32_t *positive, bool wanted)
+/*
+ * A query's positive is drawn. Left out are every third passage, never the positive, and all that
+ * are in other blocks than the positive, by another value.
+ */
+static csp_tensor some_passages(rig *r, int64_t Q, int64_t P, const int32_t *positive,
+                                int64_t blocks)
 {
     uint8_t *mask = (uint8_t *)rig_ints(r, Q * P);
 
     for (int64_t i = 0; i < Q * P; i++) {
-        mask[i] = i % 3 == 0 && i % P != positive[i / P];
+        const int64_t p = i % P, own = positive[i / P];
+
+        mask[i] = blocks > 1 && p * blocks / P != own * blocks / P ? 2 : i % 3 == 0 && p != own;
     }
-    return wanted ? rig_input(r, CSP_U8, 2, (int64_t[]) { Q, P }, mask) : csp_tensor_none();
+    return blocks > 0 ? rig_input(r, CSP_U8, 2, (int64_t[]) { Q, P }, mask) : csp_tensor_none();
 }
 
-/* The three parts on one rank; out is each query's loss, own score and best other one. */
+/*
+ * The three parts on one rank, of M queries in the step; out is each query's loss, own score and
+ * best other one.
+ */
 static csp_status whole_nce(rig *r, const csp_tensor *s, const csp_tensor *positive,
-                            const csp_tensor *mask, csp_tensor *ds, double *out)
+                            const csp_tensor *mask, int64_t M, csp_tensor *ds, double *out)
 {
     const int64_t Q = s->dim[0];
     csp_tensor row = rig_output(r, CSP_F64, 2, (int64_t[]) { Q, 2 });
@@ -44,7 +54,7 @@ static csp_status whole_nce(rig *r, const csp_tensor *s, const csp_tensor *posit
 
     CSP_TRY(csp_nce_scores(r->be, s, positive, mask, &row));
     CSP_TRY(csp_nce_sum(r->be, s, mask, &row, &sum));
-    CSP_TRY(csp_nce_grad(r->be, s, positive, mask, &row, &sum, Q, ds, &loss));
+    CSP_TRY(csp_nce_grad(r->be, s, positive, mask, &row, &sum, M, ds, &loss));
     scores = rig_host(r, &row);
     losses = rig_host(r, &loss);
     for (int64_t q = 0; q < Q; q++) {
@@ -60,14 +70,14 @@ static void info_nce_matches_the_reference(void **state)
     rig *r = *state;
 
     for (int64_t i = 0; i < CASES; i++) {
-        const int64_t Q = cases[i].Q, P = cases[i].P;
+        const int64_t Q = cases[i].Q, P = cases[i].P, M = Q + cases[i].elsewhere;
         double *loss, *want_row, *want_loss, *want, *mag, *size;
         double *got, *again;
 
         rig_begin(r, (uint64_t)i);
         const csp_tensor s = rig_uniform(r, -30.0, 30.0, 2, (int64_t[]) { Q, P });
         const csp_tensor positive = rig_indices(r, P, Q);
-        const csp_tensor mask = some_passages(r, Q, P, rig_host(r, &positive), cases[i].mask);
+        const csp_tensor mask = some_passages(r, Q, P, rig_host(r, &positive), cases[i].blocks);
         csp_tensor ds = rig_output(r, CSP_F32, 2, s.dim), in_place = rig_copy(r, &s);
 
         got = rig_doubles(r, Q * 3);
@@ -79,8 +89,8 @@ static void info_nce_matches_the_reference(void **state)
         want = rig_doubles(r, Q * P);
         mag = rig_doubles(r, Q * P);
         ref_info_nce(rig_as_doubles(r, &s), rig_host(r, &positive),
-                     cases[i].mask ? rig_host(r, &mask) : NULL, Q, P, Q, want_row, want, mag);
-        assert_int_equal(whole_nce(r, &s, &positive, &mask, &ds, got), CSP_OK);
+                     cases[i].blocks > 0 ? rig_host(r, &mask) : NULL, Q, P, M, want_row, want, mag);
+        assert_int_equal(whole_nce(r, &s, &positive, &mask, M, &ds, got), CSP_OK);
         /* One rounding to f32, the rest is double. */
         assert_true(worst_ratio("ds", rig_host(r, &ds), want, mag, Q * P, 1.001 * UNIT_F32) <= 1.0);
         for (int64_t q = 0; q < Q; q++) {
@@ -92,7 +102,7 @@ static void info_nce_matches_the_reference(void **state)
         }
         assert_true(worst_ratio_f64("loss", loss, want_loss, size, Q, (double)(P + 8) * UNIT_F64) <=
                     1.0);
-        assert_int_equal(whole_nce(r, &in_place, &positive, &mask, &in_place, again), CSP_OK);
+        assert_int_equal(whole_nce(r, &in_place, &positive, &mask, M, &in_place, again), CSP_OK);
         rig_check_same(r, &in_place, &ds);
         assert_memory_equal(again, got, sizeof(*got) * (size_t)(Q * 3));
         rig_check_guards(r);
@@ -161,7 +171,7 @@ static void ranks_agree_with_the_reference(void **state)
     rig_begin(r, 77);
     const csp_tensor s = rig_uniform(r, -30.0, 30.0, 2, (int64_t[]) { Q, P });
     const csp_tensor positive = rig_indices(r, P, Q);
-    csp_tensor mask = some_passages(r, Q, P, rig_host(r, &positive), true);
+    csp_tensor mask = some_passages(r, Q, P, rig_host(r, &positive), 1);
     int32_t *own = rig_host(r, &positive);
     uint8_t *left_out = rig_host(r, &mask);
     double *want = rig_doubles(r, Q * P), *mag = rig_doubles(r, Q * P);
@@ -229,7 +239,7 @@ static void a_positive_without_competition_is_no_loss(void **state)
     double of_query[3];
     const float *got;
 
-    assert_int_equal(whole_nce(r, &score, &positive, &left_out, &ds, of_query), CSP_OK);
+    assert_int_equal(whole_nce(r, &score, &positive, &left_out, 1, &ds, of_query), CSP_OK);
     got = rig_host(r, &ds);
     assert_true(of_query[0] == 0.0 && of_query[1] == -(double)3e38f && of_query[2] == -INFINITY);
     assert_true(got[0] == 0.0f && got[1] == 0.0f && got[2] == 0.0f);
@@ -249,7 +259,7 @@ static void huge_scores_stay_finite(void **state)
     double of_query[3];
     const float *got;
 
-    assert_int_equal(whole_nce(r, &score, &positive, &none, &ds, of_query), CSP_OK);
+    assert_int_equal(whole_nce(r, &score, &positive, &none, 1, &ds, of_query), CSP_OK);
     got = rig_host(r, &ds);
     assert_true(fabs(of_query[0] - 2e30) <= 1e24);
     assert_true(got[0] == 1.0f && got[1] == -1.0f);

@@ -12,7 +12,13 @@
 #include "train/optimizer.h"
 #include "train/tiny.h"
 
-enum { CASE_QUERIES = 8, CASE_PASSAGES = 24, CASE_STEPS = 20, CASE_WEIGHTS = 1 << 16 };
+enum {
+    CASE_QUERIES = 8,
+    CASE_PASSAGES = 24,
+    CASE_STEPS = 20,
+    CASE_WEIGHTS = 1 << 16,
+    CASE_RANKS = 8
+};
 
 typedef struct ranks_case {
     const char *device; /* "cpu", or "cuda": each rank one of its own */
@@ -25,11 +31,13 @@ typedef struct ranks_case {
     int64_t blocks; /* of negatives; 0: one                        */
 } ranks_case;
 
-/* How ranks of full fine-tuning run a case; { 0 } is f32, one bucket, all state on every rank. */
+/* How a case is run; { 0 } is f32, and in full fine-tuning one bucket, all state on every rank. */
 typedef struct case_way {
     csp_storage storage;
-    int64_t bucket_bytes; /* csp_sharing.bucket_bytes */
-    bool shard;           /* state is shared out      */
+    int64_t bucket_bytes; /* csp_sharing.bucket_bytes                                     */
+    bool shard;           /* state is shared out                                          */
+    int64_t queries;      /* of a step, each with three documents; 0: CASE_QUERIES, most  */
+    int64_t rows;         /* token rows of a micro-batch at most; 0: 13 or 7, by the rank */
 } case_way;
 
 /* What a run leaves behind, in memory that its processes share. */
@@ -39,9 +47,10 @@ typedef struct ranks_result {
     double tokens, accuracy, active_d, zero_d, index_flops, masked; /* of the last step */
     float gradient[CASE_WEIGHTS]; /* of the first step, over all ranks           */
     float weights[CASE_WEIGHTS];  /* after the last                              */
-    csp_comm_traffic traffic;     /* of rank 0, in the last step                 */
-    int64_t entries;              /* of all queries in the last step             */
-    int64_t state_bytes;          /* of rank 0's moments and masters             */
+    int64_t sent[CASE_RANKS], received[CASE_RANKS]; /* bytes of each rank, in the last step */
+    int64_t entries;     /* of all queries in the last step             */
+    int64_t gradients;   /* elements that are added up                  */
+    int64_t state_bytes; /* of rank 0's moments and masters             */
 } ranks_result;
 
 /* A whole step, of which each rank takes a share. */
@@ -85,8 +94,9 @@ static inline void take_share(csp_share *share, const csp_token_lists *all, int6
 static inline csp_contrastive_texts share_of(whole_step *s, int64_t blocks, int ranks, int rank)
 {
     const int group = blocks > ranks ? 1 : ranks / (int)blocks, groups = ranks / group;
-    const int64_t P = CASE_PASSAGES / ranks, Q = CASE_QUERIES / groups;
-    const int64_t block = CASE_QUERIES / blocks, first = rank / group * Q;
+    const int64_t queries = s->queries.count;
+    const int64_t P = 3 * queries / ranks, Q = queries / groups;
+    const int64_t block = queries / blocks, first = rank / group * Q;
     csp_contrastive_texts t = { &s->own_q, &s->own_p, NULL, NULL, s->positive, s->mask };
 
     take_share(&s->share_q, &s->queries, first, Q, group, rank % group, &s->own_q, &t.query_text);
@@ -162,24 +172,49 @@ static inline void clear_step(whole_step *s)
     csp_share_clear(&s->share_p);
 }
 
-/* group: of the ranks that share blocks of negatives. */
-static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
-                                  const csp_ranks *group, tiny *t, ranks_result *out)
+static inline int64_t case_queries(const case_way *way)
+{
+    return way->queries > 0 ? way->queries : CASE_QUERIES;
+}
+
+/* Elements of all gradients as they lie in memory, and are added up over the ranks. */
+static inline int64_t case_gradients(const csp_params *params)
+{
+    const float *first = NULL, *end = NULL;
+
+    for (int64_t i = 0; i < params->count; i++) {
+        const float *begins = params->rows[i].grad.data;
+
+        if (begins != NULL) {
+            const float *ends = begins + csp_tensor_count(&params->rows[i].grad);
+
+            first = first == NULL || begins < first ? begins : first;
+            end = end == NULL || ends > end ? ends : end;
+        }
+    }
+    return end - first;
+}
+
+/* group: of the ranks that share blocks of negatives; all: what this rank sent goes there. */
+static inline void run_case_steps(const ranks_case *c, const case_way *way, const csp_ranks *ranks,
+                                  const csp_ranks *group, tiny *t, ranks_result *out,
+                                  ranks_result *all)
 {
     /*
      * Ranks cut their shares into micro-batches of their own, but none much larger than the others:
      * products of many rows and of few add in another order, which alone makes gradients of this
      * model differ by 2e-6 on one rank (test_contrastive compares those, to a limit of its own).
      */
-    const int64_t rows = csp_ranks_rank(ranks) % 2 == 0 ? 13 : 7;
+    const int64_t rows = way->rows > 0 ? way->rows : csp_ranks_rank(ranks) % 2 == 0 ? 13 : 7;
+    const int64_t queries = case_queries(way), passages = 3 * queries;
     const csp_optim_settings settings = { .learning_rate = 0.001,
                                           .adam_beta1 = 0.9,
                                           .adam_beta2 = 0.999,
                                           .adam_epsilon = 1e-8,
                                           .weight_decay = 0.01,
                                           .max_grad_norm = 1.0 };
-    csp_contrastive_options of_pairs = { .queries = CASE_QUERIES,
-                                         .passages = CASE_PASSAGES,
+    csp_contrastive_options of_pairs = { .queries = queries,
+                                         .passages = passages,
                                          .max_rows = rows,
                                          .budget = 100000,
                                          .keep = CSP_KEEP_ALL,
@@ -191,14 +226,14 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
                                          .ranks = ranks };
     csp_adapt_options of_texts = { .max_rows = rows,
                                    .max_len = TINY_LONGEST,
-                                   .texts = CASE_PASSAGES / csp_ranks_size(ranks),
+                                   .texts = passages / csp_ranks_size(ranks),
                                    .lambda_relu = 0.5,
                                    .ranks = ranks };
     whole_step s = { 0 };
     csp_contrastive *contrastive = NULL;
     csp_adapt *adapt = NULL;
     csp_optimizer *optimizer;
-    csp_comm_traffic now;
+    csp_comm_traffic before = { 0 }, now;
     csp_step_metrics m;
 
     assert_ok(csp_optimizer_create(t->be, t->model, ranks, &optimizer));
@@ -223,10 +258,10 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
 
         csp_token_lists_reset(&s.queries);
         csp_token_lists_reset(&s.passages);
-        tiny_texts(&s.queries, CASE_QUERIES, (uint32_t)(100 + k), -1);
-        tiny_texts(&s.passages, CASE_PASSAGES, (uint32_t)(200 + k), 5);
+        tiny_texts(&s.queries, queries, (uint32_t)(100 + k), -1);
+        tiny_texts(&s.passages, passages, (uint32_t)(200 + k), 5);
         texts = share_of(&s, case_blocks(c), csp_ranks_size(ranks), csp_ranks_rank(ranks));
-        out->traffic = csp_comm_traffic_of(ranks->comm);
+        before = csp_comm_traffic_of(ranks->comm);
         csp_step_metrics_clear(&m, "test", k + 1, c->steps);
         if (c->adapt) {
             assert_ok(csp_adapt_run(adapt, texts.passages, texts.passage_text, &step.pass, true));
@@ -248,8 +283,9 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
     }
     assert_ok(csp_values_await(t->model, t->model->params->config.L));
     now = csp_comm_traffic_of(ranks->comm);
-    out->traffic.sent = now.sent - out->traffic.sent;
-    out->traffic.received = now.received - out->traffic.received;
+    all->sent[csp_ranks_rank(ranks)] = now.sent - before.sent;
+    all->received[csp_ranks_rank(ranks)] = now.received - before.received;
+    out->gradients = case_gradients(t->model->params);
     out->count = t->count;
     out->tokens = m.tokens;
     out->accuracy = m.accuracy;
@@ -257,7 +293,7 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
     out->zero_d = m.zero_d;
     out->index_flops = m.index_flops;
     out->masked = m.masked;
-    out->entries = c->adapt ? 0 : (int64_t)(m.active_q * CASE_QUERIES + 0.5);
+    out->entries = c->adapt ? 0 : (int64_t)(m.active_q * (double)queries + 0.5);
     save_weights(t, false, out->weights);
     csp_contrastive_destroy(contrastive);
     csp_adapt_destroy(adapt);
@@ -317,7 +353,8 @@ static inline int case_rank(int argument)
     in_group = csp_negative_group(case_blocks(case_run), ranks.size);
     assert_ok(csp_comm_group(comm, ranks.rank / in_group * in_group, in_group, &near));
     assert_ok(csp_ranks_open(near, t.be, &group));
-    run_case_steps(case_run, &ranks, &group, &t, ranks.rank == 0 ? case_result : &unseen);
+    run_case_steps(case_run, case_runs_as, &ranks, &group, &t,
+                   ranks.rank == 0 ? case_result : &unseen, case_result);
     assert_ok(csp_params_bytes(t.model->params, &bytes));
     assert_ok(csp_model_bytes(t.model->params, TINY_LONGEST, &all));
     assert_int_equal(t.model->keep.used, all); /* what was planned is what was taken */
@@ -334,9 +371,9 @@ static inline ranks_result *run_on_ranks_as(const ranks_case *c, int size, const
 {
     ranks_result *out =
         mmap(NULL, sizeof(*out), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int at[8];
+    int at[CASE_RANKS];
 
-    assert_true(out != MAP_FAILED && size <= 8);
+    assert_true(out != MAP_FAILED && size <= CASE_RANKS);
     case_run = c;
     case_runs_as = way;
     case_result = out;
@@ -350,6 +387,58 @@ static inline ranks_result *run_on_ranks_as(const ranks_case *c, int size, const
 static inline ranks_result *run_on_ranks(const ranks_case *c, int size)
 {
     return run_on_ranks_as(c, size, &(case_way) { 0 });
+}
+
+/* Bytes that all ranks together send to add up n bytes (comm/collectives.c, train/ranks.c). */
+static inline int64_t reduce_bytes(const ranks_case *c, int64_t n, int ranks)
+{
+    if (strcmp(c->device, "cpu") != 0) {
+        return 2 * n * (ranks - 1) / ranks * ranks;
+    }
+    return n <= 8192 ? n * ranks * (ranks - 1) : 2 * n * (ranks - 1);
+}
+
+/* The same where the numbers are the host's, whose exchange it then is. */
+static inline int64_t host_reduce_bytes(int64_t n, int ranks)
+{
+    static const ranks_case host = { .device = "cpu" };
+
+    return reduce_bytes(&host, n, ranks);
+}
+
+/*
+ * What a contrastive step of adapters sends, to the byte. Of R ranks G share blocks of negatives:
+ * queries travel among those alone, an entry as 8 bytes there and 4 back, and FLOPS of queries then
+ * costs a sum of V numbers more.
+ */
+static inline void check_traffic(const ranks_case *c, const case_way *way, const ranks_result *got,
+                                 int R)
+{
+    const int G = csp_negative_group(case_blocks(c), R);
+    const int64_t queries = case_queries(way), q = queries / R, V = TINY_V, E = got->entries;
+    const int64_t groups = R / G, group_q = q * G;
+    int64_t want = 0, sent = 0, received = 0;
+
+    want += (G - 1) * 8 * queries;                              /* lengths of queries      */
+    want += (G - 1) * (8 + 4) * E;                              /* entries, and gradients  */
+    want += groups * reduce_bytes(c, 16 * group_q, G);          /* best scores             */
+    want += groups * reduce_bytes(c, 8 * group_q, G);           /* sums of softmax         */
+    want += (groups > 1 ? 2 : 1) * reduce_bytes(c, 8 * V, R);   /* term sums, of each side */
+    want += reduce_bytes(c, 4 * got->gradients, R);             /* gradients               */
+    want += (groups > 1 ? 2 : 1) * host_reduce_bytes(4 * V, R); /* counts of terms         */
+    want += (groups > 1 ? 4 : 3) * 8 * queries * (R - 1);       /* lengths of rows         */
+    want += c->pooling == CSP_POOLING_MAX ? host_reduce_bytes(8 * CSP_POSITIONS, R) : 0;
+    want += (groups > 1 ? 2 : 1) * host_reduce_bytes(3 * 8, R); /* numbers of the step     */
+    for (int r = 0; r < R; r++) {
+        sent += got->sent[r];
+        received += got->received[r];
+    }
+    if (sent != want) {
+        print_error("%d ranks in groups of %d: %lld bytes, not %lld\n", R, G, (long long)sent,
+                    (long long)want);
+    }
+    assert_int_equal(sent, want);
+    assert_int_equal(received, want);
 }
 
 /* |a - b| / |b| */

@@ -18,6 +18,9 @@ static void compare_ranks(const ranks_case *c)
         ranks_result *many = run_on_ranks(c, size);
 
         check_same(c, many, one, size);
+        if (c->lora && !c->adapt) {
+            check_traffic(c, &(case_way) { 0 }, many, size);
+        }
         munmap(many, sizeof(*many));
     }
     munmap(one, sizeof(*one));

@@ -136,7 +136,8 @@ static void write_failure(const csp_config *config, csp_comm *comm, csp_status s
 
 /*
  * A rank that fails tells the others, which end with its exit code; each leaves a file. The failing
- * rank and rank 0 say why on stderr; what all have found alike, rank 0 alone.
+ * rank and rank 0 say why on stderr; what all have found alike, rank 0 alone, or, where rank 0 took
+ * longer to find it, the rank that was first.
  */
 static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_status status)
 {
@@ -158,8 +159,8 @@ static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_st
         csp_comm_report(comm, code, reason);
     }
     write_failure(config, comm, status, code, reason);
-    if (own != 0 && (rank >= 0 || csp_comm_failed_alike(comm, code, reason))) {
-        reason[0] = '\0'; /* said by the rank that failed, and by rank 0 */
+    if ((own != 0 && rank >= 0) || csp_comm_failed_alike(comm, code, reason)) {
+        reason[0] = '\0'; /* said by the rank that failed, and by rank 0 where that is another */
     }
     return CSP_FAIL(status, "%s", reason);
 }
@@ -225,7 +226,7 @@ static csp_status run(const csp_arguments *args)
                             .save = &save_asked };
     csp_train_result result;
     csp_config *config = NULL;
-    char where[2048] = "";
+    char where[2048] = "", collectives[2048];
     csp_status status;
 
     status = csp_config_from_args(args, 0, stand_for, CSP_COUNT(stand_for), &config);
@@ -234,6 +235,8 @@ static csp_status run(const csp_arguments *args)
     }
     install_handlers();
     status = join(config, where, sizeof(where), &o.comm);
+    csp_launch_collectives(collectives, sizeof(collectives));
+    o.collectives = collectives;
     if (status == CSP_OK) {
         csp_log(CSP_LOG_INFO, "train", "csplade %s%s%s", CSPLADE_DESCRIBE,
                 where[0] != '\0' ? ", " : "", where);

@@ -29,8 +29,9 @@ typedef enum word_kind { WORD_HERE = 1, WORD_FAILED, WORD_GOODBYE, WORD_LATE } w
 typedef struct word {
     uint32_t kind;
     int32_t rank, exit_code;
-    int64_t came;     /* to collectives elsewhere: WORD_HERE and WORD_LATE */
-    char reason[800]; /* WORD_LATE: the collective                         */
+    int64_t came;                 /* to collectives elsewhere: WORD_HERE and WORD_LATE */
+    char reason[800];             /* WORD_LATE: the collective                         */
+    int32_t first, last, members; /* WORD_LATE: of the group that is in it             */
 } word;
 
 /* A connection of the star. */
@@ -112,7 +113,18 @@ static void consider_seen(csp_control *c, int rank, const char *reason)
     consider(c, &w);
 }
 
-/* Rank 0: whoever has come to the fewest collectives is the one that the others wait for. */
+/*
+ * Whether a rank is of the group of a late one. A group has all ranks from its first to its last,
+ * or those of them that are on one machine (csp_comm_group, csp_comm_group_local).
+ */
+static bool is_member(const csp_comm *comm, const word *w, int r)
+{
+    return r >= w->first && r <= w->last &&
+           (w->members == w->last - w->first + 1 ||
+            strcmp(comm->cards[r].machine, comm->cards[w->rank].machine) == 0);
+}
+
+/* Rank 0: who of a group has come to the fewest collectives is the one that its others wait for. */
 static void find_late(csp_control *c, const word *w)
 {
     csp_comm *comm = c->comm;
@@ -123,7 +135,7 @@ static void find_late(csp_control *c, const word *w)
     for (int r = 0; r < comm->size; r++) {
         const int64_t came = r == 0 ? atomic_load(&comm->came) : c->links[r].came;
 
-        if (came < fewest) {
+        if (came < fewest && is_member(comm, w, r)) {
             fewest = came;
             late = r;
         }
@@ -358,9 +370,15 @@ void csp_control_tell(csp_comm *comm, int rank, int exit_code, const char *reaso
     }
 }
 
-void csp_control_tell_late(csp_comm *comm, const char *what)
+void csp_control_tell_late(const csp_comm *of, const char *what)
 {
-    word w = { .kind = WORD_LATE, .rank = comm->rank, .came = atomic_load(&comm->came) };
+    csp_comm *comm = of->whole;
+    word w = { .kind = WORD_LATE,
+               .rank = comm->rank,
+               .came = atomic_load(&comm->came),
+               .first = of->member != NULL ? of->member[0] : 0,
+               .last = of->member != NULL ? of->member[of->size - 1] : of->size - 1,
+               .members = of->size };
 
     (void)snprintf(w.reason, sizeof(w.reason), "%s", what);
     if (comm->control == NULL || !hand_over(comm->control, &w)) {

@@ -7,7 +7,7 @@
  *     all a connection that ends without a goodbye is a rank that was killed or has crashed
  *     every rank says regularly that it is there; one that is silent for timeout_s has failed
  *     with that it says to how many collectives elsewhere it has come: a rank that has waited in
- *     one for too long asks rank 0, which names whoever has come to the fewest
+ *     one for too long asks rank 0, which names who of its group has come to the fewest
  *
  * After a failure the thread ends the process, if options.grace_s says so and nobody else does.
  */
@@ -29,10 +29,11 @@ CSP_CHECKED csp_status csp_control_start(csp_comm *comm);
 void csp_control_tell(csp_comm *comm, int rank, int exit_code, const char *reason);
 
 /*
- * This rank has waited for timeout_s in the collective `what`, which runs elsewhere: rank 0 finds
- * out who is late, and makes that the failure of all. Returns as csp_control_tell does.
+ * This rank has waited for timeout_s in the collective `what`, which runs elsewhere, of all ranks
+ * or of a group: rank 0 finds out who of these is late, and makes that the failure of all. Returns
+ * as csp_control_tell does.
  */
-void csp_control_tell_late(csp_comm *comm, const char *what);
+void csp_control_tell_late(const csp_comm *of, const char *what);
 
 /*
  * Ends the thread and closes the channel. orderly: all ranks have come to their end, and say

@@ -127,7 +127,7 @@ csp_status csp_comm_raise(csp_comm *of, csp_comm_trouble trouble, const char *wh
         return csp_failure_say(comm, what);
     }
     if (trouble == CSP_COMM_LATE) {
-        csp_control_tell_late(comm, what);
+        csp_control_tell_late(of, what);
     } else if (comm->control == NULL || !csp_failure_await(comm, word_s)) {
         (void)snprintf(reason, sizeof(reason), "could not communicate: %s", words);
         csp_control_tell(comm, comm->rank, 1, reason);

@@ -219,6 +219,16 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+static bool begins_with_one(const char *setting, const char *const *begins, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strncmp(setting, begins[i], strlen(begins[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What mpirun tells its ranks of itself, which nobody has set. */
 static bool is_of_mpirun(const char *setting)
 {
@@ -230,38 +240,48 @@ static bool is_of_mpirun(const char *setting)
                                           "OMPI_MCA_rmaps_base_oversubscribe",
                                           "OMPI_MCA_shmem_RUNTIME_QUERY_hint" };
 
-    for (size_t i = 0; i < sizeof(begins) / sizeof(begins[0]); i++) {
-        if (strncmp(setting, begins[i], strlen(begins[i])) == 0) {
-            return true;
-        }
-    }
-    return false;
+    return begins_with_one(setting, begins, sizeof(begins) / sizeof(begins[0]));
 }
 
-/* NAME=VALUE of NCCL and Open MPI, in order of names. */
+enum { MOST_SETTINGS = 64 };
+
+/* What is set and begins so, in order of names. Returns how many. */
+static int find_settings(const char *begin, const char *found[MOST_SETTINGS])
+{
+    int count = 0;
+
+    for (char **at = environ; at != NULL && *at != NULL && count < MOST_SETTINGS; at++) {
+        if (strncmp(*at, begin, strlen(begin)) == 0 && strchr(*at, '=') != NULL) {
+            found[count++] = *at;
+        }
+    }
+    qsort(found, (size_t)count, sizeof(*found), by_text);
+    return count;
+}
+
+/* "NAME VALUE" of "NAME=VALUE". */
+static void say_setting(const char *setting, char *text, size_t bytes)
+{
+    (void)snprintf(text, bytes, "%.*s %s", (int)strcspn(setting, "="), setting,
+                   strchr(setting, '=') + 1);
+}
+
+/* Of NCCL and Open MPI. */
 static void add_settings(char *text, size_t bytes)
 {
     static const char *const begins[] = { "CUDA_VISIBLE_DEVICES=", "NCCL_", "OMPI_MCA_" };
-    const char *found[64];
-    int count = 0;
+    const char *found[MOST_SETTINGS];
+    char what[1024];
 
     for (size_t b = 0; b < sizeof(begins) / sizeof(begins[0]); b++) {
-        const int first = count;
+        const int count = find_settings(begins[b], found);
 
-        for (char **at = environ; at != NULL && *at != NULL && count < 64; at++) {
-            if (strncmp(*at, begins[b], strlen(begins[b])) == 0 && strchr(*at, '=') != NULL &&
-                !is_of_mpirun(*at)) {
-                found[count++] = *at;
+        for (int i = 0; i < count; i++) {
+            if (!is_of_mpirun(found[i])) {
+                say_setting(found[i], what, sizeof(what));
+                add(text, bytes, what);
             }
         }
-        qsort(found + first, (size_t)(count - first), sizeof(*found), by_text);
-    }
-    for (int i = 0; i < count; i++) {
-        char what[1024];
-
-        (void)snprintf(what, sizeof(what), "%.*s %s", (int)strcspn(found[i], "="), found[i],
-                       strchr(found[i], '=') + 1);
-        add(text, bytes, what);
     }
 }
 
@@ -270,4 +290,27 @@ void csp_launch_describe(char *text, size_t bytes)
     text[0] = '\0';
     add_slurm_job(text, bytes);
     add_settings(text, bytes);
+}
+
+void csp_launch_collectives(char *text, size_t bytes)
+{
+    /* What messages are written, whom to meet and by which address, how long to try. */
+    static const char *const others[] = { "NCCL_DEBUG",         "NCCL_COMM_ID",
+                                          "NCCL_SOCKET_IFNAME", "NCCL_SOCKET_FAMILY",
+                                          "NCCL_IB_TIMEOUT",    "NCCL_IB_RETRY_CNT" };
+    const char *found[MOST_SETTINGS];
+    const int count = find_settings("NCCL_", found);
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (int i = 0; i < count; i++) {
+        char what[512];
+
+        say_setting(found[i], what, sizeof(what));
+        what[strcspn(what, "\n")] = '\0';
+        if (!begins_with_one(found[i], others, sizeof(others) / sizeof(others[0])) &&
+            used + strlen(what) + 2 < bytes) {
+            used += (size_t)snprintf(text + used, bytes - used, "%s\n", what);
+        }
+    }
 }

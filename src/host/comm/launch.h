@@ -58,6 +58,13 @@ CSP_CHECKED csp_status csp_launch_find(csp_launch *out);
  */
 void csp_launch_describe(char *text, size_t bytes);
 
+/*
+ * What is set for NCCL and may change in which order it adds, a line "NCCL_ALGO Ring" each, in the
+ * order of names: all but what is known to concern messages, addresses and patience alone. What
+ * does not fit is left out.
+ */
+void csp_launch_collectives(char *text, size_t bytes);
+
 #ifdef __cplusplus
 }
 #endif

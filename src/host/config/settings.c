@@ -245,9 +245,11 @@ static const csp_field device_fields[] = {
                    "0 = one for every core this process may use"),
     CSP_FIELD_FREE(TYPE, sync_every_op, CSP_FIELD_BOOL, "false", 0, 1, "",
                    "wait for every op, so that a device's failure names it; a CPU always does"),
-    CSP_FIELD_FREE(TYPE, tune_products, CSP_FIELD_BOOL, "false", 0, 1, "",
-                   "a GPU times the algorithms of each kind of matrix product at its first use; "
-                   "checkpoints keep the choices; a CPU has nothing to choose"),
+    CSP_FIELD_FREE(
+        TYPE, tune_products, CSP_FIELD_BOOL, "false", 0, 1, "",
+        "a GPU times the algorithms of each kind of matrix product at its first use; "
+        "checkpoints keep the choices; of several ranks the first chooses for all; a CPU has "
+        "nothing to choose"),
     CSP_FIELD_FREE_WORD(TYPE, head_backward, CSP_FIELD_ENUM, "auto",
                         "auto|lists|stream|tiles|cusparse",
                         "how a GPU forms the gradient of max pooling; auto = by how many terms are "

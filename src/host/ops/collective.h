@@ -66,7 +66,7 @@ typedef struct csp_collective {
 
 typedef enum csp_collective_kind {
     CSP_COLLECTIVE_SUM,         /* in place: in is out                                */
-    CSP_COLLECTIVE_MAX,         /* the same; what a NaN comes to is not said          */
+    CSP_COLLECTIVE_MAX,         /* the same; NaN where any rank has one               */
     CSP_COLLECTIVE_MIN,         /* the same                                           */
     CSP_COLLECTIVE_GATHER,      /* out: every rank's in, one after the other          */
     CSP_COLLECTIVE_SCATTER_SUM, /* out: this rank's part of the sum of in             */

@@ -86,6 +86,7 @@ static csp_status write_progress(csp_hdf5 *file, const csp_progress *p)
     CSP_TRY(csp_hdf5_set_i64(file, at, "micro_batch_tokens", p->micro_batch_tokens));
     CSP_TRY(csp_hdf5_set_i64(file, at, "skipped", p->skipped));
     CSP_TRY(csp_hdf5_set_text(file, at, "precision", p->precision));
+    CSP_TRY(csp_hdf5_set_text(file, at, "sum_order", p->sum_order));
     CSP_TRY(csp_data_identity_write(file, at, &p->data));
     CSP_TRY(csp_hdf5_set_text(file, at, "metric", p->metric));
     CSP_TRY(csp_hdf5_set_f64(file, at, "best", p->best));
@@ -413,7 +414,7 @@ fail:
     return status;
 }
 
-/* A short text attribute of the progress. */
+/* A text attribute of the progress. */
 static csp_status read_word(const csp_hdf5 *file, const char *key, char *word, size_t bytes)
 {
     char *text = NULL;
@@ -433,12 +434,16 @@ static csp_status read_progress(const csp_hdf5 *file, csp_progress *p)
     CSP_TRY(read_word(file, "best_phase", p->best_phase, sizeof(p->best_phase)));
     CSP_TRY(read_word(file, "metric", p->metric, sizeof(p->metric)));
     p->skipped = 0; /* where the attributes are not there: nothing else was possible */
+    p->sum_order[0] = '\0';
     snprintf(p->precision, sizeof(p->precision), "fp32");
     if (csp_hdf5_has_attribute(file, at, "skipped")) {
         CSP_TRY(csp_hdf5_get_i64(file, at, "skipped", &p->skipped));
     }
     if (csp_hdf5_has_attribute(file, at, "precision")) {
         CSP_TRY(read_word(file, "precision", p->precision, sizeof(p->precision)));
+    }
+    if (csp_hdf5_has_attribute(file, at, "sum_order")) {
+        CSP_TRY(read_word(file, "sum_order", p->sum_order, sizeof(p->sum_order)));
     }
     CSP_TRY(csp_hdf5_get_i64(file, at, "phase_index", &index));
     p->phase_index = index >= 0 && index <= INT_MAX ? (int)index : INT_MAX;

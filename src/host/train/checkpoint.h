@@ -25,6 +25,7 @@
 #include "train/data_identity.h"
 #include "train/health_memory.h"
 #include "train/state_shards.h"
+#include "train/sum_order.h"
 
 typedef struct csp_progress {
     int phase_index; /* in run.phases                                        */
@@ -40,6 +41,7 @@ typedef struct csp_progress {
     double best;                /* best value so far, NaN = none                        */
     int64_t best_step;
     char best_phase[32];
+    char sum_order[CSP_SUM_ORDER_BYTES]; /* train/sum_order.h; "" where it is not known */
 } csp_progress;
 
 /*

@@ -86,7 +86,7 @@ void csp_ranks_close(csp_ranks *ranks);
  */
 void csp_ranks_abort(const csp_ranks *ranks, csp_status status);
 
-/* t in place: csp_comm_reduce_start. On devices f32 is added in f32, and only sums keep NaN. */
+/* t in place: csp_comm_reduce_start. On devices f32 is added in f32. */
 CSP_CHECKED csp_status csp_ranks_reduce_start(const csp_ranks *ranks, const csp_tensor *t,
                                               csp_comm_op op, const char *what,
                                               csp_pending *pending);

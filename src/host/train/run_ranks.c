@@ -1,6 +1,10 @@
 /* run_ranks.c - groups of the ranks of a run, and what all of them must share. */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "core/log.h"
+#include "core/memory.h"
 #include "train/trainer_internal.h"
 
 csp_status csp_run_join_groups(csp_run_state *run)
@@ -38,4 +42,83 @@ csp_status csp_run_agree(const csp_run_state *run)
              (long long)d->examples, (long long)d->documents, d->document_digest, d->query_digest,
              d->example_digest, (long long)d->texts, d->text_digest, dev, run->opened.base_hash);
     return csp_comm_agree(run->ranks->comm, text, "the data or the base model");
+}
+
+static bool shares_tuning(const csp_run_state *run)
+{
+    return run->together.devices != NULL && run->config->device.tune_products;
+}
+
+/*
+ * Rank 0's choices, where there are more than were sent before; NULL: there are not. A choice is
+ * never taken back, so that the text of more of them is longer. Owner: the caller frees *out.
+ */
+static csp_status send_tuning(csp_run_state *run, char **out)
+{
+    static const char what[] = "choices of algorithms";
+    csp_comm *comm = run->ranks->comm;
+    int64_t bytes = 0;
+    char *text = NULL;
+    csp_status status;
+
+    *out = NULL;
+    if (run->ranks->rank == 0) {
+        CSP_TRY(csp_backend_tuning_get(run->be, &text));
+        bytes = (int64_t)strlen(text) + 1;
+        bytes = bytes > run->tuning_bytes ? bytes : 0;
+    }
+    CSP_TRY_GOTO(csp_comm_broadcast(comm, &bytes, sizeof(bytes), 0, what));
+    if (bytes > 0) {
+        if (text == NULL) {
+            CSP_TRY_GOTO(csp_alloc_zero(what, bytes, 1, &text));
+        }
+        CSP_TRY_GOTO(csp_comm_broadcast(comm, text, bytes, 0, what));
+        run->tuning_bytes = bytes;
+        *out = text;
+        text = NULL;
+    }
+
+fail:
+    free(text);
+    return status;
+}
+
+csp_status csp_run_join_tuning(csp_run_state *run)
+{
+    char *text;
+    csp_status status = CSP_OK;
+
+    if (!shares_tuning(run)) {
+        return CSP_OK;
+    }
+    CSP_TRY(send_tuning(run, &text));
+    if (run->ranks->rank > 0) {
+        status = csp_backend_tuning_set(run->be, text);
+        run->has_tuning_of_all = status == CSP_OK;
+        run->be->tune_products = !run->has_tuning_of_all;
+    }
+    free(text);
+    if (status == CSP_ERR_UNSUPPORTED) {
+        csp_log(CSP_LOG_WARN, "train",
+                "%s: this rank chooses its own, which a checkpoint does not hold",
+                csp_error_text());
+        return CSP_OK;
+    }
+    return status;
+}
+
+csp_status csp_run_share_tuning(csp_run_state *run)
+{
+    char *text;
+    csp_status status = CSP_OK;
+
+    if (!shares_tuning(run)) {
+        return CSP_OK;
+    }
+    CSP_TRY(send_tuning(run, &text));
+    if (text != NULL && run->has_tuning_of_all) {
+        status = csp_backend_tuning_set(run->be, text);
+    }
+    free(text);
+    return status;
 }

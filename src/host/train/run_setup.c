@@ -391,10 +391,17 @@ static csp_status plan_memory(csp_run_state *run, int64_t *rows)
 /* The progress of a run at its start; or whether the data is still that of the checkpoint. */
 static csp_status settle_progress(csp_run_state *run)
 {
+    const char *set = run->options->collectives != NULL ? run->options->collectives : "";
     csp_progress *p = &run->progress;
+    char sum_order[CSP_SUM_ORDER_BYTES];
     csp_data_identity data;
 
     CSP_TRY(plan_memory(run, &p->micro_batch_tokens));
+    CSP_TRY(csp_sum_order_describe(run->ranks, run->be, set, sum_order));
+    if (run->resumed && csp_run_writes(run)) {
+        csp_sum_order_compare(p->sum_order, sum_order);
+    }
+    (void)snprintf(p->sum_order, sizeof(p->sum_order), "%s", sum_order);
     CSP_TRY(csp_train_data_identity(run->data, &data));
     if (run->resumed) {
         CSP_TRY(csp_data_identity_check(run->resume_path, run->config, &p->data, &data));
@@ -496,6 +503,7 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_sparse_pool_choose(run->be, (csp_pool_way)config->device.head_backward));
     CSP_TRY(choose_storage(run));
     CSP_TRY(open_model(run));
+    CSP_TRY(csp_run_join_tuning(run));
     CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
                                     "tokenizer.json", &run->tokenizer));
     CSP_TRY(check_vocabulary(run));

@@ -331,6 +331,7 @@ static csp_status after_step(phase_state *p, int64_t done)
         /* The best model is only worth naming if its checkpoint exists. */
         save = save || (s->keep_best && (isnan(best) || run->progress.best > best));
     }
+    CSP_TRY(csp_run_share_tuning(run));
     if (save || stop || w.save != 0) {
         CSP_TRY(csp_run_save(run));
     }

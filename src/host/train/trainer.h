@@ -20,6 +20,7 @@ typedef struct csp_train_options {
                                     from, or begins with, is now; NULL: where it says         */
     double matmul_gflop_per_s;   /* what mfu divides by; 0: it is measured at the start       */
     csp_comm *comm;              /* the ranks that run together; NULL: this process alone     */
+    const char *collectives;     /* of csp_launch_collectives; NULL: none of it is set        */
     bool dry_run;                /* plan, first batch, then stop: nothing is written          */
     volatile sig_atomic_t *stop; /* set by a signal: checkpoint at the next step and stop     */
     volatile sig_atomic_t *save; /* set by a signal: checkpoint at the next step and go on    */

@@ -38,6 +38,8 @@ typedef struct csp_run_state {
     csp_health_memory remembered;    /* by the checkpoint; its vocab is 0 if it had none      */
     const csp_health_memory *health; /* of the phase that runs, NULL: it has none             */
     bool resumed;
+    bool has_tuning_of_all;    /* this rank's products are computed as rank 0 chose, by timing */
+    int64_t tuning_bytes;      /* of the text of what all have; 0: none yet                    */
     char *resume_path;         /* NULL: from the start */
     int64_t rows;              /* token rows computed at once in the phase that runs */
     double started_s;          /* monotonic clock when the run began */
@@ -63,6 +65,18 @@ CSP_CHECKED csp_status csp_run_memory(const csp_run_state *run, csp_memory *out)
  */
 CSP_CHECKED csp_status csp_run_join_groups(csp_run_state *run);
 CSP_CHECKED csp_status csp_run_agree(const csp_run_state *run);
+
+/*
+ * With device.tune_products, of several devices: rank 0 times products for all that are of its type
+ * and have its version of the library; another rank times its own, and says so. join comes when the
+ * choices of a checkpoint are set; share after each step and before its checkpoint, so that a run
+ * goes on from there as it would have: it brings what rank 0 has chosen since. Until then other
+ * ranks take what the library names first.
+ *
+ * Ranks: collective.
+ */
+CSP_CHECKED csp_status csp_run_join_tuning(csp_run_state *run);
+CSP_CHECKED csp_status csp_run_share_tuning(csp_run_state *run);
 
 /*
  * run_save.c: how checkpoints will be written, and the memory for that, refused before the first
