@@ -20,6 +20,7 @@
  */
 #pragma once
 
+#include "data/image.h"
 #include "data/join_report.h"
 #include "data/text_row.h"
 #include "io/digest.h"
@@ -34,6 +35,7 @@ typedef struct csp_pairs_source {
     const char *split;     /* of a BEIR folder, NULL = "train"                                  */
     const char *separator; /* between title and text, NULL = one space                          */
     bool strict;           /* ids that do not join and empty texts are errors                   */
+    csp_image *image;      /* ranks that wait for it (csp_image_waits), or NULL                 */
 } csp_pairs_source;
 
 typedef struct csp_pairs csp_pairs;
@@ -48,6 +50,15 @@ typedef struct csp_pairs csp_pairs;
  */
 CSP_CHECKED csp_status csp_pairs_open(const csp_pairs_source *source, csp_pairs **out);
 void csp_pairs_close(csp_pairs *pairs);
+
+/*
+ * Visits the parts of a training set (data/image.h), which is made where *pairs is NULL, as it was
+ * opened from source; of its files only those of texts are opened there.
+ *
+ * Errors: those of csp_row_file_share.
+ */
+CSP_CHECKED csp_status csp_pairs_share(csp_image *image, const csp_pairs_source *source,
+                                       csp_pairs **pairs);
 
 const csp_join_report *csp_pairs_report(const csp_pairs *pairs);
 

@@ -16,6 +16,7 @@
 typedef struct row_part {
     char *path;
     int fd;           /* -1 = in memory                  */
+    int64_t bytes;    /* of the plain file when it was opened, -1 = in memory */
     int64_t first;    /* its first row                   */
     int64_t kept_end; /* in kept, behind its last line   */
 } row_part;
@@ -29,10 +30,12 @@ struct csp_row_file {
     int64_t kept_bytes, kept_room;
     char *buffer; /* the line last read from the file */
     int64_t buffer_room;
-    csp_digest *digest; /* of the lines, each with '\n' behind it */
+    csp_digest *digest;                      /* of the lines, each with '\n' behind it */
+    char digest_text[CSP_DIGEST_TEXT_BYTES]; /* of one that came by an image, and has no digest */
+    bool is_given;                           /* offsets and kept are an image's                 */
 };
 
-/* Opens a part for reading at offsets; leaves its fd at -1 where that is not possible. */
+/* Opens a part for reading at offsets; leaves fd and bytes at -1 where that is not possible. */
 static csp_status open_plain(row_part *part)
 {
     unsigned char magic[2] = { 0, 0 };
@@ -54,7 +57,9 @@ static csp_status open_plain(row_part *part)
     if (pread(part->fd, magic, 2, 0) == 2 && magic[0] == 0x1F && magic[1] == 0x8B) {
         (void)close(part->fd);
         part->fd = -1;
+        return CSP_OK;
     }
+    part->bytes = (int64_t)info.st_size;
     return CSP_OK;
 }
 
@@ -64,7 +69,8 @@ csp_status csp_row_file_go_on(csp_row_file *file, const char *path)
 
     CSP_TRY(csp_realloc(path, file->part_count + 1, sizeof(*file->parts), &file->parts));
     part = &file->parts[file->part_count];
-    *part = (row_part) { .fd = -1, .first = file->count, .kept_end = file->kept_bytes };
+    *part =
+        (row_part) { .fd = -1, .bytes = -1, .first = file->count, .kept_end = file->kept_bytes };
     CSP_TRY(csp_strdup(path, path, &part->path));
     file->part_count++;
     return open_plain(part);
@@ -99,8 +105,10 @@ void csp_row_file_close(csp_row_file *file)
     }
     csp_digest_destroy(file->digest);
     free(file->parts);
-    free(file->offsets);
-    free(file->kept);
+    if (!file->is_given) {
+        free(file->offsets);
+        free(file->kept);
+    }
     free(file->buffer);
     free(file);
 }
@@ -143,6 +151,7 @@ csp_status csp_row_file_add(csp_row_file *file, int64_t offset, const char *line
 {
     row_part *part = &file->parts[file->part_count - 1];
 
+    CSP_ASSERT(!file->is_given);
     CSP_TRY(grow(part->path, file->count + 1, sizeof(*file->offsets), &file->room, &file->offsets));
     if (part->fd < 0) {
         offset = file->kept_bytes;
@@ -227,7 +236,11 @@ int64_t csp_row_file_count(const csp_row_file *file)
 
 void csp_row_file_digest(const csp_row_file *file, char text[CSP_DIGEST_TEXT_BYTES])
 {
-    csp_digest_say(file->digest, text);
+    if (file->digest != NULL) {
+        csp_digest_say(file->digest, text);
+    } else {
+        memcpy(text, file->digest_text, CSP_DIGEST_TEXT_BYTES);
+    }
 }
 
 const char *csp_row_file_path(const csp_row_file *file, int64_t row)
@@ -258,4 +271,66 @@ int64_t csp_row_file_bytes(const csp_row_file *file)
 int64_t csp_row_file_row_bytes(const csp_row_file *file, int64_t row)
 {
     return row >= 0 && has_next(file, row) ? file->offsets[row + 1] - file->offsets[row] : 0;
+}
+
+/* A part as the reader has it; it is opened where it was not yet. */
+static csp_status share_part(csp_image *image, row_part *part)
+{
+    const bool is_new = part->path == NULL;
+    int64_t length = is_new ? 0 : (int64_t)strlen(part->path), bytes = part->bytes;
+
+    CSP_TRY(csp_image_text(image, &part->path, &length));
+    CSP_TRY(csp_image_value(image, &bytes, sizeof(bytes)));
+    CSP_TRY(csp_image_value(image, &part->first, sizeof(part->first)));
+    CSP_TRY(csp_image_value(image, &part->kept_end, sizeof(part->kept_end)));
+    if (!is_new || bytes < 0) {
+        return CSP_OK;
+    }
+    CSP_TRY(open_plain(part));
+    if (part->bytes != bytes) {
+        return CSP_FAIL(
+            CSP_ERR_DATA,
+            "%s: a plain file of %lld bytes for the rank of this machine that reads it, "
+            "and not for this one: ranks of a machine must see the same files",
+            part->path, (long long)bytes);
+    }
+    return CSP_OK;
+}
+
+static csp_status share_parts(csp_image *image, csp_row_file *file)
+{
+    const bool is_new = file->parts == NULL;
+    int64_t count = file->part_count;
+
+    CSP_TRY(csp_image_value(image, &count, sizeof(count)));
+    if (is_new) {
+        CSP_TRY(csp_alloc_zero("text files", count, sizeof(*file->parts), &file->parts));
+        for (; file->part_count < count; file->part_count++) {
+            file->parts[file->part_count].fd = file->parts[file->part_count].bytes = -1;
+        }
+    }
+    for (int64_t i = 0; i < count; i++) {
+        CSP_TRY(share_part(image, &file->parts[i]));
+    }
+    return CSP_OK;
+}
+
+csp_status csp_row_file_share(csp_image *image, csp_row_file **out)
+{
+    csp_row_file *file = *out;
+
+    if (file == NULL) {
+        CSP_TRY(csp_alloc_zero("text files", 1, sizeof(*file), &file));
+        *out = file;
+    }
+    file->is_given = csp_image_gives(image);
+    CSP_TRY(csp_image_array(image, &file->count, sizeof(*file->offsets), &file->offsets));
+    CSP_TRY(csp_image_array(image, &file->kept_bytes, 1, &file->kept));
+    file->room = file->count;
+    file->kept_room = file->kept_bytes;
+    if (file->digest != NULL) {
+        csp_digest_say(file->digest, file->digest_text);
+    }
+    CSP_TRY(csp_image_value(image, file->digest_text, sizeof(file->digest_text)));
+    return share_parts(image, file);
 }

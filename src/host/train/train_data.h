@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "comm/comm.h"
 #include "config/config.h"
 #include "data/text_encoder.h"
 #include "data/token_lists.h"
@@ -16,12 +17,14 @@ typedef struct csp_train_data csp_train_data;
  * Opens what the phases of the config need. contract and tokenizer must outlive it.
  *
  *   rank, ranks   in   of a step this rank gets its share: as many texts as each, and about as long
+ *   machine       in   the ranks that share what its rank 0 reads (data/image.h), each of which
+ *                      calls this; NULL or one rank: this process reads for itself
  *
- * Errors: those of csp_pairs_open and csp_plain_open.
+ * Errors: those of csp_pairs_open and csp_plain_open, where this rank reads; CSP_ERR_COMM.
  */
 CSP_CHECKED csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
                                            const csp_tokenizer *tokenizer, int rank, int ranks,
-                                           csp_train_data **out);
+                                           csp_comm *machine, csp_train_data **out);
 void csp_train_data_close(csp_train_data *data);
 
 /*
