@@ -375,11 +375,34 @@ def one_rank_of_a_machine_reads_the_data(w):
     (here / "beir/corpus.jsonl").unlink()
     (here / "beir/corpus.jsonl").write_text((w.folder / "beir/corpus.jsonl").read_text() + "\n")
     results = Job(w, 2, "f", "run.phases=[contrastive]", cwd={1: here}).wait()
-    w.expect_exit(results[0], 3, "rank 1", "beir/corpus.jsonl: a plain file of")
-    w.expect_exit(results[1], 3, "must see the same files")
+    w.expect_exit(results[0], 3, "rank 1", "beir/corpus.jsonl: was a plain file of")
+    w.expect_exit(results[1], 3, "ranks of a machine see the same ones")
     w.remove("f", "elsewhere")
     for name in ("text.txt.gz", "negatives.tsv"):
         (w.folder / name).unlink()
+
+
+def a_collection_is_read_once(w):
+    """By the steps and the evaluations of all ranks of a machine: pipes give it once only."""
+    settings = ["run.phases=[contrastive]", "data.dev_qrels=beir/qrels/dev.tsv", "run.eval_steps=3",
+                "data.dev_queries=beir/queries.jsonl"]
+    for size in (1, 2):
+        cat = []
+        (w.folder / "pipes").mkdir()
+        for name in ("corpus.jsonl", "queries.jsonl"):
+            os.mkfifo(w.folder / "pipes" / name)
+            cat.append(subprocess.Popen(["sh", "-c", f"cat beir/{name} > pipes/{name}"], cwd=w.folder))
+        try:
+            for result in Job(w, size, "p", *settings, "data.corpus=pipes").wait():
+                w.expect_exit(result, 0)
+        finally:
+            for process in cat:
+                process.kill()
+                process.wait()
+        for result in Job(w, size, "f", *settings).wait():
+            w.expect_exit(result, 0)
+        w.expect(curve(w, "p") == curve(w, "f"), "another curve")
+        w.remove("p", "f", "pipes")
 
 
 def what_fails_on_one_rank_ends_all(w):
@@ -477,6 +500,7 @@ if __name__ == "__main__":
         what_ranks_disagree_on_is_named,
         one_rank_of_a_machine_reads_the_weights,
         one_rank_of_a_machine_reads_the_data,
+        a_collection_is_read_once,
         what_fails_on_one_rank_ends_all,
         a_killed_rank_ends_the_others_and_the_run_goes_on,
         a_signal_to_one_rank_stops_all_with_a_checkpoint,

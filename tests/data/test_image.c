@@ -536,8 +536,8 @@ static int see_another_file(int argument)
     }
     status = csp_image_share(image, visit_pairs, &p);
     RANK_CHECK(status == (reads ? CSP_OK : CSP_ERR_DATA));
-    RANK_CHECK(reads || (strstr(csp_error_text(), "queries.jsonl: a plain file of ") != NULL &&
-                         strstr(csp_error_text(), "must see the same files") != NULL));
+    RANK_CHECK(reads || (strstr(csp_error_text(), "queries.jsonl: was a plain file of ") != NULL &&
+                         strstr(csp_error_text(), "ranks of a machine see the same ones") != NULL));
     csp_pairs_close(p.pairs);
     csp_image_destroy(image);
     return leave(comm);

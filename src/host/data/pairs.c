@@ -275,6 +275,11 @@ int64_t csp_pairs_documents(const csp_pairs *pairs)
                                     : csp_id_table_count(pairs->lines->passage_ids);
 }
 
+const csp_text_store *csp_pairs_corpus(const csp_pairs *pairs)
+{
+    return pairs->documents;
+}
+
 csp_status csp_pairs_digest(const csp_pairs *pairs, csp_pairs_digests *out)
 {
     const int64_t n = pairs->count, word = (int64_t)sizeof(int64_t);

@@ -23,6 +23,7 @@
 #include "data/image.h"
 #include "data/join_report.h"
 #include "data/text_row.h"
+#include "data/text_store.h"
 #include "io/digest.h"
 
 typedef struct csp_pairs_source {
@@ -65,6 +66,9 @@ const csp_join_report *csp_pairs_report(const csp_pairs *pairs);
 /* Examples and documents. */
 int64_t csp_pairs_count(const csp_pairs *pairs);
 int64_t csp_pairs_documents(const csp_pairs *pairs);
+
+/* The documents as they were read; NULL where training lines hold the passages. Owner: pairs. */
+const csp_text_store *csp_pairs_corpus(const csp_pairs *pairs);
 
 /* What was read, each part by the digest of its content. */
 typedef struct csp_pairs_digests {

@@ -32,7 +32,7 @@ struct csp_row_file {
     int64_t buffer_room;
     csp_digest *digest;                      /* of the lines, each with '\n' behind it */
     char digest_text[CSP_DIGEST_TEXT_BYTES]; /* of one that came by an image, and has no digest */
-    bool is_given;                           /* offsets and kept are an image's                 */
+    bool is_given;                           /* offsets and kept are an image's, or another's   */
 };
 
 /* Opens a part for reading at offsets; leaves fd and bytes at -1 where that is not possible. */
@@ -273,6 +273,23 @@ int64_t csp_row_file_row_bytes(const csp_row_file *file, int64_t row)
     return row >= 0 && has_next(file, row) ? file->offsets[row + 1] - file->offsets[row] : 0;
 }
 
+/* Opens a part as it is where it was read: a plain file of so many bytes, or lines in memory. */
+static csp_status open_as(row_part *part, int64_t bytes)
+{
+    if (bytes < 0) {
+        return CSP_OK;
+    }
+    CSP_TRY(open_plain(part));
+    if (part->bytes != bytes) {
+        return CSP_FAIL(
+            CSP_ERR_DATA,
+            "%s: was a plain file of %lld bytes when it was read, and is not here, now: "
+            "files must stay as they are, and ranks of a machine see the same ones",
+            part->path, (long long)bytes);
+    }
+    return CSP_OK;
+}
+
 /* A part as the reader has it; it is opened where it was not yet. */
 static csp_status share_part(csp_image *image, row_part *part)
 {
@@ -283,31 +300,26 @@ static csp_status share_part(csp_image *image, row_part *part)
     CSP_TRY(csp_image_value(image, &bytes, sizeof(bytes)));
     CSP_TRY(csp_image_value(image, &part->first, sizeof(part->first)));
     CSP_TRY(csp_image_value(image, &part->kept_end, sizeof(part->kept_end)));
-    if (!is_new || bytes < 0) {
-        return CSP_OK;
-    }
-    CSP_TRY(open_plain(part));
-    if (part->bytes != bytes) {
-        return CSP_FAIL(
-            CSP_ERR_DATA,
-            "%s: a plain file of %lld bytes for the rank of this machine that reads it, "
-            "and not for this one: ranks of a machine must see the same files",
-            part->path, (long long)bytes);
+    return is_new ? open_as(part, bytes) : CSP_OK;
+}
+
+/* Room for so many parts, none of them open. */
+static csp_status make_parts(csp_row_file *file, int64_t count)
+{
+    CSP_TRY(csp_alloc_zero("text files", count, sizeof(*file->parts), &file->parts));
+    for (; file->part_count < count; file->part_count++) {
+        file->parts[file->part_count].fd = file->parts[file->part_count].bytes = -1;
     }
     return CSP_OK;
 }
 
 static csp_status share_parts(csp_image *image, csp_row_file *file)
 {
-    const bool is_new = file->parts == NULL;
     int64_t count = file->part_count;
 
     CSP_TRY(csp_image_value(image, &count, sizeof(count)));
-    if (is_new) {
-        CSP_TRY(csp_alloc_zero("text files", count, sizeof(*file->parts), &file->parts));
-        for (; file->part_count < count; file->part_count++) {
-            file->parts[file->part_count].fd = file->parts[file->part_count].bytes = -1;
-        }
+    if (file->parts == NULL) {
+        CSP_TRY(make_parts(file, count));
     }
     for (int64_t i = 0; i < count; i++) {
         CSP_TRY(share_part(image, &file->parts[i]));
@@ -333,4 +345,33 @@ csp_status csp_row_file_share(csp_image *image, csp_row_file **out)
     }
     CSP_TRY(csp_image_value(image, file->digest_text, sizeof(file->digest_text)));
     return share_parts(image, file);
+}
+
+csp_status csp_row_file_again(const csp_row_file *of, csp_row_file **out)
+{
+    csp_status status;
+    csp_row_file *file = NULL;
+
+    CSP_TRY(csp_alloc_zero("text files", 1, sizeof(*file), &file));
+    file->is_given = true;
+    file->offsets = of->offsets;
+    file->count = of->count;
+    file->kept = of->kept;
+    file->kept_bytes = of->kept_bytes;
+    csp_row_file_digest(of, file->digest_text);
+    CSP_TRY_GOTO(make_parts(file, of->part_count));
+    for (int64_t i = 0; i < of->part_count; i++) {
+        row_part *part = &file->parts[i];
+
+        CSP_TRY_GOTO(csp_strdup("text files", of->parts[i].path, &part->path));
+        part->first = of->parts[i].first;
+        part->kept_end = of->parts[i].kept_end;
+        CSP_TRY_GOTO(open_as(part, of->parts[i].bytes));
+    }
+    *out = file;
+    return CSP_OK;
+
+fail:
+    csp_row_file_close(file);
+    return status;
 }

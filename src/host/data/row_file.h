@@ -53,6 +53,12 @@ int64_t csp_row_file_count(const csp_row_file *file);
 CSP_CHECKED csp_status csp_row_file_share(csp_image *image, csp_row_file **file);
 
 /*
+ * The same lines once more, for another thread: what is known of them is that of `of`, which must
+ * outlive it. No row is added to it. Errors: those of csp_row_file_share.
+ */
+CSP_CHECKED csp_status csp_row_file_again(const csp_row_file *of, csp_row_file **out);
+
+/*
  * Bytes from where a row begins to where the next one does: lines between them that were not added
  * count too. Of the last row of a file 0: where it ends is not remembered.
  */

@@ -11,6 +11,7 @@ struct csp_text_store {
     csp_row_file *file;
     csp_row_parser *parser;
     csp_id_table *ids; /* NULL without ids */
+    bool is_again;     /* ids are another store's */
     csp_text_format format;
     int64_t empty;
 };
@@ -78,7 +79,9 @@ void csp_text_store_close(csp_text_store *store)
     }
     csp_row_file_close(store->file);
     csp_row_parser_destroy(store->parser);
-    csp_id_table_destroy(store->ids);
+    if (!store->is_again) {
+        csp_id_table_destroy(store->ids);
+    }
     free(store);
 }
 
@@ -98,6 +101,27 @@ csp_status csp_text_store_share(csp_image *image, const csp_texts_options *optio
         CSP_TRY(csp_id_table_share(image, &store->ids));
     }
     return store->parser != NULL ? CSP_OK : create_parser(store, options);
+}
+
+csp_status csp_text_store_again(const csp_text_store *of, const csp_texts_options *options,
+                                csp_text_store **out)
+{
+    csp_status status;
+    csp_text_store *store = NULL;
+
+    CSP_TRY(csp_alloc_zero("text store", 1, sizeof(*store), &store));
+    store->is_again = true;
+    store->ids = of->ids;
+    store->format = of->format;
+    store->empty = of->empty;
+    CSP_TRY_GOTO(csp_row_file_again(of->file, &store->file));
+    CSP_TRY_GOTO(create_parser(store, options));
+    *out = store;
+    return CSP_OK;
+
+fail:
+    csp_text_store_close(store);
+    return status;
 }
 
 void csp_text_store_digest(const csp_text_store *store, char text[CSP_DIGEST_TEXT_BYTES])

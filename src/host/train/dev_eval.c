@@ -141,7 +141,9 @@ static csp_status choose_documents(csp_dev *dev, const csp_config *config)
     int64_t total, sample;
     csp_status status;
 
-    CSP_TRY(csp_text_store_open(config->data.corpus, &options, &dev->store));
+    if (dev->store == NULL) {
+        CSP_TRY(csp_text_store_open(config->data.corpus, &options, &dev->store));
+    }
     total = csp_text_store_count(dev->store);
     CSP_TRY_GOTO(csp_alloc_zero("dev evaluation", total, 1, &judged));
     CSP_TRY_GOTO(csp_alloc("dev evaluation", total, sizeof(*dev->document), &dev->document));
@@ -197,13 +199,17 @@ static csp_status visit(void *context, csp_image *image)
         CSP_TRY(csp_image_text(image, &text->id, &bytes));
         CSP_TRY(csp_image_text(image, &text->text, &text->bytes));
     }
-    CSP_TRY(csp_text_store_share(image, &options, &dev->store));
+    if (dev->corpus == NULL) {
+        CSP_TRY(csp_text_store_share(image, &options, &dev->store));
+    }
     dev->is_given = csp_image_gives(image);
     return csp_image_array(image, &dev->documents, sizeof(*dev->document), &dev->document);
 }
 
-csp_status csp_dev_open(const csp_config *config, csp_comm *machine, csp_dev **out)
+csp_status csp_dev_open(const csp_config *config, const csp_text_store *corpus, csp_comm *machine,
+                        csp_dev **out)
 {
+    const csp_texts_options options = corpus_options(config, NULL);
     const csp_data_settings *data = &config->data;
     shared_dev shared = { .config = config };
     csp_dev *dev;
@@ -217,6 +223,10 @@ csp_status csp_dev_open(const csp_config *config, csp_comm *machine, csp_dev **o
     dev->depth = config->eval.top_k;
     dev->top_k_terms = config->eval.top_k_terms > 0 ? config->eval.top_k_terms : -1;
     dev->threads = (int)config->device.threads;
+    dev->corpus = corpus;
+    if (corpus != NULL) {
+        CSP_TRY_GOTO(csp_text_store_again(corpus, &options, &dev->store));
+    }
     CSP_TRY_GOTO(csp_image_create(machine, &dev->image));
     if (csp_image_reads(dev->image)) {
         CSP_TRY_GOTO(read_files(dev, config));

@@ -189,6 +189,11 @@ csp_status csp_train_data_plain(csp_train_data *d, int64_t k, const csp_token_li
     return CSP_OK;
 }
 
+const csp_text_store *csp_train_data_corpus(const csp_train_data *d)
+{
+    return d->source.pairs != NULL ? csp_pairs_corpus(d->source.pairs) : NULL;
+}
+
 csp_status csp_train_data_identity(const csp_train_data *d, csp_data_identity *out)
 {
     csp_data_identity found = { 0 };

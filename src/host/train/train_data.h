@@ -7,6 +7,7 @@
 #include "comm/comm.h"
 #include "config/config.h"
 #include "data/text_encoder.h"
+#include "data/text_store.h"
 #include "data/token_lists.h"
 #include "train/contrastive.h"
 #include "train/data_identity.h"
@@ -55,6 +56,12 @@ CSP_CHECKED csp_status csp_train_data_pairs(csp_train_data *data, int64_t k,
 /* This rank's texts of adaptation step k and their numbers in it; valid until the next call. */
 CSP_CHECKED csp_status csp_train_data_plain(csp_train_data *data, int64_t k,
                                             const csp_token_lists **out, const int64_t **text);
+
+/*
+ * The texts of data.corpus as the contrastive phase has read them; NULL where there is none, or
+ * training lines hold the passages. Valid until data is closed; not read while a thread may.
+ */
+const csp_text_store *csp_train_data_corpus(const csp_train_data *data);
 
 /* What the data is, digested as it was read when it was opened. Errors: CSP_ERR_MEMORY. */
 CSP_CHECKED csp_status csp_train_data_identity(const csp_train_data *data, csp_data_identity *out);
