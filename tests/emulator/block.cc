@@ -9,6 +9,9 @@
  * kernels of two streams, have different ones: what a fiber does in one block comes before what it
  * does in the next, and that would hide races between them, of all threads, since a barrier passes
  * it on.
+ *
+ * TSan compares all fibers' clocks at each barrier, which is most of the time of whole training
+ * steps. With CSP_EMU_WARP_CLOCKS the fibers of a warp are one to it.
  */
 #include <pthread.h>
 #include <stdarg.h>
@@ -214,7 +217,9 @@ int take_ready(bool spinning)
 void switch_fiber(Fiber *from, Fiber *to)
 {
     asan_leave_stack(&from->asan, to->stack, to->stack_bytes);
-    tsan_switch(to->tsan);
+    if (to->tsan != from->tsan) {
+        tsan_switch(to->tsan);
+    }
     emu_switch_stack(&from->sp, to->sp);
     asan_enter_stack(from->asan);
 }
@@ -303,13 +308,16 @@ void fiber_main()
     }
 }
 
-void begin_fiber(Fiber *fiber)
+/* The fiber of thread t of the set; its first of a warp, or each, has a sanitizer's view made. */
+void begin_fiber(int t)
 {
+    Fiber *fiber = &pool[set][t];
+    const int first = settings().warp_clocks ? t / 32 * 32 : t;
     void **top = (void **)(fiber->stack + STACK_BYTES);
 
     asan_unpoison(fiber->stack, STACK_BYTES);
     fiber->stack_bytes = STACK_BYTES;
-    fiber->tsan = tsan_create();
+    fiber->tsan = t == first ? tsan_create() : pool[set][first].tsan;
     fiber->asan = nullptr;
 
     *--top = nullptr; /* where fiber_main would return to; keeps the stack 16-aligned at entry */
@@ -331,7 +339,7 @@ void make_fibers(int count)
             fail({ nullptr, 0 }, "no memory for the stacks of %d threads", count);
         }
         fiber->stack = memory + GUARD_BYTES;
-        begin_fiber(fiber);
+        begin_fiber(pool_made[set]);
     }
 }
 
@@ -465,9 +473,13 @@ void end_block()
         check_gaps();
         return;
     }
-    for (int t = 0; t < thread_count; t++) { /* none comes back from the middle of the kernel */
-        tsan_destroy(threads[t].fiber->tsan);
-        begin_fiber(threads[t].fiber);
+    for (int t = 0; t < pool_made[set]; t++) { /* none comes back from the middle of the kernel */
+        if (t == 0 || pool[set][t].tsan != pool[set][t - 1].tsan) {
+            tsan_destroy(pool[set][t].tsan);
+        }
+    }
+    for (int t = 0; t < pool_made[set]; t++) {
+        begin_fiber(t);
     }
 }
 
@@ -518,7 +530,8 @@ int barrier_count(int predicate, Place at)
     self->at = at;
     spins = 0;
     if (at_barrier > 0 &&
-        (barrier_place.line != at.line || strcmp(barrier_place.file, at.file) != 0)) {
+        (barrier_place.line != at.line ||
+         (barrier_place.file != at.file && strcmp(barrier_place.file, at.file) != 0))) {
         fail(at, "this barrier meets another at %s:%d", barrier_place.file, barrier_place.line);
     }
     barrier_place = at;

@@ -10,15 +10,19 @@
 namespace emu
 {
 
-/* CSP_EMU_SEED, CSP_EMU_ORDER, CSP_EMU_EAGER, CSP_EMU_MEMORY_MB; read once (docs/emulator.md). */
+/*
+ * CSP_EMU_SEED, CSP_EMU_ORDER, CSP_EMU_EAGER, CSP_EMU_WARP_CLOCKS, CSP_EMU_MEMORY_MB; read once
+ * (docs/emulator.md).
+ */
 enum Order { ORDER_RANDOM, ORDER_FORWARD, ORDER_REVERSE };
 
 struct Settings {
     uint64_t seed;
     Order order;
-    bool eager;    /* work is done when it is enqueued, to debug             */
-    size_t memory; /* bytes of the pretended device                          */
-    uint8_t fill;  /* of fresh memory: 0xFF (NaN) or 0x7F (huge), by the seed */
+    bool eager;       /* work is done when it is enqueued, to debug              */
+    bool warp_clocks; /* to TSan the threads of a warp are one                   */
+    size_t memory;    /* bytes of the pretended device                           */
+    uint8_t fill;     /* of fresh memory: 0xFF (NaN) or 0x7F (huge), by the seed */
 };
 const Settings &settings();
 

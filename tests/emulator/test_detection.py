@@ -5,7 +5,8 @@ mistake, in one build, and compares what comes out with the table below.
     test_detection.py BUILD KERNELS HOST NCCL      BUILD: plain, asan or tsan; the sample programs
 
 Right samples must be silent under every schedule. A mistake must be told as the table says: by at
-least one of the seeds tried where it is followed by "?", else by every one.
+least one of the seeds tried where it is followed by "?", else by every one. With clocks of warps,
+the thread sanitizer must still tell every race but those within a warp.
 """
 import os
 import subprocess
@@ -80,10 +81,14 @@ TABLE = [
     *[("nccl", "ranks", n, "emulator", "emulator", "emulator") for n in range(5, 9)],
 ]
 
+# Races between lanes of one warp.
+WITHIN_WARP = [("kernels", "exchange", 1), ("kernels", "exchange", 2)]
 
-def run(program, case, mistake, seed, order):
+
+def run(program, case, mistake, seed, order, warp_clocks=False):
     environment = {
         **os.environ, "CSP_EMU_SEED": str(seed), "CSP_EMU_ORDER": order,
+        "CSP_EMU_WARP_CLOCKS": "1" if warp_clocks else "0",
         "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1:atexit_sleep_ms=0",
     }
     result = subprocess.run([program, case, str(mistake)], env=environment, capture_output=True,
@@ -128,6 +133,17 @@ def main():
                 break
         if seen == 0 or (missed and not rare):
             failures.append(f"{name} {case}, mistake {mistake}: {tell} in {seen} of {seen + missed} runs, {last}")
+    if build == "tsan":
+        for name in programs:
+            status, text = run(programs[name], "all", 0, 1, "random", warp_clocks=True)
+            runs += 1
+            if status != 0:
+                failures.append(f"{name}, right, clocks of warps: status {status}\n{text[:1500]}")
+        for name, case, mistake in [r[:3] for r in TABLE if r[column] == "race"]:
+            status, text = run(programs[name], case, mistake, 1, "random", warp_clocks=True)
+            runs += 1
+            if told(status, text, "race") == ((name, case, mistake) in WITHIN_WARP):
+                failures.append(f"{name} {case}, mistake {mistake}, clocks of warps: status {status}\n{text[:1500]}")
     for failure in failures:
         print(failure)
     print(f"test_detection: {build}: {runs} runs, {len(failures)} failures")

@@ -211,7 +211,7 @@ void compute(const Meeting *meeting, void *const *data)
 
 bool same_place(Place x, Place y)
 {
-    return x.line == y.line && strcmp(x.file, y.file) == 0;
+    return x.line == y.line && (x.file == y.file || strcmp(x.file, y.file) == 0);
 }
 
 void check_mask(const Warp *warp, int lane, uint32_t mask, Place at)

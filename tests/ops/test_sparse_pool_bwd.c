@@ -371,8 +371,10 @@ static void the_gradient_reads_the_rows_it_is_told(void **state)
 static void the_number_of_threads_changes_no_bit_of_max_pooling_in(rig *r, csp_dtype S)
 {
     csp_backend *other;
+    /* A device has no threads to number: one case shows that a second backend is like the first. */
+    const int64_t cases = r->be->host_memory ? POOL_CASES : 1;
 
-    for (int64_t i = 0; i < POOL_CASES; i++) {
+    for (int64_t i = 0; i < cases; i++) {
         rig_begin(r, (uint64_t)i);
         const pool_setup s = pool_random(r, i, CSP_POOL_MAX, S);
         csp_sparse w = rig_sparse_output(r, s.ref.B, s.ref.B * s.ref.V, s.ref.V);
