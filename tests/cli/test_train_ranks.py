@@ -371,12 +371,6 @@ def one_rank_of_a_machine_reads_the_data(w):
         w.expect(sum(r.stderr.count("train.tsv") for r in results) == 1, results)
     finally:
         train.write_text(judged)
-    # Ranks of a machine that see other files.
-    (here / "beir/corpus.jsonl").unlink()
-    (here / "beir/corpus.jsonl").write_text((w.folder / "beir/corpus.jsonl").read_text() + "\n")
-    results = Job(w, 2, "f", "run.phases=[contrastive]", cwd={1: here}).wait()
-    w.expect_exit(results[0], 3, "rank 1", "beir/corpus.jsonl: was a plain file of")
-    w.expect_exit(results[1], 3, "ranks of a machine see the same ones")
     w.remove("f", "elsewhere")
     for name in ("text.txt.gz", "negatives.tsv"):
         (w.folder / name).unlink()

@@ -15,8 +15,9 @@
 /* One of the files. */
 typedef struct row_part {
     char *path;
-    int fd;           /* -1 = in memory                  */
-    int64_t bytes;    /* of the plain file when it was opened, -1 = in memory */
+    int fd;         /* -1 = in memory                  */
+    int64_t device; /* which file it is, where fd is not -1 */
+    int64_t inode;
     int64_t first;    /* its first row                   */
     int64_t kept_end; /* in kept, behind its last line   */
 } row_part;
@@ -35,7 +36,7 @@ struct csp_row_file {
     bool is_given;                           /* offsets and kept are an image's, or another's   */
 };
 
-/* Opens a part for reading at offsets; leaves fd and bytes at -1 where that is not possible. */
+/* Opens a part for reading at offsets; leaves fd at -1 where that is not possible. */
 static csp_status open_plain(row_part *part)
 {
     unsigned char magic[2] = { 0, 0 };
@@ -59,7 +60,8 @@ static csp_status open_plain(row_part *part)
         part->fd = -1;
         return CSP_OK;
     }
-    part->bytes = (int64_t)info.st_size;
+    part->device = (int64_t)info.st_dev;
+    part->inode = (int64_t)info.st_ino;
     return CSP_OK;
 }
 
@@ -69,8 +71,7 @@ csp_status csp_row_file_go_on(csp_row_file *file, const char *path)
 
     CSP_TRY(csp_realloc(path, file->part_count + 1, sizeof(*file->parts), &file->parts));
     part = &file->parts[file->part_count];
-    *part =
-        (row_part) { .fd = -1, .bytes = -1, .first = file->count, .kept_end = file->kept_bytes };
+    *part = (row_part) { .fd = -1, .first = file->count, .kept_end = file->kept_bytes };
     CSP_TRY(csp_strdup(path, path, &part->path));
     file->part_count++;
     return open_plain(part);
@@ -273,47 +274,47 @@ int64_t csp_row_file_row_bytes(const csp_row_file *file, int64_t row)
     return row >= 0 && has_next(file, row) ? file->offsets[row + 1] - file->offsets[row] : 0;
 }
 
-/* Opens a part as it is where it was read: a plain file of so many bytes, or lines in memory. */
-static csp_status open_as(row_part *part, int64_t bytes)
-{
-    if (bytes < 0) {
-        return CSP_OK;
-    }
-    CSP_TRY(open_plain(part));
-    if (part->bytes != bytes) {
-        return CSP_FAIL(
-            CSP_ERR_DATA,
-            "%s: was a plain file of %lld bytes when it was read, and is not here, now: "
-            "files must stay as they are, and ranks of a machine see the same ones",
-            part->path, (long long)bytes);
-    }
-    return CSP_OK;
-}
-
-/* A part as the reader has it; it is opened where it was not yet. */
-static csp_status share_part(csp_image *image, row_part *part)
-{
-    const bool is_new = part->path == NULL;
-    int64_t length = is_new ? 0 : (int64_t)strlen(part->path), bytes = part->bytes;
-
-    CSP_TRY(csp_image_text(image, &part->path, &length));
-    CSP_TRY(csp_image_value(image, &bytes, sizeof(bytes)));
-    CSP_TRY(csp_image_value(image, &part->first, sizeof(part->first)));
-    CSP_TRY(csp_image_value(image, &part->kept_end, sizeof(part->kept_end)));
-    return is_new ? open_as(part, bytes) : CSP_OK;
-}
-
 /* Room for so many parts, none of them open. */
 static csp_status make_parts(csp_row_file *file, int64_t count)
 {
     CSP_TRY(csp_alloc_zero("text files", count, sizeof(*file->parts), &file->parts));
     for (; file->part_count < count; file->part_count++) {
-        file->parts[file->part_count].fd = file->parts[file->part_count].bytes = -1;
+        file->parts[file->part_count].fd = -1;
     }
     return CSP_OK;
 }
 
-static csp_status share_parts(csp_image *image, csp_row_file *file)
+/*
+ * A part as the reader has it. A plain file that was not opened yet is; *is_other where it is not
+ * the very file that the reader has.
+ */
+static csp_status share_part(csp_image *image, row_part *part, bool *is_other)
+{
+    const bool is_new = part->path == NULL;
+    int64_t length = is_new ? 0 : (int64_t)strlen(part->path);
+    struct {
+        int64_t is_plain, device, inode, first, kept_end;
+    } reader = { part->fd >= 0, part->device, part->inode, part->first, part->kept_end };
+
+    CSP_TRY(csp_image_text(image, &part->path, &length));
+    CSP_TRY(csp_image_value(image, &reader, sizeof(reader)));
+    part->first = reader.first;
+    part->kept_end = reader.kept_end;
+    if (!is_new || reader.is_plain == 0) {
+        return CSP_OK;
+    }
+    CSP_TRY(open_plain(part));
+    if (part->fd < 0) {
+        return CSP_FAIL(CSP_ERR_DATA,
+                        "%s: a plain file for the rank of this machine that reads it, and not for "
+                        "this one",
+                        part->path);
+    }
+    *is_other = *is_other || part->device != reader.device || part->inode != reader.inode;
+    return CSP_OK;
+}
+
+static csp_status share_parts(csp_image *image, csp_row_file *file, bool *is_other)
 {
     int64_t count = file->part_count;
 
@@ -322,14 +323,38 @@ static csp_status share_parts(csp_image *image, csp_row_file *file)
         CSP_TRY(make_parts(file, count));
     }
     for (int64_t i = 0; i < count; i++) {
-        CSP_TRY(share_part(image, &file->parts[i]));
+        CSP_TRY(share_part(image, &file->parts[i], is_other));
     }
     return CSP_OK;
+}
+
+/* The digest of the lines as they stand here at the offsets that were given. */
+static csp_status digest_rows(csp_row_file *file)
+{
+    csp_digest *digest = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_digest_create(&digest));
+    for (int64_t row = 0; row < file->count; row++) {
+        const char *line;
+        int64_t bytes;
+
+        CSP_TRY_GOTO(csp_row_file_read(file, row, &line, &bytes));
+        csp_digest_add(digest, line, bytes);
+        csp_digest_add(digest, "\n", 1);
+    }
+    csp_digest_say(digest, file->digest_text);
+    status = CSP_OK;
+
+fail:
+    csp_digest_destroy(digest);
+    return status;
 }
 
 csp_status csp_row_file_share(csp_image *image, csp_row_file **out)
 {
     csp_row_file *file = *out;
+    bool is_other = false;
 
     if (file == NULL) {
         CSP_TRY(csp_alloc_zero("text files", 1, sizeof(*file), &file));
@@ -344,7 +369,8 @@ csp_status csp_row_file_share(csp_image *image, csp_row_file **out)
         csp_digest_say(file->digest, file->digest_text);
     }
     CSP_TRY(csp_image_value(image, file->digest_text, sizeof(file->digest_text)));
-    return share_parts(image, file);
+    CSP_TRY(share_parts(image, file, &is_other));
+    return is_other ? digest_rows(file) : CSP_OK;
 }
 
 csp_status csp_row_file_again(const csp_row_file *of, csp_row_file **out)
@@ -366,7 +392,14 @@ csp_status csp_row_file_again(const csp_row_file *of, csp_row_file **out)
         CSP_TRY_GOTO(csp_strdup("text files", of->parts[i].path, &part->path));
         part->first = of->parts[i].first;
         part->kept_end = of->parts[i].kept_end;
-        CSP_TRY_GOTO(open_as(part, of->parts[i].bytes));
+        if (of->parts[i].fd < 0) {
+            continue;
+        }
+        part->fd = fcntl(of->parts[i].fd, F_DUPFD_CLOEXEC, 0);
+        if (part->fd < 0) {
+            status = CSP_FAIL(CSP_ERR_IO, "%s: %s", part->path, strerror(errno));
+            goto fail;
+        }
     }
     *out = file;
     return CSP_OK;
