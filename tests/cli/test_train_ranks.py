@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """csplade train on several ranks: the curve of one rank, checkpoints that know nothing of ranks, and
 ends that all of them share. Arguments: the program, the source folder, names of tests (all)."""
+import gzip
 import json
 import os
 import re
@@ -348,6 +349,69 @@ def one_rank_of_a_machine_reads_the_weights(w):
     w.remove("f", "elsewhere")
 
 
+def one_rank_of_a_machine_reads_the_data(w):
+    """Rank 1 is where there are texts alone, and of the compressed ones not even these: it gets what was
+    joined, judged and counted from rank 0. The same bytes as of ranks that have all files."""
+    here = w.folder / "elsewhere"
+    (here / "beir").mkdir(parents=True)
+    for name in ("model", "config.yaml", "f", "s", "beir/corpus.jsonl", "beir/queries.jsonl"):
+        (here / name).symlink_to(w.folder / name)
+    (w.folder / "text.txt.gz").write_bytes(gzip.compress((w.folder / "text.txt").read_bytes()))
+    (w.folder / "negatives.tsv").write_text("".join(f"q{i} d{i + 2} d{i + 1}\n" for i in range(40)))
+    train = w.folder / "beir/qrels/train.tsv"
+    judged = train.read_text()
+    settings = ["data.text=[text.txt.gz]", "data.negatives=negatives.tsv",
+                "data.dev_qrels=beir/qrels/dev.tsv", "run.eval_steps=3", "eval.pool=60"]
+    try:
+        train.write_text(judged + "q3\tnowhere\t1\n")
+        for name, cwd in (("s", {}), ("f", {1: here})):
+            results = Job(w, 2, name, *settings, cwd=cwd).wait()
+            for result in results:
+                w.expect_exit(result, 0)
+            w.expect(sum(r.stderr.count("warn  data") for r in results) == 1 and
+                     "positives not in the corpus: 1 (nowhere)" in results[0].stderr, results)
+        w.expect(w.checkpoint("f", LAST) == w.checkpoint("s", LAST), "other bytes")
+        w.expect(curve(w, "f") == curve(w, "s"), "another curve")
+        w.remove("f", "s")
+        # What is wrong with a file is said once, by the rank that reads it; all end with its code.
+        train.write_text(judged + "q3\td3\n")
+        results = Job(w, 3, "f", *settings, "contrastive.batch.queries=12", "adapt.batch.texts=12",
+                      cwd={1: here}).wait()
+        for rank, result in enumerate(results):
+            w.expect_exit(result, 3, *(["train.tsv:82: "] if rank == 0 else []))
+            failure = json.loads((w.folder / f"f/failure.rank{rank}.json").read_text())
+            w.expect(failure["first_rank"] == 0 and "train.tsv:82: " in failure["reason"], failure)
+        w.expect(sum(r.stderr.count("train.tsv") for r in results) == 1, results)
+    finally:
+        train.write_text(judged)
+    w.remove("f", "elsewhere")
+    for name in ("text.txt.gz", "negatives.tsv"):
+        (w.folder / name).unlink()
+
+
+def a_collection_is_read_once(w):
+    """By the steps and the evaluations of all ranks of a machine: pipes give it once only."""
+    settings = ["run.phases=[contrastive]", "data.dev_qrels=beir/qrels/dev.tsv", "run.eval_steps=3",
+                "data.dev_queries=beir/queries.jsonl"]
+    for size in (1, 2):
+        cat = []
+        (w.folder / "pipes").mkdir()
+        for name in ("corpus.jsonl", "queries.jsonl"):
+            os.mkfifo(w.folder / "pipes" / name)
+            cat.append(subprocess.Popen(["sh", "-c", f"cat beir/{name} > pipes/{name}"], cwd=w.folder))
+        try:
+            for result in Job(w, size, "p", *settings, "data.corpus=pipes").wait():
+                w.expect_exit(result, 0)
+        finally:
+            for process in cat:
+                process.kill()
+                process.wait()
+        for result in Job(w, size, "f", *settings).wait():
+            w.expect_exit(result, 0)
+        w.expect(curve(w, "p") == curve(w, "f"), "another curve")
+        w.remove("p", "f", "pipes")
+
+
 def what_fails_on_one_rank_ends_all(w):
     """With its exit code and its reason, on every rank, and a file of each."""
     bad = w.folder / "bad"
@@ -493,6 +557,8 @@ if __name__ == "__main__":
         damaged_state_is_named_and_passed_over,
         what_ranks_disagree_on_is_named,
         one_rank_of_a_machine_reads_the_weights,
+        one_rank_of_a_machine_reads_the_data,
+        a_collection_is_read_once,
         what_fails_on_one_rank_ends_all,
         a_killed_rank_ends_the_others_and_the_run_goes_on,
         a_rank_that_cannot_write_its_state_ends_all,

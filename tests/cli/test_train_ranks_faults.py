@@ -47,12 +47,12 @@ def a_file_that_one_rank_lacks_is_named(w):
     (w.folder / "f").mkdir()
     here = elsewhere(w, "here", "beir/corpus.jsonl")
     results = Job(w, 4, "f", cwd={2: here}).wait()
-    w.expect_exit(results[2], 1, "beir: this folder has no corpus.jsonl")
-    w.expect_exit(results[0], 1, "rank 2 (process ", "beir: this folder has no corpus.jsonl")
+    w.expect_exit(results[2], 1, "beir/corpus.jsonl: No such file")
+    w.expect_exit(results[0], 1, "rank 2 (process ", "beir/corpus.jsonl: No such file")
     w.expect_exit(results[1], 1)
     w.expect_exit(results[3], 1)
     for rank in range(4):
-        expect_failure(w, "f", rank, 2, "beir: this folder has no corpus.jsonl")
+        expect_failure(w, "f", rank, 2, "beir/corpus.jsonl: No such file")
     w.expect(not w.checkpoints("f"), "something is written")
     w.remove("f", "here")
 
@@ -142,8 +142,12 @@ def a_stopped_rank_ends_the_others(w):
 def a_rank_that_waits_for_its_disk_is_ended_too(w):
     """Its thread does not come back from open(): the others go after the timeout, it after a grace."""
     (w.folder / "f").mkdir()
-    here = elsewhere(w, "here", "beir/qrels/train.tsv")
-    os.mkfifo(here / "beir/qrels/train.tsv")
+    here = elsewhere(w, "here", "model")
+    (here / "model").mkdir()
+    for path in (w.folder / "model").iterdir():
+        if path.name != "tokenizer.json":
+            (here / "model" / path.name).symlink_to(path)
+    os.mkfifo(here / "model/tokenizer.json")
     start = time.monotonic()
     job = Job(w, 2, "f", *HANGS, cwd={1: here})
     out, err = job.ranks[0].communicate(timeout=60)

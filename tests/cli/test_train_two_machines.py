@@ -53,9 +53,9 @@ def on_machine(number):
             f'hostname machine{number} && exec "$@"', "sh"]
 
 
-def start(w, name, *settings):
+def start(w, name, *settings, cwd=None):
     """Ranks 0 and 1 on the first machine, 2 and 3 on the second. LOCAL_RANK is wrong on purpose."""
-    return Job(w, 4, name, *settings, env={"MASTER_ADDR": ADDRESSES[0]},
+    return Job(w, 4, name, *settings, cwd=cwd, env={"MASTER_ADDR": ADDRESSES[0]},
                before={rank: on_machine(rank // 2) for rank in range(4)})
 
 
@@ -72,6 +72,29 @@ def two_machines_give_what_one_does(w):
         w.expect(f"  rank {rank} on machine{rank // 2}  median" in said, said)
     w.expect(w.checkpoint("two", LAST) == w.checkpoint("one", LAST), "other bytes")
     w.remove("one", "two")
+
+
+def each_machine_reads_the_data_once_and_all_have_the_same(w):
+    """Ranks 1 and 3 have no judgements, and need none. A machine with another text is named."""
+    folders = {}
+    for rank in (1, 2, 3):
+        folders[rank] = w.folder / f"at{rank}"
+        (folders[rank] / "beir").mkdir(parents=True)
+        names = ["model", "config.yaml", "two", "beir/corpus.jsonl", "beir/queries.jsonl"]
+        for name in names + ([] if rank != 2 else ["beir/qrels", "text.txt"]):
+            (folders[rank] / name).symlink_to(w.folder / name)
+    settings = ["run.phases=[contrastive]", "data.text=[]"]
+    for result in start(w, "two", *settings, cwd=folders).wait():
+        w.expect_exit(result, 0)
+    whole = (w.folder / "beir/corpus.jsonl").read_text()
+    for rank in (2, 3):
+        path = folders[rank] / "beir/corpus.jsonl"
+        path.unlink()
+        path.write_text(whole.replace("a", "b", 1))
+    for result in start(w, "two", *settings, "run.resume=none", "run.output_dir=x", cwd=folders).wait():
+        w.expect_exit(result, 2, *(["the data", "rank 2", "document digest"]
+                                   if result.args == "rank 0" else []))
+    w.remove("two", "x", "at1", "at2", "at3")
 
 
 def a_link_that_goes_down_ends_all(w):
@@ -108,6 +131,8 @@ if __name__ == "__main__":
         if problem is not None:
             print(f"skipped: {problem}")
             sys.exit(77)
-        sys.exit(run_tests([two_machines_give_what_one_does, a_link_that_goes_down_ends_all]))
+        sys.exit(run_tests([two_machines_give_what_one_does,
+                            each_machine_reads_the_data_once_and_all_have_the_same,
+                            a_link_that_goes_down_ends_all]))
     finally:
         remove_machines()

@@ -209,25 +209,39 @@ static void empty_texts_are_counted_and_refused_only_where_strict(void **state)
     csp_texts_close(texts);
 }
 
-/* Every text of the store equals the one the stream gives, in any order. */
+/* Every text of the store, and of the same once more, is the one the stream gives, in any order. */
 static void assert_store_matches_stream(const char *path, csp_side side)
 {
     const csp_texts_options options = { .side = side };
-    csp_text_store *store = NULL;
+    char digest[CSP_DIGEST_TEXT_BYTES], same[CSP_DIGEST_TEXT_BYTES];
+    csp_text_store *store = NULL, *twin = NULL;
     csp_texts *texts = NULL;
-    csp_text_row row, again;
+    csp_text_row row, again, other;
     int64_t n;
 
     if (csp_text_store_open(path, &options, &store) != CSP_OK) {
         fail_msg("%s", csp_error_text());
     }
     n = csp_text_store_count(store);
+    assert_int_equal(csp_text_store_again(store, &options, &twin), CSP_OK);
+    csp_text_store_digest(store, digest);
+    csp_text_store_digest(twin, same);
+    assert_string_equal(digest, same);
+    assert_int_equal(csp_text_store_count(twin), n);
+    assert_int_equal(csp_text_store_empty(twin), csp_text_store_empty(store));
     assert_int_equal(csp_texts_open(path, &options, &texts), CSP_OK);
     for (int64_t i = 0; i < n; i++) {
         assert_int_equal(csp_texts_next(texts, &row), CSP_OK);
         assert_int_equal(csp_text_store_find(store, row.id), i);
         assert_int_equal(csp_text_store_read(store, (i * 7) % n, &again), CSP_OK);
         assert_int_equal(csp_text_store_read(store, i, &again), CSP_OK);
+        assert_int_equal(csp_text_store_read(twin, (i * 11) % n, &other), CSP_OK);
+        assert_string_equal(other.id, csp_text_store_id(store, (i * 11) % n));
+        assert_int_equal(csp_text_store_read(twin, i, &other), CSP_OK);
+        assert_int_equal(other.bytes, row.bytes);
+        assert_memory_equal(other.text, row.text, (size_t)row.bytes);
+        assert_int_equal(csp_text_store_find(twin, row.id), i);
+        assert_int_equal(csp_text_store_bytes(twin, i), csp_text_store_bytes(store, i));
         assert_string_equal(again.id, row.id);
         assert_int_equal(again.bytes, row.bytes);
         assert_memory_equal(again.text, row.text, (size_t)row.bytes);
@@ -236,6 +250,7 @@ static void assert_store_matches_stream(const char *path, csp_side side)
     assert_null(row.text);
     assert_int_equal(csp_text_store_find(store, "no such id"), -1);
     csp_texts_close(texts);
+    csp_text_store_close(twin);
     csp_text_store_close(store);
 }
 
@@ -262,7 +277,8 @@ static void a_store_gives_the_texts_of_the_stream_in_any_order(void **state)
 
 static void a_store_notices_a_file_that_changed(void **state)
 {
-    csp_text_store *store = NULL;
+    static const csp_texts_options options = { .side = CSP_SIDE_PASSAGE };
+    csp_text_store *store = NULL, *twin = NULL;
     csp_text_row row;
 
     put_text("ch.jsonl", "{\"_id\":\"a\",\"text\":\"b\"}\n{\"_id\":\"c\",\"text\":\"d\"}\n");
@@ -272,13 +288,19 @@ static void a_store_notices_a_file_that_changed(void **state)
     assert_says("has changed since it was opened");
     assert_int_equal(csp_text_store_read(store, 0, &row), CSP_ERR_DATA);
     assert_int_equal(csp_text_store_read(store, 2, &row), CSP_ERR_ARGUMENT);
+    assert_int_equal(remove(at("ch.jsonl")), 0);
+    assert_int_equal(csp_text_store_again(store, &options, &twin), CSP_OK);
+    assert_int_equal(csp_text_store_read(twin, 1, &row), CSP_ERR_DATA);
+    assert_says("has changed since it was opened");
+    csp_text_store_close(twin);
     csp_text_store_close(store);
 }
 
 static void every_allocation_of_a_store_may_fail(void **state)
 {
+    static const csp_texts_options options = { .side = CSP_SIDE_PASSAGE };
     csp_status status;
-    csp_text_store *store = NULL;
+    csp_text_store *store = NULL, *twin = NULL;
     csp_text_row row;
     long n = 0;
 
@@ -287,7 +309,16 @@ static void every_allocation_of_a_store_may_fail(void **state)
         csp_fault_arm(++n);
         status = csp_text_store_open(at("f.jsonl.gz"), NULL, &store);
         if (status == CSP_OK) {
-            status = csp_text_store_read(store, 0, &row);
+            status = csp_text_store_again(store, &options, &twin);
+            if (status == CSP_OK) {
+                status = csp_text_store_read(twin, 0, &row);
+                csp_text_store_close(twin);
+                twin = NULL;
+            }
+            if (status == CSP_OK) {
+                status = csp_text_store_read(store, 0, &row);
+            }
+            assert_null(twin);
             if (status != CSP_OK) {
                 csp_text_store_close(store);
                 store = NULL;

@@ -26,7 +26,7 @@ static int set_up(void **state)
     f->contract.eos_id = TOKEN_EOS;
     assert_int_equal(csp_text_encoder_create(&f->contract, f->tokenizer, false, &f->encoder),
                      CSP_OK);
-    if (csp_plain_open(paths, 3, false, NULL, &f->plain) != CSP_OK) {
+    if (csp_plain_open(paths, 3, false, NULL, NULL, &f->plain) != CSP_OK) {
         fail_msg("%s", csp_error_text());
     }
     *state = f;
@@ -123,13 +123,13 @@ static void refuses_what_holds_no_text(void **state)
     const char *paths[] = { at("none.txt") };
 
     put_text("none.txt", "\n\n \n");
-    assert_int_equal(csp_plain_open(paths, 1, false, NULL, &plain), CSP_ERR_DATA);
+    assert_int_equal(csp_plain_open(paths, 1, false, NULL, NULL, &plain), CSP_ERR_DATA);
     assert_says("none.txt: holds no text");
-    assert_int_equal(csp_plain_open(paths, 1, true, NULL, &plain), CSP_ERR_DATA);
+    assert_int_equal(csp_plain_open(paths, 1, true, NULL, NULL, &plain), CSP_ERR_DATA);
     assert_says("none.txt:1: empty text, which data.strict forbids");
-    assert_int_equal(csp_plain_open(paths, 0, false, NULL, &plain), CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_plain_open(paths, 0, false, NULL, NULL, &plain), CSP_ERR_ARGUMENT);
     put_text("none.txt", "fine\nb\xFFte\n");
-    assert_int_equal(csp_plain_open(paths, 1, false, NULL, &plain), CSP_ERR_FORMAT);
+    assert_int_equal(csp_plain_open(paths, 1, false, NULL, NULL, &plain), CSP_ERR_FORMAT);
     assert_says("none.txt:2: invalid UTF-8");
     assert_null(plain);
 }
@@ -148,7 +148,7 @@ static void every_allocation_may_fail(void **state)
         csp_token_lists lists = { 0 };
 
         csp_fault_arm(++n);
-        status = csp_plain_open(paths, 2, false, NULL, &plain);
+        status = csp_plain_open(paths, 2, false, NULL, NULL, &plain);
         if (status == CSP_OK) {
             status = csp_plain_load(plain, f->encoder, &sampling, 1, places, 3, &lists);
         }
@@ -176,7 +176,7 @@ static void the_digest_is_of_the_texts_and_their_order(void **state)
         } else if (i == 3) {
             put_text("p.txt", "aaa\nbbB\n\nccc ccc");
         }
-        assert_int_equal(csp_plain_open(orders[i == 1], 3, false, NULL, &plain), CSP_OK);
+        assert_int_equal(csp_plain_open(orders[i == 1], 3, false, NULL, NULL, &plain), CSP_OK);
         assert_int_equal(csp_plain_digest(plain, got), CSP_OK);
         assert_int_equal(strcmp(got, want) == 0, i == 0 || i == 2);
         csp_plain_close(plain);

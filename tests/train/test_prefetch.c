@@ -78,7 +78,7 @@ static void open_data(opened *o, bool strict, int ahead, int rank, int ranks)
     snprintf(text, sizeof(text), settings, scratch_dir, scratch_dir, scratch_dir,
              strict ? "true" : "false", ahead);
     assert_ok(csp_config_parse("test", text, &o->config));
-    assert_ok(csp_train_data_open(o->config, &contract, tokenizer, rank, ranks, &o->data));
+    assert_ok(csp_train_data_open(o->config, &contract, tokenizer, rank, ranks, NULL, &o->data));
 }
 
 static void close_data(opened *o)

@@ -20,6 +20,7 @@ typedef struct csp_texts_options {
     bool skip_empty;        /* an empty text is counted and passed over; only without_ids    */
     bool without_ids;       /* unlabelled text: ids are neither needed nor checked           */
     const char *separator;  /* between title and text, NULL = one space (see the contract)   */
+    csp_image *image;       /* of a text store: ranks that wait for it (csp_image_waits)     */
 } csp_texts_options;
 
 typedef struct csp_texts csp_texts;

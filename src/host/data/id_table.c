@@ -19,6 +19,7 @@ struct csp_id_table {
     int64_t count, limit;
     id_slot *slots;
     int64_t slot_count; /* a power of two, at least 4/3 of count */
+    bool is_given;      /* the arrays are an image's */
 };
 
 /* FNV-1a, then the finaliser of MurmurHash3, which spreads the last bytes over all bits. */
@@ -55,9 +56,11 @@ void csp_id_table_destroy(csp_id_table *table)
     if (table == NULL) {
         return;
     }
-    free(table->bytes);
-    free(table->from);
-    free(table->slots);
+    if (!table->is_given) {
+        free(table->bytes);
+        free(table->from);
+        free(table->slots);
+    }
     free(table);
 }
 
@@ -129,6 +132,7 @@ csp_status csp_id_table_add(csp_id_table *table, const char *id, int64_t bytes, 
     const uint64_t hash = csp_hash_bytes(id, bytes);
     int64_t slot = find_slot(table, id, bytes, hash);
 
+    CSP_ASSERT(!table->is_given);
     if (table->slots[slot].index != 0) {
         *index = (int64_t)table->slots[slot].index - 1;
         *is_new = false;
@@ -161,4 +165,21 @@ const char *csp_id_table_id(const csp_id_table *table, int64_t index)
 int64_t csp_id_table_count(const csp_id_table *table)
 {
     return table->count;
+}
+
+csp_status csp_id_table_share(csp_image *image, csp_id_table **table)
+{
+    csp_id_table *t = *table;
+
+    if (t == NULL) {
+        CSP_TRY(csp_alloc_zero("id table", 1, sizeof(*t), &t));
+        *table = t;
+    }
+    t->is_given = csp_image_gives(image);
+    CSP_TRY(csp_image_array(image, &t->used, 1, &t->bytes));
+    CSP_TRY(csp_image_array(image, &t->count, sizeof(*t->from), &t->from));
+    CSP_TRY(csp_image_array(image, &t->slot_count, sizeof(*t->slots), &t->slots));
+    t->room = t->used;
+    t->limit = t->count;
+    return CSP_OK;
 }

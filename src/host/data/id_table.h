@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "core/status.h"
+#include "data/image.h"
 
 typedef struct csp_id_table csp_id_table;
 
@@ -33,6 +33,12 @@ int64_t csp_id_table_find(const csp_id_table *table, const char *id, int64_t byt
 /* The id at an ordinal in 0..count-1, NUL-terminated; valid until the next add. */
 const char *csp_id_table_id(const csp_id_table *table, int64_t index);
 int64_t csp_id_table_count(const csp_id_table *table);
+
+/*
+ * Visits the parts of a table (data/image.h), which is made where *table is NULL. Nothing is added
+ * to one that has become an image's. Errors: CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_id_table_share(csp_image *image, csp_id_table **table);
 
 /* A 64-bit hash of some bytes, the same on every machine. Not for keeping strangers out. */
 uint64_t csp_hash_bytes(const char *bytes, int64_t count);

@@ -25,11 +25,13 @@ void csp_pairs_close(csp_pairs *pairs)
     csp_text_store_close(pairs->documents);
     csp_text_store_close(pairs->queries);
     train_lines_destroy(pairs->lines);
-    free(pairs->query);
-    free(pairs->positive_start);
-    free(pairs->positive);
-    free(pairs->negative_start);
-    free(pairs->negative);
+    if (!pairs->is_given) {
+        free(pairs->query);
+        free(pairs->positive_start);
+        free(pairs->positive);
+        free(pairs->negative_start);
+        free(pairs->negative);
+    }
     free(pairs);
 }
 
@@ -111,14 +113,21 @@ static csp_status resolve(const csp_pairs_source *source, resolved *r)
     return CSP_OK;
 }
 
+csp_texts_options pairs_texts(const csp_pairs_source *source, csp_side side)
+{
+    return (csp_texts_options) { .side = side,
+                                 .strict = source->strict,
+                                 .separator = source->separator,
+                                 .image = source->image };
+}
+
 static csp_status open_stores(csp_pairs *pairs, const csp_pairs_source *source)
 {
-    csp_texts_options options = { .strict = source->strict, .separator = source->separator };
+    const csp_texts_options documents = pairs_texts(source, CSP_SIDE_PASSAGE);
+    const csp_texts_options queries = pairs_texts(source, CSP_SIDE_QUERY);
 
-    options.side = CSP_SIDE_PASSAGE;
-    CSP_TRY(csp_text_store_open(source->corpus, &options, &pairs->documents));
-    options.side = CSP_SIDE_QUERY;
-    return csp_text_store_open(source->queries != NULL ? source->queries : source->corpus, &options,
+    CSP_TRY(csp_text_store_open(source->corpus, &documents, &pairs->documents));
+    return csp_text_store_open(source->queries != NULL ? source->queries : source->corpus, &queries,
                                &pairs->queries);
 }
 
@@ -195,6 +204,48 @@ fail:
     return status;
 }
 
+static csp_status share_lists(csp_image *image, csp_pairs *p)
+{
+    int64_t starts[2] = { p->count + 1, p->count + 1 }, entries[2] = { 0 };
+
+    if (!csp_image_gives(image)) {
+        entries[0] = p->positive_start[p->count];
+        entries[1] = p->negative_start[p->count];
+    }
+    p->is_given = csp_image_gives(image);
+    CSP_TRY(csp_image_array(image, &p->count, sizeof(*p->query), &p->query));
+    CSP_TRY(csp_image_array(image, &starts[0], sizeof(int64_t), &p->positive_start));
+    CSP_TRY(csp_image_array(image, &entries[0], sizeof(*p->positive), &p->positive));
+    CSP_TRY(csp_image_array(image, &starts[1], sizeof(int64_t), &p->negative_start));
+    return csp_image_array(image, &entries[1], sizeof(*p->negative), &p->negative);
+}
+
+csp_status csp_pairs_share(csp_image *image, const csp_pairs_source *source, csp_pairs **out)
+{
+    const csp_texts_options documents = pairs_texts(source, CSP_SIDE_PASSAGE);
+    const csp_texts_options queries = pairs_texts(source, CSP_SIDE_QUERY);
+    csp_pairs *pairs = *out;
+    bool has[2];
+
+    if (pairs == NULL) {
+        CSP_TRY(csp_alloc_zero("pairs", 1, sizeof(*pairs), &pairs));
+        *out = pairs;
+    }
+    has[0] = pairs->documents != NULL;
+    has[1] = pairs->lines != NULL;
+    CSP_TRY(csp_image_value(image, has, sizeof(has)));
+    if (has[0]) {
+        CSP_TRY(csp_text_store_share(image, &documents, &pairs->documents));
+    }
+    if (has[1]) {
+        CSP_TRY(train_lines_share(image, source->separator, &pairs->lines));
+    } else {
+        CSP_TRY(csp_text_store_share(image, &queries, &pairs->queries));
+    }
+    CSP_TRY(csp_image_value(image, &pairs->report, sizeof(pairs->report)));
+    return share_lists(image, pairs);
+}
+
 int64_t pairs_query_ordinals(const csp_pairs *pairs)
 {
     return pairs->lines != NULL ? csp_row_file_count(pairs->lines->file)
@@ -222,6 +273,11 @@ int64_t csp_pairs_documents(const csp_pairs *pairs)
 {
     return pairs->documents != NULL ? csp_text_store_count(pairs->documents)
                                     : csp_id_table_count(pairs->lines->passage_ids);
+}
+
+const csp_text_store *csp_pairs_corpus(const csp_pairs *pairs)
+{
+    return pairs->documents;
 }
 
 csp_status csp_pairs_digest(const csp_pairs *pairs, csp_pairs_digests *out)

@@ -20,8 +20,10 @@
  */
 #pragma once
 
+#include "data/image.h"
 #include "data/join_report.h"
 #include "data/text_row.h"
+#include "data/text_store.h"
 #include "io/digest.h"
 
 typedef struct csp_pairs_source {
@@ -34,6 +36,7 @@ typedef struct csp_pairs_source {
     const char *split;     /* of a BEIR folder, NULL = "train"                                  */
     const char *separator; /* between title and text, NULL = one space                          */
     bool strict;           /* ids that do not join and empty texts are errors                   */
+    csp_image *image;      /* ranks that wait for it (csp_image_waits), or NULL                 */
 } csp_pairs_source;
 
 typedef struct csp_pairs csp_pairs;
@@ -49,11 +52,23 @@ typedef struct csp_pairs csp_pairs;
 CSP_CHECKED csp_status csp_pairs_open(const csp_pairs_source *source, csp_pairs **out);
 void csp_pairs_close(csp_pairs *pairs);
 
+/*
+ * Visits the parts of a training set (data/image.h), which is made where *pairs is NULL, as it was
+ * opened from source; of its files only those of texts are opened there.
+ *
+ * Errors: those of csp_row_file_share.
+ */
+CSP_CHECKED csp_status csp_pairs_share(csp_image *image, const csp_pairs_source *source,
+                                       csp_pairs **pairs);
+
 const csp_join_report *csp_pairs_report(const csp_pairs *pairs);
 
 /* Examples and documents. */
 int64_t csp_pairs_count(const csp_pairs *pairs);
 int64_t csp_pairs_documents(const csp_pairs *pairs);
+
+/* The documents as they were read; NULL where training lines hold the passages. Owner: pairs. */
+const csp_text_store *csp_pairs_corpus(const csp_pairs *pairs);
 
 /* What was read, each part by the digest of its content. */
 typedef struct csp_pairs_digests {

@@ -33,7 +33,8 @@ typedef struct train_lines {
     csp_id_table *passage_ids; /* the three below: only where embedded */
     passage_place *places;     /* by document key                      */
     uint64_t *text_hashes;     /* by document key; freed after reading */
-    int64_t place_room, hash_room;
+    int64_t place_room;
+    bool is_given; /* places are an image's */
 } train_lines;
 
 struct csp_pairs {
@@ -48,6 +49,7 @@ struct csp_pairs {
     int64_t *negative_start;
     int32_t *negative;
     csp_join_report report;
+    bool is_given; /* the five lists are an image's */
 };
 
 CSP_CHECKED csp_status pair_edges_add(pair_edges *edges, int64_t query, int64_t document);
@@ -67,6 +69,10 @@ CSP_CHECKED csp_status pairs_read_triples(csp_pairs *pairs, const char *path, ui
 CSP_CHECKED csp_status pairs_read_lines(csp_pairs *pairs, const csp_pairs_source *source,
                                         pair_edges *positives, pair_edges *negatives);
 void train_lines_destroy(train_lines *lines);
+
+/* As csp_pairs_share. */
+CSP_CHECKED csp_status train_lines_share(csp_image *image, const char *separator,
+                                         train_lines **lines);
 CSP_CHECKED csp_status train_lines_read_query(train_lines *lines, int64_t query, csp_text_row *row);
 CSP_CHECKED csp_status train_lines_read_passage(train_lines *lines, int64_t document,
                                                 csp_text_row *row);
@@ -77,6 +83,9 @@ CSP_CHECKED csp_status train_lines_read_passage(train_lines *lines, int64_t docu
  */
 CSP_CHECKED csp_status pairs_join(csp_pairs *pairs, const uint8_t *named,
                                   const pair_edges *positives, const pair_edges *negatives);
+
+/* How the texts of a side are read. */
+csp_texts_options pairs_texts(const csp_pairs_source *source, csp_side side);
 
 int64_t pairs_query_ordinals(const csp_pairs *pairs);
 int64_t pairs_find_query(const csp_pairs *pairs, const char *id);

@@ -23,21 +23,21 @@ void train_lines_destroy(train_lines *lines)
     csp_id_table_destroy(lines->passage_ids);
     csp_row_parser_destroy(lines->query_parser);
     csp_row_parser_destroy(lines->passage_parser);
-    free(lines->places);
+    if (!lines->is_given) {
+        free(lines->places);
+    }
     free(lines->text_hashes);
     free(lines);
 }
 
-static csp_status create(const char *path, const char *separator, train_lines **out)
+/* What reads lines, and nothing that is read. */
+static csp_status create(const char *separator, train_lines **out)
 {
     csp_status status;
     train_lines *lines = NULL;
 
-    CSP_TRY(csp_alloc_zero(path, 1, sizeof(*lines), &lines));
+    CSP_TRY(csp_alloc_zero("pairs", 1, sizeof(*lines), &lines));
     lines->held = -1;
-    CSP_TRY_GOTO(csp_row_file_open(path, &lines->file));
-    CSP_TRY_GOTO(csp_id_table_create(&lines->query_ids));
-    CSP_TRY_GOTO(csp_id_table_create(&lines->passage_ids));
     CSP_TRY_GOTO(csp_row_parser_create(CSP_TEXT_JSONL, CSP_SIDE_QUERY, separator, true,
                                        &lines->query_parser));
     CSP_TRY_GOTO(csp_row_parser_create(CSP_TEXT_JSONL, CSP_SIDE_PASSAGE, separator, true,
@@ -150,9 +150,7 @@ static csp_status read_ids(line_reader *r, const json_t *list, const char *key,
 /* The first line decides which of the two schemas the file has. */
 static csp_status choose_schema(line_reader *r, const json_t *object)
 {
-    const csp_texts_options options = { .side = CSP_SIDE_PASSAGE,
-                                        .strict = r->source->strict,
-                                        .separator = r->source->separator };
+    const csp_texts_options options = pairs_texts(r->source, CSP_SIDE_PASSAGE);
 
     r->pairs->lines->embedded = json_object_get(object, "positive_passages") != NULL;
     if (r->pairs->lines->embedded) {
@@ -224,7 +222,10 @@ csp_status pairs_read_lines(csp_pairs *pairs, const csp_pairs_source *source, pa
     csp_status status;
     csp_lines *stream = NULL;
 
-    CSP_TRY(create(source->train, source->separator, &pairs->lines));
+    CSP_TRY(create(source->separator, &pairs->lines));
+    CSP_TRY(csp_row_file_open(source->train, &pairs->lines->file));
+    CSP_TRY(csp_id_table_create(&pairs->lines->query_ids));
+    CSP_TRY(csp_id_table_create(&pairs->lines->passage_ids));
     CSP_TRY_GOTO(csp_lines_open(source->train, &stream));
     for (;;) {
         const int64_t offset = csp_lines_tell(stream);
@@ -241,6 +242,7 @@ csp_status pairs_read_lines(csp_pairs *pairs, const csp_pairs_source *source, pa
         r.number = csp_lines_number(stream);
         CSP_TRY_GOTO(read_line(&r, line, bytes, positives, negatives));
         CSP_TRY_GOTO(csp_row_file_add(pairs->lines->file, offset, line, bytes));
+        CSP_TRY_GOTO(csp_image_waits(source->image));
         r.query++;
     }
     csp_lines_close(stream);
@@ -251,6 +253,26 @@ csp_status pairs_read_lines(csp_pairs *pairs, const csp_pairs_source *source, pa
 fail:
     csp_lines_close(stream);
     return status;
+}
+
+csp_status train_lines_share(csp_image *image, const char *separator, train_lines **out)
+{
+    train_lines *lines = *out;
+    int64_t places = 0;
+
+    if (lines == NULL) {
+        CSP_TRY(create(separator, &lines));
+        *out = lines;
+    }
+    CSP_TRY(csp_row_file_share(image, &lines->file));
+    CSP_TRY(csp_id_table_share(image, &lines->query_ids));
+    if (!csp_image_gives(image)) {
+        places = lines->embedded ? csp_id_table_count(lines->passage_ids) : 0;
+    }
+    CSP_TRY(csp_id_table_share(image, &lines->passage_ids));
+    CSP_TRY(csp_image_value(image, &lines->embedded, sizeof(lines->embedded)));
+    lines->is_given = csp_image_gives(image);
+    return csp_image_array(image, &places, sizeof(*lines->places), &lines->places);
 }
 
 static csp_status has_changed(const train_lines *lines, int64_t row)

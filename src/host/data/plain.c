@@ -18,23 +18,44 @@ struct csp_plain {
     int64_t empty;
 };
 
-csp_status csp_plain_open(const char *const *paths, int64_t count, bool strict,
-                          const char *separator, csp_plain **out)
+/* As all stores here are opened. */
+static csp_texts_options options_of(const char *separator)
 {
-    const csp_texts_options options = { .side = CSP_SIDE_PASSAGE,
-                                        .strict = strict,
-                                        .skip_empty = true,
-                                        .without_ids = true,
-                                        .separator = separator };
+    return (csp_texts_options) {
+        .side = CSP_SIDE_PASSAGE, .skip_empty = true, .without_ids = true, .separator = separator
+    };
+}
+
+/* Without stores yet, for count of them. */
+static csp_status create(int64_t count, csp_plain **out)
+{
+    csp_plain *plain = NULL;
+    csp_status status;
+
+    CSP_TRY(csp_alloc_zero("texts", 1, sizeof(*plain), &plain));
+    CSP_TRY_GOTO(csp_alloc_zero("texts", count, sizeof(*plain->stores), &plain->stores));
+    CSP_TRY_GOTO(csp_alloc_zero("texts", count + 1, sizeof(*plain->first), &plain->first));
+    *out = plain;
+    return CSP_OK;
+
+fail:
+    csp_plain_close(plain);
+    return status;
+}
+
+csp_status csp_plain_open(const char *const *paths, int64_t count, bool strict,
+                          const char *separator, csp_image *image, csp_plain **out)
+{
+    csp_texts_options options = options_of(separator);
     csp_status status;
     csp_plain *plain = NULL;
 
     if (count < 1) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "adaptation texts: no file is given");
     }
-    CSP_TRY(csp_alloc_zero("texts", 1, sizeof(*plain), &plain));
-    CSP_TRY_GOTO(csp_alloc_zero("texts", count, sizeof(*plain->stores), &plain->stores));
-    CSP_TRY_GOTO(csp_alloc_zero("texts", count + 1, sizeof(*plain->first), &plain->first));
+    options.strict = strict;
+    options.image = image;
+    CSP_TRY(create(count, &plain));
     for (int64_t i = 0; i < count; i++) {
         CSP_TRY_GOTO(csp_text_store_open(paths[i], &options, &plain->stores[i]));
         plain->store_count = i + 1;
@@ -64,6 +85,25 @@ void csp_plain_close(csp_plain *plain)
     free(plain->stores);
     free(plain->first);
     free(plain);
+}
+
+csp_status csp_plain_share(csp_image *image, const char *separator, csp_plain **out)
+{
+    const csp_texts_options options = options_of(separator);
+    csp_plain *plain = *out;
+    int64_t count = plain != NULL ? plain->store_count : 0;
+
+    CSP_TRY(csp_image_value(image, &count, sizeof(count)));
+    if (plain == NULL) {
+        CSP_TRY(create(count, &plain));
+        *out = plain;
+        plain->store_count = count;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        CSP_TRY(csp_text_store_share(image, &options, &plain->stores[i]));
+        plain->first[i + 1] = plain->first[i] + csp_text_store_count(plain->stores[i]);
+    }
+    return csp_image_value(image, &plain->empty, sizeof(plain->empty));
 }
 
 int64_t csp_plain_count(const csp_plain *plain)

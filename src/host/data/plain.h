@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "data/image.h"
 #include "data/text_encoder.h"
 #include "data/text_row.h"
 #include "data/token_lists.h"
@@ -19,13 +20,20 @@ typedef struct csp_plain csp_plain;
  *   paths      in  count >= 1 files or BEIR folders
  *   strict     in  an empty text is an error
  *   separator  in  between title and text, NULL = one space
+ *   image      in  ranks that wait for it (csp_image_waits), or NULL
  *
  * Owner:  the caller calls csp_plain_close.
  * Errors: those of csp_texts_open and csp_texts_next; CSP_ERR_DATA if there is no text at all.
  */
 CSP_CHECKED csp_status csp_plain_open(const char *const *paths, int64_t count, bool strict,
-                                      const char *separator, csp_plain **out);
+                                      const char *separator, csp_image *image, csp_plain **out);
 void csp_plain_close(csp_plain *plain);
+
+/*
+ * Visits the parts of a collection (data/image.h), which is made where *plain is NULL, as it was
+ * opened with separator. Errors: those of csp_row_file_share.
+ */
+CSP_CHECKED csp_status csp_plain_share(csp_image *image, const char *separator, csp_plain **plain);
 
 /* Texts, and empty ones that were left out. */
 int64_t csp_plain_count(const csp_plain *plain);

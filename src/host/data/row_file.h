@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "data/image.h"
 #include "io/digest.h"
 
 typedef struct csp_row_file csp_row_file;
@@ -40,6 +41,22 @@ CSP_CHECKED csp_status csp_row_file_read(csp_row_file *file, int64_t row, const 
                                          int64_t *bytes);
 
 int64_t csp_row_file_count(const csp_row_file *file);
+
+/*
+ * Visits the parts of a file (data/image.h), which is made where *file is NULL: a plain one is
+ * opened there for reading rows, lines in memory are the image's. A rank whose path leads to
+ * another file than the reader's, as to a copy, reads the lines once for the digest of its own. No
+ * row is added to one that has become an image's.
+ *
+ * Errors: CSP_ERR_DATA where a plain file is none here; CSP_ERR_IO, CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_row_file_share(csp_image *image, csp_row_file **file);
+
+/*
+ * The same lines once more, for another thread: what is known of them is that of `of`, which must
+ * outlive it. No row is added to it. Errors: CSP_ERR_IO, CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_row_file_again(const csp_row_file *of, csp_row_file **out);
 
 /*
  * Bytes from where a row begins to where the next one does: lines between them that were not added

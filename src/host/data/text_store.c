@@ -11,10 +11,12 @@ struct csp_text_store {
     csp_row_file *file;
     csp_row_parser *parser;
     csp_id_table *ids; /* NULL without ids */
+    bool is_again;     /* ids are another store's */
+    csp_text_format format;
     int64_t empty;
 };
 
-static csp_status read_through(csp_text_store *store, csp_texts *texts)
+static csp_status read_through(csp_text_store *store, csp_texts *texts, csp_image *image)
 {
     int64_t file = 0;
 
@@ -33,7 +35,14 @@ static csp_status read_through(csp_text_store *store, csp_texts *texts)
         }
         line = csp_texts_raw(texts, &bytes);
         CSP_TRY(csp_row_file_add(store->file, csp_texts_offset(texts), line, bytes));
+        CSP_TRY(csp_image_waits(image));
     }
+}
+
+static csp_status create_parser(csp_text_store *store, const csp_texts_options *o)
+{
+    return csp_row_parser_create(store->format, o->side, o->separator, !o->without_ids,
+                                 &store->parser);
 }
 
 csp_status csp_text_store_open(const char *path, const csp_texts_options *options,
@@ -48,9 +57,9 @@ csp_status csp_text_store_open(const char *path, const csp_texts_options *option
     CSP_TRY(csp_alloc_zero("text store", 1, sizeof(*store), &store));
     CSP_TRY_GOTO(csp_texts_open(path, o, &texts));
     CSP_TRY_GOTO(csp_row_file_open(csp_texts_path(texts), &store->file));
-    CSP_TRY_GOTO(read_through(store, texts));
-    CSP_TRY_GOTO(csp_row_parser_create(csp_texts_format(texts), o->side, o->separator,
-                                       !o->without_ids, &store->parser));
+    CSP_TRY_GOTO(read_through(store, texts, o->image));
+    store->format = csp_texts_format(texts);
+    CSP_TRY_GOTO(create_parser(store, o));
     store->empty = csp_texts_empty(texts);
     store->ids = csp_texts_take_ids(texts);
     csp_texts_close(texts);
@@ -70,8 +79,49 @@ void csp_text_store_close(csp_text_store *store)
     }
     csp_row_file_close(store->file);
     csp_row_parser_destroy(store->parser);
-    csp_id_table_destroy(store->ids);
+    if (!store->is_again) {
+        csp_id_table_destroy(store->ids);
+    }
     free(store);
+}
+
+csp_status csp_text_store_share(csp_image *image, const csp_texts_options *options,
+                                csp_text_store **out)
+{
+    csp_text_store *store = *out;
+
+    if (store == NULL) {
+        CSP_TRY(csp_alloc_zero("text store", 1, sizeof(*store), &store));
+        *out = store;
+    }
+    CSP_TRY(csp_image_value(image, &store->format, sizeof(store->format)));
+    CSP_TRY(csp_image_value(image, &store->empty, sizeof(store->empty)));
+    CSP_TRY(csp_row_file_share(image, &store->file));
+    if (!options->without_ids) {
+        CSP_TRY(csp_id_table_share(image, &store->ids));
+    }
+    return store->parser != NULL ? CSP_OK : create_parser(store, options);
+}
+
+csp_status csp_text_store_again(const csp_text_store *of, const csp_texts_options *options,
+                                csp_text_store **out)
+{
+    csp_status status;
+    csp_text_store *store = NULL;
+
+    CSP_TRY(csp_alloc_zero("text store", 1, sizeof(*store), &store));
+    store->is_again = true;
+    store->ids = of->ids;
+    store->format = of->format;
+    store->empty = of->empty;
+    CSP_TRY_GOTO(csp_row_file_again(of->file, &store->file));
+    CSP_TRY_GOTO(create_parser(store, options));
+    *out = store;
+    return CSP_OK;
+
+fail:
+    csp_text_store_close(store);
+    return status;
 }
 
 void csp_text_store_digest(const csp_text_store *store, char text[CSP_DIGEST_TEXT_BYTES])

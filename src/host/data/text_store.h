@@ -21,6 +21,20 @@ CSP_CHECKED csp_status csp_text_store_open(const char *path, const csp_texts_opt
                                            csp_text_store **out);
 void csp_text_store_close(csp_text_store *store);
 
+/*
+ * Visits the parts of a store (data/image.h), which is made where *store is NULL, as it was opened
+ * with options. Errors: those of csp_row_file_share.
+ */
+CSP_CHECKED csp_status csp_text_store_share(csp_image *image, const csp_texts_options *options,
+                                            csp_text_store **store);
+
+/*
+ * The same texts once more, for another thread: ids and places are those of `of`, which must
+ * outlive it. options: as those of `of`. Errors: those of csp_row_file_again.
+ */
+CSP_CHECKED csp_status csp_text_store_again(const csp_text_store *of,
+                                            const csp_texts_options *options, csp_text_store **out);
+
 /* Of its lines as they were read (csp_row_file_digest): whether two stores hold the same. */
 void csp_text_store_digest(const csp_text_store *store, char text[CSP_DIGEST_TEXT_BYTES]);
 

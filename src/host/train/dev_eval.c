@@ -50,7 +50,10 @@ void csp_dev_close(csp_dev *dev)
         csp_trec_free(dev->qrels);
         let_go(&dev->queries);
         csp_text_store_close(dev->store);
-        free(dev->document);
+        if (!dev->is_given) {
+            free(dev->document);
+        }
+        csp_image_destroy(dev->image);
         free(dev);
     }
 }
@@ -119,20 +122,28 @@ static int64_t mark_judged(const csp_dev *dev, uint8_t *judged)
     return judgements;
 }
 
+static csp_texts_options corpus_options(const csp_config *config, csp_image *image)
+{
+    return (csp_texts_options) { .side = CSP_SIDE_PASSAGE,
+                                 .separator = config->model.title_separator,
+                                 .image = image };
+}
+
 /*
  * Chooses the pool: judged documents, and every one whose place in a fixed shuffle is early enough.
  * Their texts are read again at every evaluation, so that memory holds none of them.
  */
 static csp_status choose_documents(csp_dev *dev, const csp_config *config)
 {
-    const csp_texts_options options = { .side = CSP_SIDE_PASSAGE,
-                                        .separator = config->model.title_separator };
+    const csp_texts_options options = corpus_options(config, dev->image);
     const csp_rng shuffle = { (uint64_t)config->run.seed, CSP_DRAW_SHUFFLE, 1, 0 };
     uint8_t *judged = NULL;
     int64_t total, sample;
     csp_status status;
 
-    CSP_TRY(csp_text_store_open(config->data.corpus, &options, &dev->store));
+    if (dev->store == NULL) {
+        CSP_TRY(csp_text_store_open(config->data.corpus, &options, &dev->store));
+    }
     total = csp_text_store_count(dev->store);
     CSP_TRY_GOTO(csp_alloc_zero("dev evaluation", total, 1, &judged));
     CSP_TRY_GOTO(csp_alloc("dev evaluation", total, sizeof(*dev->document), &dev->document));
@@ -150,12 +161,57 @@ fail:
     return status;
 }
 
-csp_status csp_dev_open(const csp_config *config, csp_dev **out)
+static csp_status read_files(csp_dev *dev, const csp_config *config)
 {
     const csp_data_settings *data = &config->data;
     const char *queries = data->dev_queries != NULL ? data->dev_queries
                           : data->queries != NULL   ? data->queries
                                                     : data->corpus;
+
+    CSP_TRY(csp_qrels_read(data->dev_qrels, &dev->qrels));
+    CSP_TRY(hold_queries(dev, queries, config->eval.queries));
+    keep_judgements(dev);
+    return choose_documents(dev, config);
+}
+
+/* An evaluation that is read, and what it is read by. */
+typedef struct shared_dev {
+    csp_dev *dev;
+    const csp_config *config;
+} shared_dev;
+
+static csp_status visit(void *context, csp_image *image)
+{
+    const shared_dev *shared = context;
+    const csp_texts_options options = corpus_options(shared->config, image);
+    csp_dev *dev = shared->dev;
+    csp_held_texts *q = &dev->queries;
+
+    CSP_TRY(csp_image_value(image, &q->count, sizeof(q->count)));
+    if (q->list == NULL) {
+        CSP_TRY(csp_alloc_zero("dev evaluation", q->count, sizeof(*q->list), &q->list));
+        q->room = q->count;
+    }
+    for (int64_t i = 0; i < q->count; i++) {
+        csp_held_text *text = &q->list[i];
+        int64_t bytes = text->id != NULL ? (int64_t)strlen(text->id) : 0;
+
+        CSP_TRY(csp_image_text(image, &text->id, &bytes));
+        CSP_TRY(csp_image_text(image, &text->text, &text->bytes));
+    }
+    if (dev->corpus == NULL) {
+        CSP_TRY(csp_text_store_share(image, &options, &dev->store));
+    }
+    dev->is_given = csp_image_gives(image);
+    return csp_image_array(image, &dev->documents, sizeof(*dev->document), &dev->document);
+}
+
+csp_status csp_dev_open(const csp_config *config, const csp_text_store *corpus, csp_comm *machine,
+                        csp_dev **out)
+{
+    const csp_texts_options options = corpus_options(config, NULL);
+    const csp_data_settings *data = &config->data;
+    shared_dev shared = { .config = config };
     csp_dev *dev;
     csp_status status;
 
@@ -167,10 +223,16 @@ csp_status csp_dev_open(const csp_config *config, csp_dev **out)
     dev->depth = config->eval.top_k;
     dev->top_k_terms = config->eval.top_k_terms > 0 ? config->eval.top_k_terms : -1;
     dev->threads = (int)config->device.threads;
-    CSP_TRY_GOTO(csp_qrels_read(data->dev_qrels, &dev->qrels));
-    CSP_TRY_GOTO(hold_queries(dev, queries, config->eval.queries));
-    keep_judgements(dev);
-    CSP_TRY_GOTO(choose_documents(dev, config));
+    dev->corpus = corpus;
+    if (corpus != NULL) {
+        CSP_TRY_GOTO(csp_text_store_again(corpus, &options, &dev->store));
+    }
+    CSP_TRY_GOTO(csp_image_create(machine, &dev->image));
+    if (csp_image_reads(dev->image)) {
+        CSP_TRY_GOTO(read_files(dev, config));
+    }
+    shared.dev = dev;
+    CSP_TRY_GOTO(csp_image_share(dev->image, visit, &shared));
     *out = dev;
     return CSP_OK;
 

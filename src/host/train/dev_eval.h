@@ -5,6 +5,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "data/text_store.h"
 #include "eval/encode.h"
 #include "io/digest.h"
 #include "train/ranks.h"
@@ -24,10 +25,15 @@ typedef struct csp_dev csp_dev;
  * and places; texts are read again at every evaluation (a gzip file's are kept). *out is NULL where
  * the config names no data.dev_qrels.
  *
+ *   corpus    in   the texts of data.corpus where they have been read already, which must outlive
+ *                  it; NULL: they are read here
+ *   machine   in   as of csp_train_data_open
+ *
  * Errors: CSP_ERR_DATA (no dev query has a judged document in the corpus), and those of the
- * readers.
+ * readers; CSP_ERR_COMM.
  */
-CSP_CHECKED csp_status csp_dev_open(const csp_config *config, csp_dev **out);
+CSP_CHECKED csp_status csp_dev_open(const csp_config *config, const csp_text_store *corpus,
+                                    csp_comm *machine, csp_dev **out);
 void csp_dev_close(csp_dev *dev);
 
 /* Of what is evaluated: the same on ranks that evaluate together. Errors: CSP_ERR_MEMORY. */

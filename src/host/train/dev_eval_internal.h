@@ -21,11 +21,14 @@ typedef struct csp_held_texts {
 } csp_held_texts;
 
 struct csp_dev {
-    csp_trec *qrels; /* of the queries that are evaluated only */
+    csp_image *image; /* what the ranks of this machine share of the rest; NULL: nothing */
+    csp_trec *qrels;  /* of the queries that are evaluated only; of the rank that reads  */
     csp_held_texts queries;
-    csp_text_store *store; /* the corpus: ids and places, not texts   */
-    int64_t *document;     /* [documents] the pool: ordinals, ascending */
+    const csp_text_store *corpus; /* whose ids and places store has; NULL: its own */
+    csp_text_store *store;        /* the corpus: ids and places, not texts         */
+    int64_t *document;            /* [documents] the pool: ordinals, ascending */
     int64_t documents;
+    bool is_given; /* document is an image's */
     int64_t depth;
     int64_t top_k_terms; /* -1: as the contract says */
     int threads;

@@ -509,8 +509,8 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(check_vocabulary(run));
     CSP_TRY(csp_train_data_open(config, &run->opened.contract, run->tokenizer,
                                 csp_ranks_rank(run->ranks), csp_ranks_size(run->ranks),
-                                &run->data));
-    CSP_TRY(csp_dev_open(config, &run->dev));
+                                run->machine, &run->data));
+    CSP_TRY(csp_dev_open(config, csp_train_data_corpus(run->data), run->machine, &run->dev));
     CSP_TRY(csp_optimizer_create(run->be, run->opened.model, run->ranks, &run->optimizer));
     CSP_TRY(settle_progress(run));
     CSP_TRY(csp_run_agree(run));

@@ -13,27 +13,64 @@ static const int64_t CACHE_BYTES = (int64_t)512 << 20;
 
 struct csp_train_data {
     const csp_config *config;
+    csp_image *image;       /* what the ranks of this machine share of the source; NULL: nothing */
     csp_step_source source; /* the thread's while there is one          */
     csp_prefetch *prefetch; /* NULL: steps are made ready when asked for */
     csp_step_texts own[2];  /* then here: adapt, contrastive            */
     csp_step_counts used;   /* by the steps handed out                  */
 };
 
-static csp_status open_pairs(csp_step_source *d, const csp_tokenizer *tokenizer)
+static csp_pairs_source pairs_source(const csp_config *config, csp_image *image)
 {
+    const csp_data_settings *s = &config->data;
+
+    return (csp_pairs_source) { .corpus = s->corpus,
+                                .queries = s->queries,
+                                .qrels = s->qrels,
+                                .negatives = s->negatives,
+                                .train = s->train,
+                                .separator = config->model.title_separator,
+                                .strict = s->strict,
+                                .image = image };
+}
+
+/* Reads the files of the phases. */
+static csp_status read_files(csp_step_source *d, csp_image *image)
+{
+    const csp_pairs_source source = pairs_source(d->config, image);
     const csp_data_settings *s = &d->config->data;
-    const csp_pairs_source source = { .corpus = s->corpus,
-                                      .queries = s->queries,
-                                      .qrels = s->qrels,
-                                      .negatives = s->negatives,
-                                      .train = s->train,
-                                      .separator = d->config->model.title_separator,
-                                      .strict = s->strict };
-    const int64_t Q = csp_step_source_span(d), G = s->train_group_size;
+    const char *const *own = (const char *const *)s->text.values;
+    const char *corpus[] = { s->corpus };
+    const bool is_own = s->text.count > 0;
+
+    if (csp_config_has_phase(d->config, "adapt")) {
+        CSP_TRY(csp_plain_open(is_own ? own : corpus, is_own ? s->text.count : 1, s->strict,
+                               d->config->model.title_separator, image, &d->plain));
+    }
+    return csp_config_has_phase(d->config, "contrastive") ? csp_pairs_open(&source, &d->pairs)
+                                                          : CSP_OK;
+}
+
+/* What was read becomes that of all ranks of this machine. */
+static csp_status visit(void *context, csp_image *image)
+{
+    csp_step_source *d = context;
+    const csp_pairs_source source = pairs_source(d->config, image);
+
+    if (csp_config_has_phase(d->config, "adapt")) {
+        CSP_TRY(csp_plain_share(image, d->config->model.title_separator, &d->plain));
+    }
+    return csp_config_has_phase(d->config, "contrastive")
+               ? csp_pairs_share(image, &source, &d->pairs)
+               : CSP_OK;
+}
+
+static csp_status prepare_pairs(csp_step_source *d, const csp_tokenizer *tokenizer)
+{
+    const int64_t Q = csp_step_source_span(d), G = d->config->data.train_group_size;
     const int64_t vocab = csp_tokenizer_vocab_size(tokenizer);
     char text[512];
 
-    CSP_TRY(csp_pairs_open(&source, &d->pairs));
     csp_join_say(csp_pairs_report(d->pairs), text, sizeof(text));
     csp_log(CSP_LOG_INFO, "data", "%s", text);
     CSP_TRY(csp_token_cache_create(csp_pairs_count(d->pairs), vocab, CACHE_BYTES, &d->query_cache));
@@ -43,25 +80,9 @@ static csp_status open_pairs(csp_step_source *d, const csp_tokenizer *tokenizer)
     return csp_alloc("training data", Q * G, sizeof(*d->column), &d->column);
 }
 
-static csp_status open_plain(csp_step_source *d)
-{
-    const csp_data_settings *s = &d->config->data;
-    const char *corpus[] = { s->corpus };
-
-    if (s->text.count > 0) {
-        CSP_TRY(csp_plain_open((const char *const *)s->text.values, s->text.count, s->strict,
-                               d->config->model.title_separator, &d->plain));
-    } else {
-        CSP_TRY(csp_plain_open(corpus, 1, s->strict, d->config->model.title_separator, &d->plain));
-    }
-    csp_log(CSP_LOG_INFO, "data", "%lld texts to adapt on, %lld empty ones left out",
-            (long long)csp_plain_count(d->plain), (long long)csp_plain_empty(d->plain));
-    return CSP_OK;
-}
-
 csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
                                const csp_tokenizer *tokenizer, int rank, int ranks,
-                               csp_train_data **out)
+                               csp_comm *machine, csp_train_data **out)
 {
     csp_train_data *d;
     csp_status status;
@@ -75,11 +96,18 @@ csp_status csp_train_data_open(const csp_config *config, const csp_contract *con
                                                                 ranks) };
     CSP_TRY_GOTO(
         csp_text_encoder_create(contract, tokenizer, config->data.strict, &d->source.encoder));
-    if (csp_config_has_phase(config, "adapt")) {
-        CSP_TRY_GOTO(open_plain(&d->source));
+    CSP_TRY_GOTO(csp_image_create(machine, &d->image));
+    if (csp_image_reads(d->image)) {
+        CSP_TRY_GOTO(read_files(&d->source, d->image));
     }
-    if (csp_config_has_phase(config, "contrastive")) {
-        CSP_TRY_GOTO(open_pairs(&d->source, tokenizer));
+    CSP_TRY_GOTO(csp_image_share(d->image, visit, &d->source));
+    if (d->source.plain != NULL) {
+        csp_log(CSP_LOG_INFO, "data", "%lld texts to adapt on, %lld empty ones left out",
+                (long long)csp_plain_count(d->source.plain),
+                (long long)csp_plain_empty(d->source.plain));
+    }
+    if (d->source.pairs != NULL) {
+        CSP_TRY_GOTO(prepare_pairs(&d->source, tokenizer));
     }
     *out = d;
     return CSP_OK;
@@ -96,6 +124,7 @@ void csp_train_data_close(csp_train_data *d)
     }
     csp_train_data_end(d);
     csp_step_source_clear(&d->source);
+    csp_image_destroy(d->image);
     csp_step_texts_clear(&d->own[0]);
     csp_step_texts_clear(&d->own[1]);
     free(d);
@@ -159,6 +188,11 @@ csp_status csp_train_data_plain(csp_train_data *d, int64_t k, const csp_token_li
     *out = &t->plain;
     *text = t->passage_text;
     return CSP_OK;
+}
+
+const csp_text_store *csp_train_data_corpus(const csp_train_data *d)
+{
+    return d->source.pairs != NULL ? csp_pairs_corpus(d->source.pairs) : NULL;
 }
 
 csp_status csp_train_data_identity(const csp_train_data *d, csp_data_identity *out)

@@ -4,8 +4,10 @@
  */
 #pragma once
 
+#include "comm/comm.h"
 #include "config/config.h"
 #include "data/text_encoder.h"
+#include "data/text_store.h"
 #include "data/token_lists.h"
 #include "train/contrastive.h"
 #include "train/data_identity.h"
@@ -16,12 +18,14 @@ typedef struct csp_train_data csp_train_data;
  * Opens what the phases of the config need. contract and tokenizer must outlive it.
  *
  *   rank, ranks   in   of a step this rank gets its share: as many texts as each, and about as long
+ *   machine       in   the ranks that share what its rank 0 reads (data/image.h), each of which
+ *                      calls this; NULL or one rank: this process reads for itself
  *
- * Errors: those of csp_pairs_open and csp_plain_open.
+ * Errors: those of csp_pairs_open and csp_plain_open, where this rank reads; CSP_ERR_COMM.
  */
 CSP_CHECKED csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
                                            const csp_tokenizer *tokenizer, int rank, int ranks,
-                                           csp_train_data **out);
+                                           csp_comm *machine, csp_train_data **out);
 void csp_train_data_close(csp_train_data *data);
 
 /*
@@ -52,6 +56,12 @@ CSP_CHECKED csp_status csp_train_data_pairs(csp_train_data *data, int64_t k,
 /* This rank's texts of adaptation step k and their numbers in it; valid until the next call. */
 CSP_CHECKED csp_status csp_train_data_plain(csp_train_data *data, int64_t k,
                                             const csp_token_lists **out, const int64_t **text);
+
+/*
+ * The texts of data.corpus as the contrastive phase has read them; NULL where there is none, or
+ * training lines hold the passages. Valid until data is closed; not read while a thread may.
+ */
+const csp_text_store *csp_train_data_corpus(const csp_train_data *data);
 
 /* What the data is, digested as it was read when it was opened. Errors: CSP_ERR_MEMORY. */
 CSP_CHECKED csp_status csp_train_data_identity(const csp_train_data *data, csp_data_identity *out);
