@@ -281,6 +281,7 @@ static inline void run_case_steps(const ranks_case *c, const case_way *way, cons
         assert_null(csp_optimizer_bad(optimizer));
         out->loss[k] = m.loss;
     }
+    assert_ok(csp_values_await(t->model, t->model->params->config.L));
     now = csp_comm_traffic_of(ranks->comm);
     all->sent[csp_ranks_rank(ranks)] = now.sent - before.sent;
     all->received[csp_ranks_rank(ranks)] = now.received - before.received;
