@@ -31,7 +31,8 @@ INPUTS = {
     "latency": (20e-6, "s", "assumed", "of a collective, and as much again for each doubling of machines"),
     "copy": (25e9, "B/s", "assumed", "from a GPU to the memory of its host"),
     "files": (5e9, "B/s", "assumed", "a shared file system gives all readers or writers together"),
-    "hidden": (0.8, "", "assumed", "of the reduction of full gradients behind the backward pass"),
+    "hidden": (0.8, "", "assumed", "of the sums of full gradients behind the backward pass"),
+    "first": (0.2, "", "assumed", "of a step's documents that are in one micro-batch"),
     "interval": (600.0, "s", "assumed", "between checkpoints"),
     "restart": (300.0, "s", "assumed", "from a failure to the next step: queue, start, load"),
     "failure": (50e3 * 3600.0, "GPU s", "published", "between failures: 419 unexpected ones in 54 days of 16,384 "
@@ -50,6 +51,7 @@ QUERIES, QUERY_TOKENS, GROUP, TOKENS = 64, 12, 8, 80
 DOCUMENTS = QUERIES * GROUP
 T, TEXTS = QUERIES * QUERY_TOKENS + DOCUMENTS * TOKENS, QUERIES + DOCUMENTS
 BLOCK = 64  # ranks that share negatives, where groups of them are used
+BUCKET = 50e6  # bytes of gradients that are added up at once: run.bucket_mb
 
 
 class Model:
@@ -75,6 +77,11 @@ def value(name):
     return INPUTS[name][0]
 
 
+def update(m, ranks):
+    """AdamW, whose state is shared out in full training."""
+    return 28 * m.trained / (1 if m.lora else ranks) / value("memory")
+
+
 def compute(m, ranks):
     """Seconds of a rank's own work, without the scores."""
     passes = 2 + m.recomputes + (0 if m.lora else 1)
@@ -84,12 +91,11 @@ def compute(m, ranks):
             (6 * m.adapters * T if m.lora else 0))
     moved = 2 * m.L * T * ((12 * m.d + 4 * m.kv + 3 * m.F) * (1 + m.recomputes) +
                            16 * m.d + 6 * m.kv + 5 * m.F)
-    update = 28 * m.trained / (1 if m.lora else ranks)  # AdamW's state is shared out in full training
-    return (flop / value("product") + moved / value("memory")) / value("share") + update / value("memory")
+    return (flop / value("product") + moved / value("memory")) / value("share") + update(m, ranks)
 
 
-def forward_of_documents(m):
-    return 2 * (m.blocks + m.head) * DOCUMENTS * TOKENS / value("product") / value("share")
+def forward(m, tokens):
+    return 2 * (m.blocks + m.head) * tokens / value("product") / value("share")
 
 
 def backward(m):
@@ -128,10 +134,24 @@ def scores(ranks):
     return 6 * QUERIES * ranks * V * DOCUMENTS / value("product") / value("share")
 
 
+def values(m, ranks):
+    """Giving back bf16 weights of full training, whatever hides it."""
+    return half_reduction(2 * m.trained, ranks)
+
+
+def first_pass(m):
+    """The first forward pass of a step where state is shared out: of documents."""
+    return forward(m, value("first") * DOCUMENTS * TOKENS)
+
+
 def gradients(m, ranks):
-    """What is not hidden of adding up float32 gradients, and of giving back weights."""
-    whole = 2 * half_reduction(4 * m.trained, ranks) if ranks > 1 else 0.0
-    return whole if m.lora else max((1 - value("hidden")) * whole, whole - backward(m))
+    """What is not hidden of adding up float32 gradients, and of giving back weights: of adapters nothing; of
+    all weights the sums behind backward, the weights behind the update and the first forward pass."""
+    half = half_reduction(4 * m.trained, ranks)
+    if ranks == 1 or m.lora:
+        return 2 * half if ranks > 1 else 0.0
+    return (max((1 - value("hidden")) * half, half - backward(m)) +
+            max(0.0, values(m, ranks) - update(m, ranks) - first_pass(m)))
 
 
 def checkpoint_bytes(m):
@@ -154,7 +174,7 @@ def step(m, ranks, terms, block=None):
     alone = compute(m, ranks)
     parts = {"compute": alone,
              "imbalance": alone * IMBALANCE[ranks],
-             "queries out": max(0.0, queries_out(together, terms) - forward_of_documents(m)),
+             "queries out": max(0.0, queries_out(together, terms) - forward(m, DOCUMENTS * TOKENS)),
              "scores": scores(together),
              "queries back": queries_back(together, terms) if ranks > 1 else 0.0,
              "gradients": gradients(m, ranks)}
@@ -220,6 +240,37 @@ def efficiency_table():
     return table(["training", "GPUs", "all negatives, early", "late", "blocks of %d, early" % BLOCK, "late"], rows)
 
 
+def values_table():
+    rows = []
+    for m in models():
+        for ranks in RANKS[1:]:
+            if not m.lora:
+                sent, own = values(m, ranks), update(m, ranks)
+                queries = forward(m, QUERIES * QUERY_TOKENS)
+                rows.append([m.name, str(ranks)] + [ms(part) for part in
+                            [sent, own, queries, first_pass(m), max(0.0, sent - own - queries),
+                             max(0.0, sent - own - first_pass(m))]])
+    return table(["training", "GPUs", "weights, ms", "update, ms", "queries' pass, ms", "documents' pass, ms",
+                  "not hidden, queries first, ms", "documents first, ms"], rows)
+
+
+def pieces_text():
+    """What it would bring to cut the largest tensor into pieces of a bucket each, and what it would cost."""
+    m, ranks = models()[3], 8
+    size = 4 * V * m.d
+    pieces = math.ceil(size / BUCKET)
+    return ("The embedding of %s is %.2g GB of gradients, %d buckets' worth, and its sum, which takes %s ms among %d "
+            "GPUs, begins only when the backward pass is over. It stays one piece all the same: no piece may be updated "
+            "before all are summed, because clipping needs the norm of everything, so that pieces could only have "
+            "their squares added up while the next one is summed (%s ms in all) and set out as weights while the next "
+            "one is updated (%s ms), of a step of %s ms; and %d more collectives, of %.2g ms latency each, "
+            "would cost %s ms. On more GPUs a rank's part, and with it the gain, is smaller, and the latency larger."
+            % (m.name.split(",")[0], size / 1e9, pieces, ms(half_reduction(size, ranks)), ranks,
+               ms(size / ranks / value("memory")), ms(28 * V * m.d / ranks / value("memory")),
+               ms(compute(m, ranks)), 2 * (pieces - 1), 1e3 * latency(ranks),
+               ms(2 * (pieces - 1) * latency(ranks))))
+
+
 def memory_table():
     rows = [["queries of a step, every term active", "all"] + [gb(reserved(ranks)) for ranks in RANKS],
             ["the same, negatives of blocks of %d" % BLOCK, "all"] + [gb(reserved(min(ranks, BLOCK)))
@@ -263,7 +314,7 @@ def breaks_table():
 
 
 TABLES = {"inputs": inputs_table, "parts": parts_table, "efficiency": efficiency_table,
-          "memory": memory_table, "breaks": breaks_table}
+          "values": values_table, "pieces": pieces_text, "memory": memory_table, "breaks": breaks_table}
 
 
 def with_tables(text):

@@ -240,7 +240,7 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
         const float keep = row->keep;
         csp_rng rounding = f.rounding;
 
-        rounding.key = (uint32_t)(row - table);
+        rounding.key += (uint32_t)(row - table);
         for (int64_t i = 4 * (int64_t)threadIdx.x; i < n; i += 4 * OPTIM_THREADS) {
             const float zeros[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
             float value[4], grad[4], m[4], v[4];
@@ -354,7 +354,7 @@ csp_status cuda_adamw(csp_backend *be, csp_optim_tensor *tensors, int64_t count,
     f.step = (float)(a->lr / (1.0 - pow(a->beta1, t)));
     f.rsqrt_correction = (float)(1.0 / sqrt(1.0 - pow(a->beta2, t)));
     f.eps = (float)a->eps;
-    f.rounding = { a->seed, CSP_DRAW_ROUNDING, 0, (uint64_t)a->t };
+    f.rounding = { a->seed, CSP_DRAW_ROUNDING, (uint32_t)a->tensor, (uint64_t)a->t };
     if (items == 0) {
         return CSP_OK;
     }

@@ -82,6 +82,7 @@ static void the_simulation_has_the_same_rule(void **state)
         memcpy(load, s.load, sizeof(*load) * (size_t)ranks);
         for (int64_t i = 0; i < count; i++) {
             owner[s.text[i]] = (int32_t)(i / (count / ranks));
+            assert_int_equal(s.owner[s.text[i]], owner[s.text[i]]);
         }
         for (int64_t i = 0; i < count; i++) {
             int said = -1;

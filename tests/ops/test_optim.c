@@ -286,7 +286,9 @@ static void random_rounding_is_that_of_the_contract(void **state)
         t[k].v = second_moment(r, n);
     }
     assert_int_equal(csp_adamw(r->be, t, 2, &args), CSP_OK);
-    assert_int_equal(csp_adamw(r->be, t + 2, 2, &args), CSP_OK);
+    for (args.tensor = 0; args.tensor < 2; args.tensor++) { /* the same in two calls */
+        assert_int_equal(csp_adamw(r->be, t + 2 + args.tensor, 1, &args), CSP_OK);
+    }
     for (int k = 0; k < 4; k++) {
         half[k] = rig_host(r, &t[k].value);
     }
@@ -480,6 +482,44 @@ static void what_is_not_finite_makes_no_update(void **state)
     }
 }
 
+/* Clipped by the norm of all, and not made where a gradient of another call is not finite. */
+static void an_update_in_several_calls_is_that_of_one(void **state)
+{
+    rig *r = *state;
+    static const int64_t cuts[] = { 0, 1, 4, TENSORS };
+
+    for (int bad = 0; bad < 2; bad++) {
+        const double squares[TENSORS] = { 1.0, 0.5, 0.0, 3.25, 0.25, bad == 1 ? INFINITY : 4.0 };
+        csp_adamw_args args = run_args(0);
+        csp_optim_tensor one[TENSORS], several[TENSORS];
+
+        rig_begin(r, 17);
+        make(r, CSP_F32, one);
+        memcpy(several, one, sizeof(several));
+        for (int k = 0; k < TENSORS; k++) {
+            several[k].value = rig_copy(r, &one[k].value);
+            several[k].grad = rig_copy(r, &one[k].grad);
+            several[k].m = rig_copy(r, &one[k].m);
+            several[k].v = rig_copy(r, &one[k].v);
+        }
+        args.max_norm = 0.5;
+        args.squares = rig_input(r, CSP_F64, 1, (int64_t[]) { TENSORS }, squares);
+        assert_int_equal(csp_adamw(r->be, one, TENSORS, &args), CSP_OK);
+        for (int c = 2; c >= 0; c--) {
+            args.tensor = cuts[c];
+            assert_int_equal(csp_adamw(r->be, several + cuts[c], cuts[c + 1] - cuts[c], &args),
+                             CSP_OK);
+        }
+        for (int k = 0; k < TENSORS; k++) {
+            rig_check_same(r, &several[k].value, &one[k].value);
+            rig_check_same(r, &several[k].m, &one[k].m);
+            rig_check_same(r, &several[k].v, &one[k].v);
+            check_cleared(r, &several[k].grad);
+        }
+        rig_check_guards(r);
+    }
+}
+
 static void masters_are_there_just_where_they_are_needed(void **state)
 {
     rig *r = *state;
@@ -528,6 +568,12 @@ static void wrong_arguments_are_refused_and_tensors_left_alone(void **state)
     assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_ARGUMENT);
     bad.max_norm = 1.0; /* which needs squares */
     assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_SHAPE);
+    bad.squares = squares;
+    bad.tensor = 1; /* they would be of one more */
+    assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_SHAPE);
+    assert_non_null(strstr(csp_error_text(), "squares of 6 tensors, not of all 7"));
+    bad.tensor = -1;
+    assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_ARGUMENT);
     bad = good;
     bad.faults = squares;
     assert_int_equal(csp_adamw(r->be, t, TENSORS, &bad), CSP_ERR_SHAPE);
@@ -550,6 +596,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(updates_below_the_spacing_count_where_rounding_is_random),
         cmocka_unit_test(random_rounding_is_that_of_the_contract),
         cmocka_unit_test(parts_are_updated_as_the_whole),
+        cmocka_unit_test(an_update_in_several_calls_is_that_of_one),
         cmocka_unit_test(masters_are_there_just_where_they_are_needed),
         cmocka_unit_test(squares_match_the_reference_and_show_a_nan),
         cmocka_unit_test(clipping_is_that_of_the_formula),

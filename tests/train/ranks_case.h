@@ -246,6 +246,7 @@ static inline void run_case_steps(const ranks_case *c, const csp_ranks *ranks,
         assert_null(csp_optimizer_bad(optimizer));
         out->loss[k] = m.loss;
     }
+    assert_ok(csp_values_await(t->model, t->model->params->config.L));
     now = csp_comm_traffic_of(ranks->comm);
     out->traffic.sent = now.sent - out->traffic.sent;
     out->traffic.received = now.received - out->traffic.received;

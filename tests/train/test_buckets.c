@@ -1,6 +1,6 @@
 /*
- * test_buckets.c - how gradients are cut: every element in one part of one rank, and no layer said
- * to be complete before it is.
+ * test_buckets.c - how gradients are cut: every element in one part of one rank, no layer said to
+ * be complete before it is, and none read before its values are there.
  */
 #include "model/buckets.h"
 #include "train/tiny.h"
@@ -44,10 +44,10 @@ static void take(const csp_params *params, uint8_t *taken)
     }
 }
 
-/* Buckets from the top down, side by side, of equal parts. */
+/* Buckets from the top down, side by side, of equal parts; their rows are neighbours. */
 static void check_buckets(const csp_params *params, int ranks)
 {
-    int64_t end = params->flat_elements, layer = params->config.L + 1;
+    int64_t end = params->flat_elements, layer = params->config.L + 1, row = params->count;
 
     for (int64_t i = 0; i < params->bucket_count; i++) {
         const csp_bucket *b = &params->buckets[i];
@@ -56,11 +56,17 @@ static void check_buckets(const csp_params *params, int ranks)
         assert_int_equal(b->first + b->count, end);
         assert_int_equal(b->part * ranks, b->count);
         assert_true(b->first % 16 == 0 && b->part % 16 == 0);
+        assert_int_equal(b->row + b->rows, row);
+        for (int64_t j = b->row; j < row; j++) {
+            assert_ptr_equal(bucket_of(params, &params->rows[j]), b);
+        }
+        row = b->row;
         layer = b->layer;
         end = b->first;
     }
     assert_int_equal(layer, -1);
     assert_int_equal(end, 0);
+    assert_int_equal(row, 0);
     assert_int_equal(params->own_elements * ranks, params->flat_elements);
 }
 
@@ -255,6 +261,93 @@ static void a_micro_batch_without_rows_says_so_too(void **state)
     tiny_close(&t);
 }
 
+/* Values that are kept back until they are awaited. */
+typedef struct kept_back {
+    const tiny *t;
+    int64_t next; /* the layer that comes next; the last time, L again */
+    float value[MOST];
+} kept_back;
+
+static csp_status let_in(void *context, int64_t layer)
+{
+    kept_back *k = context;
+    csp_model *model = k->t->model;
+
+    assert_int_equal(layer, k->next);
+    k->next++;
+    for (int64_t i = 0; i < model->params->count; i++) {
+        csp_param *row = &model->params->rows[i];
+
+        if (layer_of(model->params, row) == layer) {
+            assert_ok(csp_backend_upload(model->be, k->value + row->flat, &row->value));
+        }
+    }
+    if (layer == model->params->config.L) {
+        model->arrival = NULL;
+    }
+    return CSP_OK;
+}
+
+/* All values but NaN, until they are awaited. */
+static void keep_back(const tiny *t, kept_back *k)
+{
+    static float none[MOST];
+
+    for (int64_t i = 0; i < MOST; i++) {
+        none[i] = NAN;
+    }
+    k->t = t;
+    k->next = -1;
+    for (int64_t i = 0; i < t->model->params->count; i++) {
+        csp_param *row = &t->model->params->rows[i];
+
+        assert_true(row->flat + csp_tensor_count(&row->value) <= MOST);
+        assert_ok(csp_backend_download(t->be, &row->value, k->value + row->flat));
+        assert_ok(csp_backend_upload(t->be, none, &row->value));
+    }
+}
+
+/* A step whose values come in layer by layer gives the bits of one that has all of them. */
+static void values_are_awaited_before_they_are_read(void **state)
+{
+    static kept_back k;
+    const csp_arrival arrival = { let_in, &k };
+
+    (void)state;
+    for (int c = 0; c < 4; c++) {
+        const csp_pass pass = { .causal = true };
+        const csp_adapt_options options = { .max_rows = 40,
+                                            .max_len = TINY_LONGEST,
+                                            .texts = TINY_PASSAGES,
+                                            .keep = c < 2 ? CSP_KEEP_ALL : CSP_KEEP_INPUTS };
+        csp_adapt *adapt;
+        csp_step_metrics m, late;
+        float *want, *got;
+        tiny t;
+
+        tiny_open(&t, CSP_VARIANT_CAUSAL, false);
+        if (c % 2 == 1) {
+            untie(&t);
+        }
+        assert_ok(csp_adapt_create(t.be, t.model, &t.contract, &options, &adapt));
+        csp_step_metrics_clear(&m, "test", 1, 2);
+        assert_ok(tiny_adapt(&t, adapt, &t.passages, &pass, true, &m));
+        want = tiny_gradients(&t);
+        keep_back(&t, &k);
+        t.model->arrival = &arrival;
+        csp_step_metrics_clear(&late, "test", 2, 2);
+        assert_ok(tiny_adapt(&t, adapt, &t.passages, &pass, true, &late));
+        assert_int_equal(k.next, t.model->params->config.L + 1);
+        got = tiny_gradients(&t);
+        assert_true(isfinite(m.loss) && late.loss == m.loss);
+        assert_memory_equal(got, want, (size_t)t.count * sizeof(*want));
+        free(want);
+        free(got);
+        csp_adapt_destroy(adapt);
+        tiny_close(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +355,7 @@ int main(void)
         cmocka_unit_test(small_state_stays_whole),
         cmocka_unit_test(layers_are_complete_when_they_are_said_to_be),
         cmocka_unit_test(a_micro_batch_without_rows_says_so_too),
+        cmocka_unit_test(values_are_awaited_before_they_are_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

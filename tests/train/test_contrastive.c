@@ -2,6 +2,7 @@
  * test_contrastive.c - the contrastive step: any split of a batch gives the same gradient, the
  * gradient is that of the loss, masks, sparsity terms, empty texts, NaN, and no allocation.
  */
+#include "ops/table.h"
 #include "train/tiny.h"
 
 /* How a step is cut and kept. */
@@ -499,6 +500,64 @@ static void more_texts_than_planned_are_refused(void **state)
     tiny_close(&t);
 }
 
+/* Rows of the passes that went forward, in order. */
+static int64_t passes, rows_of_pass[32];
+static csp_status (*embed_of_cpu)(csp_backend *be, const csp_tensor *table, const csp_tensor *token,
+                                  csp_tensor *x);
+
+static csp_status note_rows(csp_backend *be, const csp_tensor *table, const csp_tensor *token,
+                            csp_tensor *x)
+{
+    rows_of_pass[passes++ % 32] = token->dim[0];
+    return embed_of_cpu(be, table, token, x);
+}
+
+/*
+ * Where ranks share state out, a micro-batch of documents goes first if two more follow the
+ * queries; loss and gradient are those of queries first, to the bit.
+ */
+static void documents_lead_where_values_come_in(void **state)
+{
+    static const csp_storage shared = { .sharing = { 2, 0, 1, 0 } };
+    const cut ways[] = { { 40, PLENTY, false }, { 9, PLENTY, false }, { 9, 40000, false } };
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        float *gradient[2];
+        csp_step_metrics m[2];
+        int64_t queries, first[2];
+
+        for (int way = 0; way < 2; way++) {
+            csp_ops ops;
+            tiny t;
+
+            tiny_open_stored(&t, "cpu", CSP_VARIANT_CAUSAL, false,
+                             way == 0 ? (csp_storage) { 0 } : shared);
+            /* One micro-batch of queries, which no other has as many rows as. */
+            csp_token_lists_reset(&t.queries);
+            for (int64_t q = 0; q < TINY_QUERIES; q++) {
+                assert_ok(csp_token_lists_add(&t.queries, (int32_t[]) { 7 + (int32_t)q }, 1));
+            }
+            queries = TINY_QUERIES;
+            ops = *t.be->ops;
+            embed_of_cpu = ops.embed_fwd;
+            ops.embed_fwd = note_rows;
+            t.be->ops = &ops;
+            passes = 0;
+            gradient[way] = gradient_of(&t, &ways[i], &m[way]);
+            first[way] = rows_of_pass[0];
+            assert_true(rows_of_pass[way == 1 && i > 0 ? 1 : 0] == queries);
+            tiny_close(&t);
+        }
+        assert_int_equal(first[0], queries);
+        assert_int_equal(first[1] == queries,
+                         i == 0); /* there are two micro-batches of documents */
+        assert_true(m[0].loss == m[1].loss);
+        free(gradient[0]);
+        free(gradient[1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -514,6 +573,7 @@ int main(void)
         cmocka_unit_test(every_failing_allocation_is_reported),
         cmocka_unit_test(what_is_not_finite_is_named),
         cmocka_unit_test(more_texts_than_planned_are_refused),
+        cmocka_unit_test(documents_lead_where_values_come_in),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

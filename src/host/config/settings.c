@@ -124,9 +124,10 @@ static const csp_field contrastive_fields[] = {
               "third of max_steps"),
     CSP_FIELD(TYPE, mask_known_positives, CSP_FIELD_BOOL, "true", 0, 1, "",
               "leave known positives other than the query's own out of the softmax"),
-    CSP_FIELD(TYPE, negative_blocks, CSP_FIELD_I64, "1", 1, 1e6, "blocks",
-              "equal parts of a step; queries are compared with the documents of their part only: "
-              "for very large steps on very many ranks; 1 = with all"),
+    CSP_FIELD(
+        TYPE, negative_blocks, CSP_FIELD_I64, "1", 1, 1e6, "blocks",
+        "parts of a step, of as many queries and about as long; queries are compared with the "
+        "documents of their part only: for very large steps on very many ranks; 1 = with all"),
 };
 #undef TYPE
 

@@ -112,6 +112,18 @@ typedef struct csp_draw_list {
 void csp_draw_list_clear(csp_draw_list *list);
 
 /*
+ * Some queries of a list with their documents, in any order.
+ *
+ *   G       in    documents of a query
+ *   which   in    (count) of from's queries
+ *   out     out   overwritten; not from
+ *
+ * Errors: CSP_ERR_MEMORY.
+ */
+CSP_CHECKED csp_status csp_draw_list_take(const csp_draw_list *from, int64_t G,
+                                          const int64_t *which, int64_t count, csp_draw_list *out);
+
+/*
  * Draws queries first .. first + count - 1 of the Q of an optimizer step.
  *
  *     p = step * Q + i;  epoch = p / n;  example = permutation_epoch(p mod n)

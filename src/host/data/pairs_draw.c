@@ -36,6 +36,19 @@ static csp_status reserve(csp_draw_list *list, int64_t count, int64_t G)
     return CSP_OK;
 }
 
+csp_status csp_draw_list_take(const csp_draw_list *from, int64_t G, const int64_t *which,
+                              int64_t count, csp_draw_list *out)
+{
+    CSP_TRY(reserve(out, count, G));
+    for (int64_t i = 0; i < count; i++) {
+        out->example[i] = from->example[which[i]];
+        memcpy(out->document + i * G, from->document + which[i] * G,
+               (size_t)G * sizeof(*out->document));
+    }
+    out->count = count;
+    return CSP_OK;
+}
+
 static bool is_in(const int64_t *group, int64_t count, int64_t document)
 {
     for (int64_t i = 0; i < count; i++) {

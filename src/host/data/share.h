@@ -13,12 +13,12 @@
 
 /* Start from { 0 }; memory grows as needed and is kept. */
 typedef struct csp_share {
-    int64_t *cost; /* (count) in: of each text, >= 0; room is made by csp_share_reserve          */
-    int64_t *text; /* (count) out: texts of rank 0, then those of rank 1, ...; ascending in each */
-    int64_t *load; /* (ranks) in, out: what a rank has to do, to which the costs of its texts are
-                      added                                                                      */
+    int64_t *cost;  /* (count) in: of each text, >= 0; room is made by csp_share_reserve          */
+    int64_t *text;  /* (count) out: texts of rank 0, then those of rank 1, ...; ascending in each */
+    int32_t *owner; /* (count) out: the rank of each text                                        */
+    int64_t *load;  /* (ranks) in, out: what a rank has to do, to which the costs of its texts are
+                       added                                                                     */
     int64_t *order;
-    int32_t *owner;
     csp_heap least;
     int64_t room, ranks;
 } csp_share;

@@ -114,14 +114,19 @@ static void add_to_unit(csp_params *params, csp_param *row, int64_t *units)
 static void place_row(csp_params *params, csp_param *row, int64_t *next)
 {
     const int32_t unit = unit_of(params, row);
+    const int64_t number = row - params->rows;
+    csp_bucket *bucket;
     int64_t b = 0;
 
     while (params->buckets[b].layer > unit) {
         b++;
     }
+    bucket = &params->buckets[b];
+    bucket->row = bucket->rows == 0 || number < bucket->row ? number : bucket->row;
+    bucket->rows++;
     row->flat = next[b];
     next[b] += round_up(row->dim[0] * row->dim[1], spacing(params));
-    find_own(params, &params->buckets[b], row);
+    find_own(params, bucket, row);
 }
 
 csp_status csp_params_cut(csp_params *params)

@@ -13,6 +13,9 @@
  * in the order of ranks, with unused elements at its end: what reduce-scatter and all-gather take.
  * A rank has moments and masters of its parts alone. Gradients and values lie at the same elements
  * then, and all rows and parts begin at a multiple of CSP_ARENA_ALIGN bytes.
+ *
+ * New values go from rank to rank in the same buckets, from the last one on: the embedding is what
+ * a forward pass reads first.
  */
 #pragma once
 

@@ -113,6 +113,7 @@ typedef struct csp_bucket {
     int64_t first, count; /* elements                                                   */
     int64_t part;         /* of each rank: count divided by the ranks that share state  */
     int64_t state;        /* first element of this rank's part among its state          */
+    int64_t row, rows;    /* the first of its rows in the table, where they are neighbours */
     int32_t layer;        /* complete with the gradients of this layer; L is what is above
                              the blocks, -1 the embedding                               */
 } csp_bucket;

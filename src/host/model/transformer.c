@@ -277,11 +277,14 @@ static csp_status enqueue_fwd(void *pass)
     csp_tensor before = csp_tensor_none();
     csp_tensor h = whole(run, &run->h), rstd = whole(run, &run->rstd_final);
 
+    CSP_TRY(csp_values_await(model, -1));
     CSP_TRY(csp_embed_fwd(model->be, &params->embed->value, &pack->token, &run->saved[0].x));
     for (int64_t l = 0; l < params->config.L; l++) {
+        CSP_TRY(csp_values_await(model, l));
         CSP_TRY(csp_block_fwd(&p->blocks, l, true, &before, &run->saved[l], &run->work));
         before = run->saved[l].y;
     }
+    CSP_TRY(csp_values_await(model, params->config.L));
     return csp_norm_fwd(model->be, &before, &run->work.t, &params->final_norm->value,
                         (float)params->config.rms_eps, &run->x_final, &rstd, &h);
 }
@@ -292,7 +295,7 @@ csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack, const csp
     model_pass p = { .model = model, .pack = pack, .run = run };
 
     CSP_TRY(begin(model, pack, pass, run, &p.blocks));
-    return run_pass(&p, false, enqueue_fwd);
+    return model->arrival != NULL ? enqueue_fwd(&p) : run_pass(&p, false, enqueue_fwd);
 }
 
 static csp_status enqueue_bwd(void *pass)

@@ -27,13 +27,37 @@
 extern "C" {
 #endif
 
+/* Values of parameters that other ranks have updated and that are on their way here. */
+typedef struct csp_arrival {
+    /*
+     * What is enqueued from now on finds the values of this layer and of all below it: -1, the
+     * embedding; 0 .. L-1; L, and with it all of them.
+     */
+    csp_status (*await)(void *context, int64_t layer);
+    void *context;
+} csp_arrival;
+
 typedef struct csp_model {
     csp_backend *be;     /* not owned                                    */
     csp_params *params;  /* config, lora, train are in here              */
     csp_arena keep;      /* values, gradients, moments, rotary tables    */
     csp_tensor cos, sin; /* (max_len,E/2) f32                            */
     int64_t max_len;
+    const csp_arrival *arrival; /* NULL: all values are here. Else csp_values_await before any is
+                                   read; not owned                       */
 } csp_model;
+
+/*
+ * To be called before values of this layer, or of those below it, are read or written: L for those
+ * of all. csp_model_fwd does it layer by layer, so that after it all are there.
+ *
+ * Stream: waits on a backend with host_memory; else makes what is enqueued wait.
+ * Errors: CSP_ERR_COMM.
+ */
+static inline csp_status csp_values_await(const csp_model *model, int64_t layer)
+{
+    return model->arrival != NULL ? model->arrival->await(model->arrival->context, layer) : CSP_OK;
+}
 
 typedef struct csp_model_options {
     const char *dir;                /* Hugging Face folder; NULL: config below                    */
@@ -129,8 +153,10 @@ CSP_CHECKED csp_status csp_run_bytes(const csp_params *params, int64_t N, csp_ke
  * Precision:  that of the ops at params->storage.dtype. Bits depend on shapes and be->threads only,
  *             not on run->keep.
  * Stream:     enqueued on the model's backend, op by op or, where a pass of the same sizes on the
- *             same memory came before, as a graph (ops/graph.h).
- * Errors:     CSP_ERR_ARGUMENT (a text above max_len), CSP_ERR_SHAPE, CSP_ERR_DEVICE.
+ *             same memory came before, as a graph (ops/graph.h). One that awaits values of other
+ *             ranks (csp_arrival) is never a graph, because it may begin before they are there.
+ * Errors:     CSP_ERR_ARGUMENT (a text above max_len), CSP_ERR_SHAPE, CSP_ERR_DEVICE,
+ *             CSP_ERR_COMM (values that do not arrive).
  */
 CSP_CHECKED csp_status csp_model_fwd(const csp_model *model, const csp_pack *pack,
                                      const csp_pass *pass, csp_run *run);

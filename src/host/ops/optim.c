@@ -31,8 +31,16 @@ static csp_status check_arguments(const csp_adamw_args *a, int64_t count)
                         "adamw: lr %g, eps %g, weight_decay %g and max_norm %g must be at least 0",
                         a->lr, a->eps, a->weight_decay, a->max_norm);
     }
+    if (a->tensor < 0) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "adamw: the first tensor is number %lld",
+                        (long long)a->tensor);
+    }
     if (a->max_norm > 0.0 || csp_check_given(&a->squares)) {
-        CSP_TRY(csp_check_tensor("adamw", "squares", &a->squares, CSP_F64, 1, &count));
+        CSP_TRY(csp_check_rank("adamw", "squares", &a->squares, CSP_F64, 1));
+        if (a->squares.dim[0] < a->tensor + count) {
+            return CSP_FAIL(CSP_ERR_SHAPE, "adamw: squares of %lld tensors, not of all %lld",
+                            (long long)a->squares.dim[0], (long long)(a->tensor + count));
+        }
     }
     return csp_check_given(&a->faults) ? csp_check_rank("adamw", "faults", &a->faults, CSP_I64, 1)
                                        : CSP_OK;

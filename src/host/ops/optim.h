@@ -52,8 +52,9 @@ typedef struct csp_adamw_args {
     double max_norm; /* of all gradients together; 0: they are not clipped                     */
     bool stochastic; /* bf16 values have no master: each update is rounded at random, see below */
     uint64_t seed;   /* of that                                                                */
-    csp_tensor squares; /* in (count) f64 from csp_grad_squares; none where max_norm is 0 and
-                           gradients are finite                                                   */
+    int64_t tensor;  /* number of tensors[0] where several calls make an update of more        */
+    csp_tensor squares; /* in f64 from csp_grad_squares of all tensors of the update, at least
+                           (tensor + count); none where max_norm is 0 and gradients are finite    */
     csp_tensor faults;  /* in (n) i64, or none: a number but -1 makes no update                   */
 } csp_adamw_args;
 
@@ -69,8 +70,9 @@ typedef struct csp_adamw_args {
  *
  * Where value is bf16, θ is master, and value becomes θ rounded to nearest. Where rounding is
  * stochastic, θ is value itself, and csp_f32_to_bf16_random rounds element e of tensors[k] with the
- * upper 16 bits of csp_rng_u32({seed, CSP_DRAW_ROUNDING, k, t}, tensors[k].first + e): updates
- * below the spacing of bf16 then count in the mean, and the same call gives the same bits.
+ * upper 16 bits of csp_rng_u32({seed, CSP_DRAW_ROUNDING, tensor + k, t}, tensors[k].first + e):
+ * updates below the spacing of bf16 then count in the mean, and the same call gives the same bits.
+ * An update in several calls gives those of one.
  *
  * Precision:  f32 element-wise; the scalars are computed in double, squares being added up in their
  *             order, and rounded once.

@@ -82,8 +82,9 @@ CSP_CHECKED csp_status csp_chunked_add_adapt(csp_chunked *c, const csp_token_lis
 CSP_CHECKED csp_status csp_chunked_plan(csp_chunked *c);
 
 /*
- * Puts chunk i into memory and runs it forward: chunk->run->h is there. Chunks in order. A chunk of
- * empty texts alone has no rows and is not run.
+ * Puts chunk i into memory and runs it forward: chunk->run->h is there. Chunks in any order, but
+ * csp_chunked_leave of one comes before the next. A chunk of empty texts alone has no rows and is
+ * not run.
  */
 CSP_CHECKED csp_status csp_chunked_fwd(csp_chunked *c, int64_t i, const csp_pass *pass);
 

@@ -165,26 +165,36 @@ void csp_contrastive_destroy(csp_contrastive *c)
     free(c);
 }
 
-/* What queries have to do when so many micro-batches are done: to go on their way in two parts. */
-static csp_status exchange_queries(csp_contrastive *c, int64_t done)
+/* How many micro-batches the queries are. */
+static int64_t query_chunks(const csp_contrastive *c)
 {
-    const csp_chunk *chunks = c->chunks->chunks;
-    const side_rows *q = &c->side[CSP_SIDE_QUERY];
-    int64_t first = 0; /* of the documents' micro-batches */
+    int64_t count = 0;
 
-    while (chunks[first].side == CSP_SIDE_QUERY) {
-        first++;
+    while (c->chunks->chunks[count].side == CSP_SIDE_QUERY) {
+        count++;
     }
-    if (done == first) {
-        return csp_exchange_lengths(&c->queries, &q->w, q->rows, &q->dw);
-    }
-    return done == first + 1 ? csp_exchange_entries(&c->queries) : CSP_OK;
+    return count;
+}
+
+/*
+ * Whether a micro-batch of documents goes before the queries: where new values come in from other
+ * ranks layer by layer, the first pass through the layers hides them, and the queries have few
+ * rows. Two more must follow, behind which the queries travel.
+ */
+static bool documents_lead(const csp_contrastive *c, int64_t queries)
+{
+    return csp_params_sharded(c->model->params) && c->chunks->count - queries >= 3;
 }
 
 /* Forward over all micro-batches; rows of both sides are complete afterwards. */
 static csp_status represent(csp_contrastive *c)
 {
-    for (int64_t i = 0; i < c->chunks->count; i++) {
+    const side_rows *q = &c->side[CSP_SIDE_QUERY];
+    const int64_t queries = query_chunks(c);
+    const bool lead = documents_lead(c, queries);
+
+    for (int64_t turn = 0; turn < c->chunks->count; turn++) {
+        const int64_t i = !lead || turn > queries ? turn : turn == 0 ? queries : turn - 1;
         csp_chunk *chunk = &c->chunks->chunks[i];
         csp_tensor bad_row = csp_tensor_rows(&c->bad_row, i, 1);
 
@@ -193,7 +203,11 @@ static csp_status represent(csp_contrastive *c)
         CSP_TRY(csp_sparse_pool_fwd(c->be, &c->head.head, &chunk->run->h, &chunk->packed.texts,
                                     chunk->first, &c->side[chunk->side].w));
         csp_chunked_leave(c->chunks, i);
-        CSP_TRY(exchange_queries(c, i + 1));
+        if (i == queries - 1) {
+            CSP_TRY(csp_exchange_lengths(&c->queries, &q->w, q->rows, &q->dw));
+        } else if (i == queries + lead) {
+            CSP_TRY(csp_exchange_entries(&c->queries));
+        }
     }
     return csp_exchange_arrive(&c->queries);
 }

@@ -2,7 +2,7 @@
  * exchange.h - the queries of all ranks, which each rank compares with its own documents, and the
  * way back of their gradient. Documents never travel.
  *
- * Queries are encoded before documents, so that they are on their way while documents are encoded:
+ * Queries are encoded before most documents, and are on their way while those are encoded:
  *
  *     csp_exchange_lengths(x, &own)    when the queries of this rank are there
  *     ...                              the first documents

@@ -10,17 +10,20 @@
 
 struct csp_optimizer {
     csp_backend *be;
-    const csp_model *model;
+    csp_model *model;
     const csp_ranks *ranks;
     csp_tensor gradients;      /* all of them: they are neighbours                        */
     const csp_bucket *buckets; /* of gradients, from the top of the network down          */
     csp_bucket whole;          /* the one of adapters, which are complete at the very end */
     int64_t bucket_count;
-    int64_t begun;     /* buckets of this step whose sums have been started */
-    csp_pending *sums; /* (bucket_count)                                    */
-    int64_t *parts;    /* (ranks) elements of each rank's part of a bucket  */
+    int64_t begun;       /* buckets of this step whose sums have been started      */
+    int64_t arriving;    /* the last whose values of the step before are not here; -1: none */
+    csp_pending *sums;   /* (bucket_count)                                    */
+    csp_pending *values; /* (bucket_count)                                    */
+    int64_t *parts;      /* (ranks) elements of each rank's part of a bucket  */
     bool shared_out;
     csp_gradient_watch watch;
+    csp_arrival arrival;
     csp_optim_tensor *tensors;
     int64_t count;
     csp_step_numbers numbers;
@@ -118,7 +121,22 @@ static csp_status begin_down_to(void *context, int64_t layer)
     return CSP_OK;
 }
 
-csp_status csp_optimizer_create(csp_backend *be, const csp_model *model, const csp_ranks *ranks,
+/* Waits for the values of all buckets with anything of this layer, or below it. */
+static csp_status await_up_to(void *context, int64_t layer)
+{
+    csp_optimizer *o = context;
+
+    while (o->arriving >= 0 && o->buckets[o->arriving].layer <= layer) {
+        CSP_TRY(csp_ranks_finish(o->ranks, &o->values[o->arriving]));
+        o->arriving--;
+    }
+    if (o->arriving < 0) {
+        o->model->arrival = NULL;
+    }
+    return CSP_OK;
+}
+
+csp_status csp_optimizer_create(csp_backend *be, csp_model *model, const csp_ranks *ranks,
                                 csp_optimizer **out)
 {
     const int size = csp_ranks_size(ranks);
@@ -134,7 +152,10 @@ csp_status csp_optimizer_create(csp_backend *be, const csp_model *model, const c
     o->count = model->params->trained;
     find_buckets(o);
     o->watch = (csp_gradient_watch) { .complete = begin_down_to, .context = o };
+    o->arrival = (csp_arrival) { .await = await_up_to, .context = o };
+    o->arriving = -1;
     CSP_TRY_GOTO(csp_alloc_zero("optimizer", o->bucket_count, sizeof(*o->sums), &o->sums));
+    CSP_TRY_GOTO(csp_alloc_zero("optimizer", o->bucket_count, sizeof(*o->values), &o->values));
     CSP_TRY_GOTO(csp_alloc("optimizer", size, sizeof(*o->parts), &o->parts));
     CSP_TRY_GOTO(csp_alloc("optimizer", o->count, sizeof(*o->tensors), &o->tensors));
     CSP_TRY_GOTO(place_numbers(o, &ruler));
@@ -152,7 +173,11 @@ fail:
 void csp_optimizer_destroy(csp_optimizer *o)
 {
     if (o != NULL) {
+        if (o->model->arrival == &o->arrival) {
+            o->model->arrival = NULL;
+        }
         free(o->sums);
+        free(o->values);
         free(o->parts);
         free(o->tensors);
         csp_step_numbers_close(&o->numbers);
@@ -165,18 +190,13 @@ const csp_gradient_watch *csp_optimizer_watch(const csp_optimizer *o)
     return csp_ranks_size(o->ranks) > 1 && o->bucket_count > 1 ? &o->watch : NULL;
 }
 
-static csp_status finish_all(csp_optimizer *o)
+csp_status csp_optimizer_sum(csp_optimizer *o)
 {
+    CSP_TRY(begin_down_to(o, -1));
     for (int64_t b = 0; b < o->bucket_count; b++) {
         CSP_TRY(csp_ranks_finish(o->ranks, &o->sums[b]));
     }
     return CSP_OK;
-}
-
-csp_status csp_optimizer_sum(csp_optimizer *o)
-{
-    CSP_TRY(begin_down_to(o, -1));
-    return finish_all(o);
 }
 
 csp_status csp_optimizer_reset(csp_optimizer *o)
@@ -206,23 +226,27 @@ const char *csp_optimizer_bad(const csp_optimizer *o)
 }
 
 /*
- * After an update of this rank's parts: clears the gradients of the others', and gives and gets the
- * new values.
+ * Updates this rank's parts, bucket by bucket from the last one, and begins to give and get the new
+ * values of each; then clears the gradients of the others' parts.
  */
-static csp_status exchange_values(csp_optimizer *o)
+static csp_status update_parts(csp_optimizer *o, csp_adamw_args *args)
 {
     const csp_tensor *first = &o->model->params->embed->value; /* at the front of the flat array */
 
-    for (int64_t i = 0; i < o->bucket_count; i++) {
+    o->arriving = o->bucket_count - 1;
+    o->model->arrival = &o->arrival;
+    for (int64_t i = o->bucket_count - 1; i >= 0; i--) {
         const csp_bucket *b = &o->buckets[i];
         const csp_tensor all = stretch(first->data, first->dtype, b->first, b->count);
         const csp_tensor own = own_part(o, b, first->data, first->dtype);
 
+        args->tensor = b->row;
+        CSP_TRY(csp_adamw(o->be, &o->tensors[b->row], b->rows, args));
         set_parts(o, b);
-        CSP_TRY(csp_ranks_gather_start(o->ranks, &own, &all, o->parts, "parameters", &o->sums[i]));
+        CSP_TRY(
+            csp_ranks_gather_start(o->ranks, &own, &all, o->parts, "parameters", &o->values[i]));
     }
-    CSP_TRY(csp_backend_zero(o->be, &o->gradients));
-    return finish_all(o);
+    return csp_backend_zero(o->be, &o->gradients);
 }
 
 csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int64_t t, int64_t T,
@@ -243,16 +267,15 @@ csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_settings *s, int
 
     o->lr = args.lr;
     o->max_norm = args.max_norm;
+    /* A rank without a text in this step has had no forward pass that waits for them. */
+    CSP_TRY(csp_values_await(o->model, o->model->params->config.L));
     CSP_TRY(csp_optimizer_sum(o));
     o->begun = 0;
     CSP_TRY(csp_grad_squares(o->be, o->tensors, o->count, &o->squares));
     if (o->shared_out) {
         CSP_TRY(csp_ranks_reduce(o->ranks, &o->squares, CSP_COMM_SUM, "squares of gradients"));
     }
-    CSP_TRY(csp_adamw(o->be, o->tensors, o->count, &args));
-    if (o->shared_out) {
-        CSP_TRY(exchange_values(o));
-    }
+    CSP_TRY(o->shared_out ? update_parts(o, &args) : csp_adamw(o->be, o->tensors, o->count, &args));
     return csp_step_numbers_fetch(&o->numbers);
 }
 

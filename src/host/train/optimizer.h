@@ -9,6 +9,16 @@
  * parts alone, updates them, and the ranks give each other the new values. An element is computed
  * as on a rank that has all of them; the squares of a tensor's gradient are added up over the parts
  * of each rank, then over the ranks in ascending order, so that the last bits of the norm differ.
+ *
+ * Buckets are updated from the last one, the embedding's, to the first, in which a forward pass
+ * reads them, and the values of each set out as soon as it is updated:
+ *
+ *     update    n-1 | n-2 | .. | 0 |
+ *     values        | n-1 | n-2 | .. | 0 |
+ *     next step                      embedding | layer 0 | ..      each when its values are there
+ *
+ * Until then they are the model's csp_arrival. Ranks of a CPU have one line for all collectives, so
+ * that theirs have arrived with the first number that ranks tell each other after the update.
  */
 #pragma once
 
@@ -23,8 +33,10 @@ typedef struct csp_optimizer csp_optimizer;
  * model, be and ranks (NULL: one) must outlive it. Moments are those of the model's table; they are
  * not cleared.
  */
-CSP_CHECKED csp_status csp_optimizer_create(csp_backend *be, const csp_model *model,
+CSP_CHECKED csp_status csp_optimizer_create(csp_backend *be, csp_model *model,
                                             const csp_ranks *ranks, csp_optimizer **out);
+
+/* Nothing may be on its way: after csp_values_await of all, or csp_ranks_abort. Takes NULL. */
 void csp_optimizer_destroy(csp_optimizer *o);
 
 /* For the phases: sums begin early by it. NULL where nothing can: one rank, or one bucket. */
@@ -49,6 +61,9 @@ CSP_CHECKED csp_status csp_optimizer_reset(csp_optimizer *o);
  *
  * Where a gradient is not finite, or faults say so, no update is made: parameters and moments stay,
  * and the gradients are cleared.
+ *
+ * Where state is shared out, new values of other ranks are the model's csp_arrival afterwards:
+ * whoever reads values awaits them.
  * Stream: enqueued on be; several ranks wait for it, and for each other.
  * Errors: CSP_ERR_DEVICE; CSP_ERR_COMM.
  */

@@ -39,6 +39,7 @@ csp_status csp_replicas_agree(const csp_ranks *ranks, const csp_model *model)
     if (csp_ranks_size(ranks) == 1) {
         return CSP_OK;
     }
+    CSP_TRY(csp_values_await(model, params->config.L));
     CSP_TRY(csp_alloc_zero("checksums", params->trained + 1, LINE, &text));
     for (int64_t i = 0; i < params->count; i++) {
         if (params->rows[i].trained) {

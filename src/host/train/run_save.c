@@ -20,6 +20,7 @@ csp_status csp_run_save(csp_run_state *run)
                                     .base_hash = run->opened.base_hash };
     csp_state_files state = { 0 };
 
+    CSP_TRY(csp_values_await(run->opened.model, run->opened.model->params->config.L));
     if (csp_params_sharded(run->opened.model->params)) {
         CSP_TRY(csp_checkpoint_write_state(run->config->run.output_dir, run->ranks,
                                            run->opened.model, &run->progress, &state));

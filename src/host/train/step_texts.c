@@ -18,10 +18,13 @@ void csp_step_source_clear(csp_step_source *d)
     csp_token_cache_destroy(d->query_cache);
     csp_token_cache_destroy(d->document_cache);
     csp_draw_list_clear(&d->draw);
+    csp_draw_list_clear(&d->whole);
+    csp_share_clear(&d->share_b);
     csp_token_list_clear(&d->ids);
     csp_share_clear(&d->share_q);
     csp_share_clear(&d->share_d);
     free(d->column);
+    free(d->number);
     *d = (csp_step_source) { 0 };
 }
 
@@ -90,20 +93,76 @@ static int64_t cost_of(int64_t bytes, int64_t max_len)
     return TEXT_COST + (bytes > 0 && bytes < most ? bytes : most);
 }
 
+static int64_t cost_of_query(const csp_step_source *d, int64_t example)
+{
+    return cost_of(csp_pairs_query_bytes(d->pairs, example),
+                   csp_text_encoder_contract(d->encoder)->query_max_len);
+}
+
+static int64_t cost_of_document(const csp_step_source *d, int64_t document)
+{
+    return cost_of(csp_pairs_document_bytes(d->pairs, document),
+                   csp_text_encoder_contract(d->encoder)->passage_max_len);
+}
+
+/* The block of query q of a span. */
+static int32_t block_of(const csp_step_source *d, int64_t q)
+{
+    return d->config->contrastive.negative_blocks > 1 ? d->share_b.owner[d->number[q]] : 0;
+}
+
+/*
+ * Deals the queries of a step out into blocks, which get as many each and, with their documents,
+ * about as much work: a step lasts as long as the ranks of the slowest block take. Every rank deals
+ * out the whole step, and finds the same.
+ */
+static csp_status deal_blocks(csp_step_source *d, const csp_sampling *sampling, int64_t k)
+{
+    const int64_t G = sampling->G, blocks = d->config->contrastive.negative_blocks;
+    const csp_draw_list *whole = &d->whole;
+
+    CSP_TRY(csp_pairs_draw(d->pairs, sampling, k, 0, sampling->Q, &d->whole));
+    CSP_TRY(csp_share_reserve(&d->share_b, sampling->Q, blocks));
+    for (int64_t q = 0; q < sampling->Q; q++) {
+        d->share_b.cost[q] = cost_of_query(d, whole->example[q]);
+        for (int64_t p = q * G; p < (q + 1) * G; p++) {
+            d->share_b.cost[q] += cost_of_document(d, whole->document[p]);
+        }
+    }
+    return csp_share_texts(&d->share_b, sampling->Q, blocks);
+}
+
+/* Draws the Q queries of step k that are in the blocks of this rank's group. */
+static csp_status draw_span(csp_step_source *d, const csp_sampling *sampling, int64_t k, int64_t Q)
+{
+    const int64_t blocks = d->config->contrastive.negative_blocks;
+    const int64_t own = Q * blocks / sampling->Q, first = d->rank / d->group * own;
+    int64_t count = 0;
+
+    if (blocks > 1) {
+        CSP_TRY(deal_blocks(d, sampling, k));
+    }
+    for (int64_t q = 0; q < sampling->Q; q++) {
+        const int64_t block = blocks > 1 ? d->share_b.owner[q] : 0;
+
+        if (block >= first && block < first + own) {
+            d->number[count++] = q;
+        }
+    }
+    return blocks > 1 ? csp_draw_list_take(&d->whole, sampling->G, d->number, Q, &d->draw)
+                      : csp_pairs_draw(d->pairs, sampling, k, 0, Q, &d->draw);
+}
+
 /* Shares out the texts that were drawn, documents so that they make up for queries. */
 static csp_status share_pairs(csp_step_source *d, int64_t Q, int64_t P)
 {
-    const csp_contract *contract = csp_text_encoder_contract(d->encoder);
-
     CSP_TRY(csp_share_reserve(&d->share_q, Q, d->group));
     CSP_TRY(csp_share_reserve(&d->share_d, P, d->group));
     for (int64_t q = 0; q < Q; q++) {
-        d->share_q.cost[q] =
-            cost_of(csp_pairs_query_bytes(d->pairs, d->draw.example[q]), contract->query_max_len);
+        d->share_q.cost[q] = cost_of_query(d, d->draw.example[q]);
     }
     for (int64_t p = 0; p < P; p++) {
-        d->share_d.cost[p] = cost_of(csp_pairs_document_bytes(d->pairs, d->draw.document[p]),
-                                     contract->passage_max_len);
+        d->share_d.cost[p] = cost_of_document(d, d->draw.document[p]);
     }
     CSP_TRY(csp_share_texts(&d->share_q, Q, d->group));
     memcpy(d->share_d.load, d->share_q.load, sizeof(int64_t) * (size_t)d->group);
@@ -117,7 +176,6 @@ static csp_status share_pairs(csp_step_source *d, int64_t Q, int64_t P)
 static bool fill_mask(const csp_step_source *d, int64_t Q, int64_t P, csp_step_texts *t)
 {
     const csp_contrastive_settings *s = &d->config->contrastive;
-    const int64_t block = s->batch.queries / s->negative_blocks;
     const int64_t G = d->config->data.train_group_size;
     bool any = false;
 
@@ -128,7 +186,7 @@ static bool fill_mask(const csp_step_source *d, int64_t Q, int64_t P, csp_step_t
             const int64_t own = t->passage_text[p];
             uint8_t why = 0;
 
-            if (number / block != own / G / block) {
+            if (block_of(d, number) != block_of(d, own / G)) {
                 why = CSP_LEFT_OUT_BLOCK;
             } else if (s->mask_known_positives && p != t->positive[q] &&
                        csp_pairs_is_positive(d->pairs, example, d->draw.document[own])) {
@@ -141,11 +199,11 @@ static bool fill_mask(const csp_step_source *d, int64_t Q, int64_t P, csp_step_t
     return any;
 }
 
-/* Numbers within the span of a group become those within the step. */
-static void renumber(int64_t *text, int64_t count, int64_t first)
+/* Numbers within the span of a group become those within the step; G texts are of each query. */
+static void renumber(const csp_step_source *d, int64_t *text, int64_t count, int64_t G)
 {
     for (int64_t i = 0; i < count; i++) {
-        text[i] += first;
+        text[i] = d->number[text[i] / G] * G + text[i] % G;
     }
 }
 
@@ -169,10 +227,9 @@ static csp_status load_pairs(csp_step_source *d, int64_t k, csp_step_texts *t)
                                     .G = G,
                                     .in_order = !d->config->data.shuffle };
     const int64_t queries = Q / d->group, passages = Q * G / d->group;
-    const int64_t first = d->rank / d->group * Q; /* query of the span in the step */
     const int place = d->rank % d->group;
 
-    CSP_TRY(csp_pairs_draw(d->pairs, &sampling, k, first, Q, &d->draw));
+    CSP_TRY(draw_span(d, &sampling, k, Q));
     CSP_TRY(share_pairs(d, Q, Q * G));
     memcpy(t->query_text, d->share_q.text + place * queries, sizeof(int64_t) * (size_t)queries);
     memcpy(t->passage_text, d->share_d.text + place * passages, sizeof(int64_t) * (size_t)passages);
@@ -189,8 +246,8 @@ static csp_status load_pairs(csp_step_source *d, int64_t k, csp_step_texts *t)
         t->positive[q] = (int32_t)d->column[d->share_q.text[q] * G];
     }
     t->masked = (c->mask_known_positives || c->negative_blocks > 1) && fill_mask(d, Q, passages, t);
-    renumber(t->query_text, queries, first);
-    renumber(t->passage_text, passages, first * G);
+    renumber(d, t->query_text, queries, 1);
+    renumber(d, t->passage_text, passages, G);
     return CSP_OK;
 }
 

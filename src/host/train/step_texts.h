@@ -21,8 +21,11 @@ typedef struct csp_step_source {
     csp_plain *plain; /* NULL without an adaptation phase */
     csp_token_cache *query_cache;
     csp_token_cache *document_cache;
-    csp_draw_list draw;
-    csp_token_list ids;         /* of one text */
+    csp_draw_list draw;         /* the span, in the order drawn                         */
+    int64_t *number;            /* (queries of a span) of the step's                    */
+    csp_draw_list whole;        /* of several blocks: the step                          */
+    csp_share share_b;          /* of several: which block has which queries of whole   */
+    csp_token_list ids;         /* of one text                                          */
     csp_share share_q, share_d; /* of a span: which rank of the group has which texts   */
     int64_t *column;            /* (documents of a span) among this rank's, -1: others' */
 } csp_step_source;

@@ -39,6 +39,7 @@ static csp_status open_pairs(csp_step_source *d, const csp_tokenizer *tokenizer)
     CSP_TRY(csp_token_cache_create(csp_pairs_count(d->pairs), vocab, CACHE_BYTES, &d->query_cache));
     CSP_TRY(csp_token_cache_create(csp_pairs_documents(d->pairs), vocab, CACHE_BYTES,
                                    &d->document_cache));
+    CSP_TRY(csp_alloc("training data", Q, sizeof(*d->number), &d->number));
     return csp_alloc("training data", Q * G, sizeof(*d->column), &d->column);
 }
 

@@ -40,9 +40,9 @@ void csp_train_data_end(csp_train_data *data);
  * This rank's part of contrastive step k = 0, 1, ... Lists, positives and mask are valid until the
  * next call. On one rank query i's documents are passages i·G .. i·G+G-1, its positive first.
  *
- * Blocks of negatives are equal stretches of the step's queries, as they were drawn, with their
- * documents. Each is shared out among a group of consecutive ranks, or a rank has several, one
- * after the other.
+ * Blocks of negatives have as many of the step's queries each and, with their documents, are about
+ * as long. Each is shared out among a group of consecutive ranks, or a rank has several. What the
+ * texts of a step are, and their numbers in it, does not depend on blocks.
  *
  * Errors: those of reading and encoding this step (csp_step_texts_load).
  */
