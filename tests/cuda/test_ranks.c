@@ -152,6 +152,7 @@ static int saving_rank(int argument)
     assert_ok(csp_optimizer_reset(optimizer));
     assert_ok(csp_saver_create(t.model, &ranks, &plan, &saver));
     update(&t, optimizer, saver, 1);
+    assert_ok(csp_values_await(t.model, t.model->params->config.L));
     assert_ok(csp_saver_save(saver, dir, &snapshot, config, &progress, NULL));
     update(&t, optimizer, saver, 2);
     assert_ok(csp_saver_wait(saver));
