@@ -1,5 +1,6 @@
 """Starts csplade on several ranks for a test, with the variables of torchrun or by mpirun, and knows
 the process of each."""
+import itertools
 import os
 import shutil
 import signal
@@ -9,10 +10,20 @@ import time
 from pathlib import Path
 
 
+CALLS = itertools.count()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody uses now: below those that the system gives to connections, one of which
+    could take it before rank 0 does."""
+    while True:
+        port = 20000 + (os.getpid() * 37 + next(CALLS)) % 12000
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
 
 
 def mpirun_command(size):

@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from ranks_job import free_port
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 GOING = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED"}
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo")
@@ -63,16 +65,6 @@ GresTypes=gpu
 def missing_program():
     """The first program of SLURM that is not installed; None where all are."""
     return next((name for name in PROGRAMS if shutil.which(name, path=PATH) is None), None)
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 def prctl(option, value):
@@ -134,7 +126,7 @@ class Cluster:
         names = [f"n{i + 1}" for i in range(self.nodes)]
         for name in ("ctl", "tmp", *(f"{kind}-{n}" for kind in ("spool", "tmp") for n in names)):
             (self.folder / name).mkdir(parents=True)
-        port, *ports = free_ports(1 + self.nodes)
+        port, *ports = (free_port() for _ in range(1 + self.nodes))
         text = CONF.format(host=host, port=port, user=getpass.getuser(), folder=self.folder)
         for name, port in zip(names, ports):
             text += (f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "

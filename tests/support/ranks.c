@@ -15,22 +15,30 @@
 
 enum { RANKS = 16, SKIPPED = 77 };
 
-/* A port that nobody uses now. */
+/*
+ * A port that nobody uses now: below those that the system gives to connections, one of which could
+ * take it before rank 0 does. 0: there is none.
+ */
 static int free_port(void)
 {
-    struct sockaddr_in name = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t bytes = sizeof(name);
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    int port = 0;
+    static int calls = 0;
 
-    if (fd >= 0 && bind(fd, (struct sockaddr *)&name, bytes) == 0 &&
-        getsockname(fd, (struct sockaddr *)&name, &bytes) == 0) {
-        port = ntohs(name.sin_port);
+    for (int tries = 0; tries < 100; tries++) {
+        const int port = 20000 + (int)((getpid() * 37L + calls++) % 12000);
+        const struct sockaddr_in name = { .sin_family = AF_INET,
+                                          .sin_port = htons((uint16_t)port),
+                                          .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        const int fd = socket(AF_INET, SOCK_STREAM, 0);
+        const bool is_free = fd >= 0 && bind(fd, (const struct sockaddr *)&name, sizeof(name)) == 0;
+
+        if (fd >= 0) {
+            close(fd);
+        }
+        if (is_free) {
+            return port;
+        }
     }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return port;
+    return 0;
 }
 
 static void set_number(const char *name, int value)
