@@ -155,7 +155,7 @@ static void load(int blocks, int ranks, whole_step *steps)
     for (int rank = 0; rank < ranks; rank++) {
         csp_train_data *data;
 
-        assert_ok(csp_train_data_open(config, &contract, tokenizer, rank, ranks, &data));
+        assert_ok(csp_train_data_open(config, &contract, tokenizer, rank, ranks, NULL, &data));
         for (int k = 0; k < STEPS; k++) {
             csp_contrastive_texts t;
 
