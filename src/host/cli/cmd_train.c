@@ -137,7 +137,7 @@ static void write_failure(const csp_config *config, csp_comm *comm, csp_status s
 /*
  * A rank that fails tells the others, which end with its exit code; each leaves a file. The failing
  * rank and rank 0 say why on stderr; what all have found alike, rank 0 alone, or, where rank 0 took
- * longer to find it, the rank that was first.
+ * long to find it, also the rank that was first.
  */
 static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_status status)
 {
@@ -159,8 +159,8 @@ static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_st
         csp_comm_report(comm, code, reason);
     }
     write_failure(config, comm, status, code, reason);
-    if ((own != 0 && rank >= 0) || csp_comm_failed_alike(comm, code, reason)) {
-        reason[0] = '\0'; /* said by the rank that failed, and by rank 0 where that is another */
+    if (own != 0 && (rank >= 0 || csp_comm_failed_alike(comm, code, reason))) {
+        reason[0] = '\0'; /* said by the rank that failed, and by rank 0 */
     }
     return CSP_FAIL(status, "%s", reason);
 }
