@@ -175,8 +175,8 @@ static __device__ __forceinline__ norm_fwd_row<T> fwd_row(const norm_fwd_args<T>
              a.D / vec };
 }
 
-/* Any grid of WARP_KERNEL threads works: warps stride over rows. */
-template <int VEC, typename T>
+/* Any grid of WARP_KERNEL threads works: warps stride over rows. rounded: y in e4m3, too. */
+template <int VEC, bool rounded, typename T>
 static __global__ void __launch_bounds__(WARP_KERNEL) norm_fwd_warp_kernel(norm_fwd_args<T> a)
 {
     const norm_team team = { threadIdx.x % 32, 32 };
@@ -191,31 +191,14 @@ static __global__ void __launch_bounds__(WARP_KERNEL) norm_fwd_warp_kernel(norm_
             a.rstd[n] = rstd;
         }
         scale_row<VEC>(row, team, rstd, held);
-    }
-}
-
-/* As the last, and y in e4m3. */
-template <int VEC, typename T>
-static __global__ void __launch_bounds__(WARP_KERNEL) norm_fp8_warp_kernel(norm_fwd_args<T> a)
-{
-    const norm_team team = { threadIdx.x % 32, 32 };
-    norm_piece<VEC> held[norm_held_pieces<VEC>::value];
-
-    for (int64_t n = grid_thread() / 32; n < a.N; n += grid_threads() / 32) {
-        const norm_fwd_row<T> row = fwd_row(a, n, VEC);
-        const float squares = warp_sum(square_row<VEC>(row, team, held));
-        const float rstd = 1.0f / sqrtf(squares / (float)a.D + a.eps);
-
-        if (team.thread == 0) {
-            a.rstd[n] = rstd;
+        if constexpr (rounded) {
+            round_row<VEC>(row, team, warp_max(largest_of_row<VEC>(row, team, held)), held);
         }
-        scale_row<VEC>(row, team, rstd, held);
-        round_row<VEC>(row, team, warp_max(largest_of_row<VEC>(row, team, held)), held);
     }
 }
 
 /* Any grid works: blocks stride over rows. */
-template <int VEC, typename T>
+template <int VEC, bool rounded, typename T>
 static __global__ void __launch_bounds__(MOST_THREADS) norm_fwd_block_kernel(norm_fwd_args<T> a)
 {
     const norm_team team = { threadIdx.x, blockDim.x };
@@ -230,27 +213,23 @@ static __global__ void __launch_bounds__(MOST_THREADS) norm_fwd_block_kernel(nor
             a.rstd[n] = rstd;
         }
         scale_row<VEC>(row, team, rstd, held);
+        if constexpr (rounded) {
+            round_row<VEC>(row, team, block_max(largest_of_row<VEC>(row, team, held)), held);
+        }
     }
 }
 
-/* As the last, and y in e4m3. */
-template <int VEC, typename T>
-static __global__ void __launch_bounds__(MOST_THREADS) norm_fp8_block_kernel(norm_fwd_args<T> a)
+template <typename T> using norm_fwd_kernel = void (*)(norm_fwd_args<T>);
+
+template <bool rounded, typename T> static norm_fwd_kernel<T> fwd_kernel_of(const norm_plan &plan)
 {
-    const norm_team team = { threadIdx.x, blockDim.x };
-    norm_piece<VEC> held[norm_held_pieces<VEC>::value];
+    const int W = vec_width<T>::value;
 
-    for (int64_t n = blockIdx.x; n < a.N; n += gridDim.x) {
-        const norm_fwd_row<T> row = fwd_row(a, n, VEC);
-        const float squares = block_sum(square_row<VEC>(row, team, held));
-        const float rstd = 1.0f / sqrtf(squares / (float)a.D + a.eps);
-
-        if (team.thread == 0) {
-            a.rstd[n] = rstd;
-        }
-        scale_row<VEC>(row, team, rstd, held);
-        round_row<VEC>(row, team, block_max(largest_of_row<VEC>(row, team, held)), held);
+    if (plan.by_warp) {
+        return plan.wide ? norm_fwd_warp_kernel<W, rounded, T>
+                         : norm_fwd_warp_kernel<1, rounded, T>;
     }
+    return plan.wide ? norm_fwd_block_kernel<W, rounded, T> : norm_fwd_block_kernel<1, rounded, T>;
 }
 
 template <typename T>
@@ -277,15 +256,10 @@ static csp_status norm_fwd(csp_backend *be, const csp_tensor *x, const csp_tenso
                       is_vec_row(a.g, a.D) && is_vec_row(a.sum, a.D) && is_vec_row(a.y, a.y_row) &&
                       (uintptr_t)a.q % W == 0;
     const norm_plan plan = pick_norm(a.D, wide);
-    void (*const plain)(norm_fwd_args<T>) =
-        plan.by_warp ? (plan.wide ? norm_fwd_warp_kernel<W, T> : norm_fwd_warp_kernel<1, T>)
-                     : (plan.wide ? norm_fwd_block_kernel<W, T> : norm_fwd_block_kernel<1, T>);
-    void (*const rounding)(norm_fwd_args<T>) =
-        plan.by_warp ? (plan.wide ? norm_fp8_warp_kernel<W, T> : norm_fp8_warp_kernel<1, T>)
-                     : (plan.wide ? norm_fp8_block_kernel<W, T> : norm_fp8_block_kernel<1, T>);
 
-    CUDA_TRY(cu::launch(rounded ? rounding : plain, norm_grid(be, plan, a.N, 2 * THREADS_OF_SM),
-                        plan.threads, 0, cuda_stream(be, "norm_fwd"), a));
+    CUDA_TRY(cu::launch(rounded ? fwd_kernel_of<true, T>(plan) : fwd_kernel_of<false, T>(plan),
+                        norm_grid(be, plan, a.N, 2 * THREADS_OF_SM), plan.threads, 0,
+                        cuda_stream(be, "norm_fwd"), a));
     return CSP_OK;
 }
 
