@@ -184,6 +184,19 @@ static csp_status gradients_and_update(phase_state *p, int64_t k, csp_step_metri
     return CSP_OK;
 }
 
+/*
+ * For what all ranks end for, each of its own accord: none reports it, which ends the others, before
+ * what was saved is in its files.
+ */
+static csp_status finish_saving(const csp_run_state *run)
+{
+    int32_t there = 1;
+
+    CSP_TRY(csp_saver_wait(run->saver));
+    return csp_ranks_reduce_host(run->ranks, &there, CSP_I32, 1, CSP_COMM_MIN,
+                                 "the last checkpoint");
+}
+
 /* A step that made no update is said aloud; too many in a row are no accident. */
 static csp_status count_skipped(csp_run_state *run, const csp_step_metrics *m)
 {
@@ -195,7 +208,7 @@ static csp_status count_skipped(csp_run_state *run, const csp_step_metrics *m)
         return CSP_OK;
     }
     if (run->progress.skipped > most) {
-        CSP_TRY(csp_saver_wait(run->saver)); /* all ranks end here, with what was saved before */
+        CSP_TRY(finish_saving(run));
         return CSP_FAIL(CSP_ERR_NUMERIC,
                         "%s step %lld: the gradient of %s is not finite, in %lld steps in a row "
                         "now (run.max_skipped_steps is %lld)",
@@ -267,7 +280,7 @@ static csp_status run_step(phase_state *p, int64_t k)
     if (p->contrastive != NULL) {
         csp_contrastive_warn(p->contrastive, &m, &p->collapsed);
         if (p->collapsed && run->config->run.stop_on_collapse) {
-            CSP_TRY(csp_saver_wait(run->saver)); /* as above */
+            CSP_TRY(finish_saving(run));
             return CSP_FAIL(
                 CSP_ERR_NUMERIC,
                 "%s step %lld: %.0f %% of the queries and %.0f %% of the documents have "
