@@ -185,8 +185,8 @@ static csp_status gradients_and_update(phase_state *p, int64_t k, csp_step_metri
 }
 
 /*
- * For what all ranks end for, each of its own accord: none reports it, which ends the others, before
- * what was saved is in its files.
+ * For what all ranks end for, each of its own accord: none reports it, which ends the others,
+ * before what was saved is in its files.
  */
 static csp_status finish_saving(const csp_run_state *run)
 {
