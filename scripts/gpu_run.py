@@ -12,8 +12,8 @@
 The order is that of their worth, for where time is short; programs that measure nothing run several at a
 time. Every finding is kept at once, so that a run that was cut short, even killed, goes on where it stopped:
 what passed or failed is not run again (--again does). Written are results.json, report.txt, log.txt,
-conformance.txt and bench.json. Exit status: 0 all passed or skipped, 1 something failed, 3 time is up and something is left,
-77 no device.
+conformance.txt and bench.json. Exit status: 0 all passed or skipped, 1 something failed, 3 time is up and
+something is left, 77 no device.
 """
 import argparse
 import concurrent.futures
