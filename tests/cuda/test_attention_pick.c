@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "attention_pick.h"
-#include "ops/attention_cases.h"
+#include "support/attention_cases.h"
 
 /* Shared memory of a block: compute capability 9.0, 8.0 and 8.6. */
 static const size_t NEW = 232448, OLD = 166912, SMALL = 101376;
