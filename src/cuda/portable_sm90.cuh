@@ -1,7 +1,7 @@
 /*
- * portable_sm90.cuh - beside portable.cuh, what only a Hopper has: barriers in shared memory, copies
- * of tiles that complete on them (TMA), products of four warps (wgmma). For files *_sm90.cu, which
- * are compiled for sm_90a alone; their host code runs on every machine and asks for the device.
+ * portable_sm90.cuh - beside portable.cuh, what only a Hopper has: barriers in shared memory,
+ * copies of tiles that complete on them (TMA), products of four warps (wgmma). For files *_sm90.cu,
+ * which are compiled for sm_90a alone; their host code runs everywhere and asks for the device.
  *
  * As there, each wrapper has a body for the GPU here and one for the emulator, in
  * tests/emulator/portable_sm90_cpu.cuh. The rules that follow from the hardware:
@@ -97,7 +97,7 @@ static __device__ __forceinline__ void *dynamic_tiles()
 /* A barrier in shared memory; what is in it is the hardware's. */
 typedef uint64_t mbarrier;
 
-/* A phase of the barrier is over when arrivals have come and all bytes expected so far are there. */
+/* A phase of the barrier is over when arrivals have come and all bytes expected so far, too. */
 static __device__ __forceinline__ void mbarrier_init(mbarrier *b, uint32_t arrivals)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals)
@@ -158,12 +158,6 @@ static __device__ __forceinline__ void tile_load(void *dst, const CUtensorMap *m
                  "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(dst)),
                  "l"((uint64_t)map), "r"(x), "r"(y), "r"(shared_address(b))
                  : "memory");
-}
-
-/* The map will be needed soon. */
-static __device__ __forceinline__ void tile_prefetch(const CUtensorMap *map)
-{
-    asm volatile("prefetch.tensormap [%0];" ::"l"((uint64_t)map) : "memory");
 }
 
 /* Registers of this warpgroup's threads from here on; all its threads call it. */

@@ -97,8 +97,8 @@ void poison(const void *p, size_t bytes);
 void unpoison(const void *p, size_t bytes);
 
 /*
- * What a Hopper has besides (portable_sm90_cpu.cuh): barriers in shared memory, copies of tiles that
- * nobody waits for by itself (async.cc), products of four warps (wgmma.cc).
+ * What a Hopper has besides (portable_sm90_cpu.cuh): barriers in shared memory, copies of tiles
+ * that nobody waits for by itself (async.cc), products of four warps (wgmma.cc).
  */
 uint32_t shared_address(const void *p); /* within this block's shared memory */
 void mbarrier_init(void *barrier, uint32_t arrivals, Place at);

@@ -48,10 +48,6 @@ static inline void tile_load(void *dst, const CUtensorMap *map, int32_t x, int32
     emu::tile_load(map, dst, x, y, b, { file, line });
 }
 
-static inline void tile_prefetch(const CUtensorMap *)
-{
-}
-
 template <int registers> static inline void registers_give()
 {
     static_assert(registers % 8 == 0 && registers >= 24 && registers <= 256, "of setmaxnreg");

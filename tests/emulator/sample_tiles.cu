@@ -106,14 +106,14 @@ static cudaError_t sample_plain_map(CUtensorMap *out, const void *base, int rows
 }
 
 /*
- * c = a b^T, by each block. 1: the bytes of a tile are not expected; 2: the wrong parity; 3: a stage is filled
- * again though nobody has left it; 4: sums are read before the last wait; 5: (the map's) rows are
- * not swizzled; 6: no fence behind the barriers' initialisation; 7: a tile begins in the middle of
- * a row; 8: no fence before the products; 9: a stage is left before its products are done; 10: a
- * tile is not waited for; 11: more bytes are expected than come; 12: more arrivals than planned;
- * 13: a copy is under way at the end; 14: a matrix that begins within the pattern; 15: the wrong
- * row; 16: products are not committed; 17: a thread leaves its warpgroup alone; 18: a barrier that
- * was not initialised.
+ * c = a b^T, by each block. 1: the bytes of a tile are not expected; 2: the wrong parity; 3: a
+ * stage is filled again though nobody has left it; 4: sums are read before the last wait; 5: the
+ * map is not swizzled; 6: no fence behind the barriers' initialisation; 7: a tile begins in the
+ * middle of a row; 8: no fence before the products; 9: a stage is left before its products are
+ * done; 10: a tile is not waited for; 11: more bytes are expected than come; 12: more arrivals
+ * than planned; 13: a copy is under way at the end; 14: a matrix that begins within the pattern;
+ * 15: the wrong row; 16: products are not committed; 17: a thread leaves its warpgroup alone; 18:
+ * a barrier that was not initialised.
  */
 static __global__ void __launch_bounds__(256)
     tiles_kernel(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b,
