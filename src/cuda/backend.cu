@@ -220,6 +220,7 @@ static void fill_table(csp_ops *ops)
     ops->sparse_pool_fwd = cuda_sparse_pool_fwd;
     ops->sparse_pool_bwd = cuda_sparse_pool_bwd;
     ops->sparse_pool_choose = cuda_sparse_pool_choose;
+    ops->sparse_pool_choose_forward = cuda_sparse_pool_choose_forward;
     ops->top_k = cuda_top_k;
     ops->impacts = cuda_impacts;
     ops->token_loss = cuda_token_loss;

@@ -73,6 +73,7 @@ static csp_status check_device(cuda_state *state)
                         state->name, major, minor, CUDA_OLDEST_CAPABILITY);
     }
     /* cuBLAS has those scales for this one capability, from 12.9 on. */
+    state->hopper = major == 9 && minor == 0;
     state->fp8 = major == 9 && minor == 0 && cublasLtGetVersion() >= 120900;
     CUDA_TRY(
         cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, state->device));

@@ -54,6 +54,30 @@ struct BlockJob {
 /* False if the kernel trapped. */
 bool run_block(const BlockJob &job);
 
+/*
+ * What async.cc and wgmma.cc ask of the block that runs (block.cc). A thread sleeps on an address
+ * until somebody wakes it; as is what it is said to wait for in a deadlock.
+ */
+int running_thread();
+int block_threads();
+void sleep_on(const void *what, const char *as, Place at);
+void wake(const void *what, int thread);
+/* Ends the process unless all of the bytes are of this block's shared memory. */
+void check_shared_range(const void *p, size_t bytes, const char *who, Place at);
+/* The address as an offset, and back; the offset's alignment is the address's, up to 1024 bytes. */
+char *shared_memory(uint32_t address);
+
+/* Barriers in shared memory and copies of a block; clocks are MBARRIERS of this block, 2 each. */
+enum { MBARRIERS = 64 };
+void async_begin(char *clocks);
+/* Some thread waits: a copy may be completed; must, where stuck is set. False if none was. */
+bool async_progress(bool stuck);
+/* A copy that is under way to any of these bytes ends the process. */
+void check_no_copy(const void *p, size_t bytes, const char *who, Place at);
+void async_end();
+void wgmma_begin();
+void wgmma_thread_leaves(int thread, Place at);
+
 /* Device memory (memory.cc): it can be touched between open and close only. */
 bool is_device(const void *p);
 /* The same, or page-locked memory of the host. */

@@ -195,6 +195,9 @@ static bool names_cuda(const char *name)
            (name[4] == ':' && name[5] != '\0' && name[5 + strspn(name + 5, "0123456789")] == '\0');
 }
 
+/* csp_pool_forward is of a layer above. */
+enum { HEAD_FUSED = 2 };
+
 /* What can be said without asking for the device; the rest is said when it is opened. */
 static csp_status check_device(const csp_device_settings *device)
 {
@@ -209,6 +212,16 @@ static csp_status check_device(const csp_device_settings *device)
         return CSP_FAIL(
             CSP_ERR_CONFIG,
             "device.head_backward is of a GPU, and device.name is cpu: leave it at auto");
+    }
+    if (cpu && device->head_forward != 0) {
+        return CSP_FAIL(
+            CSP_ERR_CONFIG,
+            "device.head_forward is of a GPU, and device.name is cpu: leave it at auto");
+    }
+    if (device->head_forward == HEAD_FUSED && device->precision == CSP_PRECISION_FP32) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.head_forward fused is of bf16, and device.precision is fp32: take "
+                        "auto or tiles");
     }
     if (cpu && device->graphs != 0) {
         return CSP_FAIL(CSP_ERR_CONFIG,
@@ -314,6 +327,11 @@ csp_status csp_config_validate(const csp_config *config)
         return CSP_FAIL(CSP_ERR_CONFIG,
                         "device.head_backward is of max pooling, and model.pooling is "
                         "sum: leave it at auto");
+    }
+    if (config->model.pooling != 0 && config->device.head_forward == HEAD_FUSED) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.head_forward fused is of max pooling, and model.pooling is sum: "
+                        "take auto or tiles");
     }
     return check_rounding(config);
 }

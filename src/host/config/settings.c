@@ -250,6 +250,11 @@ static const csp_field device_fields[] = {
         "a GPU times the algorithms of each kind of matrix product at its first use; "
         "checkpoints keep the choices; of several ranks the first chooses for all; a CPU has "
         "nothing to choose"),
+    CSP_FIELD_FREE_WORD(
+        TYPE, head_forward, CSP_FIELD_ENUM, "auto", "auto|tiles|fused",
+        "how a GPU forms the maxima of the head's logits; fused = one kernel, of bf16 "
+        "and max pooling, for compute capability 9.0; auto = tiles, as long as no "
+        "device has measured the other faster"),
     CSP_FIELD_FREE_WORD(TYPE, head_backward, CSP_FIELD_ENUM, "auto",
                         "auto|lists|stream|tiles|cusparse",
                         "how a GPU forms the gradient of max pooling; auto = by how many terms are "

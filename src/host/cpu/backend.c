@@ -333,6 +333,7 @@ static const csp_ops cpu_ops = {
     .sparse_pool_fwd = cpu_sparse_pool_fwd,
     .sparse_pool_bwd = cpu_sparse_pool_bwd,
     .sparse_pool_choose = cpu_sparse_pool_choose,
+    .sparse_pool_choose_forward = cpu_sparse_pool_choose_forward,
     .top_k = cpu_top_k,
     .impacts = cpu_impacts,
     .token_loss = cpu_token_loss,

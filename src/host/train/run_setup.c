@@ -315,6 +315,29 @@ static csp_status choose_storage(csp_run_state *run)
     return CSP_OK;
 }
 
+/* What of the fused forward pass of the head only the device's precision and the model tell. */
+static csp_status check_head_forward(const csp_run_state *run)
+{
+    const int64_t D = run->opened.model->params->config.D;
+
+    if (run->config->device.head_forward != CSP_POOL_FORWARD_FUSED) {
+        return CSP_OK;
+    }
+    if (run->storage.dtype != CSP_BF16) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.head_forward fused is of bf16, and this run computes in %s: take "
+                        "auto or tiles",
+                        csp_precision_name(run->storage.dtype));
+    }
+    if (D % 8 != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.head_forward fused is for models whose width is a multiple of 8, "
+                        "this one's is %lld: take auto or tiles",
+                        (long long)D);
+    }
+    return CSP_OK;
+}
+
 static csp_status check_disk(const csp_run_state *run)
 {
     const csp_run_settings *s = &run->config->run;
@@ -501,8 +524,10 @@ csp_status csp_run_setup(csp_run_state *run)
     run->be->tune_products = config->device.tune_products;
     CSP_TRY(csp_graph_choose(run->be, (csp_graphs)config->device.graphs));
     CSP_TRY(csp_sparse_pool_choose(run->be, (csp_pool_way)config->device.head_backward));
+    CSP_TRY(csp_sparse_pool_choose_forward(run->be, (csp_pool_forward)config->device.head_forward));
     CSP_TRY(choose_storage(run));
     CSP_TRY(open_model(run));
+    CSP_TRY(check_head_forward(run));
     CSP_TRY(csp_run_join_tuning(run));
     CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
                                     "tokenizer.json", &run->tokenizer));
