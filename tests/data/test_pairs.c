@@ -1,5 +1,11 @@
 /* test_pairs.c - joining queries, documents and judgements: what joins, what is refused. */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <time.h>
+
 #include "pairs_check.h"
+#include "support/ranks.h"
 
 static void joins_a_beir_folder(void **state)
 {
@@ -306,6 +312,80 @@ static void the_shared_samples_of_formats_give_the_same_pairs(void **state)
     csp_pairs_close(c);
 }
 
+/* A file that goes on for SLOW_S, or until nobody reads it; more at once than its reader holds. */
+enum { SLOW_S = 20, PAUSES_A_SECOND = 20, LINES_A_PAUSE = 8000 };
+
+typedef struct slow_file {
+    const char *path, *line; /* behind "q" and its number */
+} slow_file;
+
+static void *write_slowly(void *context)
+{
+    const slow_file *slow = context;
+    const struct timespec pause = { .tv_nsec = 1000000000 / PAUSES_A_SECOND };
+    FILE *file = fopen(slow->path, "w");
+
+    for (int i = 0; file != NULL && i < SLOW_S * PAUSES_A_SECOND; i++) {
+        for (int k = 0; k < LINES_A_PAUSE; k++) {
+            (void)fprintf(file, "q%d%s\n", 10 + i * LINES_A_PAUSE + k, slow->line);
+        }
+        if (fflush(file) != 0) {
+            break;
+        }
+        (void)nanosleep(&pause, NULL);
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return NULL;
+}
+
+/*
+ * Two ranks of a machine: the second fails at once, the first reads a long file. Where its reader
+ * says that it is still there, as it must for those that wait, it learns of that and ends too.
+ */
+static int read_for_nobody(int which)
+{
+    static const char *const lines[] = { " 0 d0 1", " d1", " d0 d1" };
+    const csp_comm_options options = { .timeout_s = 60.0 };
+    slow_file slow = { .path = at("slow.tsv"), .line = lines[which] };
+    csp_pairs_source source = { .corpus = at("beir") };
+    csp_comm *comm, *machine;
+    csp_launch launch;
+    csp_pairs *pairs;
+    pthread_t writer;
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    csp_log_set_level(CSP_LOG_NONE);
+    RANK_TRY(csp_launch_find(&launch));
+    RANK_TRY(csp_comm_create(&launch, &options, &comm));
+    RANK_TRY(csp_comm_group_local(comm, &machine));
+    if (csp_comm_rank(comm) == 1) {
+        csp_comm_report(comm, 1, "it does not wait");
+        return 0;
+    }
+    RANK_TRY(csp_image_create(machine, &source.image));
+    RANK_CHECK(mkfifo(slow.path, 0600) == 0);
+    RANK_CHECK(pthread_create(&writer, NULL, write_slowly, &slow) == 0);
+    *(which == 0 ? &source.qrels : which == 1 ? &source.negatives : &source.train) = slow.path;
+    RANK_CHECK(csp_pairs_open(&source, &pairs) == CSP_ERR_COMM);
+    (void)pthread_join(writer, NULL);
+    RANK_CHECK(remove(slow.path) == 0);
+    return 0;
+}
+
+static void every_reader_of_ids_tells_ranks_that_wait_that_it_is_there(void **state)
+{
+    make_beir("q0 0 d0 1\n", NULL);
+    for (int which = 0; which < 3; which++) {
+        int exited[2] = { -1, -1 };
+
+        assert_true(ranks_run(read_for_nobody, which, 2, SLOW_S + 40.0, exited));
+        assert_int_equal(exited[0], 0);
+        assert_int_equal(exited[1], 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +398,7 @@ int main(void)
         cmocka_unit_test(digests_tell_which_part_has_another_content),
         cmocka_unit_test(joins_the_shared_collections_without_a_miss),
         cmocka_unit_test(the_shared_samples_of_formats_give_the_same_pairs),
+        cmocka_unit_test(every_reader_of_ids_tells_ranks_that_wait_that_it_is_there),
     };
 
     return cmocka_run_group_tests(tests, pairs_begin, scratch_remove);

@@ -333,7 +333,8 @@ static void ranks_to_scores(csp_trec *trec)
     }
 }
 
-static csp_status read_file(const char *path, const char *kind, int full, csp_trec **out)
+static csp_status read_file(const char *path, const char *kind, int full,
+                            csp_status (*still)(void *), void *context, csp_trec **out)
 {
     reader r = { .kind = kind, .full = full, .last_query = -1 };
     csp_trec *trec = NULL;
@@ -352,6 +353,9 @@ static csp_status read_file(const char *path, const char *kind, int full, csp_tr
             break;
         }
         CSP_TRY_GOTO(read_line(&r, line, bytes));
+        if (still != NULL) {
+            CSP_TRY_GOTO(still(context));
+        }
     }
     CSP_TRY_GOTO(refuse_twice(&r));
     CSP_TRY_GOTO(group(&r, trec));
@@ -368,14 +372,20 @@ fail:
     return status;
 }
 
+csp_status csp_qrels_read_while(const char *path, csp_status (*still)(void *), void *context,
+                                csp_trec **out)
+{
+    return read_file(path, "a file of judgements", 4, still, context, out);
+}
+
 csp_status csp_qrels_read(const char *path, csp_trec **out)
 {
-    return read_file(path, "a file of judgements", 4, out);
+    return csp_qrels_read_while(path, NULL, NULL, out);
 }
 
 csp_status csp_run_read(const char *path, csp_trec **out)
 {
-    return read_file(path, "a run", 6, out);
+    return read_file(path, "a run", 6, NULL, NULL, out);
 }
 
 void csp_trec_free(csp_trec *trec)

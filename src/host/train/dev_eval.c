@@ -75,6 +75,7 @@ static csp_status hold_queries(csp_dev *dev, const char *path, int64_t limit)
         if (csp_trec_find(dev->qrels, row.id) != NULL) {
             CSP_TRY_GOTO(hold(&dev->queries, &row));
         }
+        CSP_TRY_GOTO(csp_image_waits(dev->image));
     }
     if (dev->queries.count == 0) {
         status =
@@ -161,6 +162,11 @@ fail:
     return status;
 }
 
+static csp_status still_there(void *image)
+{
+    return csp_image_waits(image);
+}
+
 static csp_status read_files(csp_dev *dev, const csp_config *config)
 {
     const csp_data_settings *data = &config->data;
@@ -168,7 +174,7 @@ static csp_status read_files(csp_dev *dev, const csp_config *config)
                           : data->queries != NULL   ? data->queries
                                                     : data->corpus;
 
-    CSP_TRY(csp_qrels_read(data->dev_qrels, &dev->qrels));
+    CSP_TRY(csp_qrels_read_while(data->dev_qrels, still_there, dev->image, &dev->qrels));
     CSP_TRY(hold_queries(dev, queries, config->eval.queries));
     keep_judgements(dev);
     return choose_documents(dev, config);
