@@ -36,8 +36,8 @@ static void joins_a_beir_folder(void **state)
     assert_int_equal(csp_pairs_report(pairs)->not_relevant, 1);
     csp_join_say(csp_pairs_report(pairs), words, sizeof(words));
     assert_string_equal(words, "queries to train on: 2, documents: 5, positives: 3, negatives: 3; "
-                               "negatives dropped as known positives: 1; negatives dropped as "
-                               "repetitions: 1");
+                               "judgements of 0 or less, no positives: 1; negatives dropped as "
+                               "known positives: 1; negatives dropped as repetitions: 1");
     csp_pairs_close(pairs);
 }
 
@@ -49,13 +49,14 @@ static void reports_what_does_not_join_and_refuses_it_where_strict(void **state)
 
     (void)snprintf(folder, sizeof(folder), "%s", at("beir"));
     source.corpus = folder;
-    make_beir("q0 0 d0 1\nq0 0 x1 1\nq9 0 d1 1\nq1 0 x2 1\nq1 0 x3 1\nq1 0 x4 1\n", NULL);
+    make_beir("q0 0 d0 1\nq0 0 x1 1\nq9 0 d1 1\nq1 0 x1 1\nq1 0 x2 1\nq1 0 x3 1\nq1 0 x4 1\n",
+              NULL);
     pairs = open_or_fail(&source);
     assert_int_equal(csp_pairs_count(pairs), 1);
     csp_join_say(csp_pairs_report(pairs), words, sizeof(words));
     assert_string_equal(words,
                         "queries to train on: 1, documents: 5, positives: 1, negatives: 0; query "
-                        "ids not among the queries: 1 (q9); positives not in the corpus: 4 (x1, "
+                        "ids not among the queries: 1 (q9); positives not in the corpus: 5 (x1, "
                         "x2, x3, ...); queries left out for want of a positive: 1 (q1)");
     csp_pairs_close(pairs);
     source.strict = true;
@@ -68,6 +69,24 @@ static void reports_what_does_not_join_and_refuses_it_where_strict(void **state)
     assert_refused(&source, CSP_ERR_DATA, "no query joins a positive document");
     source.split = "dev";
     assert_refused(&source, CSP_ERR_IO, "this folder has no qrels/dev.tsv");
+}
+
+static void counts_empty_texts(void **state)
+{
+    const csp_pairs_source source = { .corpus = at("beir") };
+    char words[500];
+    csp_pairs *pairs;
+
+    make_beir("q0 0 d0 1\n", NULL);
+    put_text("beir/queries.jsonl", "{\"_id\":\"q0\",\"text\":\" \"}\n");
+    put_text("beir/corpus.jsonl", "{\"_id\":\"d0\",\"text\":\"\"}\n"
+                                  "{\"_id\":\"d1\",\"title\":\"t\",\"text\":\"\"}\n"
+                                  "{\"_id\":\"d2\",\"title\":\"\",\"text\":\"\\t\"}\n");
+    pairs = open_or_fail(&source);
+    csp_join_say(csp_pairs_report(pairs), words, sizeof(words));
+    assert_string_equal(words, "queries to train on: 1, documents: 3, positives: 1, negatives: 0; "
+                               "empty queries: 1; empty documents: 2");
+    csp_pairs_close(pairs);
 }
 
 static void refuses_bad_lists_of_negatives(void **state)
@@ -391,6 +410,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joins_a_beir_folder),
         cmocka_unit_test(reports_what_does_not_join_and_refuses_it_where_strict),
+        cmocka_unit_test(counts_empty_texts),
         cmocka_unit_test(refuses_bad_lists_of_negatives),
         cmocka_unit_test(reads_id_triples_with_and_without_judgements),
         cmocka_unit_test(refuses_sources_that_are_not_enough),

@@ -158,6 +158,12 @@ static csp_status read_sources(csp_pairs *pairs, const csp_pairs_source *source,
         CSP_TRY_GOTO(pairs_read_negatives(pairs, r->negatives, source->image, &negatives));
     }
     CSP_TRY_GOTO(pairs_join(pairs, named, &positives, &negatives));
+    if (pairs->queries != NULL) {
+        pairs->report.empty_queries = csp_text_store_empty(pairs->queries);
+    }
+    if (pairs->documents != NULL) {
+        pairs->report.empty_documents = csp_text_store_empty(pairs->documents);
+    }
 
 fail:
     free(named);
