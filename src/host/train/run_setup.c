@@ -263,13 +263,17 @@ static csp_status threads_of_rank(const csp_run_state *run, int *threads)
     return status;
 }
 
-/* The number of threads of the checkpoint, unless the config names another. */
+/*
+ * The number of threads of the checkpoint, unless the config names another; 0, for a share of the
+ * machine, on another number of ranks, which form other sums anyway.
+ */
 static int thread_count(const csp_run_state *run)
 {
     const int64_t asked = run->config->device.threads;
+    const int before = run->resumed ? csp_sum_order_ranks(run->progress.sum_order) : 0;
 
     if (run->resumed && asked == 0) {
-        return (int)run->progress.threads;
+        return before == 0 || before == csp_ranks_size(run->ranks) ? (int)run->progress.threads : 0;
     }
     if (run->resumed && asked != run->progress.threads) {
         csp_log(CSP_LOG_WARN, "train",
