@@ -531,7 +531,7 @@ def what_all_ranks_end_for_keeps_the_checkpoint_before(w):
 
 
 def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
-    """It is complete when they end, also where each writes a part of it."""
+    """It is complete when they end, also where each writes a part of it; rank 0 says so for all."""
     for more in ([], SHARED):
         job = Job(w, 2, "s", "contrastive.max_steps=200", "run.phases=[contrastive]", "run.save_steps=0",
                   *more)
@@ -542,6 +542,7 @@ def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
         job.ranks[1].send_signal(signal.SIGUSR2)
         for result in job.wait():
             w.expect_exit(result, 75)
+            w.expect(("stopped after" in result.stderr) == (result.args == "rank 0"), result.stderr)
         found = w.checkpoints("s")
         w.expect(len(found) == 1 and len(states(w, "s", found[0][12:20])) == (2 if more else 0),
                  (found, states(w, "s")))

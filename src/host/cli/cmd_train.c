@@ -146,8 +146,8 @@ static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_st
     int rank = -1, code = csp_exit_code(status);
 
     snprintf(reason, sizeof(reason), "%s", csp_error_text());
-    if (status == CSP_ERR_INTERRUPTED) {
-        return status; /* all of them stop, in order */
+    if (status == CSP_ERR_INTERRUPTED) { /* all of them stop, in order, and rank 0 says so */
+        return CSP_FAIL(status, "%s", own == 0 ? reason : "");
     }
     if (status == CSP_ERR_COMM) {
         csp_comm_failure(comm, &rank, &code);
