@@ -108,6 +108,17 @@ def another_version_on_one_rank_is_named(w):
     program.unlink()
 
 
+def a_signal_ends_a_rank_that_waits_for_one_that_never_comes(w):
+    """There is nothing to save yet, and the timeout may be far away."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        job = Job(w, 2, "n", "run.rank_timeout_s=1800", program={1: "/bin/true"})
+        first = job.ranks[0].stderr.readline()
+        w.expect("rank 0 waits at port" in first and "for 1 more, 1800 s at most" in first, first)
+        job.ranks[0].send_signal(number)
+        w.expect_exit(job.wait(20)[0], 75, "stopped before the ranks met")
+    w.expect(not (w.folder / "n").exists(), "something is written")
+
+
 def begun(w, job, name):
     """Until the run has done some steps."""
     metrics, deadline = w.folder / name / "metrics.jsonl", time.monotonic() + 60
@@ -186,6 +197,7 @@ if __name__ == "__main__":
         data_that_one_rank_has_otherwise_is_named,
         rank_0_says_what_all_find,
         another_version_on_one_rank_is_named,
+        a_signal_ends_a_rank_that_waits_for_one_that_never_comes,
         a_stopped_rank_ends_the_others,
         a_rank_that_waits_for_its_disk_is_ended_too,
         mpirun_ends_with_the_code_of_what_ended_a_rank,
