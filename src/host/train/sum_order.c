@@ -120,7 +120,7 @@ int csp_sum_order_ranks(const char *text)
     size_t bytes;
     const char *value = find(text, "ranks", strlen("ranks"), &bytes);
 
-    return value != NULL ? atoi(value) : 0;
+    return value != NULL ? (int)strtol(value, NULL, 10) : 0;
 }
 
 static void warn(const char *key, size_t key_bytes, const char *what)
