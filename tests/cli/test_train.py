@@ -246,6 +246,11 @@ def a_checkpoint_is_a_start(w):
     w.expect_exit(other, 0, "another contract", "passage_prefix")
     w.expect_exit(w.run("export", "--model", f"l/checkpoints/{LAST}", "--base", "model", "--format",
                         "hf", "--output", "hf"), 0)
+    same = w.train("w", "model.path=hf", "--dry-run")
+    w.expect_exit(same, 0)
+    w.expect("contract" not in same.stderr, same.stderr)
+    w.expect_exit(w.train("w", "model.path=hf", "model.passage_prefix=p", "--dry-run"), 0,
+                  "hf was trained under another contract", "passage_prefix")
     w.remove("s", "t", "u", "v", "hf", "l")
 
 
