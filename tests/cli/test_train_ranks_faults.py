@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from ranks_job import Job, MpiJob, mpirun_command
@@ -172,6 +173,28 @@ def a_rank_that_waits_for_its_disk_is_ended_too(w):
     w.remove("f", "here")
 
 
+def a_long_file_of_judgements_is_no_hang(w):
+    """Of evaluations, from a pipe that takes longer than ranks wait for one another."""
+    os.mkfifo(w.folder / "long.tsv")
+
+    def write():
+        with open(w.folder / "long.tsv", "w", encoding="utf-8") as pipe:
+            pipe.write((w.folder / "beir/qrels/dev.tsv").read_text())
+            end, n = time.monotonic() + TIMEOUT_S + 2, 0
+            while time.monotonic() < end:
+                pipe.write("".join(f"none\t{n + i}\t1\n" for i in range(8000)))  # more than is read at once
+                pipe.flush()
+                n += 8000
+                time.sleep(0.1)
+
+    threading.Thread(target=write, daemon=True).start()
+    for result in Job(w, 2, "l", *HANGS, "data.dev_qrels=long.tsv", "run.eval_steps=2", "adapt.max_steps=2",
+                      "contrastive.max_steps=2").wait():
+        w.expect_exit(result, 0, *(["nDCG@10"] if result.args == "rank 0" else []))
+    (w.folder / "long.tsv").unlink()
+    w.remove("l")
+
+
 def mpirun_ends_with_the_code_of_what_ended_a_rank(w):
     """137 for one that was killed (docs/slurm.md), or 1 if mpirun notices the end of another first; and
     the csplade exit code of one that failed."""
@@ -200,5 +223,6 @@ if __name__ == "__main__":
         a_signal_ends_a_rank_that_waits_for_one_that_never_comes,
         a_stopped_rank_ends_the_others,
         a_rank_that_waits_for_its_disk_is_ended_too,
+        a_long_file_of_judgements_is_no_hang,
         mpirun_ends_with_the_code_of_what_ended_a_rank,
     ]))
