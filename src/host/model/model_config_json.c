@@ -145,8 +145,8 @@ static csp_status read_rope_scaling(const json_t *object, const char *where, con
 }
 
 /*
- * rope_scaling beside rope_parameters, as an edit of one of them leaves it: programs differ in which
- * of the two they take.
+ * rope_scaling beside rope_parameters, as an edit of one of them leaves it: programs differ in
+ * which of the two they take.
  */
 static csp_status refuse_other_scaling(const json_t *scaling, const char *where,
                                        const csp_rope *rope)
