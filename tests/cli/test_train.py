@@ -236,7 +236,7 @@ def a_checkpoint_is_a_start(w):
     # New adapters over whole weights; their checkpoint finds that base.
     w.expect_exit(w.train("t", full, only, "lora.r=4"), 0)
     w.expect_exit(w.run("encode", "-m", f"t/checkpoints/{LAST}", "-i", "beir", "-o", "x.h5"), 0)
-    w.expect_exit(w.train("t", full, only, "lora.r=4"), 0, "going on from")
+    w.expect_exit(w.train("t", full, only, "lora.r=4"), 0, "going on from", "steps are done")
     w.expect_exit(w.train("u", adapter, only), 2, "holds an adapter")
     w.expect_exit(w.train("u", adapter, only, "lora.r=8"), 2, "r 4 and scale 8, lora r 8")
     w.expect_exit(w.train("u", adapter, only, "lora.r=4", "lora.target_modules=[q_proj]"), 2,
