@@ -107,6 +107,16 @@ def evaluations_choose_and_keep_the_best(w):
     result = w.train("e", *again)
     w.expect_exit(result, 0, "was RR@10 and is AP now", "damaged")
     w.expect(" AP " in result.stdout, result.stdout)
+    # Of some queries: the same whatever the order of judgements, most of which then are of others.
+    judged = (w.folder / "beir/qrels/dev.tsv").read_text().splitlines()
+    (w.folder / "backwards.tsv").write_text("\n".join([judged[0], *judged[:0:-1]]) + "\n")
+    found = []
+    for qrels in ("beir/qrels/dev.tsv", "backwards.tsv"):
+        w.must("train", "config.yaml", "run.output_dir=f", f"data.dev_qrels={qrels}", "run.eval_steps=6",
+               "eval.queries=3", "run.phases=[contrastive]")
+        found.append([row for row in w.metrics("f") if "eval/RR@10" in row])
+        w.remove("f")
+    w.expect(found[0] == found[1] and len(found[0]) == 1, found)
     w.remove("e")
 
 

@@ -405,6 +405,21 @@ void csp_trec_free(csp_trec *trec)
     free(trec);
 }
 
+void csp_trec_keep(csp_trec *trec, const uint8_t *marks)
+{
+    store *s = trec->memory;
+    int64_t kept = 0;
+
+    memset(s->table, 0, (size_t)s->table_size * sizeof(*s->table));
+    for (int64_t q = 0; q < trec->count; q++) {
+        if (marks[q] != 0) {
+            trec->queries[kept++] = trec->queries[q];
+            s->table[table_place(s, trec->queries[kept - 1].query_id, id_when_read, trec)] = kept;
+        }
+    }
+    trec->count = kept;
+}
+
 const csp_trec_query *csp_trec_find(const csp_trec *trec, const char *query_id)
 {
     const store *s = trec->memory;

@@ -42,6 +42,13 @@ CSP_CHECKED csp_status csp_qrels_read_while(const char *path, csp_status (*still
 CSP_CHECKED csp_status csp_run_read(const char *path, csp_trec **out);
 void csp_trec_free(csp_trec *trec);
 
+/*
+ * Keeps the queries that have a mark, in their order.
+ *
+ *   marks   in   (count of trec) not 0: it stays
+ */
+void csp_trec_keep(csp_trec *trec, const uint8_t *marks);
+
 /* Query by id (hashed), NULL if absent. */
 const csp_trec_query *csp_trec_find(const csp_trec *trec, const char *query_id);
 

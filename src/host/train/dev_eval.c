@@ -88,19 +88,18 @@ fail:
 }
 
 /* Leaves out judgements of queries that are not evaluated: they would count as unanswered. */
-static void keep_judgements(csp_dev *dev)
+static csp_status keep_judgements(csp_dev *dev)
 {
-    int64_t kept = 0;
+    csp_trec *qrels = dev->qrels;
+    uint8_t *evaluated;
 
-    for (int64_t i = 0; i < dev->qrels->count; i++) {
-        for (int64_t j = 0; j < dev->queries.count; j++) {
-            if (strcmp(dev->qrels->queries[i].query_id, dev->queries.list[j].id) == 0) {
-                dev->qrels->queries[kept++] = dev->qrels->queries[i];
-                break;
-            }
-        }
+    CSP_TRY(csp_alloc_zero("dev evaluation", qrels->count, 1, &evaluated));
+    for (int64_t j = 0; j < dev->queries.count; j++) {
+        evaluated[csp_trec_find(qrels, dev->queries.list[j].id) - qrels->queries] = 1;
     }
-    dev->qrels->count = kept;
+    csp_trec_keep(qrels, evaluated);
+    free(evaluated);
+    return CSP_OK;
 }
 
 /* A byte for each document of the corpus, 1 where it is judged. Returns how many judgements. */
@@ -176,7 +175,7 @@ static csp_status read_files(csp_dev *dev, const csp_config *config)
 
     CSP_TRY(csp_qrels_read_while(data->dev_qrels, still_there, dev->image, &dev->qrels));
     CSP_TRY(hold_queries(dev, queries, config->eval.queries));
-    keep_judgements(dev);
+    CSP_TRY(keep_judgements(dev));
     return choose_documents(dev, config);
 }
 
