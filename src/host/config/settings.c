@@ -73,9 +73,11 @@ static const csp_field data_fields[] = {
     CSP_FIELD(TYPE, queries, CSP_FIELD_TEXT, NULL, 0, 0, "",
               "queries: .jsonl or .tsv; null = those of the BEIR folder"),
     CSP_FIELD(TYPE, qrels, CSP_FIELD_TEXT, NULL, 0, 0, "",
-              "which documents answer which query: qrels file"),
+              "which documents answer which query: qrels file; null = qrels/train.tsv of the BEIR "
+              "folder"),
     CSP_FIELD(TYPE, negatives, CSP_FIELD_TEXT, NULL, 0, 0, "",
-              "hard negatives: a line is a query id and the ids of its negatives"),
+              "hard negatives: a line is a query id and the ids of its negatives; null = "
+              "negatives.train.tsv of the BEIR folder, where it has one"),
     CSP_FIELD(TYPE, train, CSP_FIELD_TEXT, NULL, 0, 0, "",
               "Tevatron JSONL in place of queries and qrels (and corpus, with texts within), or id "
               "triples in .tsv beside corpus and queries"),

@@ -61,6 +61,41 @@ fail:
     return status;
 }
 
+/* Says where a model was trained under another contract than this run's. */
+static void compare_contract(const csp_run_state *run, const char *path, const csp_contract *there,
+                             const csp_contract *here)
+{
+    char difference[256];
+
+    if (csp_run_writes(run) && !csp_contract_equal(there, here, difference, sizeof(difference))) {
+        csp_log(CSP_LOG_WARN, "train", "%s was trained under another contract than this run's: %s",
+                path, difference);
+    }
+}
+
+/* The same of a folder, which has none, or the standard one, where nothing was trained yet. */
+static csp_status compare_folder_contract(const csp_run_state *run, const char *dir)
+{
+    csp_contract there = { 0 }, standard = { 0 };
+    csp_status status;
+    char *path = NULL;
+
+    CSP_TRY_GOTO(csp_file_join(dir, "csplade.json", &path));
+    if (csp_file_exists(path)) {
+        CSP_TRY_GOTO(csp_contract_init(&standard));
+        CSP_TRY_GOTO(csp_snapshot_contract(dir, &there));
+        if (!csp_contract_equal(&there, &standard, NULL, 0)) {
+            compare_contract(run, dir, &there, &run->opened.contract);
+        }
+    }
+
+fail:
+    free(path);
+    csp_contract_clear(&there);
+    csp_contract_clear(&standard);
+    return status;
+}
+
 /* The model of model.path: a Hugging Face folder, with fresh adapters where lora is enabled. */
 static csp_status open_folder(csp_run_state *run)
 {
@@ -87,6 +122,7 @@ static csp_status open_folder(csp_run_state *run)
     free(path);
     path = NULL;
     CSP_TRY_GOTO(make_contract(config, &shape, &run->opened.contract));
+    CSP_TRY_GOTO(compare_folder_contract(run, config->model.path));
     CSP_TRY_GOTO(csp_file_join(config->model.path, "tokenizer.json", &path));
     CSP_TRY_GOTO(csp_file_read(path, (int64_t)1 << 29, &run->opened.tokenizer,
                                &run->opened.tokenizer_bytes));
@@ -119,16 +155,12 @@ static csp_status open_snapshot(csp_run_state *run, const char *path)
                            .seed = (uint64_t)config->run.seed };
     csp_contract contract;
     csp_lora lora;
-    char difference[256];
 
     CSP_TRY(csp_lora_from_settings(&config->lora, &lora));
     o.lora = config->lora.enabled ? &lora : NULL;
     CSP_TRY(csp_snapshot_open(run->be, path, &o, &run->opened));
     CSP_TRY(make_contract(config, &run->opened.model->params->config, &contract));
-    if (!csp_contract_equal(&run->opened.contract, &contract, difference, sizeof(difference))) {
-        csp_log(CSP_LOG_WARN, "train", "%s was trained under another contract than this run's: %s",
-                path, difference);
-    }
+    compare_contract(run, path, &run->opened.contract, &contract);
     csp_contract_clear(&run->opened.contract);
     run->opened.contract = contract;
     return CSP_OK;
@@ -263,13 +295,17 @@ static csp_status threads_of_rank(const csp_run_state *run, int *threads)
     return status;
 }
 
-/* The number of threads of the checkpoint, unless the config names another. */
+/*
+ * The number of threads of the checkpoint, unless the config names another; 0, for a share of the
+ * machine, on another number of ranks, which form other sums anyway.
+ */
 static int thread_count(const csp_run_state *run)
 {
     const int64_t asked = run->config->device.threads;
+    const int before = run->resumed ? csp_sum_order_ranks(run->progress.sum_order) : 0;
 
     if (run->resumed && asked == 0) {
-        return (int)run->progress.threads;
+        return before == 0 || before == csp_ranks_size(run->ranks) ? (int)run->progress.threads : 0;
     }
     if (run->resumed && asked != run->progress.threads) {
         csp_log(CSP_LOG_WARN, "train",
@@ -510,6 +546,7 @@ static csp_status open_backend(csp_run_state *run)
 csp_status csp_run_setup(csp_run_state *run)
 {
     const csp_config *config = run->config;
+    char where[512];
 
     run->started_s = csp_machine_seconds();
     CSP_TRY(csp_config_validate(config));
@@ -529,8 +566,10 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(open_model(run));
     CSP_TRY(check_head_forward(run));
     CSP_TRY(csp_run_join_tuning(run));
-    CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
-                                    "tokenizer.json", &run->tokenizer));
+    (void)snprintf(where, sizeof(where), "%s: tokenizer.json",
+                   run->resumed ? run->resume_path : config->model.path);
+    CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes, where,
+                                    &run->tokenizer));
     CSP_TRY(check_vocabulary(run));
     CSP_TRY(csp_train_data_open(config, &run->opened.contract, run->tokenizer,
                                 csp_ranks_rank(run->ranks), csp_ranks_size(run->ranks),

@@ -115,6 +115,14 @@ static const char *find(const char *text, const char *key, size_t key_bytes, siz
     return NULL;
 }
 
+int csp_sum_order_ranks(const char *text)
+{
+    size_t bytes;
+    const char *value = find(text, "ranks", strlen("ranks"), &bytes);
+
+    return value != NULL ? (int)strtol(value, NULL, 10) : 0;
+}
+
 static void warn(const char *key, size_t key_bytes, const char *what)
 {
     csp_log(CSP_LOG_WARN, "train",

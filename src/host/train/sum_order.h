@@ -28,5 +28,8 @@ enum { CSP_SUM_ORDER_BYTES = 4096 };
 CSP_CHECKED csp_status csp_sum_order_describe(const csp_ranks *ranks, csp_backend *be,
                                               const char *settings, char out[CSP_SUM_ORDER_BYTES]);
 
+/* How many ranks a text names; 0 of a checkpoint that does not say. */
+int csp_sum_order_ranks(const char *text);
+
 /* Warns of each line that was otherwise there. "": of a checkpoint that does not say. */
 void csp_sum_order_compare(const char *there, const char *here);

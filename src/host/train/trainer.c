@@ -382,9 +382,14 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
 
     snprintf(run->progress.phase, sizeof(run->progress.phase), "%s", name);
     CSP_TRY_GOTO(open_phase(run, name, &p));
-    csp_log(CSP_LOG_INFO, "train",
-            "phase %s: steps %lld to %lld, %d threads, %lld token rows at once", name,
-            (long long)first + 1, (long long)p.steps, run->be->threads, (long long)run->rows);
+    if (first < p.steps) {
+        csp_log(CSP_LOG_INFO, "train",
+                "phase %s: steps %lld to %lld, %d threads, %lld token rows at once", name,
+                (long long)first + 1, (long long)p.steps, run->be->threads, (long long)run->rows);
+    } else {
+        csp_log(CSP_LOG_INFO, "train", "phase %s: all %lld steps are done", name,
+                (long long)p.steps);
+    }
     p.first = first;
     CSP_TRY_GOTO(csp_train_data_begin(run->data, name, first, p.steps));
     for (int64_t k = first; k < p.steps; k++) {
