@@ -35,6 +35,7 @@ typedef struct csp_backend {
     bool apart;         /* the same of matrices whose rows lie apart (csp_tensor.apart)        */
     struct csp_profile *profile; /* the one that runs (ops/profile.h), or NULL                */
     bool tune_products; /* a GPU times the algorithms of each kind of matrix product          */
+    int64_t tuned;      /* kinds that were timed so far: there is more to csp_backend_tuning_get */
     bool replays;       /* it can replay passes as graphs                                     */
     csp_graphs graphs;  /* which: csp_graph_choose                                            */
     int64_t replayed;   /* passes that were replayed so far                                   */
