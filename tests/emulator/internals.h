@@ -83,7 +83,16 @@ cudaError_t remember(cudaError_t error);
 cudaError_t fault();
 void set_fault(cudaError_t error);
 
-/* The current device's number in the machine, which CUDA_VISIBLE_DEVICES may show as another. */
+/* The current device of this thread. */
+int current_device();
+/* Its number in the machine, which CUDA_VISIBLE_DEVICES may show as another. */
 int device_of_machine();
+/*
+ * Something is done on the current device, which each thread has of its own: ends the process where
+ * another thread has set one and this has not.
+ */
+void need_device(const char *who);
+/* The host waits here, or would on a GPU: counted for emu_synchronisations. */
+void count_wait();
 
 } // namespace emu
