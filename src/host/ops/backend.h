@@ -63,9 +63,10 @@ void csp_backend_release(csp_backend *be, csp_arena *arena);
 
 /* Memory of a device. */
 typedef struct csp_memory {
-    int64_t free;  /* bytes that can still be reserved; INT64_MAX: not known            */
-    int64_t total; /* the same of the whole device                                      */
-    bool lazy;     /* reserved memory is taken when it is first written to, as on a CPU */
+    int64_t free;    /* bytes that can still be reserved; INT64_MAX: not known            */
+    int64_t total;   /* the same of the whole device                                      */
+    bool lazy;       /* reserved memory is taken when it is first written to, as on a CPU */
+    int64_t scratch; /* bytes that ops on a device have taken to work in, and keep        */
 } csp_memory;
 
 /* Errors: CSP_ERR_DEVICE. */
