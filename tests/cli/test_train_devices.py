@@ -171,6 +171,29 @@ def one_rank_needs_no_nccl(w):
     w.remove("x")
 
 
+def a_kernel_that_faults_ends_all(w):
+    """After the first step. The op is named; without a wait behind each it is where the host waited."""
+    count = ["contrastive.batch.queries=4", "device.graphs=off", "run.logging_steps=1"]
+    devices(1, CSP_EMU_FAULT_KERNEL="220")
+    seen = {}
+    for every in ("true", "false"):
+        result = w.train("f", *FEW, *count, f"device.sync_every_op={every}")
+        w.expect_exit(result, 5, "cudaErrorIllegalAddress", "the last op enqueued was ")
+        w.expect("step 1 of 3" in result.stderr and "step 3 of 3" not in result.stderr, result.stderr)
+        seen[every] = result.stderr.split("the last op enqueued was ")[-1].strip()
+        w.remove("f")
+    w.expect(seen["true"] not in ("fetch", "sync", seen["false"]), seen)
+    del os.environ["CSP_EMU_FAULT_KERNEL"]
+    devices(2)
+    start = time.monotonic()
+    results = Job(w, 2, "f", *FEW, *count, before={1: ["env", "CSP_EMU_FAULT_KERNEL=220"]}).wait()
+    w.expect(time.monotonic() - start < 30, "it took too long")
+    for result in results:
+        w.expect_exit(result, 5, "cudaErrorIllegalAddress")
+    w.expect("rank 1" in results[0].stderr, results[0].stderr)
+    w.remove("f")
+
+
 def a_killed_rank_ends_the_other(w):
     devices(2)
     job = Job(w, 2, "k", *FEW[:-2], "contrastive.max_steps=500", "run.save_steps=0")
@@ -194,6 +217,6 @@ if __name__ == "__main__":
         ranks_follow_the_curve_of_one, who_goes_on_otherwise_is_told,
         rank_0_chooses_algorithms_for_all, ranks_plan_what_fits_on_each, ranks_that_see_a_device_each_have_that,
         what_cannot_be_joined_is_said_by_all,
-        one_rank_needs_no_nccl,
+        one_rank_needs_no_nccl, a_kernel_that_faults_ends_all,
         a_killed_rank_ends_the_other,
     ]))

@@ -11,8 +11,8 @@ namespace emu
 {
 
 /*
- * CSP_EMU_SEED, CSP_EMU_ORDER, CSP_EMU_EAGER, CSP_EMU_WARP_CLOCKS, CSP_EMU_MEMORY_MB; read once
- * (docs/emulator.md).
+ * CSP_EMU_SEED, CSP_EMU_ORDER, CSP_EMU_EAGER, CSP_EMU_WARP_CLOCKS, CSP_EMU_MEMORY_MB,
+ * CSP_EMU_FAULT_KERNEL; read once (docs/emulator.md).
  */
 enum Order { ORDER_RANDOM, ORDER_FORWARD, ORDER_REVERSE };
 
@@ -22,6 +22,7 @@ struct Settings {
     bool eager;       /* work is done when it is enqueued, to debug              */
     bool warp_clocks; /* to TSan the threads of a warp are one                   */
     size_t memory;    /* bytes of the pretended device                           */
+    uint64_t faulty;  /* the kernel of the process that faults; 0: none does      */
     uint8_t fill;     /* of fresh memory: 0xFF (NaN) or 0x7F (huge), by the seed */
 };
 const Settings &settings();

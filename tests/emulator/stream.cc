@@ -268,7 +268,7 @@ void run_kernel(const Kernel &kernel, dim3 grid, dim3 block, size_t shared_bytes
     uint64_t at = 0, stride = 1;
 
     kernels++;
-    if (kernel_to_fault > 0 && --kernel_to_fault == 0) {
+    if ((kernel_to_fault > 0 && --kernel_to_fault == 0) || kernels == settings().faulty) {
         set_fault(cudaErrorIllegalAddress);
         return;
     }
