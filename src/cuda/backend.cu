@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "cusparse.cuh"
 #include "device.h"
 #include "launch.cuh"
 
@@ -45,11 +46,12 @@ static void cuda_release(csp_backend *be, csp_arena *arena)
 
 static csp_status cuda_memory(csp_backend *be, csp_memory *out)
 {
+    const cuda_state *state = cuda_state_of(be);
     size_t available, total;
 
-    (void)be;
     CUDA_TRY(cudaMemGetInfo(&available, &total));
-    *out = { (int64_t)available, (int64_t)total, false };
+    *out = { (int64_t)available, (int64_t)total, false,
+             (int64_t)(state->scratch.bytes + cuda_cusparse_bytes(state)) };
     return CSP_OK;
 }
 

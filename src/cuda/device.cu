@@ -35,7 +35,9 @@ static csp_status driver_missing(const char *what, cudaError_t error)
                         CUDART_VERSION % 1000 / 10);
     }
     if (error == cudaErrorNoDevice) {
-        return CSP_FAIL(CSP_ERR_DEVICE, "%s: the NVIDIA driver sees no device", what);
+        return CSP_FAIL(CSP_ERR_DEVICE,
+                        "%s: the NVIDIA driver sees no device: does CUDA_VISIBLE_DEVICES hide it?",
+                        what);
     }
     return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(error),
                     cudaGetErrorName(error));

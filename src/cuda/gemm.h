@@ -65,7 +65,7 @@ typedef struct cuda_gemm_state {
     cuda_gemm_choice *choices; /* the tuning, in the order of first use            */
     int64_t choice_count;
     bool said_fallback;
-    int64_t plans, asked, timed; /* made, heuristics asked, timed: a test watches them stand */
+    int64_t plans, asked; /* made, heuristics asked: a test watches them stand */
 } cuda_gemm_state;
 
 /*

@@ -11,8 +11,8 @@ namespace emu
 {
 
 /*
- * CSP_EMU_SEED, CSP_EMU_ORDER, CSP_EMU_EAGER, CSP_EMU_WARP_CLOCKS, CSP_EMU_MEMORY_MB; read once
- * (docs/emulator.md).
+ * CSP_EMU_SEED, CSP_EMU_ORDER, CSP_EMU_EAGER, CSP_EMU_WARP_CLOCKS, CSP_EMU_MEMORY_MB,
+ * CSP_EMU_FAULT_KERNEL; read once (docs/emulator.md).
  */
 enum Order { ORDER_RANDOM, ORDER_FORWARD, ORDER_REVERSE };
 
@@ -22,6 +22,7 @@ struct Settings {
     bool eager;       /* work is done when it is enqueued, to debug              */
     bool warp_clocks; /* to TSan the threads of a warp are one                   */
     size_t memory;    /* bytes of the pretended device                           */
+    uint64_t faulty;  /* the kernel of the process that faults; 0: none does      */
     uint8_t fill;     /* of fresh memory: 0xFF (NaN) or 0x7F (huge), by the seed */
 };
 const Settings &settings();
@@ -107,7 +108,16 @@ cudaError_t remember(cudaError_t error);
 cudaError_t fault();
 void set_fault(cudaError_t error);
 
-/* The current device's number in the machine, which CUDA_VISIBLE_DEVICES may show as another. */
+/* The current device of this thread. */
+int current_device();
+/* Its number in the machine, which CUDA_VISIBLE_DEVICES may show as another. */
 int device_of_machine();
+/*
+ * Something is done on the current device, which each thread has of its own: ends the process where
+ * another thread has set one and this has not.
+ */
+void need_device(const char *who);
+/* The host waits here, or would on a GPU: counted for emu_synchronisations. */
+void count_wait();
 
 } // namespace emu

@@ -2,7 +2,7 @@
 """The emulator sees what it is there to see. Runs the sample programs, right and with each planted
 mistake, in one build, and compares what comes out with the table below.
 
-    test_detection.py BUILD KERNELS TILES HOST NCCL    BUILD: plain, asan or tsan; the sample programs
+    test_detection.py BUILD KERNELS TILES HOST NCCL DEVICE    BUILD: plain, asan or tsan; the samples
 
 Right samples must be silent under every schedule. A mistake must be told as the table says: by at
 least one of the seeds tried where it is followed by "?", else by every one. With clocks of warps,
@@ -23,6 +23,7 @@ TELLS = {
     "misaligned": "misaligned address",
     "race": "WARNING: ThreadSanitizer: data race",
     "crash": "touched device memory",
+    "invalid": "invalid resource handle",
     "segv": "AddressSanitizer: SEGV",
     "none": None,  # this build cannot see it: it must look right
 }
@@ -91,6 +92,9 @@ TABLE = [
     ("nccl", "ranks", 3, "emulator", "emulator", "emulator"),
     ("nccl", "ranks", 4, "numbers", "numbers", "any"),
     *[("nccl", "ranks", n, "emulator", "emulator", "emulator") for n in range(5, 9)],
+    *[("device", "thread", n, "emulator", "emulator", "emulator") for n in range(1, 3)],
+    ("device", "timing", 1, "invalid", "invalid", "invalid"),
+    *[("device", "waits", n, "numbers", "numbers", "numbers") for n in range(1, 3)],
 ]
 
 # Races between lanes of one warp.
@@ -118,7 +122,7 @@ def told(status, text, tell):
 
 
 def main():
-    build, programs = sys.argv[1], dict(zip(("kernels", "tiles", "host", "nccl"), sys.argv[2:]))
+    build, programs = sys.argv[1], dict(zip(("kernels", "tiles", "host", "nccl", "device"), sys.argv[2:]))
     column = 3 + ["plain", "asan", "tsan"].index(build)
     failures, runs = [], 0
     for name in programs:

@@ -131,7 +131,7 @@ static csp_status cpu_memory(csp_backend *be, csp_memory *out)
     const int64_t total = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
 
     (void)be;
-    *out = (csp_memory) { csp_machine_available_bytes(), total, true };
+    *out = (csp_memory) { csp_machine_available_bytes(), total, true, 0 };
     return CSP_OK;
 }
 

@@ -86,6 +86,7 @@ csp_status csp_run_evaluate(csp_run_state *run)
 
     CSP_TRY(csp_dev_run(run->dev, run->ranks, run->be, run->opened.model, &run->opened.contract,
                         run->tokenizer, values));
+    CSP_TRY(csp_run_agree_on_tuning(run));
     if (csp_run_writes(run)) {
         CSP_TRY(csp_metrics_log_eval(run->log, p->phase, p->step, csp_dev_names, values,
                                      CSP_DEV_VALUES));

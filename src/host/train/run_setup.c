@@ -422,7 +422,8 @@ csp_status csp_run_memory(const csp_run_state *run, csp_memory *out)
 
 /*
  * Refuses what cannot fit before the first step. rows: of a micro-batch where a phase does not set
- * them, planned once for the whole run, because they set the order of additions.
+ * them, planned once for the whole run, because they set the order of additions; as many on all
+ * ranks, what fits on each, because a checkpoint has one number for all.
  */
 static csp_status plan_memory(csp_run_state *run, int64_t *rows)
 {
@@ -444,7 +445,7 @@ static csp_status plan_memory(csp_run_state *run, int64_t *rows)
             *rows = p.rows;
         }
     }
-    return CSP_OK;
+    return csp_ranks_reduce_host(run->ranks, rows, CSP_I64, 1, CSP_COMM_MIN, "planned memory");
 }
 
 /* The progress of a run at its start; or whether the data is still that of the checkpoint. */
