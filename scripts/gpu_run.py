@@ -386,7 +386,7 @@ def rebuild(bundle, architecture):
     work = os.path.join(bundle.top, "rebuild")
     os.makedirs(work, exist_ok=True)
     number = re.match(r"\d+", architecture).group(0)
-    common = [nvcc, "-std=c++17", "-O3", "-lineinfo", "-gencode",
+    common = [nvcc, "--options-file", os.path.join(bundle.top, "src", "cuda", "nvcc.options"), "-gencode",
               "arch=compute_%s,code=sm_%s" % (architecture, architecture), "-I" + os.path.join(bundle.top, "src", "cuda"),
               "-I" + os.path.join(bundle.top, "src", "host")]
     sources = sorted(glob.glob(os.path.join(bundle.top, "src", "cuda", "*.cu")))
