@@ -171,10 +171,25 @@ static __device__ __forceinline__ void logits_of(const token_args &a, const toke
     }
 }
 
-/* e^x, x at most 0. Of bf16 logits by the unit that gives 2^x to 22 bits, in two operations. */
-template <typename S> static __device__ __forceinline__ float exp_of(float x)
+/*
+ * Exponentials of logits. What is compared and subtracted is x LOG, so that bf16 takes 2^x from its
+ * unit, which has 22 bits, and a logit one multiplication with an addition; f32 takes e^x.
+ */
+template <typename S> struct token_exp {
+    static constexpr float LOG = sizeof(S) == 2 ? 1.442695041f : 1.0f;           /* log2(e)  */
+    static constexpr double NATURAL = sizeof(S) == 2 ? 0.6931471805599453 : 1.0; /* 1 / LOG */
+};
+
+/* base^x, x at most 0. */
+template <typename S> static __device__ __forceinline__ float power_of(float x)
 {
-    return sizeof(S) == 2 ? cu::exp2_approx(x * 1.442695041f) : expf(x);
+    return sizeof(S) == 2 ? cu::exp2_approx(x) : expf(x);
+}
+
+/* base^(x LOG - highest). */
+template <typename S> static __device__ __forceinline__ float exp_of(float x, float highest)
+{
+    return power_of<S>(fmaf(x, token_exp<S>::LOG, -highest));
 }
 
 /*
@@ -182,10 +197,10 @@ template <typename S> static __device__ __forceinline__ float exp_of(float x)
  * -FLT_MAX less highest is no 0 whatever a thread has seen.
  */
 typedef struct row_sums {
-    float highest;
-    float sum; /* of exp(z - highest) */
+    float highest; /* times LOG                             */
+    float sum;     /* of base^(z LOG - highest)             */
     float relu;
-    float probe; /* 0 while all is finite, then a NaN */
+    float probe; /* 0 while all is finite, then a NaN     */
 } row_sums;
 
 template <typename S>
@@ -193,18 +208,19 @@ static __device__ __forceinline__ void add_piece(const token_args &a, const toke
                                                  int64_t v, row_sums &r)
 {
     const int width = vec_width<S>::value;
-    float x[vec_width<S>::value], most = r.highest;
+    float x[vec_width<S>::value], most = -FLT_MAX;
 
     logits_of<S>(a, raw, v, x);
 #pragma unroll
     for (int j = 0; j < width; j++) {
         most = fmaxf(most, x[j]);
     }
-    r.sum *= exp_of<S>(r.highest - most);
+    most = fmaxf(r.highest, most * token_exp<S>::LOG);
+    r.sum *= power_of<S>(r.highest - most);
     r.highest = most;
 #pragma unroll
     for (int j = 0; j < width; j++) {
-        r.sum += exp_of<S>(x[j] - most);
+        r.sum += exp_of<S>(x[j], most);
         r.relu += fmaxf(x[j], 0.0f);
         r.probe = fmaf(x[j], 0.0f, r.probe);
     }
@@ -262,7 +278,7 @@ static __device__ __forceinline__ void store_gradients(const token_args &a, S *z
     logits_of<S>(a, raw, v, x);
 #pragma unroll
     for (int j = 0; j < width; j++) {
-        const float e = exp_of<S>(x[j] - f.highest) * f.plain;
+        const float e = exp_of<S>(x[j], f.highest) * f.plain;
 
         x[j] = e + (x[j] > 0.0f ? f.saturated : 0.0f);
     }
@@ -293,12 +309,14 @@ static __global__ void __launch_bounds__(TOKEN_THREADS, 1) token_loss_kernel(tok
         const row_sums r = sums_of_thread<S>(a, z, room);
 
         f.highest = block_max(r.highest);
-        const double sum = block_sum((double)r.sum * exp((double)r.highest - (double)f.highest));
+        const double below = (double)r.highest - (double)f.highest;
+        const double sum = block_sum((double)r.sum * exp(token_exp<S>::NATURAL * below));
         const double relu = block_sum((double)r.relu);
         const bool finite = block_max(r.probe == 0.0f ? 0.0f : 1.0f) == 0.0f;
 
         if (threadIdx.x == 0) {
-            const double plain = log(sum) + (double)f.highest - (double)label;
+            const double plain =
+                log(sum) + token_exp<S>::NATURAL * (double)f.highest - (double)label;
 
             a.losses[2 * i] = finite ? plain : (double)NAN;
             a.losses[2 * i + 1] = log(terms + relu) - log1p(active);
