@@ -73,10 +73,10 @@ static __device__ __forceinline__ const optim_row *row_of_item(const optim_row *
     return table + low;
 }
 
-/* Whether n elements at p may be read four at a time. */
-static __device__ __forceinline__ bool is_of_fours(const float *p, int64_t n)
+/* Whether n elements of an array, from an item's first on, may be read four at a time. */
+static __device__ __forceinline__ bool is_of_fours(const float *array, int64_t n)
 {
-    return n % 4 == 0 && (uintptr_t)p % 16 == 0;
+    return n % 4 == 0 && (uintptr_t)array % 16 == 0;
 }
 
 /* The squares of elements i .. i+3, in their order. */
@@ -98,11 +98,10 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
         const optim_row *row = row_of_item(table, count, item);
         const int64_t start = (item - row->first) * ITEM;
         const int64_t n = row->n - start < ITEM ? row->n - start : ITEM;
+        const float *grad = row->grad + start;
         double sum = 0.0;
 
-        const float *grad = row->grad + start;
-
-        if (n == ITEM && is_of_fours(grad, n)) {
+        if (n == ITEM && is_of_fours(row->grad, n)) {
             float g[SQUARES_AHEAD][4];
 
             for (int i = 4 * (int)threadIdx.x; i < ITEM; i += SQUARES_AHEAD * 4 * OPTIM_THREADS) {
@@ -196,13 +195,11 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
     }
 }
 
-/* Whether n elements of all arrays of a row, from start on, may be read four at a time. */
-static __device__ __forceinline__ bool is_row_of_fours(const optim_row &row, int64_t start,
-                                                       int64_t n)
+/* The same of all arrays of a row; that is so of those it has not. */
+static __device__ __forceinline__ bool is_row_of_fours(const optim_row &row, int64_t n)
 {
-    return is_of_fours(row.grad + start, n) && is_of_fours(row.m + start, n) &&
-           is_of_fours(row.v + start, n) && is_of_fours(row.value + start, n) &&
-           (uintptr_t)(row.half + start) % 8 == 0;
+    return is_of_fours(row.grad, n) && is_of_fours(row.m, n) && is_of_fours(row.v, n) &&
+           is_of_fours(row.value, n) && (uintptr_t)row.half % 8 == 0;
 }
 
 /* W elements from at on as they are updated, whose random words are those of four from begin. */
@@ -266,8 +263,11 @@ static __device__ __forceinline__ void update(const optim_row &row, const adamw_
     }
 }
 
-/* A block takes an item, a thread four elements of each array at a time where memory allows. */
-static __global__ void __launch_bounds__(OPTIM_THREADS)
+/*
+ * A block takes an item, a thread four elements of each array at a time where memory allows. 4
+ * blocks: 64 registers a thread, and 64 KB of loads on their way.
+ */
+static __global__ void __launch_bounds__(OPTIM_THREADS, 4)
     adamw_kernel(const optim_row *__restrict__ table, // (count)
                  int64_t count, int64_t items, const adamw_gate *__restrict__ gate,
                  const adamw_factors f)
@@ -287,7 +287,7 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
             for (int64_t i = start + threadIdx.x; i < end; i += OPTIM_THREADS) {
                 row.grad[i] = 0.0f;
             }
-        } else if (is_row_of_fours(row, start, end - start)) {
+        } else if (is_row_of_fours(row, end - start)) {
             for (int64_t i = start + 4 * threadIdx.x; i < end; i += 4 * OPTIM_THREADS) {
                 update<4>(row, f, rounding, grad_scale, i);
             }

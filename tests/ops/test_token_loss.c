@@ -21,11 +21,8 @@ static const struct {
     int64_t N, V, D;
     bool exclude;
 } cases[] = {
-    { 1, 1, 1, false },
-    { 3, 2, 5, false },
-    { 17, 1023, 16, true },
-    { 40, 1025, 33, false },
-    { 3, 120001, 2, true },
+    { 1, 1, 1, false },      { 3, 2, 5, false },     { 17, 1023, 16, true },
+    { 40, 1025, 33, false }, { 3, 120001, 2, true },
 };
 enum { CASES = sizeof(cases) / sizeof(cases[0]), SUM_BLOCK = 1024 };
 
