@@ -385,7 +385,8 @@ def rebuild(bundle, architecture):
         architecture = match.group(1) + match.group(2)
     work = os.path.join(bundle.top, "rebuild")
     os.makedirs(work, exist_ok=True)
-    common = [nvcc, "-std=c++17", "-O3", "-lineinfo", "-I" + os.path.join(bundle.top, "src", "cuda"),
+    common = [nvcc, "--options-file", os.path.join(bundle.top, "src", "cuda", "nvcc.options"),
+              "-I" + os.path.join(bundle.top, "src", "cuda"),
               "-I" + os.path.join(bundle.top, "src", "host")]
 
     def compiled(source):

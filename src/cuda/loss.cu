@@ -47,7 +47,8 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
     }
 }
 
-static __global__ void __launch_bounds__(LOSS_THREADS)
+/* 4 blocks: 64 registers a thread. Left to itself nvcc spills to reach 40. */
+static __global__ void __launch_bounds__(LOSS_THREADS, 4)
     nce_sum_kernel(const float *__restrict__ s,      // (Q,P)
                    const uint8_t *__restrict__ mask, // (Q,P) or NULL
                    const double *__restrict__ row,   // (Q,2)

@@ -9,17 +9,19 @@
  * exponential for the saturated loss: exp(log(1 + ReLU z)) is 1 + ReLU z. More
  * rows make fewer passes over de, which every chunk reads and writes.
  *
- * A block owns a row and reads it twice, 16 bytes a thread: maximum and sums in
- * one pass, each thread with a maximum of its own whose change rescales its
- * sum; then the gradient, written in place. Memory bound: three times a logit's
- * bytes beside 4 D or 6 D operations.
+ * A block owns a row, a multiprocessor: it keeps as much of it as fits into
+ * shared memory (of 128,256 logits in bf16 nine tenths on an H100; the rest is
+ * read again, from the second-level cache). Maximum and sums are one pass, each
+ * thread with a maximum of its own whose change rescales its sum; then the
+ * gradient is written in place. Memory bound: twice a logit's bytes beside 4 D
+ * or 6 D operations.
  *
  * Nothing is waited for: the caller knows how many rows predict, and what is
  * wrong with a target or with logits is written beside the losses, which one
  * block adds up in a fixed order.
  *
  * Scratch: the logits of a chunk, or of 16 rows; D numbers for each row of a
- * chunk, 20 bytes for each row of h.
+ * chunk, 20 bytes for each row of h, and a byte for each term.
  */
 #include <float.h>
 #include <math.h>
@@ -31,8 +33,11 @@
 #include "row_list.cuh"
 #include "vec.cuh"
 
-#define TOKEN_THREADS 512
+#define TOKEN_THREADS 1024
+#define TOKEN_AHEAD 4           /* loads of 16 bytes that a thread has on their way */
+#define TOKEN_OTHER_SHARED 2048 /* bytes of shared memory that is left to reductions */
 #define LIST_THREADS 256
+#define MASK_BLOCKS 512
 #define TOKEN_TILE_BYTES_F32 ((int64_t)128 << 20)
 #define TOKEN_TILE_BYTES_BF16 ((int64_t)256 << 20)
 #define TOKEN_TILE_MIN_ROWS ((int64_t)16)
@@ -51,6 +56,7 @@ typedef struct token_pass {
     int64_t chunk;          /* most rows of a tile                             */
     int64_t stride;         /* distance of its rows: V rounded up to 8         */
     token_targets *targets; /* on the device                                   */
+    uint8_t *mask;          /* (stride) of token_args, or NULL                 */
     int32_t *row;           /* (N) the rows with a target                      */
     double *losses;         /* (N,2) of those rows; a NaN: not finite          */
     csp_dtype S;            /* of what follows                                 */
@@ -60,34 +66,36 @@ typedef struct token_pass {
 
 /* What the kernel of a tile is given. */
 typedef struct token_args {
-    void *z;                // (n,stride) S, logits, become their gradients
-    const int32_t *row;     // (n) rows of the tile
-    const int32_t *target;  // (N)
-    const uint8_t *exclude; // (V), NULL: none
+    void *z;               // (n,stride) S, logits, become their gradients
+    const int32_t *row;    // (n) rows of the tile
+    const int32_t *target; // (N)
+    const uint8_t *mask;   // (stride) 1: no term, or an excluded one; NULL: none
     const token_targets *targets;
     double *losses; // (n,2)
     int64_t n, V, stride;
+    int pieces; // of 16 bytes in a row
+    int held;   // of them kept in shared memory
     double coefficient, lambda;
     bool gradient;
 } token_args;
 
-/* Lists rows with a target in order, and looks for excluded targets. One block.
+/*
+ * Lists rows with a target in order, and looks for excluded targets; the number of excluded terms
+ * is 0 still. One block.
  */
 static __global__ void __launch_bounds__(LIST_THREADS)
     token_rows_kernel(const int32_t *__restrict__ target,  // (N)
                       const uint8_t *__restrict__ exclude, // (V), NULL: none
-                      int64_t N, int64_t V,
+                      int64_t N,
                       int32_t *__restrict__ row, // (N)
                       token_targets *__restrict__ out)
 {
     SHARED(warp_count, int[LIST_THREADS / 32]);
-    SHARED(excluded, int);
     SHARED(bad_row, unsigned long long);
     const int warp = (int)(threadIdx.x / 32), lane = (int)(threadIdx.x % 32);
     int64_t at = 0;
 
     if (threadIdx.x == 0) {
-        excluded = 0;
         bad_row = (unsigned long long)N;
     }
     __syncthreads();
@@ -113,156 +121,224 @@ static __global__ void __launch_bounds__(LIST_THREADS)
         }
         __syncthreads();
     }
-    int mine = 0;
-    for (int64_t v = threadIdx.x; exclude != NULL && v < V; v += LIST_THREADS) {
-        mine += exclude[v] != 0;
-    }
-    atomicAdd(&excluded, mine);
-    __syncthreads();
     if (threadIdx.x == 0) {
         out->count = at;
-        out->excluded = excluded;
+        out->excluded = 0;
         out->bad_row = (int64_t)bad_row;
     }
 }
 
-/* Logits from v on of a row, 16 bytes; those that are excluded or not there are
- * -FLT_MAX. */
-template <typename S, int WIDTH>
-static __device__ __forceinline__ void load_logits(const token_args &a, const S *z, int64_t v,
-                                                   float (&x)[WIDTH])
+/* Which columns of a tile are no terms to choose from. Any grid: threads stride over columns. */
+static __global__ void __launch_bounds__(LIST_THREADS)
+    token_mask_kernel(const uint8_t *__restrict__ exclude, // (V), NULL: none
+                      int64_t V, int64_t stride,
+                      uint8_t *__restrict__ mask, // (stride)
+                      token_targets *__restrict__ out)
 {
-    load_vec(z + v, x); /* rows of the tile are whole vectors */
-#pragma unroll
-    for (int j = 0; j < WIDTH; j++) {
-        if (v + j >= a.V || (a.exclude != NULL && a.exclude[v + j] != 0)) {
-            x[j] = -FLT_MAX;
+    for (int64_t v = grid_thread(); v - threadIdx.x % 32 < stride; v += grid_threads()) {
+        const bool excluded = v < V && exclude != NULL && exclude[v] != 0;
+        const uint32_t votes = __ballot_sync(FULL_WARP, excluded);
+
+        if (v < stride) {
+            mask[v] = v >= V || excluded;
+        }
+        if (threadIdx.x % 32 == 0 && votes != 0) {
+            /* Whole numbers: any order gives the same. */
+            (void)cu::atomic_add_u64((uint64_t *)&out->excluded, (uint64_t)__popc(votes));
         }
     }
 }
 
-/* Maximum, sum of exponentials, sum of ReLU, and whether all is finite: of a
- * thread or of a row. */
-typedef struct row_sums {
-    float highest;
-    double sum; /* of exp(z - highest) */
-    double relu;
-    bool finite;
-} row_sums;
+/* 16 bytes of a row. */
+template <typename S> using token_piece = vec_raw<S, vec_width<S>::value>;
 
-/* What thread threadIdx.x reads of row z, in its order. */
+/* Logits v.. of a piece; those that are excluded or not there are -FLT_MAX. */
 template <typename S>
-static __device__ __forceinline__ row_sums sums_of_thread(const token_args &a, const S *z)
+static __device__ __forceinline__ void logits_of(const token_args &a, const token_piece<S> &raw,
+                                                 int64_t v, float (&x)[vec_width<S>::value])
 {
     const int width = vec_width<S>::value;
-    float highest = -FLT_MAX, sum = 0.0f, relu = 0.0f;
-    bool finite = true;
-    row_sums r;
 
-    for (int64_t v = threadIdx.x * width; v < a.V; v += TOKEN_THREADS * width) {
-        float x[vec_width<S>::value], most = -FLT_MAX;
+    unpack_raw(raw, x);
+    if (a.mask != NULL) {
+        uint32_t mask[vec_width<S>::value / 4];
 
-        load_logits(a, z, v, x);
+        load_words(a.mask + v, mask);
 #pragma unroll
         for (int j = 0; j < width; j++) {
-            most = fmaxf(most, x[j]);
-        }
-        if (most > highest) {
-            sum *= expf(highest - most);
-            highest = most;
-        }
-#pragma unroll
-        for (int j = 0; j < width; j++) {
-            sum += x[j] > -FLT_MAX ? expf(x[j] - highest) : 0.0f;
-            relu += x[j] > 0.0f ? x[j] : 0.0f;
-            finite = finite && isfinite(x[j]);
+            x[j] = (mask[j / 4] & 0xFFu << j % 4 * 8) != 0 ? -FLT_MAX : x[j];
         }
     }
-    r.highest = highest;
-    r.sum = (double)sum;
-    r.relu = (double)relu;
-    r.finite = finite;
-    return r;
 }
 
-/* Sums of two threads. */
-static __device__ __forceinline__ row_sums merge(const row_sums &a, const row_sums &b)
+/*
+ * Exponentials of logits. What is compared and subtracted is x LOG, so that bf16 takes 2^x from its
+ * unit, which has 22 bits, and a logit one multiplication with an addition; f32 takes e^x.
+ */
+template <typename S> struct token_exp {
+    static constexpr float LOG = sizeof(S) == 2 ? 1.442695041f : 1.0f;           /* log2(e)  */
+    static constexpr double NATURAL = sizeof(S) == 2 ? 0.6931471805599453 : 1.0; /* 1 / LOG */
+};
+
+/* base^x, x at most 0. */
+template <typename S> static __device__ __forceinline__ float power_of(float x)
 {
-    row_sums r;
-
-    r.highest = fmaxf(a.highest, b.highest);
-    r.sum =
-        a.sum * exp((double)(a.highest - r.highest)) + b.sum * exp((double)(b.highest - r.highest));
-    r.relu = a.relu + b.relu;
-    r.finite = a.finite && b.finite;
-    return r;
+    return sizeof(S) == 2 ? cu::exp2_approx(x) : expf(x);
 }
 
-static __device__ __forceinline__ row_sums merge_warp(row_sums r)
+/* base^(x LOG - highest). */
+template <typename S> static __device__ __forceinline__ float exp_of(float x, float highest)
 {
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-        row_sums other;
-
-        other.highest = __shfl_xor_sync(FULL_WARP, r.highest, offset);
-        other.sum = __shfl_xor_sync(FULL_WARP, r.sum, offset);
-        other.relu = __shfl_xor_sync(FULL_WARP, r.relu, offset);
-        other.finite = __shfl_xor_sync(FULL_WARP, (int)r.finite, offset) != 0;
-        r = merge(r, other);
-    }
-    return r;
+    return power_of<S>(fmaf(x, token_exp<S>::LOG, -highest));
 }
 
-/* Losses of rows of logits, which become their gradients. Any grid: a block for
- * each row. */
+/*
+ * What a thread knows of a row. highest begins at a number below which nothing counts, so that
+ * -FLT_MAX less highest is no 0 whatever a thread has seen.
+ */
+typedef struct row_sums {
+    float highest; /* times LOG                             */
+    float sum;     /* of base^(z LOG - highest)             */
+    float relu;
+    float probe; /* 0 while all is finite, then a NaN     */
+} row_sums;
+
 template <typename S>
-static __global__ void __launch_bounds__(TOKEN_THREADS) token_loss_kernel(token_args a)
+static __device__ __forceinline__ void add_piece(const token_args &a, const token_piece<S> &raw,
+                                                 int64_t v, row_sums &r)
+{
+    const int width = vec_width<S>::value;
+    float x[vec_width<S>::value], most = -FLT_MAX;
+
+    logits_of<S>(a, raw, v, x);
+#pragma unroll
+    for (int j = 0; j < width; j++) {
+        most = fmaxf(most, x[j]);
+    }
+    most = fmaxf(r.highest, most * token_exp<S>::LOG);
+    r.sum *= power_of<S>(r.highest - most);
+    r.highest = most;
+#pragma unroll
+    for (int j = 0; j < width; j++) {
+        r.sum += exp_of<S>(x[j], most);
+        r.relu += fmaxf(x[j], 0.0f);
+        r.probe = fmaf(x[j], 0.0f, r.probe);
+    }
+}
+
+/* What thread threadIdx.x reads of row z, in its order; the first `held` pieces stay in room. */
+template <typename S>
+static __device__ __forceinline__ row_sums sums_of_thread(const token_args &a, const S *z,
+                                                          token_piece<S> *room)
+{
+    const int width = vec_width<S>::value;
+    row_sums r = { -0x1p126f, 0.0f, 0.0f, 0.0f };
+
+    for (int first = (int)threadIdx.x; first < a.pieces; first += TOKEN_AHEAD * TOKEN_THREADS) {
+        token_piece<S> raw[TOKEN_AHEAD];
+
+        /* All on their way at once, those behind the row's end once more. */
+#pragma unroll
+        for (int k = 0; k < TOKEN_AHEAD; k++) {
+            const int i = first + k * TOKEN_THREADS;
+
+            raw[k] =
+                load_raw<S, vec_width<S>::value>(z + (int64_t)(i < a.pieces ? i : first) * width);
+        }
+#pragma unroll
+        for (int k = 0; k < TOKEN_AHEAD; k++) {
+            const int i = first + k * TOKEN_THREADS;
+
+            if (i < a.held) {
+                store_words(&room[i], raw[k].word);
+            }
+            if (i < a.pieces) {
+                add_piece<S>(a, raw[k], (int64_t)i * width, r);
+            }
+        }
+    }
+    return r;
+}
+
+/* The factors of a row's gradient. */
+typedef struct row_factors {
+    float highest, plain, saturated, own;
+    int64_t target;
+} row_factors;
+
+/* Gradients of the logits of a piece, in their place. */
+template <typename S>
+static __device__ __forceinline__ void store_gradients(const token_args &a, S *z,
+                                                       const token_piece<S> &raw, int64_t v,
+                                                       const row_factors &f)
+{
+    const int width = vec_width<S>::value;
+    float x[vec_width<S>::value];
+
+    logits_of<S>(a, raw, v, x);
+#pragma unroll
+    for (int j = 0; j < width; j++) {
+        const float e = exp_of<S>(x[j], f.highest) * f.plain;
+
+        x[j] = e + (x[j] > 0.0f ? f.saturated : 0.0f);
+    }
+    if (f.target >= v && f.target < v + width) {
+#pragma unroll
+        for (int j = 0; j < width; j++) {
+            x[j] -= v + j == f.target ? f.own : 0.0f;
+        }
+    }
+    store_vec(z + v, x);
+}
+
+/* Losses of rows of logits, which become their gradients. Any grid: a block for each row. */
+template <typename S>
+static __global__ void __launch_bounds__(TOKEN_THREADS, 1) token_loss_kernel(token_args a)
 {
     const int width = vec_width<S>::value;
     const double terms = (double)(a.V - a.targets->excluded); // V'
-    SHARED(of_warp, row_sums[TOKEN_THREADS / 32]);
+    DYN_SHARED_ARRAY(token_piece<S>, room);
 
     for (int64_t i = blockIdx.x; i < a.n; i += gridDim.x) {
         S *z = (S *)a.z + i * a.stride;
-        const int32_t target = a.target[a.row[i]];
-        const float label = to_f32(z[target]);
+        row_factors f;
+
+        f.target = a.target[a.row[i]];
+        const float label = to_f32(z[f.target]);
         const double active = label > 0.0f ? (double)label : 0.0;
-        row_sums r = merge_warp(sums_of_thread(a, z));
+        const row_sums r = sums_of_thread<S>(a, z, room);
 
-        if (threadIdx.x % 32 == 0) {
-            of_warp[threadIdx.x / 32] = r;
-        }
-        __syncthreads();
-        r = of_warp[0];
-        for (int w = 1; w < TOKEN_THREADS / 32; w++) {
-            r = merge(r, of_warp[w]);
-        }
+        f.highest = block_max(r.highest);
+        const double below = (double)r.highest - (double)f.highest;
+        const double sum = block_sum((double)r.sum * exp(token_exp<S>::NATURAL * below));
+        const double relu = block_sum((double)r.relu);
+        const bool finite = block_max(r.probe == 0.0f ? 0.0f : 1.0f) == 0.0f;
+
         if (threadIdx.x == 0) {
-            const double plain = log(r.sum) + (double)r.highest - (double)label;
+            const double plain =
+                log(sum) + token_exp<S>::NATURAL * (double)f.highest - (double)label;
 
-            a.losses[2 * i] = r.finite ? plain : (double)NAN;
-            a.losses[2 * i + 1] = log(terms + r.relu) - log1p(active);
+            a.losses[2 * i] = finite ? plain : (double)NAN;
+            a.losses[2 * i + 1] = log(terms + relu) - log1p(active);
         }
-        __syncthreads(); /* all have read the label and of_warp */
         if (!a.gradient) {
             continue;
         }
+        /* Behind the barriers of block_max all have read the label. */
         const double c = a.coefficient;
-        const float plain = (float)(c / r.sum);
-        const float saturated = (float)(c * a.lambda / (terms + r.relu));
-        const float own = (float)(c * (1.0 + (label > 0.0f ? a.lambda / (1.0 + active) : 0.0)));
+        f.plain = (float)(c / sum);
+        f.saturated = (float)(c * a.lambda / (terms + relu));
+        f.own = (float)(c * (1.0 + (label > 0.0f ? a.lambda / (1.0 + active) : 0.0)));
 
-        for (int64_t v = threadIdx.x * width; v < a.V; v += TOKEN_THREADS * width) {
-            float x[vec_width<S>::value];
+        for (int p = (int)threadIdx.x; p < a.pieces; p += TOKEN_THREADS) {
+            token_piece<S> raw;
 
-            load_logits(a, z, v, x);
-#pragma unroll
-            for (int j = 0; j < width; j++) {
-                const float e = x[j] > -FLT_MAX ? expf(x[j] - r.highest) * plain : 0.0f;
-
-                x[j] = e + (x[j] > 0.0f ? saturated : 0.0f) - (v + j == target ? own : 0.0f);
+            if (p < a.held) {
+                load_words(&room[p], raw.word);
+            } else {
+                raw = load_raw<S, vec_width<S>::value>(z + (int64_t)p * width);
             }
-            store_vec(z + v, x);
+            store_gradients<S>(a, z, raw, (int64_t)p * width, f);
         }
     }
 }
@@ -307,12 +383,27 @@ static const uint8_t *exclude_of(const token_pass *p)
     return exclude->ndim > 0 ? (const uint8_t *)exclude->data : NULL;
 }
 
+/* As much of a row as fits stays in shared memory. */
+template <typename S> static csp_status launch_token_loss(csp_backend *be, token_args a)
+{
+    const int64_t pieces = ceil_div(a.V, vec_width<S>::value);
+    const int64_t room = (int64_t)(cuda_state_of(be)->shared_limit - TOKEN_OTHER_SHARED) / 16;
+
+    a.pieces = (int)pieces;
+    a.held = (int)(a.gradient ? pieces < room ? pieces : room : 0);
+    const size_t shared = (size_t)a.held * 16;
+
+    CUDA_TRY(cu::allow_shared(token_loss_kernel<S>, shared));
+    CUDA_TRY(cu::launch(token_loss_kernel<S>, dim3((unsigned)a.n), TOKEN_THREADS, shared,
+                        cuda_state_of(be)->stream, a));
+    return CSP_OK;
+}
+
 /* Rows first .. first+n-1 of the list: hidden states, logits, losses, gradients
  * of logits. */
 static csp_status form_chunk(csp_backend *be, const token_pass *p, int64_t first, int64_t n)
 {
     const csp_head *head = &p->args->head;
-    cudaStream_t stream = cuda_stream(be, "token_loss");
     const int64_t row_bytes = p->D * (int64_t)csp_dtype_bytes(p->S);
     token_args a = {};
 
@@ -322,7 +413,7 @@ static csp_status form_chunk(csp_backend *be, const token_pass *p, int64_t first
     a.z = p->tile;
     a.row = p->row + first;
     a.target = (const int32_t *)p->args->target.data;
-    a.exclude = exclude_of(p);
+    a.mask = p->mask;
     a.targets = p->targets;
     a.losses = p->losses + 2 * first;
     a.n = n;
@@ -331,10 +422,8 @@ static csp_status form_chunk(csp_backend *be, const token_pass *p, int64_t first
     a.coefficient = (double)p->args->coefficient;
     a.lambda = (double)p->args->lambda_relu;
     a.gradient = p->args->dh.ndim > 0 || p->args->de.ndim > 0;
-    CUDA_TRY(
-        cu::launch(p->S == CSP_BF16 ? token_loss_kernel<__nv_bfloat16> : token_loss_kernel<float>,
-                   dim3((unsigned)n), TOKEN_THREADS, 0, stream, a));
-    return CSP_OK;
+    return p->S == CSP_BF16 ? launch_token_loss<__nv_bfloat16>(be, a)
+                            : launch_token_loss<float>(be, a);
 }
 
 /* dh = k dz e (in the place of the chunk's h, which is not needed after de += k
@@ -361,18 +450,22 @@ static csp_status back_chunk(csp_backend *be, const token_pass *p, int64_t first
 static csp_status token_place(csp_arena *arena, token_pass *p)
 {
     const size_t bytes = csp_dtype_bytes(p->S);
-    void *at[5];
+    void *at[6] = {};
 
     CSP_TRY(csp_arena_take(arena, sizeof(token_targets), &at[0]));
     CSP_TRY(csp_arena_take(arena, (size_t)p->N * sizeof(int32_t), &at[1]));
     CSP_TRY(csp_arena_take(arena, (size_t)p->N * 2 * sizeof(double), &at[2]));
     CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->D) * bytes, &at[3]));
     CSP_TRY(csp_arena_take(arena, (size_t)(p->chunk * p->stride) * bytes, &at[4]));
+    if (p->args->head.exclude.ndim > 0 || p->V < p->stride) {
+        CSP_TRY(csp_arena_take(arena, (size_t)p->stride, &at[5]));
+    }
     p->targets = (token_targets *)at[0];
     p->row = (int32_t *)at[1];
     p->losses = (double *)at[2];
     p->h = at[3];
     p->tile = at[4];
+    p->mask = (uint8_t *)at[5];
     return CSP_OK;
 }
 
@@ -425,8 +518,12 @@ csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args)
     scratch = { (char *)memory, scratch.peak, 0, 0 };
     CSP_TRY(token_place(&scratch, &p));
     CUDA_TRY(cu::launch(token_rows_kernel, 1, LIST_THREADS, 0, cuda_stream(be, "token_loss"),
-                        (const int32_t *)args->target.data, exclude_of(&p), p.N, p.V, p.row,
-                        p.targets));
+                        (const int32_t *)args->target.data, exclude_of(&p), p.N, p.row, p.targets));
+    if (p.mask != NULL) {
+        CUDA_TRY(cu::launch(token_mask_kernel, stride_grid(p.stride, LIST_THREADS, MASK_BLOCKS),
+                            LIST_THREADS, 0, cuda_stream(be, "token_loss"), exclude_of(&p), p.V,
+                            p.stride, p.mask, p.targets));
+    }
     CSP_TRY(add_chunks(be, &p));
     CUDA_TRY(cu::launch(token_total_kernel, 1, TOKEN_THREADS, 0, cuda_stream(be, "token_loss"),
                         (const token_targets *)p.targets, (const int32_t *)p.row,

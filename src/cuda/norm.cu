@@ -18,27 +18,26 @@ template <typename T> struct norm_fwd_row {
     int64_t pieces;
 };
 
-/* x + delta, stored; adds its squares. */
+/* x + delta as it is stored where the row has piece i; x where there is no delta. */
 template <int VEC, typename T>
-static __device__ __forceinline__ norm_piece<VEC> add_piece(const norm_fwd_row<T> &row, int64_t i,
-                                                            float &squares)
+static __device__ __forceinline__ void add_delta(const norm_fwd_row<T> &row, int64_t i,
+                                                 const norm_piece<VEC> &delta, norm_piece<VEC> &x)
 {
-    norm_piece<VEC> x = load_piece<VEC>(row.x, i);
-
-    if (row.delta != nullptr) {
-        const norm_piece<VEC> delta = load_piece<VEC>(row.delta, i);
-
-#pragma unroll
-        for (int c = 0; c < VEC; c++) {
-            x.at[c] = to_f32(from_f32<T>(x.at[c] + delta.at[c]));
-        }
-        store_piece(row.sum, i, x);
-    }
 #pragma unroll
     for (int c = 0; c < VEC; c++) {
-        squares += x.at[c] * x.at[c];
+        x.at[c] += delta.at[c];
     }
-    return x;
+    round_piece(row.sum, i, row.pieces, x);
+}
+
+template <int VEC>
+static __device__ __forceinline__ void add_squares(const norm_piece<VEC> &x, bool there,
+                                                   float &squares)
+{
+#pragma unroll
+    for (int c = 0; c < VEC; c++) {
+        squares = there ? squares + x.at[c] * x.at[c] : squares;
+    }
 }
 
 /* This thread's squares of the row; what it can keep of the row goes into held. */
@@ -47,35 +46,52 @@ static __device__ __forceinline__ float square_row(
     const norm_fwd_row<T> &row, norm_team team,
     norm_piece<VEC> (&held)[norm_held_pieces<VEC>::value])
 {
+    const int pieces = norm_held_pieces<VEC>::value;
+    vec_raw<T, VEC> x[pieces], delta[pieces];
     float squares = 0.0f;
 
 #pragma unroll
-    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
-        const int64_t i = team.thread + j * team.threads;
-
-        if (i < row.pieces) {
-            held[j] = add_piece<VEC>(row, i, squares);
+    for (int j = 0; j < pieces; j++) {
+        x[j] = load_held<VEC>(row.x, team.thread + j * team.threads, row.pieces);
+    }
+    if (row.delta != nullptr) {
+#pragma unroll
+        for (int j = 0; j < pieces; j++) {
+            delta[j] = load_held<VEC>(row.delta, team.thread + j * team.threads, row.pieces);
         }
     }
-    for (int64_t i = team.thread + norm_held_pieces<VEC>::value * team.threads; i < row.pieces;
-         i += team.threads) {
-        (void)add_piece<VEC>(row, i, squares);
+#pragma unroll
+    for (int j = 0; j < pieces; j++) {
+        const int64_t i = team.thread + j * team.threads;
+
+        held[j] = piece_of<VEC>(x[j]);
+        if (row.delta != nullptr) {
+            add_delta<VEC>(row, i, piece_of<VEC>(delta[j]), held[j]);
+        }
+        add_squares<VEC>(held[j], i < row.pieces, squares);
+    }
+    for (int64_t i = team.thread + pieces * team.threads; i < row.pieces; i += team.threads) {
+        norm_piece<VEC> one = load_piece<VEC>(row.x, i);
+
+        if (row.delta != nullptr) {
+            add_delta<VEC>(row, i, load_piece<VEC>(row.delta, i), one);
+        }
+        add_squares<VEC>(one, true, squares);
     }
     return squares;
 }
 
-/* Writes piece i of y, and leaves in x what is stored. */
+/* y = g (rstd x); leaves in x what is stored. */
 template <int VEC, typename T>
 static __device__ __forceinline__ void scale_piece(const norm_fwd_row<T> &row, int64_t i,
-                                                   float rstd, norm_piece<VEC> &x)
+                                                   float rstd, const norm_piece<VEC> &g,
+                                                   norm_piece<VEC> &x)
 {
-    const norm_piece<VEC> g = load_piece<VEC>(row.g, i);
-
 #pragma unroll
     for (int c = 0; c < VEC; c++) {
-        x.at[c] = to_f32(from_f32<T>(g.at[c] * (rstd * x.at[c])));
+        x.at[c] = g.at[c] * (rstd * x.at[c]);
     }
-    store_piece(row.y, i, x);
+    round_piece(row.y, i, row.pieces, x);
 }
 
 /* Writes y; held has what is stored of it then. */
@@ -84,20 +100,22 @@ static __device__ __forceinline__ void scale_row(
     const norm_fwd_row<T> &row, norm_team team, float rstd,
     norm_piece<VEC> (&held)[norm_held_pieces<VEC>::value])
 {
-#pragma unroll
-    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
-        const int64_t i = team.thread + j * team.threads;
+    const int pieces = norm_held_pieces<VEC>::value;
+    vec_raw<T, VEC> g[pieces];
 
-        if (i < row.pieces) {
-            scale_piece<VEC>(row, i, rstd, held[j]);
-        }
+#pragma unroll
+    for (int j = 0; j < pieces; j++) {
+        g[j] = load_held<VEC>(row.g, team.thread + j * team.threads, row.pieces);
+    }
+#pragma unroll
+    for (int j = 0; j < pieces; j++) {
+        scale_piece<VEC>(row, team.thread + j * team.threads, rstd, piece_of<VEC>(g[j]), held[j]);
     }
     /* Written by this very thread if it was: no barrier is needed before it reads them again. */
-    for (int64_t i = team.thread + norm_held_pieces<VEC>::value * team.threads; i < row.pieces;
-         i += team.threads) {
+    for (int64_t i = team.thread + pieces * team.threads; i < row.pieces; i += team.threads) {
         norm_piece<VEC> x = load_piece<VEC>(row.sum, i);
 
-        scale_piece<VEC>(row, i, rstd, x);
+        scale_piece<VEC>(row, i, rstd, load_piece<VEC>(row.g, i), x);
     }
 }
 
@@ -166,7 +184,7 @@ static __device__ __forceinline__ norm_fwd_row<T> fwd_row(const norm_fwd_args<T>
                                                           int vec)
 {
     return { a.x + n * a.D,
-             a.delta != nullptr ? a.delta + n * a.delta_row : nullptr,
+             a.delta + n * a.delta_row, /* none and 0: none */
              a.g,
              a.sum + n * a.D,
              a.y + n * a.y_row,
@@ -175,9 +193,19 @@ static __device__ __forceinline__ norm_fwd_row<T> fwd_row(const norm_fwd_args<T>
              a.D / vec };
 }
 
+/*
+ * Blocks of a multiprocessor at least, which is how nvcc is told of registers: what is kept and on
+ * its way fits into 64 a thread, of f32 into 128. Left to itself it spills to reach 48.
+ */
+template <typename T> struct norm_fwd_blocks {
+    static const int of_warps = sizeof(T) == 2 ? 4 : 2;
+    static const int of_rows = sizeof(T) == 2 ? 2 : 1;
+};
+
 /* Any grid of WARP_KERNEL threads works: warps stride over rows. rounded: y in e4m3, too. */
 template <int VEC, bool rounded, typename T>
-static __global__ void __launch_bounds__(WARP_KERNEL) norm_fwd_warp_kernel(norm_fwd_args<T> a)
+static __global__ void __launch_bounds__(WARP_KERNEL, norm_fwd_blocks<T>::of_warps)
+    norm_fwd_warp_kernel(norm_fwd_args<T> a)
 {
     const norm_team team = { threadIdx.x % 32, 32 };
     norm_piece<VEC> held[norm_held_pieces<VEC>::value];
@@ -199,7 +227,8 @@ static __global__ void __launch_bounds__(WARP_KERNEL) norm_fwd_warp_kernel(norm_
 
 /* Any grid works: blocks stride over rows. */
 template <int VEC, bool rounded, typename T>
-static __global__ void __launch_bounds__(MOST_THREADS) norm_fwd_block_kernel(norm_fwd_args<T> a)
+static __global__ void __launch_bounds__(MOST_THREADS, norm_fwd_blocks<T>::of_rows)
+    norm_fwd_block_kernel(norm_fwd_args<T> a)
 {
     const norm_team team = { threadIdx.x, blockDim.x };
     norm_piece<VEC> held[norm_held_pieces<VEC>::value];

@@ -35,10 +35,42 @@ static __device__ __forceinline__ norm_piece<VEC> load_piece(const T *row, int64
     return piece;
 }
 
+/*
+ * Piece i as it is stored; where the row has no such piece, another one, of which nothing may be
+ * added or written. No branch, so that all pieces that a thread keeps are on their way at once.
+ */
+template <int VEC, typename T>
+static __device__ __forceinline__ vec_raw<T, VEC> load_held(const T *row, int64_t i, int64_t pieces)
+{
+    return load_raw<T, VEC>(row + (i < pieces ? i : 0) * VEC);
+}
+
+template <int VEC, typename T>
+static __device__ __forceinline__ norm_piece<VEC> piece_of(const vec_raw<T, VEC> &raw)
+{
+    norm_piece<VEC> piece;
+
+    unpack_raw(raw, piece.at);
+    return piece;
+}
+
 template <int VEC, typename T>
 static __device__ __forceinline__ void store_piece(T *row, int64_t i, const norm_piece<VEC> &piece)
 {
     store_vec(row + i * VEC, piece.at);
+}
+
+/* Writes piece i where the row has it; leaves in piece what is stored. */
+template <int VEC, typename T>
+static __device__ __forceinline__ void round_piece(T *row, int64_t i, int64_t pieces,
+                                                   norm_piece<VEC> &piece)
+{
+    const vec_raw<T, VEC> raw = pack_raw<T, VEC>(piece.at);
+
+    unpack_raw(raw, piece.at);
+    if (i < pieces) {
+        store_raw(row + i * VEC, raw);
+    }
 }
 
 /* The threads that share a row, and which of them this is. */

@@ -44,7 +44,7 @@ static __device__ __forceinline__ norm_bwd_row<T> bwd_row(const norm_bwd_args<T>
     return { a.x + n * a.D,
              a.g,
              a.dy + n * a.D,
-             a.dsum != nullptr ? a.dsum + n * a.dsum_row : nullptr,
+             a.dsum + n * a.dsum_row, /* none and 0: none */
              a.dx + n * a.dx_row,
              a.partial != nullptr ? a.partial + part * a.D : nullptr,
              a.D / vec,
@@ -53,25 +53,23 @@ static __device__ __forceinline__ norm_bwd_row<T> bwd_row(const norm_bwd_args<T>
 }
 
 /* What a thread keeps of a row, and of its part's gradient of the gain over all its rows. */
-template <int VEC> struct norm_held {
+template <int VEC, typename T> struct norm_held {
     static const int pieces = norm_held_pieces<VEC>::value;
-    norm_piece<VEC> xh[pieces], dy[pieces], gain[pieces];
+    vec_raw<T, VEC> x[pieces], dy[pieces], dsum[pieces];
+    norm_piece<VEC> gain[pieces];
 };
 
-/* xh = rstd x and dy of piece i; adds g dy xh. */
-template <int VEC, typename T>
-static __device__ __forceinline__ void project_piece(const norm_bwd_row<T> &row, int64_t i,
-                                                     norm_piece<VEC> &xh, norm_piece<VEC> &dy,
+/* x becomes xh = rstd x; adds g dy xh. */
+template <int VEC>
+static __device__ __forceinline__ void project_piece(float rstd, bool there,
+                                                     const norm_piece<VEC> &g,
+                                                     const norm_piece<VEC> &dy, norm_piece<VEC> &x,
                                                      float &sum)
 {
-    const norm_piece<VEC> g = load_piece<VEC>(row.g, i);
-
-    xh = load_piece<VEC>(row.x, i);
-    dy = load_piece<VEC>(row.dy, i);
 #pragma unroll
     for (int c = 0; c < VEC; c++) {
-        xh.at[c] *= row.rstd;
-        sum += g.at[c] * dy.at[c] * xh.at[c];
+        x.at[c] *= rstd;
+        sum = there ? sum + g.at[c] * dy.at[c] * x.at[c] : sum;
     }
 }
 
@@ -86,27 +84,46 @@ static __device__ __forceinline__ void add_gain(const norm_piece<VEC> &xh,
     }
 }
 
-/* This thread's share of the sum of v ⊙ xh. */
+/*
+ * This thread's share of the sum of v ⊙ xh. All that is read of the row is on its way before any of
+ * it is used, dsum too, which is used only when the sum is known.
+ */
 template <int VEC, typename T>
 static __device__ __forceinline__ float project_row(const norm_bwd_row<T> &row, norm_team team,
-                                                    norm_held<VEC> &held)
+                                                    norm_held<VEC, T> &held)
 {
+    const int pieces = norm_held_pieces<VEC>::value;
+    vec_raw<T, VEC> g[pieces];
     float sum = 0.0f;
 
 #pragma unroll
-    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
+    for (int j = 0; j < pieces; j++) {
         const int64_t i = team.thread + j * team.threads;
 
-        if (i < row.pieces) {
-            project_piece<VEC>(row, i, held.xh[j], held.dy[j], sum);
-            add_gain<VEC>(held.xh[j], held.dy[j], held.gain[j]);
+        held.x[j] = load_held<VEC>(row.x, i, row.pieces);
+        held.dy[j] = load_held<VEC>(row.dy, i, row.pieces);
+        g[j] = load_held<VEC>(row.g, i, row.pieces);
+    }
+    if (row.dsum != nullptr) {
+#pragma unroll
+        for (int j = 0; j < pieces; j++) {
+            held.dsum[j] = load_held<VEC>(row.dsum, team.thread + j * team.threads, row.pieces);
         }
     }
-    for (int64_t i = team.thread + norm_held_pieces<VEC>::value * team.threads; i < row.pieces;
-         i += team.threads) {
-        norm_piece<VEC> xh, dy, gain = {};
+#pragma unroll
+    for (int j = 0; j < pieces; j++) {
+        const int64_t i = team.thread + j * team.threads;
+        const norm_piece<VEC> dy = piece_of<VEC>(held.dy[j]);
+        norm_piece<VEC> xh = piece_of<VEC>(held.x[j]);
 
-        project_piece<VEC>(row, i, xh, dy, sum);
+        project_piece<VEC>(row.rstd, i < row.pieces, piece_of<VEC>(g[j]), dy, xh, sum);
+        add_gain<VEC>(xh, dy, held.gain[j]);
+    }
+    for (int64_t i = team.thread + pieces * team.threads; i < row.pieces; i += team.threads) {
+        const norm_piece<VEC> dy = load_piece<VEC>(row.dy, i);
+        norm_piece<VEC> xh = load_piece<VEC>(row.x, i), gain = {};
+
+        project_piece<VEC>(row.rstd, true, load_piece<VEC>(row.g, i), dy, xh, sum);
         if (row.gain != nullptr) {
             if (!row.first) {
                 gain = load_piece<VEC>(row.gain, i);
@@ -118,50 +135,61 @@ static __device__ __forceinline__ float project_row(const norm_bwd_row<T> &row, 
     return sum;
 }
 
+/* dx of piece i, where the row has it. dx comes as dsum, or zeros. */
 template <int VEC, typename T>
 static __device__ __forceinline__ void grad_piece(const norm_bwd_row<T> &row, int64_t i, float mean,
-                                                  const norm_piece<VEC> &xh,
-                                                  const norm_piece<VEC> &dy)
+                                                  const norm_piece<VEC> &g,
+                                                  const norm_piece<VEC> &x,
+                                                  const norm_piece<VEC> &dy, norm_piece<VEC> &dx)
 {
-    const norm_piece<VEC> g = load_piece<VEC>(row.g, i);
-    norm_piece<VEC> dx = {};
-
-    if (row.dsum != nullptr) {
-        dx = load_piece<VEC>(row.dsum, i);
-    }
 #pragma unroll
     for (int c = 0; c < VEC; c++) {
-        dx.at[c] = row.rstd * (g.at[c] * dy.at[c] - xh.at[c] * mean) + dx.at[c];
+        const float xh = row.rstd * x.at[c];
+
+        dx.at[c] = row.rstd * (g.at[c] * dy.at[c] - xh * mean) + dx.at[c];
     }
-    store_piece(row.dx, i, dx);
+    if (i < row.pieces) {
+        store_piece(row.dx, i, dx);
+    }
 }
 
 template <int VEC, typename T>
 static __device__ __forceinline__ void grad_row(const norm_bwd_row<T> &row, norm_team team,
-                                                float mean, const norm_held<VEC> &held)
+                                                float mean, const norm_held<VEC, T> &held)
 {
+    const int pieces = norm_held_pieces<VEC>::value;
+    vec_raw<T, VEC> g[pieces];
+
 #pragma unroll
-    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
-        const int64_t i = team.thread + j * team.threads;
-
-        if (i < row.pieces) {
-            grad_piece<VEC>(row, i, mean, held.xh[j], held.dy[j]);
-        }
+    for (int j = 0; j < pieces; j++) {
+        g[j] = load_held<VEC>(row.g, team.thread + j * team.threads, row.pieces);
     }
-    for (int64_t i = team.thread + norm_held_pieces<VEC>::value * team.threads; i < row.pieces;
-         i += team.threads) {
-        norm_piece<VEC> xh, dy;
-        float again = 0.0f;
+#pragma unroll
+    for (int j = 0; j < pieces; j++) {
+        const int64_t i = team.thread + j * team.threads;
+        norm_piece<VEC> dx = {};
 
-        project_piece<VEC>(row, i, xh, dy, again);
-        grad_piece<VEC>(row, i, mean, xh, dy);
+        if (row.dsum != nullptr) {
+            dx = piece_of<VEC>(held.dsum[j]);
+        }
+        grad_piece<VEC>(row, i, mean, piece_of<VEC>(g[j]), piece_of<VEC>(held.x[j]),
+                        piece_of<VEC>(held.dy[j]), dx);
+    }
+    for (int64_t i = team.thread + pieces * team.threads; i < row.pieces; i += team.threads) {
+        norm_piece<VEC> dx = {};
+
+        if (row.dsum != nullptr) {
+            dx = load_piece<VEC>(row.dsum, i);
+        }
+        grad_piece<VEC>(row, i, mean, load_piece<VEC>(row.g, i), load_piece<VEC>(row.x, i),
+                        load_piece<VEC>(row.dy, i), dx);
     }
 }
 
 /* The held pieces of a part's gradient of the gain, after its last row. */
 template <int VEC, typename T>
 static __device__ __forceinline__ void store_gain(const norm_bwd_args<T> &a, int64_t part,
-                                                  norm_team team, const norm_held<VEC> &held)
+                                                  norm_team team, const norm_held<VEC, T> &held)
 {
     if (a.partial == nullptr || part >= a.N) {
         return;
@@ -182,7 +210,7 @@ static __global__ void __launch_bounds__(WARP_KERNEL) norm_bwd_warp_kernel(norm_
 {
     const norm_team team = { threadIdx.x % 32, 32 };
     const int64_t part = grid_thread() / 32;
-    norm_held<VEC> held = {};
+    norm_held<VEC, T> held = {};
 
     for (int64_t n = part; n < a.N; n += grid_threads() / 32) {
         const norm_bwd_row<T> row = bwd_row(a, n, part, VEC);
@@ -199,7 +227,7 @@ static __global__ void __launch_bounds__(MOST_THREADS) norm_bwd_block_kernel(nor
 {
     const norm_team team = { threadIdx.x, blockDim.x };
     const int64_t part = blockIdx.x;
-    norm_held<VEC> held = {};
+    norm_held<VEC, T> held = {};
 
     for (int64_t n = part; n < a.N; n += gridDim.x) {
         const norm_bwd_row<T> row = bwd_row(a, n, part, VEC);

@@ -23,6 +23,7 @@
 #define OPTIM_THREADS 256
 #define ITEM 8192     /* elements; a multiple of 4, so that items begin as aligned as tensors do */
 #define BLOCKS_EACH 8 /* blocks for a processor                                                  */
+#define SQUARES_AHEAD 4 /* loads of 16 bytes on their way; ITEM is a multiple of as many a thread */
 #define STAGE_PART 64 /* rows of the table uploaded at a time, from the stack                    */
 
 /* One tensor in the table. */
@@ -72,32 +73,18 @@ static __device__ __forceinline__ const optim_row *row_of_item(const optim_row *
     return table + low;
 }
 
-/* Elements i .. i+3 of n, zeros beyond; i is a multiple of 4. */
-template <typename T>
-static __device__ __forceinline__ void load_four(const T *p, int64_t i, int64_t n, float (&out)[4])
+/* Whether n elements of an array, from an item's first on, may be read four at a time. */
+static __device__ __forceinline__ bool is_of_fours(const float *array, int64_t n)
 {
-    if (i + 4 <= n && (uintptr_t)p % (4 * sizeof(T)) == 0) {
-        load_vec(p + i, out);
-    } else {
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            out[k] = i + k < n ? to_f32(p[i + k]) : 0.0f;
-        }
-    }
+    return n % 4 == 0 && (uintptr_t)array % 16 == 0;
 }
 
-template <typename T>
-static __device__ __forceinline__ void store_four(T *p, int64_t i, int64_t n, const float (&in)[4])
+/* The squares of elements i .. i+3, in their order. */
+static __device__ __forceinline__ void add_squares(const float (&g)[4], double &sum)
 {
-    if (i + 4 <= n && (uintptr_t)p % (4 * sizeof(T)) == 0) {
-        store_vec(p + i, in);
-    } else {
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            if (i + k < n) {
-                p[i + k] = from_f32<T>(in[k]);
-            }
-        }
+    for (int k = 0; k < 4; k++) {
+        sum += (double)g[k] * (double)g[k];
     }
 }
 
@@ -111,15 +98,31 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
         const optim_row *row = row_of_item(table, count, item);
         const int64_t start = (item - row->first) * ITEM;
         const int64_t n = row->n - start < ITEM ? row->n - start : ITEM;
+        const float *grad = row->grad + start;
         double sum = 0.0;
 
-        for (int64_t i = 4 * (int64_t)threadIdx.x; i < n; i += 4 * OPTIM_THREADS) {
-            float g[4];
+        if (n == ITEM && is_of_fours(row->grad, n)) {
+            float g[SQUARES_AHEAD][4];
 
-            load_four(row->grad + start, i, n, g);
+            for (int i = 4 * (int)threadIdx.x; i < ITEM; i += SQUARES_AHEAD * 4 * OPTIM_THREADS) {
 #pragma unroll
-            for (int k = 0; k < 4; k++) {
-                sum += (double)g[k] * (double)g[k];
+                for (int a = 0; a < SQUARES_AHEAD; a++) {
+                    load_vec(grad + i + a * 4 * OPTIM_THREADS, g[a]);
+                }
+#pragma unroll
+                for (int a = 0; a < SQUARES_AHEAD; a++) {
+                    add_squares(g[a], sum);
+                }
+            }
+        } else {
+            for (int64_t i = 4 * (int64_t)threadIdx.x; i < n; i += 4 * OPTIM_THREADS) {
+                float g[4];
+
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    g[k] = i + k < n ? grad[i + k] : 0.0f;
+                }
+                add_squares(g, sum);
             }
         }
         sum = block_sum(sum);
@@ -192,40 +195,79 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
     }
 }
 
-/* Elements i .. i+3 of the item of a row that begins at start, as they are before an update. */
-static __device__ __forceinline__ void load_values(const optim_row *row, int64_t start, int64_t i,
-                                                   int64_t n, float (&value)[4])
+/* The same of all arrays of a row; that is so of those it has not. */
+static __device__ __forceinline__ bool is_row_of_fours(const optim_row &row, int64_t n)
 {
-    if (row->value != nullptr) {
-        load_four(row->value + start, i, n, value);
-    } else {
-        load_four(row->half + start, i, n, value);
-    }
+    return is_of_fours(row.grad, n) && is_of_fours(row.m, n) && is_of_fours(row.v, n) &&
+           is_of_fours(row.value, n) && (uintptr_t)row.half % 8 == 0;
 }
 
-/* And after it; half holds them rounded to nearest, or at random where it is all there is. */
-static __device__ __forceinline__ void store_values(const optim_row *row, const csp_rng &rounding,
-                                                    int64_t start, int64_t i, int64_t n,
-                                                    float (&value)[4])
+/* W elements from at on as they are updated, whose random words are those of four from begin. */
+template <int W>
+static __device__ __forceinline__ void round_half(const csp_rng &rounding, int64_t begin,
+                                                  float (&value)[W])
 {
-    if (row->value != nullptr) {
-        store_four(row->value + start, i, n, value);
-    } else {
-        uint32_t word[4]; /* of elements that begin at a multiple of 4, as all three are */
+    uint32_t word[4];
 
-        csp_rng_u32x4(rounding, (uint64_t)(row->begin + start + i) / 4, word);
+    csp_rng_u32x4(rounding, (uint64_t)begin / 4, word);
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            value[k] = csp_bf16_to_f32(csp_f32_to_bf16_random(value[k], word[k] >> 16));
-        }
-    }
-    if (row->half != nullptr) {
-        store_four(row->half + start, i, n, value);
+    for (int k = 0; k < W; k++) {
+        const uint32_t mine = W == 4           ? word[k]
+                              : begin % 4 == 0 ? word[0]
+                              : begin % 4 == 1 ? word[1]
+                              : begin % 4 == 2 ? word[2]
+                                               : word[3];
+
+        value[k] = csp_bf16_to_f32(csp_f32_to_bf16_random(value[k], mine >> 16));
     }
 }
 
-/* A block takes an item, a thread four elements of each array at a time. */
-static __global__ void __launch_bounds__(OPTIM_THREADS)
+/*
+ * Updates W elements of a row from at on, a multiple of W. half holds them rounded to nearest, or
+ * at random where it is all there is. All loads are on their way before any number is used.
+ */
+template <int W>
+static __device__ __forceinline__ void update(const optim_row &row, const adamw_factors &f,
+                                              const csp_rng &rounding, float grad_scale, int64_t at)
+{
+    const float zeros[W] = {};
+    float value[W], grad[W], m[W], v[W];
+
+    load_vec(row.grad + at, grad);
+    load_vec(row.m + at, m);
+    load_vec(row.v + at, v);
+    if (row.value != nullptr) {
+        load_vec(row.value + at, value);
+    } else {
+        load_vec(row.half + at, value);
+    }
+#pragma unroll
+    for (int k = 0; k < W; k++) {
+        const float g = grad_scale * grad[k];
+
+        m[k] = f.beta1 * m[k] + f.one_minus_beta1 * g;
+        v[k] = f.beta2 * v[k] + f.one_minus_beta2 * (g * g);
+        value[k] =
+            value[k] * row.keep - f.step * (m[k] / (sqrtf(v[k]) * f.rsqrt_correction + f.eps));
+    }
+    store_vec(row.m + at, m);
+    store_vec(row.v + at, v);
+    store_vec(row.grad + at, zeros);
+    if (row.value != nullptr) {
+        store_vec(row.value + at, value);
+    } else {
+        round_half(rounding, row.begin + at, value);
+    }
+    if (row.half != nullptr) {
+        store_vec(row.half + at, value);
+    }
+}
+
+/*
+ * A block takes an item, a thread four elements of each array at a time where memory allows. 4
+ * blocks: 64 registers a thread, and 64 KB of loads on their way.
+ */
+static __global__ void __launch_bounds__(OPTIM_THREADS, 4)
     adamw_kernel(const optim_row *__restrict__ table, // (count)
                  int64_t count, int64_t items, const adamw_gate *__restrict__ gate,
                  const adamw_factors f)
@@ -234,38 +276,25 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
     const bool made = gate->made != 0;
 
     for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-        const optim_row *row = row_of_item(table, count, item);
-        const int64_t start = (item - row->first) * ITEM;
-        const int64_t n = row->n - start < ITEM ? row->n - start : ITEM;
-        const float keep = row->keep;
+        const optim_row *found = row_of_item(table, count, item);
+        const optim_row row = *found;
+        const int64_t start = (item - row.first) * ITEM;
+        const int64_t end = row.n - start < ITEM ? row.n : start + ITEM;
         csp_rng rounding = f.rounding;
 
-        rounding.key += (uint32_t)(row - table);
-        for (int64_t i = 4 * (int64_t)threadIdx.x; i < n; i += 4 * OPTIM_THREADS) {
-            const float zeros[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
-            float value[4], grad[4], m[4], v[4];
-
-            if (!made) {
-                store_four(row->grad + start, i, n, zeros);
-                continue;
+        rounding.key += (uint32_t)(found - table);
+        if (!made) {
+            for (int64_t i = start + threadIdx.x; i < end; i += OPTIM_THREADS) {
+                row.grad[i] = 0.0f;
             }
-            load_values(row, start, i, n, value);
-            load_four(row->grad + start, i, n, grad);
-            load_four(row->m + start, i, n, m);
-            load_four(row->v + start, i, n, v);
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                const float g = grad_scale * grad[k];
-
-                m[k] = f.beta1 * m[k] + f.one_minus_beta1 * g;
-                v[k] = f.beta2 * v[k] + f.one_minus_beta2 * (g * g);
-                value[k] =
-                    value[k] * keep - f.step * (m[k] / (sqrtf(v[k]) * f.rsqrt_correction + f.eps));
+        } else if (is_row_of_fours(row, end - start)) {
+            for (int64_t i = start + 4 * threadIdx.x; i < end; i += 4 * OPTIM_THREADS) {
+                update<4>(row, f, rounding, grad_scale, i);
             }
-            store_values(row, rounding, start, i, n, value);
-            store_four(row->m + start, i, n, m);
-            store_four(row->v + start, i, n, v);
-            store_four(row->grad + start, i, n, zeros);
+        } else {
+            for (int64_t i = start + threadIdx.x; i < end; i += OPTIM_THREADS) {
+                update<1>(row, f, rounding, grad_scale, i);
+            }
         }
     }
 }

@@ -268,6 +268,15 @@ static __device__ __forceinline__ float exp2_approx(float x)
     return y;
 }
 
+/* 1/x with a relative error of at most 2^-23; subnormal numbers count as 0 and become 0. */
+static __device__ __forceinline__ float reciprocal_approx(float x)
+{
+    float y;
+
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 } // namespace cu
 
 #endif

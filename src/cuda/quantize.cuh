@@ -31,16 +31,18 @@ template <int W>
 static __device__ __forceinline__ void quantize_store(const float (&t)[W], float inverse,
                                                       uint8_t *q)
 {
-    vec_of<uint8_t, W> out;
+    if constexpr (W == 1) {
+        *q = (uint8_t)cu::to_e4m3x2(t[0] * inverse, 0.0f);
+    } else {
+        uint32_t word[W / 4];
 
 #pragma unroll
-    for (int i = 0; i < W; i += 2) {
-        const uint16_t pair = cu::to_e4m3x2(t[i] * inverse, i + 1 < W ? t[i + 1] * inverse : 0.0f);
+        for (int i = 0; i < W / 4; i++) {
+            const float *four = t + 4 * i;
 
-        out.at[i] = (uint8_t)pair;
-        if (i + 1 < W) {
-            out.at[i + 1] = (uint8_t)(pair >> 8);
+            word[i] = (uint32_t)cu::to_e4m3x2(four[0] * inverse, four[1] * inverse) |
+                      (uint32_t)cu::to_e4m3x2(four[2] * inverse, four[3] * inverse) << 16;
         }
+        store_words(q, word);
     }
-    *reinterpret_cast<vec_of<uint8_t, W> *>(q) = out;
 }

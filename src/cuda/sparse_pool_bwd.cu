@@ -242,9 +242,26 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
     }
 }
 
-/* de rows of the block += their texts' rows of h. Any grid: a warp for each term and columns. */
+/* sum += factor x. */
 template <typename S, int WIDTH>
-static __global__ void __launch_bounds__(GRAD_THREADS)
+static __device__ __forceinline__ void add_row(const vec_raw<S, WIDTH> &raw, float factor,
+                                               float (&sum)[WIDTH])
+{
+    float x[WIDTH];
+
+    unpack_raw(raw, x);
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        sum[c] += factor * x[c];
+    }
+}
+
+/*
+ * de rows of the block += their texts' rows of h. Any grid: a warp for each term and columns.
+ * 8 blocks: 64 registers a thread, so that GATHER_AHEAD rows have room.
+ */
+template <typename S, int WIDTH>
+static __global__ void __launch_bounds__(GRAD_THREADS, 8)
     pool_de_kernel(term_table table,
                    const S *__restrict__ h, // (N,D)
                    float *__restrict__ de,  // (V,D)
@@ -256,7 +273,7 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
     for (int64_t i = grid_thread() / 32; i < table.width * parts; i += grid_threads() / 32) {
         const int64_t j = i / parts, column = (i % parts * 32 + lane) * WIDTH;
         float *to = de + (table.v + j) * D + column;
-        float sum[WIDTH] = {}, x[WIDTH];
+        float sum[WIDTH] = {};
         bool read = false;
 
         for (int64_t b = 0; b < texts; b += 32) {
@@ -270,16 +287,25 @@ static __global__ void __launch_bounds__(GRAD_THREADS)
                 read = true;
             }
             while (left != 0) {
-                const int from = __ffs((int)left) - 1;
-                const float factor = __shfl_sync(FULL_WARP, dz, from);
-                const int64_t n = __shfl_sync(FULL_WARP, row, from);
+                vec_raw<S, WIDTH> x[GATHER_AHEAD];
+                float factor[GATHER_AHEAD];
+                const int count = __popc(left) < GATHER_AHEAD ? __popc(left) : GATHER_AHEAD;
 
-                left &= left - 1;
-                if (column < D) {
-                    load_vec(h + n * D + column, x);
 #pragma unroll
-                    for (int c = 0; c < WIDTH; c++) {
-                        sum[c] += factor * x[c];
+                for (int k = 0; k < GATHER_AHEAD; k++) {
+                    const int from = left != 0 ? __ffs((int)left) - 1 : 0;
+                    const int64_t n = __shfl_sync(FULL_WARP, row, from);
+
+                    factor[k] = __shfl_sync(FULL_WARP, dz, from);
+                    left &= left - 1;
+                    if (k < count && column < D) {
+                        x[k] = load_raw<S, WIDTH>(h + n * D + column);
+                    }
+                }
+#pragma unroll
+                for (int k = 0; k < GATHER_AHEAD; k++) {
+                    if (k < count) {
+                        add_row(x[k], factor[k], sum);
                     }
                 }
             }

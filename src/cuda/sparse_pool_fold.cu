@@ -68,7 +68,7 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_max_kernel(pool
     const int64_t column = grid_thread() * FOLD_TERMS;
     const int left = (int)(a.width - column < FOLD_TERMS ? a.width - column : FOLD_TERMS);
 
-    for (int64_t b = text_of_row(a.start, a.texts, a.from) + blockIdx.y;
+    for (int64_t b = text_of_row_by_warp(a.start, a.texts, a.from) + blockIdx.y;
          left > 0 && is_in_tile(a, b); b += gridDim.y) {
         float best[FOLD_TERMS] = {};
         int32_t arg[FOLD_TERMS] = {};
@@ -77,9 +77,12 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_max_kernel(pool
         rows_of_text(a, b, &i, &stop);
         const float *z = (const float *)a.z + (i - a.from) * a.stride + column;
         const int64_t at = b * a.V + column;
-        for (int j = 0; j < left && i < stop; j++) {
-            best[j] = a.best[at + j];
-            arg[j] = best[j] > 0.0f ? a.arg[at + j] : 0;
+#pragma unroll
+        for (int j = 0; j < FOLD_TERMS; j++) {
+            if (j < left && i < stop) {
+                best[j] = a.best[at + j];
+                arg[j] = best[j] > 0.0f ? a.arg[at + j] : 0;
+            }
         }
         for (; i + FOLD_ROWS <= stop; i += FOLD_ROWS, z += FOLD_ROWS * a.stride) {
             float x[FOLD_ROWS][FOLD_TERMS];
@@ -99,8 +102,9 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_max_kernel(pool
             load_vec(z, x);
             offer(x, position_of(a, b, i), best, arg);
         }
-        for (int j = 0; j < left; j++) {
-            if (best[j] > 0.0f) {
+#pragma unroll
+        for (int j = 0; j < FOLD_TERMS; j++) {
+            if (j < left && best[j] > 0.0f) {
                 a.best[at + j] = best[j];
                 a.arg[at + j] = arg[j];
             }
@@ -112,23 +116,75 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_max_kernel(pool
 static __device__ __forceinline__ void offer_pair(uint32_t pair, uint32_t low, int32_t &first,
                                                   int32_t &second)
 {
-    first = max(first, (int32_t)((pair << 16) | low));
+    first = max(first, (int32_t)((pair << 16) + low));
     second = max(second, (int32_t)((pair & 0xFFFF0000u) | low));
+}
+
+/* Products of KEY_TERMS neighbouring terms. */
+typedef struct key_words {
+    uint32_t at[KEY_TERMS / 2];
+} key_words;
+
+static __device__ __forceinline__ void offer_row(const key_words &x, uint32_t low,
+                                                 int32_t (&key)[KEY_TERMS])
+{
+#pragma unroll
+    for (int j = 0; j < KEY_TERMS / 2; j++) {
+        offer_pair(x.at[j], low, key[2 * j], key[2 * j + 1]);
+    }
+}
+
+/* Every KEY_ROWS-th kept row from i to stop - 1 offers its products, which begin at z. */
+static __device__ __forceinline__ void offer_rows(const pool_fold &a, const uint16_t *z, int64_t b,
+                                                  int64_t i, int64_t stop,
+                                                  int32_t (&key)[KEY_TERMS])
+{
+    /* 65535 and the text's first row or, where rows are listed, its first kept one. */
+    const uint32_t above = 65535u + (uint32_t)(a.row != NULL ? a.seq_start[b] : a.start[b]);
+    const int64_t step = KEY_ROWS * a.stride;
+
+    for (; i + (KEY_AHEAD - 1) * KEY_ROWS < stop; i += KEY_AHEAD * KEY_ROWS) {
+        key_words x[KEY_AHEAD];
+        uint32_t row[KEY_AHEAD];
+
+#pragma unroll
+        for (int k = 0; k < KEY_AHEAD; k++, z += step) {
+            load_words(z, x[k].at);
+            row[k] = (uint32_t)i + k * KEY_ROWS;
+        }
+        if (a.row != NULL) {
+#pragma unroll
+            for (int k = 0; k < KEY_AHEAD; k++) {
+                row[k] = (uint32_t)a.row[i + k * KEY_ROWS];
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < KEY_AHEAD; k++) {
+            offer_row(x[k], above - row[k], key);
+        }
+    }
+    for (; i < stop; i += KEY_ROWS, z += step) {
+        key_words x;
+
+        load_words(z, x.at);
+        offer_row(x, above - (uint32_t)(a.row != NULL ? a.row[i] : i), key);
+    }
 }
 
 /*
  * keys = max(keys, those of z) over the kept rows of each text; a warp for each text and 64 terms.
- * Grid: x covers the tile's terms, any y works, its blocks stride over the texts.
+ * Grid: x covers the tile's terms, any y works, its blocks stride over the texts. 8 blocks: 64
+ * registers a thread.
  */
-static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_key_kernel(pool_fold a)
+static __global__ void __launch_bounds__(FOLD_THREADS, 8) pool_fold_key_kernel(pool_fold a)
 {
-    typedef vec_of<uint32_t, 4> words;
     const int lane = (int)(threadIdx.x % 32), own = lane / KEY_LANES;
     const int64_t warp_column = grid_thread() / 32 * (KEY_LANES * KEY_TERMS);
     const int64_t column = warp_column + lane % KEY_LANES * KEY_TERMS;
-    const uint16_t *tile = (const uint16_t *)a.z + column;
+    /* Lanes behind the tile's last term read the warp's first ones again. */
+    const uint16_t *tile = (const uint16_t *)a.z + (column < a.width ? column : warp_column);
 
-    for (int64_t b = text_of_row(a.start, a.texts, a.from) + blockIdx.y;
+    for (int64_t b = text_of_row_by_warp(a.start, a.texts, a.from) + blockIdx.y;
          warp_column < a.width && is_in_tile(a, b); b += gridDim.y) {
         int32_t key[KEY_TERMS] = {};
         int64_t i, stop;
@@ -136,27 +192,7 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_key_kernel(pool
         rows_of_text(a, b, &i, &stop);
         const bool cut = a.start[b] < i, any = i < stop;
         int32_t *const table = a.key + b * a.V + column;
-        for (i += own; i < stop; i += KEY_ROWS * KEY_AHEAD) {
-            words x[KEY_AHEAD] = {};
-
-#pragma unroll
-            for (int k = 0; k < KEY_AHEAD; k++) {
-                if (i + k * KEY_ROWS < stop && column < a.width) {
-                    x[k] = *(const words *)(tile + (i + k * KEY_ROWS - a.from) * a.stride);
-                }
-            }
-#pragma unroll
-            for (int k = 0; k < KEY_AHEAD; k++) {
-                if (i + k * KEY_ROWS < stop) {
-                    const uint32_t low = 65535u - (uint32_t)position_of(a, b, i + k * KEY_ROWS);
-
-#pragma unroll
-                    for (int j = 0; j < KEY_TERMS / 2; j++) {
-                        offer_pair(x[k].at[j], low, key[2 * j], key[2 * j + 1]);
-                    }
-                }
-            }
-        }
+        offer_rows(a, tile + (i + own - a.from) * a.stride, b, i + own, stop, key);
 #pragma unroll
         for (int j = 0; j < KEY_TERMS; j++) {
             key[j] = max(key[j], __shfl_xor_sync(FULL_WARP, key[j], KEY_LANES));
@@ -177,15 +213,16 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_sum_kernel(pool
     const int64_t column = grid_thread() * terms;
     const int left = (int)(a.width - column < terms ? a.width - column : terms);
 
-    for (int64_t b = text_of_row(a.start, a.texts, a.from) + blockIdx.y;
+    for (int64_t b = text_of_row_by_warp(a.start, a.texts, a.from) + blockIdx.y;
          left > 0 && is_in_tile(a, b); b += gridDim.y) {
         float sum[vec_width<S>::value] = {};
         int64_t i, stop;
 
         rows_of_text(a, b, &i, &stop);
         const int64_t at = b * a.V + column;
-        for (int j = 0; j < left && i < stop; j++) {
-            sum[j] = a.best[at + j];
+#pragma unroll
+        for (int j = 0; j < terms; j++) {
+            sum[j] = j < left && i < stop ? a.best[at + j] : 0.0f;
         }
         for (; i < stop; i++) {
             float x[vec_width<S>::value];
@@ -196,8 +233,9 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_sum_kernel(pool
                 sum[j] += x[j] > 0.0f ? log1pf(a.scale * x[j]) : 0.0f;
             }
         }
-        for (int j = 0; j < left; j++) {
-            if (sum[j] > 0.0f) {
+#pragma unroll
+        for (int j = 0; j < terms; j++) {
+            if (j < left && sum[j] > 0.0f) {
                 a.best[at + j] = sum[j];
             }
         }

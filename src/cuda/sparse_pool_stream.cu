@@ -78,6 +78,7 @@ static __device__ __forceinline__ void load_part(stream_tile<S, ROWS> &tile, int
     const int wide = vec_width<S>::value, vectors = STREAM_COLUMNS / wide;
 
     if (!aligned) {
+#pragma unroll 1
         for (int i = (int)threadIdx.x; i < stream_terms<S>::value * STREAM_COLUMNS;
              i += STREAM_THREADS) {
             const int64_t term = v + i / STREAM_COLUMNS, column = share.column + i % STREAM_COLUMNS;
@@ -225,7 +226,7 @@ static __device__ __forceinline__ void add_texts(stream_tile<S, ROWS> &tile, con
 
 /* Grid: a block for each run of rows, neighbours in x, and in y for each 64 columns, strided. */
 template <typename S, int ROWS>
-static __global__ void __launch_bounds__(STREAM_THREADS)
+static __global__ void __launch_bounds__(STREAM_THREADS, 2)
     pool_stream_kernel(stream_pass a,
                        const S *__restrict__ e, // (V,D)
                        S *__restrict__ dh,      // (N,D)
@@ -237,8 +238,8 @@ static __global__ void __launch_bounds__(STREAM_THREADS)
 
     share.from = (int64_t)blockIdx.x * a.rows;
     share.count = a.kept.count - share.from < a.rows ? a.kept.count - share.from : a.rows;
-    const int64_t last = text_of_row(a.kept.start, a.p.texts, share.from + share.count - 1);
-    const int64_t first = text_of_row(a.kept.start, a.p.texts, share.from);
+    const int64_t last = text_of_row_by_warp(a.kept.start, a.p.texts, share.from + share.count - 1);
+    const int64_t first = text_of_row_by_warp(a.kept.start, a.p.texts, share.from);
     for (share.column = (int64_t)blockIdx.y * STREAM_COLUMNS; share.column < a.D;
          share.column += (int64_t)gridDim.y * STREAM_COLUMNS) {
         for (int i = (int)threadIdx.x; i < share.count * STREAM_COLUMNS; i += STREAM_THREADS) {

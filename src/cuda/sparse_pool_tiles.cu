@@ -109,9 +109,12 @@ static __global__ void __launch_bounds__(TILE_THREADS)
     }
 }
 
-/* Max: dz of the tile's entries, all zero before. Any grid: warps stride over texts and slices. */
+/*
+ * Max: dz of the tile's entries, all zero before. Any grid: warps stride over texts and slices.
+ * 12 blocks: 40 registers a thread; left to itself nvcc spills to reach 32.
+ */
 template <typename S>
-static __global__ void __launch_bounds__(TILE_THREADS)
+static __global__ void __launch_bounds__(TILE_THREADS, 12)
     pool_tile_max_kernel(tiles_pass p, tile_place t)
 {
     for (int64_t i = grid_thread() / 32; i < p.B * TILE_SLICES; i += grid_threads() / 32) {
@@ -132,15 +135,20 @@ static __global__ void __launch_bounds__(TILE_THREADS)
     }
 }
 
-/* Rows from .. from+count-1 of dh, rounded to S. Any grid: threads stride over elements. */
-template <typename S>
+/* Rows from .. from+count-1 of dh, rounded to S. Any grid: blocks stride over rows. */
+template <typename S, int WIDTH>
 static __global__ void __launch_bounds__(TILE_THREADS)
     pool_tile_dh_kernel(tiles_pass p, int64_t from, int64_t count, S *__restrict__ dh) // (N,D)
 {
-    for (int64_t i = grid_thread(); i < count * p.D; i += grid_threads()) {
-        const int64_t row = from + i / p.D, n = p.kept.row != NULL ? p.kept.row[row] : row;
+    for (int64_t i = blockIdx.x; i < count; i += gridDim.x) {
+        const int64_t n = p.kept.row != NULL ? p.kept.row[from + i] : from + i;
 
-        dh[n * p.D + i % p.D] = from_f32<S>(p.dh[i]);
+        for (int64_t d = threadIdx.x * WIDTH; d < p.D; d += TILE_THREADS * WIDTH) {
+            float x[WIDTH];
+
+            load_vec(p.dh + i * p.D + d, x);
+            store_vec(dh + n * p.D + d, x);
+        }
     }
 }
 
@@ -231,9 +239,10 @@ static csp_status add_rows(csp_backend *be, const csp_head *head, const csp_spar
                                      cuda_stream(be, "sparse_pool_bwd")));
         }
     }
-    CUDA_TRY(cu::launch(pool_tile_dh_kernel<S>, pool_grid(be, count * D, TILE_THREADS),
-                        TILE_THREADS, 0, cuda_stream(be, "sparse_pool_bwd"), *p, from, count,
-                        (S *)g->dh.data));
+    const bool wide = is_vec_row((S *)g->dh.data, D);
+    CUDA_TRY(cu::launch(wide ? pool_tile_dh_kernel<S, 4> : pool_tile_dh_kernel<S, 1>,
+                        pool_grid(be, count * TILE_THREADS, TILE_THREADS), TILE_THREADS, 0,
+                        cuda_stream(be, "sparse_pool_bwd"), *p, from, count, (S *)g->dh.data));
     return CSP_OK;
 }
 

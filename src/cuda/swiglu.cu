@@ -22,10 +22,19 @@ enum {
     ROW_THREADS_OF_SM = 1024 /* aimed at: a thread has up to 64 registers' worth of a row */
 };
 
-/* σ(x); 0 where exp overflows. */
-static __device__ __forceinline__ float sigmoid(float x)
+/*
+ * σ(x); 0 where exp overflows. Of bf16 numbers by the units that give 2^x to 22 bits and 1/x to 23,
+ * four operations in place of some twenty, which are more than memory leaves time for. The relative
+ * error, most of it from rounding x log2(e), which is up to 128 where σ is not 0 yet, is below
+ * 2^-16 beside bf16's 2^-9.
+ */
+template <typename T> static __device__ __forceinline__ float sigmoid(float x)
 {
-    return 1.0f / (1.0f + expf(-x));
+    if constexpr (sizeof(T) == 2) {
+        return cu::reciprocal_approx(1.0f + cu::exp2_approx(x * -1.442695041f));
+    } else {
+        return 1.0f / (1.0f + expf(-x));
+    }
 }
 
 /* A matrix, and how many elements lie from one of its rows to the next. */
@@ -35,8 +44,8 @@ template <typename T> struct swiglu_rows {
 };
 
 /*
- * Any grid works: threads stride over pieces of W elements, 16 bytes or one, `pieces` of them in
- * each of N rows. Matrices whose rows do not lie apart are one long row.
+ * Any grid works: threads stride over pieces of W elements, 16 bytes or one, in x over those of a
+ * row, `pieces` of them, in y over N rows. Matrices whose rows do not lie apart are one long row.
  */
 template <typename T, int W>
 static __global__ void __launch_bounds__(SWIGLU_THREADS)
@@ -45,17 +54,18 @@ static __global__ void __launch_bounds__(SWIGLU_THREADS)
                       swiglu_rows<T> m,          /* (N,F)          */
                       int64_t N, int64_t pieces)
 {
-    for (int64_t i = grid_thread(); i < N * pieces; i += grid_threads()) {
-        const int64_t n = N > 1 ? i / pieces : 0, f = (i - n * pieces) * W;
-        float g[W], u[W];
+    for (int64_t n = blockIdx.y; n < N; n += gridDim.y) {
+        for (int64_t i = grid_thread(); i < pieces; i += grid_threads()) {
+            float g[W], u[W];
 
-        load_vec(gate.at + n * gate.row + f, g);
-        load_vec(up.at + n * up.row + f, u);
+            load_vec(gate.at + n * gate.row + i * W, g);
+            load_vec(up.at + n * up.row + i * W, u);
 #pragma unroll
-        for (int c = 0; c < W; c++) {
-            u[c] = g[c] * sigmoid(g[c]) * u[c];
+            for (int c = 0; c < W; c++) {
+                u[c] = g[c] * sigmoid<T>(g[c]) * u[c];
+            }
+            store_vec(m.at + n * m.row + i * W, u);
         }
-        store_vec(m.at + n * m.row + f, u);
     }
 }
 
@@ -85,9 +95,9 @@ static __device__ __forceinline__ void gated_piece(const swiglu_fp8_call<T> &cal
     load_vec(call.up.at + n * call.up.row + f, out);
 #pragma unroll
     for (int c = 0; c < W; c++) {
-        out[c] = to_f32(from_f32<T>(g[c] * sigmoid(g[c]) * out[c]));
+        out[c] = g[c] * sigmoid<T>(g[c]) * out[c];
     }
-    store_vec(call.m.at + n * call.m.row + f, out);
+    round_vec(call.m.at + n * call.m.row + f, out);
 }
 
 /* Any grid works: blocks stride over rows, their threads over pieces of W elements. */
@@ -146,29 +156,34 @@ static __global__ void __launch_bounds__(SWIGLU_THREADS)
                       swiglu_rows<T> dup,        /* (N,F)                     */
                       int64_t N, int64_t pieces)
 {
-    for (int64_t i = grid_thread(); i < N * pieces; i += grid_threads()) {
-        const int64_t n = N > 1 ? i / pieces : 0, f = (i - n * pieces) * W;
-        float g[W], u[W], d[W];
+    for (int64_t n = blockIdx.y; n < N; n += gridDim.y) {
+        for (int64_t i = grid_thread(); i < pieces; i += grid_threads()) {
+            float g[W], u[W], d[W];
 
-        load_vec(gate.at + n * gate.row + f, g);
-        load_vec(up.at + n * up.row + f, u);
-        load_vec(dm.at + n * dm.row + f, d);
+            load_vec(gate.at + n * gate.row + i * W, g);
+            load_vec(up.at + n * up.row + i * W, u);
+            load_vec(dm.at + n * dm.row + i * W, d);
 #pragma unroll
-        for (int c = 0; c < W; c++) {
-            const float x = g[c], s = sigmoid(x);
+            for (int c = 0; c < W; c++) {
+                const float x = g[c], s = sigmoid<T>(x);
 
-            g[c] = d[c] * u[c] * s * (1.0f + x * (1.0f - s));
-            u[c] = d[c] * (x * s);
+                g[c] = d[c] * u[c] * s * (1.0f + x * (1.0f - s));
+                u[c] = d[c] * (x * s);
+            }
+            store_vec(dgate.at + n * dgate.row + i * W, g);
+            store_vec(dup.at + n * dup.row + i * W, u);
         }
-        store_vec(dgate.at + n * dgate.row + f, g);
-        store_vec(dup.at + n * dup.row + f, u);
     }
 }
 
-static dim3 swiglu_grid(csp_backend *be, int64_t pieces)
+/* Blocks that fill the device: in x those of a row, in y rows. */
+static dim3 swiglu_grid(csp_backend *be, int64_t N, int64_t pieces)
 {
-    return stride_grid(pieces, SWIGLU_THREADS,
-                       (int64_t)cuda_state_of(be)->processors * BLOCKS_OF_SM);
+    const int64_t most = (int64_t)cuda_state_of(be)->processors * BLOCKS_OF_SM;
+    dim3 grid = stride_grid(pieces, SWIGLU_THREADS, most);
+
+    grid.y = stride_grid(N, 1, ceil_div(most, grid.x)).x;
+    return grid;
 }
 
 template <typename T> static swiglu_rows<T> rows_of(const csp_tensor *t)
@@ -209,7 +224,7 @@ static csp_status swiglu_fwd(csp_backend *be, const csp_tensor *gate, const csp_
     const int64_t pieces = walk.wide ? walk.F / W : walk.F;
 
     CUDA_TRY(cu::launch(walk.wide ? swiglu_fwd_kernel<T, W> : swiglu_fwd_kernel<T, 1>,
-                        swiglu_grid(be, walk.N * pieces), SWIGLU_THREADS, 0,
+                        swiglu_grid(be, walk.N, pieces), SWIGLU_THREADS, 0,
                         cuda_stream(be, "swiglu_fwd"), rows_of<const T>(gate), rows_of<const T>(up),
                         rows_of<T>(m), walk.N, pieces));
     return CSP_OK;
@@ -262,7 +277,7 @@ static csp_status swiglu_bwd(csp_backend *be, const csp_tensor *gate, const csp_
     const int64_t pieces = walk.wide ? walk.F / W : walk.F;
 
     CUDA_TRY(cu::launch(walk.wide ? swiglu_bwd_kernel<T, W> : swiglu_bwd_kernel<T, 1>,
-                        swiglu_grid(be, walk.N * pieces), SWIGLU_THREADS, 0,
+                        swiglu_grid(be, walk.N, pieces), SWIGLU_THREADS, 0,
                         cuda_stream(be, "swiglu_bwd"), rows_of<const T>(gate), rows_of<const T>(up),
                         rows_of<const T>(dm), rows_of<T>(dgate), rows_of<T>(dup), walk.N, pieces));
     return CSP_OK;

@@ -95,6 +95,18 @@ static __global__ void exp2_kernel(const uint32_t *in, uint32_t *out)
     out[i] = __float_as_uint(cu::exp2_approx(i % 4 == 0 ? x : x * 0.05f));
 }
 
+static __global__ void reciprocal_kernel(const uint32_t *in, uint32_t *out)
+{
+    const int i = conform_thread();
+    const float x = __uint_as_float(in[i]);
+
+    /* Of ordinary numbers, of large ones, and of 0, infinity and what counts as 0. */
+    out[2 * i] = __float_as_uint(cu::reciprocal_approx(i % 2 == 0 ? x : x * 0x1p120f));
+    out[2 * i + 1] = __float_as_uint(cu::reciprocal_approx(i % 3 == 0   ? copysignf(0.0f, x)
+                                                           : i % 3 == 1 ? copysignf(INFINITY, x)
+                                                                        : x * 0x1p-140f));
+}
+
 static __global__ void exp_kernel(const uint32_t *in, uint32_t *out)
 {
     const int i = conform_thread();
@@ -164,6 +176,8 @@ static const conform_case cases[] = {
     { "to e4m3", e4m3_kernel, BLOCKS, THREADS, 0, 2 * N, 2 * N, INPUT_NORMALS, RULE_BITS, 0 },
     { "exp2_approx", exp2_kernel, BLOCKS, THREADS, 0, N, N, INPUT_NORMALS, RULE_RELATIVE,
       0x1p-22 + 2 * UNIT },
+    { "reciprocal_approx", reciprocal_kernel, BLOCKS, THREADS, 0, N, 2 * N, INPUT_NORMALS,
+      RULE_RELATIVE, 2 * UNIT },
     { "expf", exp_kernel, BLOCKS, THREADS, 0, N, N, INPUT_NORMALS, RULE_RELATIVE, 4 * UNIT },
     { "__expf", exp_intrinsic_kernel, BLOCKS, THREADS, 0, N, N, INPUT_NORMALS, RULE_RELATIVE,
       (4 + 1.173 * 8) * UNIT },

@@ -514,6 +514,13 @@ static inline float exp2_approx(float x)
     return y < 0x1p-126f ? 0.0f : y;
 }
 
+static inline float reciprocal_approx(float x)
+{
+    const float y = 1.0f / (fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x);
+
+    return fabsf(y) < 0x1p-126f ? copysignf(0.0f, y) : y;
+}
+
 } // namespace cu
 
 #undef EMU_HERE

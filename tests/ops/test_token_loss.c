@@ -15,15 +15,14 @@
 #include "support/gradcheck.h"
 #include "support/rig.h"
 
-/* Edges on purpose: one element, one less and one more than a block of the sums (1,024). */
+/* Edges on purpose: one element, one less and one more than a block of the sums (1,024), and more
+ * than a multiprocessor's shared memory holds of a row. */
 static const struct {
     int64_t N, V, D;
     bool exclude;
 } cases[] = {
-    { 1, 1, 1, false },
-    { 3, 2, 5, false },
-    { 17, 1023, 16, true },
-    { 40, 1025, 33, false },
+    { 1, 1, 1, false },      { 3, 2, 5, false },     { 17, 1023, 16, true },
+    { 40, 1025, 33, false }, { 3, 120001, 2, true },
 };
 enum { CASES = sizeof(cases) / sizeof(cases[0]), SUM_BLOCK = 1024 };
 
