@@ -21,9 +21,6 @@ template <int W> struct mma_query_tile {
     int32_t seen[rows];
 };
 
-/* Lanes that share a row when delta is summed: a power of 2, each with 8 columns. */
-#define MMA_ROW_LANES(width) ((width) == 96 ? 16 : (width) / 8)
-
 /* Who copies which part of the tile: rows rows from at on, among threads. */
 struct query_share {
     int thread, threads;
@@ -51,7 +48,8 @@ static __device__ __forceinline__ void start_queries(
     const row_list &queries = piece.queries;
     const row_place first = place_of_row(queries, r);
 
-    start_rotated(queries, r, share.rows, x.q, share.thread, share.threads, &tile.q[share.at / 16]);
+    start_rotated(queries, r, first, share.rows, x.q, share.thread, share.threads,
+                  &tile.q[share.at / 16]);
 #pragma unroll
     for (int n = 0; n < copy::pieces; n++) {
         const int i = (n * share.threads + share.thread) / copy::lanes;
@@ -89,7 +87,8 @@ static __device__ __forceinline__ void finish_queries(const attention_batch &a,
     typedef query_copy<W, warps> copy;
 
     cu::cp_wait<0>();
-    rotate_rows(a, queries, r, share.rows, share.thread, share.threads, &tile.q[share.at / 16]);
+    rotate_rows(a, queries, r, place_of_row(queries, r), share.rows, share.thread, share.threads,
+                &tile.q[share.at / 16]);
 #pragma unroll
     for (int n = 0; n < copy::pieces; n++) {
         const int i = (n * share.threads + share.thread) / copy::lanes;
@@ -121,8 +120,10 @@ static __device__ __forceinline__ void start_own_keys(const bf16_tensors &x,
                                                       int blocks, int thread, int threads,
                                                       mma_rows<W> *k, mma_rows<W> *v)
 {
-    start_rotated(piece.keys, first, 16 * blocks, x.k, thread, threads, k);
-    start_rows(piece.values, first, 16 * blocks, x.v, thread, threads, v);
+    const row_place place = { first, 0 };
+
+    start_rotated(piece.keys, first, place, 16 * blocks, x.k, thread, threads, k);
+    start_rows(piece.values, first, place, 16 * blocks, x.v, thread, threads, v);
 }
 
 /* Gradients of a warp's 16 keys: this lane's share. */
@@ -227,8 +228,13 @@ static __device__ __forceinline__ void store_key_grads(const attention_batch &a,
                                                        mma_key_grads<W> &grads, __nv_bfloat16 *dk,
                                                        __nv_bfloat16 *dv)
 {
-    const out_rows to_dk = rows_to_store(keys, first, W, lane, dk);
-    const out_rows to_dv = rows_to_store(values, first, W, lane, dv);
+    const row_place place = { first, 0 };
+
+    if (first >= keys.rows) {
+        return;
+    }
+    const out_rows to_dk = rows_to_store(keys, first, place, W, lane, dk);
+    const out_rows to_dv = rows_to_store(values, first, place, W, lane, dv);
 
     store_rotated_back<W>(a, to_dk, a.scale, lane, grads.dk);
 #pragma unroll

@@ -54,8 +54,9 @@ static __device__ __forceinline__ void store_query_grads(
         if (r + i >= queries.rows) {
             return;
         }
-        const int32_t most = most_keys_seen(a, queries, r + i, 16);
-        const out_rows out = rows_to_store(queries, r + i, W, lane, dq);
+        const row_place place = place_of_row(queries, r + i);
+        const int32_t most = most_keys_seen(a, queries, place, 16);
+        const out_rows out = rows_to_store(queries, r + i, place, W, lane, dq);
         float sum[results][4] = {};
 
 #pragma unroll 2
@@ -118,7 +119,6 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
     const int32_t all_rows =
         team == 1 || team == warps ? queries.rows : most_rows_of_block(a, warps / team);
     const query_share share = { p.thread, team * 32, p.number * rows, rows };
-    const float scale = a.scale * ATTENTION_LOG2E;
     query_copy<W, warps> held;
     mma_key_grads<W> grads;
 
@@ -131,7 +131,8 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
                        &shared.v[of_team]);
         start_queries(a, x, piece, 0, share, shared.query, held);
         cu::cp_wait<0>();
-        rotate_rows(a, piece.keys, 0, 16 * blocks, p.thread, team * 32, &shared.k[of_team]);
+        rotate_rows(a, piece.keys, 0, row_place { 0, 0 }, 16 * blocks, p.thread, team * 32,
+                    &shared.k[of_team]);
     }
     for (int32_t r = 0; r < all_rows; r += rows) {
         const bool has_rows = r < queries.rows;
@@ -145,7 +146,7 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
                 uint32_t probability[chunk / 16][4], ds[chunk / 16][4];
 
                 score_grads<W, chunk>(shared.k[warp], shared.v[warp], own, shared.query,
-                                      share.at + i, scale, lane, probability, ds);
+                                      share.at + i, a.log2_scale, lane, probability, ds);
                 put_score_grads<chunk>(ds, share.at + i, lane, shared.ds[warp]);
                 add_key_grads<W, chunk>(probability, ds, shared.query, share.at + i, lane, grads);
             }
