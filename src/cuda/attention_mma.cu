@@ -409,8 +409,8 @@ static __global__ void __launch_bounds__(MMA_FWD_THREADS(W))
 }
 
 /*
- * Grid (texts * G, tiles): blocks of a piece stride over its queries, 32 rows of them for each warp;
- * any tiles work. Dynamic shared memory, in blocks of mma_rows: two of queries for each warp, and
+ * Grid (texts * G, tiles): blocks of a piece stride over its queries, 32 rows for each warp; any
+ * tiles work. Dynamic shared memory, in blocks of mma_rows: two of queries for each warp, and
  * two buffers of `blocks` of keys and as many of values.
  */
 template <int W>

@@ -156,6 +156,18 @@ static __device__ __forceinline__ void start_rows(const row_list &list, int32_t 
     }
 }
 
+/*
+ * The row that a thread's pieces of start_rotated begin with. Heads of 64 have half a row for every
+ * four threads; that eight neighbours, which access shared memory together, meet all of its banks,
+ * these have a row and the one four behind it.
+ */
+template <int W> static __device__ __forceinline__ int rotated_row(int thread)
+{
+    const unsigned i = (unsigned)thread / (MMA_ROW_LANES(W) / 2);
+
+    return (int)(W == 64 ? i / 8 * 8 + i % 2 * 4 + i % 8 / 2 : i);
+}
+
 /* The same for rows that the same threads will rotate: each has 8 columns of the lower half and
  * those that they are rotated with. */
 template <int W>
@@ -167,7 +179,7 @@ static __device__ __forceinline__ void start_rotated(const row_list &list, int32
     const unsigned lanes = MMA_ROW_LANES(W) / 2;
     const int e = (int)((unsigned)thread % lanes * 8), step = (int)((unsigned)threads / lanes);
     const int together = rows_together(list, r, first, rows);
-    int i = (int)((unsigned)thread / lanes);
+    int i = rotated_row<W>(thread);
     __nv_bfloat16 *row = to->at[0] + i * (W + ATTENTION_MMA_PAD) + e;
     const __nv_bfloat16 *from = x + place_offset(list, first, W) + i * list.stride + e;
 
@@ -199,13 +211,22 @@ static __device__ __forceinline__ uint32_t pack(float low, float high)
     return *reinterpret_cast<const uint32_t *>(&both);
 }
 
-/* Two neighbouring columns, low in x and those of the other half in y, are rotated where they are:
- * a bf16 is the upper half of a float32. */
+/* The two bf16 of a word: each is the upper half of a float32. */
+static __device__ __forceinline__ float low_of(uint32_t x)
+{
+    return __uint_as_float(x << 16);
+}
+
+static __device__ __forceinline__ float high_of(uint32_t x)
+{
+    return __uint_as_float(x & 0xffff0000u);
+}
+
+/* Two neighbouring columns in x and those of the other half in y are rotated where they are. */
 static __device__ __forceinline__ void rotate_pair(const float *c, const float *s, uint32_t &x,
                                                    uint32_t &y)
 {
-    const float x_low = __uint_as_float(x << 16), x_high = __uint_as_float(x & 0xffff0000u);
-    const float y_low = __uint_as_float(y << 16), y_high = __uint_as_float(y & 0xffff0000u);
+    const float x_low = low_of(x), x_high = high_of(x), y_low = low_of(y), y_high = high_of(y);
 
     x = pack(x_low * c[0] - y_low * s[0], x_high * c[1] - y_high * s[1]);
     y = pack(y_low * c[0] + x_low * s[0], y_high * c[1] + x_high * s[1]);
@@ -233,7 +254,7 @@ static __device__ __forceinline__ void rotate_rows(const attention_batch &a, con
     const unsigned lanes = MMA_ROW_LANES(W) / 2;
     const int e = (int)((unsigned)thread % lanes * 8), step = (int)((unsigned)threads / lanes);
     const int together = rows_together(list, r, first, rows);
-    int i = (int)((unsigned)thread / lanes);
+    int i = rotated_row<W>(thread);
     __nv_bfloat16 *row = x->at[0] + i * (W + ATTENTION_MMA_PAD) + e;
 
     if (W == 96 && e >= W / 2) {

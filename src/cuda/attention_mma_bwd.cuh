@@ -33,46 +33,50 @@ template <int W, int warps> struct query_copy {
     static const int rows = ATTENTION_MMA_QUERIES(W), lanes = MMA_ROW_LANES(W);
     static const int pieces = (rows * lanes + warps * 32 - 1) / (warps * 32);
 
-    vec_of<__nv_bfloat16, 8> o[pieces];
+    vec_of<uint32_t, 4> o[pieces]; /* two bf16 a word: by itself each would fill a register */
     float lse;
     int32_t seen;
 };
 
-/* All threads of the share start the copies of the queries from r on; finish_queries follows. */
+/* All threads of the share start the copies of the queries from r on, which is at first;
+ * finish_queries follows. */
 template <int W, int warps>
 static __device__ __forceinline__ void start_queries(
     const attention_batch &a, const bf16_tensors &x, const attention_piece &piece, int32_t r,
-    const query_share &share, mma_query_tile<W> &tile, query_copy<W, warps> &held)
+    row_place first, const query_share &share, mma_query_tile<W> &tile, query_copy<W, warps> &held)
 {
     typedef query_copy<W, warps> copy;
     const row_list &queries = piece.queries;
-    const row_place first = place_of_row(queries, r);
+    const int thread = cu::opaque(share.thread);
+    const int e = (int)((unsigned)thread % copy::lanes * 8);
 
-    start_rotated(queries, r, first, share.rows, x.q, share.thread, share.threads,
+    start_rotated(queries, r, first, share.rows, x.q, thread, share.threads,
                   &tile.q[share.at / 16]);
 #pragma unroll
     for (int n = 0; n < copy::pieces; n++) {
-        const int i = (n * share.threads + share.thread) / copy::lanes;
-        const int e = share.thread % copy::lanes * 8;
+        const int i = (int)((unsigned)(n * share.threads + thread) / copy::lanes);
         const bool is_row = i < share.rows && e < W && r + i < queries.rows;
         const int64_t from =
             is_row ? place_offset(piece.outputs, row_behind(queries, first, i), W) + e : 0;
 
         held.o[n] = {};
         if (is_row) {
-            held.o[n] = *reinterpret_cast<const vec_of<__nv_bfloat16, 8> *>(x.o + from);
+            held.o[n] = *reinterpret_cast<const vec_of<uint32_t, 4> *>(x.o + from);
         }
         if (i < share.rows && e < W) {
-            cu::cp_async16(&tile.d_o[(share.at + i) / 16].at[i % 16][e], x.d_o + from,
-                           is_row ? 16 : 0);
+            cu::cp_async16(tile.d_o[share.at / 16].at[0] + i * (W + ATTENTION_MMA_PAD) + e,
+                           x.d_o + from, is_row ? 16 : 0);
         }
     }
     cu::cp_commit();
-    if (share.thread < share.rows) {
-        const int32_t row = r + share.thread;
+    if (thread < share.rows) {
+        const row_place place = row_behind(queries, first, thread);
+        const bool is_row = r + thread < queries.rows;
+        const int64_t at =
+            (queries.first + place.t) * a.H + (queries.head + (is_row ? place.head : 0));
 
-        held.seen = keys_seen(a, queries, row);
-        held.lse = row < queries.rows ? x.lse[lse_offset(a, queries, row)] * ATTENTION_LOG2E : 0.0f;
+        held.seen = a.causal ? place.t + 1 : queries.T;
+        held.lse = is_row ? x.lse[at] * ATTENTION_LOG2E : 0.0f;
     }
 }
 
@@ -80,26 +84,28 @@ static __device__ __forceinline__ void start_queries(
 template <int W, int warps>
 static __device__ __forceinline__ void finish_queries(const attention_batch &a,
                                                       const row_list &queries, int32_t r,
-                                                      const query_share &share,
+                                                      row_place first, const query_share &share,
                                                       const query_copy<W, warps> &held,
                                                       mma_query_tile<W> &tile)
 {
     typedef query_copy<W, warps> copy;
+    const int thread = cu::opaque(share.thread);
+    const int e = (int)((unsigned)thread % copy::lanes * 8);
 
     cu::cp_wait<0>();
-    rotate_rows(a, queries, r, place_of_row(queries, r), share.rows, share.thread, share.threads,
-                &tile.q[share.at / 16]);
 #pragma unroll
     for (int n = 0; n < copy::pieces; n++) {
-        const int i = (n * share.threads + share.thread) / copy::lanes;
-        const int e = share.thread % copy::lanes * 8;
-        float d_o[8], delta = 0.0f;
+        const int i = (int)((unsigned)(n * share.threads + thread) / copy::lanes);
+        float delta = 0.0f;
 
         if (i < share.rows && e < W) {
-            load_vec(&tile.d_o[(share.at + i) / 16].at[i % 16][e], d_o);
+            const vec_of<uint32_t, 4> d_o = *reinterpret_cast<const vec_of<uint32_t, 4> *>(
+                tile.d_o[share.at / 16].at[0] + i * (W + ATTENTION_MMA_PAD) + e);
+
 #pragma unroll
-            for (int j = 0; j < 8; j++) {
-                delta += d_o[j] * to_f32(held.o[n].at[j]);
+            for (int j = 0; j < 4; j++) {
+                delta += low_of(d_o.at[j]) * low_of(held.o[n].at[j]);
+                delta += high_of(d_o.at[j]) * high_of(held.o[n].at[j]);
             }
         }
         delta = lanes_sum<copy::lanes>(delta);
@@ -107,10 +113,11 @@ static __device__ __forceinline__ void finish_queries(const attention_batch &a,
             tile.delta[share.at + i] = delta;
         }
     }
-    if (share.thread < share.rows) {
-        tile.lse[share.at + share.thread] = held.lse;
-        tile.seen[share.at + share.thread] = held.seen;
+    if (thread < share.rows) {
+        tile.lse[share.at + thread] = held.lse;
+        tile.seen[share.at + thread] = held.seen;
     }
+    rotate_rows(a, queries, r, first, share.rows, thread, share.threads, &tile.q[share.at / 16]);
 }
 
 /* Starts the copies of 16 * blocks keys and values from row first on; the caller finishes them. */
@@ -163,19 +170,31 @@ static __device__ __forceinline__ void add_dots(const mma_rows<W> &x, const mma_
 
 /*
  * P^T = exp(S^T - lse) and dS^T = P^T ⊙ (dP^T - δ) of 16 keys, the first of which is number key,
- * and chunk queries from column i of the tile on; as left operands, rounded.
+ * and chunk queries from column i of the tile on; as left operands, rounded. is_whole: each query
+ * sees all of the keys.
  */
 template <int W, int chunk>
 static __device__ __forceinline__ void score_grads(const mma_rows<W> &k, const mma_rows<W> &v,
-                                                   int32_t key, const mma_query_tile<W> &x, int i,
-                                                   float scale, int lane,
-                                                   uint32_t (&probability)[chunk / 16][4],
+                                                   int32_t key, bool is_whole,
+                                                   const mma_query_tile<W> &x, int i, float scale,
+                                                   int lane, uint32_t (&probability)[chunk / 16][4],
                                                    uint32_t (&ds)[chunk / 16][4])
 {
     float s[chunk / 8][4] = {}, dp[chunk / 8][4] = {};
 
     add_dots<W, chunk>(k, &x.q[i / 16], lane, s);
     add_dots<W, chunk>(v, &x.d_o[i / 16], lane, dp);
+    if (!is_whole) {
+#pragma unroll
+        for (int j = 0; j < chunk / 8; j++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const int32_t seen = x.seen[i + 8 * j + 2 * (lane % 4) + c % 2];
+
+                s[j][c] = key + lane / 4 + c / 2 * 8 < seen ? s[j][c] : -INFINITY;
+            }
+        }
+    }
 #pragma unroll
     for (int j = 0; j < chunk / 8; j++) {
         const int column = i + 8 * j + 2 * (lane % 4);
@@ -185,8 +204,7 @@ static __device__ __forceinline__ void score_grads(const mma_rows<W> &k, const m
         load_vec(&x.delta[column], delta);
 #pragma unroll
         for (int c = 0; c < 4; c++) {
-            const bool is_seen = key + lane / 4 + c / 2 * 8 < x.seen[column + c % 2];
-            const float e = is_seen ? cu::exp2_approx(s[j][c] * scale - lse[c % 2]) : 0.0f;
+            const float e = cu::exp2_approx(s[j][c] * scale - lse[c % 2]);
 
             s[j][c] = e;
             dp[j][c] = e * (dp[j][c] - delta[c % 2]);

@@ -51,18 +51,23 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
         for (int32_t r = 0; r < queries.rows; r += tile::rows) {
             query_copy<W, ATTENTION_WARPS> held;
 
-            if (first >= most_keys_seen(a, queries, r, tile::rows)) {
+            const row_place place = place_of_row(queries, r);
+
+            if (first >= most_keys_seen(a, queries, place, tile::rows)) {
                 continue;
             }
-            start_queries(a, x, piece, r, share, shared.query, held);
-            finish_queries(a, queries, r, share, held, shared.query);
+            start_queries(a, x, piece, r, place, share, shared.query, held);
+            finish_queries(a, queries, r, place, share, held, shared.query);
             __syncthreads();
             for (int i = 0; i < tile::rows && r + i < queries.rows; i += 32) {
-                if (own < most_keys_seen(a, queries, r + i, 32)) {
+                const row_place at = row_behind(queries, place, i);
+
+                if (own < most_keys_seen(a, queries, at, 32)) {
+                    const bool is_whole = own + 16 <= fewest_keys_seen(a, queries, at, 32);
                     uint32_t probability[2][4], ds[2][4];
 
-                    score_grads<W, 32>(shared.k[warp], shared.v[warp], own, shared.query, i,
-                                       a.log2_scale, lane, probability, ds);
+                    score_grads<W, 32>(shared.k[warp], shared.v[warp], own, is_whole, shared.query,
+                                       i, a.log2_scale, lane, probability, ds);
                     add_key_grads<W, 32>(probability, ds, shared.query, i, lane, grads);
                 }
             }

@@ -37,14 +37,15 @@ static __device__ __forceinline__ void put_score_grads(const uint32_t (&ds)[chun
 }
 
 /*
- * dq = dS k of a team's queries from r on. A warp takes 16 rows and 32 columns at a time, 16 of the
- * lower half and those they were rotated with (all 16 of the narrowest heads).
+ * dq = dS k of a team's queries from r on, which is at first. A warp takes 16 rows and 32 columns at
+ * a time, 16 of the lower half and those they were rotated with (all 16 of the narrowest heads).
  */
 template <int W>
 static __device__ __forceinline__ void store_query_grads(
-    const attention_batch &a, const row_list &queries, int32_t r, const query_share &share,
-    const mma_rows<W> *k, const mma_rows<ATTENTION_MMA_QUERIES(W)> *score_grads, int warp, int team,
-    int lane, __nv_bfloat16 *dq)
+    const attention_batch &a, const row_list &queries, int32_t r, row_place first,
+    const query_share &share, const mma_rows<W> *k,
+    const mma_rows<ATTENTION_MMA_QUERIES(W)> *score_grads, int warp, int team, int lane,
+    __nv_bfloat16 *dq)
 {
     const int groups = W <= 32 ? 1 : W / 32, results = W == 16 ? 2 : 4;
 
@@ -54,9 +55,8 @@ static __device__ __forceinline__ void store_query_grads(
         if (r + i >= queries.rows) {
             return;
         }
-        const row_place place = place_of_row(queries, r + i);
+        const row_place place = row_behind(queries, first, i);
         const int32_t most = most_keys_seen(a, queries, place, 16);
-        const out_rows out = rows_to_store(queries, r + i, place, W, lane, dq);
         float sum[results][4] = {};
 
 #pragma unroll 2
@@ -70,13 +70,16 @@ static __device__ __forceinline__ void store_query_grads(
                 add_pair(left, right, sum[2 * half], sum[2 * half + 1]);
             }
         }
+        const int here = cu::opaque(lane);
+        const out_rows out = rows_to_store(queries, r + i, place, W, here, dq);
+
 #pragma unroll
         for (int j = 0; j < results / 2; j++) {
-            rotate_back<W>(a, out, e + 8 * j, a.scale, lane, sum[j], sum[results / 2 + j]);
+            rotate_back<W>(a, out, e + 8 * j, a.scale, here, sum[j], sum[results / 2 + j]);
         }
 #pragma unroll
         for (int half = 0; half < results / 2; half++) {
-            store_pair(sum[2 * half], sum[2 * half + 1], out, e + half * (W / 2), lane);
+            store_pair(sum[2 * half], sum[2 * half + 1], out, e + half * (W / 2), here);
         }
     }
 }
@@ -121,6 +124,7 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
     const query_share share = { p.thread, team * 32, p.number * rows, rows };
     query_copy<W, warps> held;
     mma_key_grads<W> grads;
+    row_place place = { 0, 0 }; /* of row r */
 
     if (blocks > team) {
         cu::trap(); /* longer than csp_attention.longest says: there is no room for its keys */
@@ -129,35 +133,41 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
     if (blocks > 0) {
         start_own_keys(x, piece, 0, blocks, p.thread, team * 32, &shared.k[of_team],
                        &shared.v[of_team]);
-        start_queries(a, x, piece, 0, share, shared.query, held);
+        start_queries(a, x, piece, 0, place, share, shared.query, held);
         cu::cp_wait<0>();
-        rotate_rows(a, piece.keys, 0, row_place { 0, 0 }, 16 * blocks, p.thread, team * 32,
-                    &shared.k[of_team]);
+        rotate_rows(a, piece.keys, 0, place, 16 * blocks, p.thread, team * 32, &shared.k[of_team]);
     }
     for (int32_t r = 0; r < all_rows; r += rows) {
         const bool has_rows = r < queries.rows;
 
         if (has_rows) {
-            finish_queries(a, queries, r, share, held, shared.query);
+            finish_queries(a, queries, r, place, share, held, shared.query);
         }
         team_barrier(team);
         for (int i = 0; i < rows && r + i < queries.rows; i += chunk) {
-            if (own < most_keys_seen(a, queries, r + i, chunk)) {
+            const row_place at = row_behind(queries, place, i);
+
+            if (own < most_keys_seen(a, queries, at, chunk)) {
+                const bool is_whole = own + 16 <= fewest_keys_seen(a, queries, at, chunk);
                 uint32_t probability[chunk / 16][4], ds[chunk / 16][4];
 
-                score_grads<W, chunk>(shared.k[warp], shared.v[warp], own, shared.query,
+                score_grads<W, chunk>(shared.k[warp], shared.v[warp], own, is_whole, shared.query,
                                       share.at + i, a.log2_scale, lane, probability, ds);
                 put_score_grads<chunk>(ds, share.at + i, lane, shared.ds[warp]);
                 add_key_grads<W, chunk>(probability, ds, shared.query, share.at + i, lane, grads);
             }
         }
         team_barrier(team);
-        if (r + rows < queries.rows) {
-            start_queries(a, x, piece, r + rows, share, shared.query, held);
-        }
         if (has_rows) {
-            store_query_grads<W>(a, queries, r, share, &shared.k[of_team], &shared.ds[of_team],
-                                 p.warp, team, lane, x.dq);
+            const row_place before = place;
+
+            place = row_behind(queries, place, rows);
+            held = {}; /* or what it was would take registers up to here */
+            if (r + rows < queries.rows) {
+                start_queries(a, x, piece, r + rows, place, share, shared.query, held);
+            }
+            store_query_grads<W>(a, queries, r, before, share, &shared.k[of_team],
+                                 &shared.ds[of_team], p.warp, team, cu::opaque(lane), x.dq);
         }
     }
     store_key_grads(a, piece.keys, piece.values, own, lane, grads, x.dk, x.dv);
