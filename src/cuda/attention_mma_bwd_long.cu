@@ -74,7 +74,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
             __syncthreads();
         }
         store_key_grads(a, key_grad_rows(a, piece.keys, capacity),
-                        key_grad_rows(a, piece.values, capacity), own, lane, grads, x.dk, x.dv);
+                        key_grad_rows(a, piece.values, capacity), own, cu::opaque(lane), grads,
+                        x.dk, x.dv);
     }
 }
 
@@ -147,11 +148,11 @@ static __device__ __forceinline__ void load_queries(const attention_batch &a, co
     __syncwarp();
 }
 
-/* dq += dS k over 32 keys, the first of which is number key. */
+/* dq += dS k over 32 keys, the first of which is number key; is_whole: all rows see all of them. */
 template <int W>
 static __device__ __forceinline__ void add_query_grads(const mma_rows<W> *k, const mma_rows<W> *v,
-                                                       int32_t key, float scale, int lane,
-                                                       query_grads<W> &own)
+                                                       int32_t key, bool is_whole, float scale,
+                                                       int lane, query_grads<W> &own)
 {
     float s[4][4] = {}, dp[4][4] = {};
 
@@ -167,12 +168,21 @@ static __device__ __forceinline__ void add_query_grads(const mma_rows<W> *k, con
             add_pair(own.d_o[e], right, dp[2 * n], dp[2 * n + 1]);
         }
     }
+    if (!is_whole) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                s[j][c] =
+                    key + 8 * j + 2 * (lane % 4) + c % 2 < own.seen[c / 2] ? s[j][c] : -INFINITY;
+            }
+        }
+    }
 #pragma unroll
     for (int j = 0; j < 4; j++) {
 #pragma unroll
         for (int c = 0; c < 4; c++) {
-            const bool is_seen = key + 8 * j + 2 * (lane % 4) + c % 2 < own.seen[c / 2];
-            const float e = is_seen ? cu::exp2_approx(s[j][c] * scale - own.lse[c / 2]) : 0.0f;
+            const float e = cu::exp2_approx(s[j][c] * scale - own.lse[c / 2]);
 
             dp[j][c] = e * (dp[j][c] - own.delta[c / 2]);
         }
@@ -209,6 +219,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
         const int32_t most = most_keys_seen(a, queries, r, tile);
         const int32_t own_most =
             first < queries.rows ? most_keys_seen(a, queries, first, ATTENTION_MMA_ROWS) : 0;
+        const int32_t fewest =
+            fewest_keys_seen(a, queries, place_of_row(queries, first), ATTENTION_MMA_ROWS);
         query_grads<W> own = {};
 
         start_keys(piece, 0, blocks, x.k, x.v, shared.keys[0]);
@@ -225,8 +237,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
 #pragma unroll
             for (int n = 0; n < blocks / 2; n++) {
                 if (key + 32 * n < own_most) {
-                    add_query_grads(&now[2 * n], &now[blocks + 2 * n], key + 32 * n, a.log2_scale,
-                                    lane, own);
+                    add_query_grads(&now[2 * n], &now[blocks + 2 * n], key + 32 * n,
+                                    key + 32 * n + 32 <= fewest, a.log2_scale, lane, own);
                 }
             }
             cu::cp_wait<0>();

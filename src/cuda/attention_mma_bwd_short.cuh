@@ -37,8 +37,8 @@ static __device__ __forceinline__ void put_score_grads(const uint32_t (&ds)[chun
 }
 
 /*
- * dq = dS k of a team's queries from r on, which is at first. A warp takes 16 rows and 32 columns at
- * a time, 16 of the lower half and those they were rotated with (all 16 of the narrowest heads).
+ * dq = dS k of a team's queries from r on, which is at first. A warp takes 16 rows and 32 columns
+ * at a time, 16 of the lower half and those they were rotated with (all 16 of the narrowest heads).
  */
 template <int W>
 static __device__ __forceinline__ void store_query_grads(
