@@ -150,48 +150,59 @@ template <int W> static __device__ __forceinline__ void clear(mma_key_grads<W> &
     }
 }
 
-/* sum += 16 rows of x times chunk rows of y. */
-template <int W, int chunk>
-static __device__ __forceinline__ void add_dots(const mma_rows<W> &x, const mma_rows<W> *y,
-                                                int lane, float (&sum)[chunk / 8][4])
+/* sum += 16 rows of each x times chunk rows of y. */
+template <int W, int parts, int chunk>
+static __device__ __forceinline__ void add_dots(const mma_rows<W> *x, const mma_rows<W> *y,
+                                                int lane, float (&sum)[parts][chunk / 8][4])
 {
 #pragma unroll
     for (int e = 0; e < W / 16; e++) {
-        uint32_t left[4], right[4];
+        uint32_t left[parts][4], right[4];
 
-        load_left(x, 16 * e, lane, left);
+#pragma unroll
+        for (int p = 0; p < parts; p++) {
+            load_left(x[p], 16 * e, lane, left[p]);
+        }
 #pragma unroll
         for (int n = 0; n < chunk / 16; n++) {
             load_right(y[n], 16 * e, lane, right);
-            add_pair(left, right, sum[2 * n], sum[2 * n + 1]);
+#pragma unroll
+            for (int p = 0; p < parts; p++) {
+                add_pair(left[p], right, sum[p][2 * n], sum[p][2 * n + 1]);
+            }
         }
     }
 }
 
 /*
- * P^T = exp(S^T - lse) and dS^T = P^T ⊙ (dP^T - δ) of 16 keys, the first of which is number key,
- * and chunk queries from column i of the tile on; as left operands, rounded. is_whole: each query
- * sees all of the keys.
+ * P^T = exp(S^T - lse) and dS^T = P^T ⊙ (dP^T - δ) of parts times 16 keys, the first of which is
+ * number key, and chunk queries from column i of the tile on; as left operands, rounded. is_whole:
+ * each query sees all of the keys.
  */
-template <int W, int chunk>
-static __device__ __forceinline__ void score_grads(const mma_rows<W> &k, const mma_rows<W> &v,
+template <int W, int parts, int chunk>
+static __device__ __forceinline__ void score_grads(const mma_rows<W> *k, const mma_rows<W> *v,
                                                    int32_t key, bool is_whole,
                                                    const mma_query_tile<W> &x, int i, float scale,
-                                                   int lane, uint32_t (&probability)[chunk / 16][4],
-                                                   uint32_t (&ds)[chunk / 16][4])
+                                                   int lane,
+                                                   uint32_t (&probability)[parts][chunk / 16][4],
+                                                   uint32_t (&ds)[parts][chunk / 16][4])
 {
-    float s[chunk / 8][4] = {}, dp[chunk / 8][4] = {};
+    float s[parts][chunk / 8][4] = {}, dp[parts][chunk / 8][4] = {};
 
-    add_dots<W, chunk>(k, &x.q[i / 16], lane, s);
-    add_dots<W, chunk>(v, &x.d_o[i / 16], lane, dp);
+    add_dots<W, parts, chunk>(k, &x.q[i / 16], lane, s);
+    add_dots<W, parts, chunk>(v, &x.d_o[i / 16], lane, dp);
     if (!is_whole) {
 #pragma unroll
         for (int j = 0; j < chunk / 8; j++) {
 #pragma unroll
             for (int c = 0; c < 4; c++) {
-                const int32_t seen = x.seen[i + 8 * j + 2 * (lane % 4) + c % 2];
+                const int32_t seen =
+                    x.seen[i + 8 * j + 2 * (lane % 4) + c % 2] - key - lane / 4 - c / 2 * 8;
 
-                s[j][c] = key + lane / 4 + c / 2 * 8 < seen ? s[j][c] : -INFINITY;
+#pragma unroll
+                for (int p = 0; p < parts; p++) {
+                    s[p][j][c] = 16 * p < seen ? s[p][j][c] : -INFINITY;
+                }
             }
         }
     }
@@ -203,26 +214,31 @@ static __device__ __forceinline__ void score_grads(const mma_rows<W> &k, const m
         load_vec(&x.lse[column], lse);
         load_vec(&x.delta[column], delta);
 #pragma unroll
-        for (int c = 0; c < 4; c++) {
-            const float e = cu::exp2_approx(s[j][c] * scale - lse[c % 2]);
+        for (int p = 0; p < parts; p++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const float e = cu::exp2_approx(s[p][j][c] * scale - lse[c % 2]);
 
-            s[j][c] = e;
-            dp[j][c] = e * (dp[j][c] - delta[c % 2]);
+                s[p][j][c] = e;
+                dp[p][j][c] = e * (dp[p][j][c] - delta[c % 2]);
+            }
         }
     }
 #pragma unroll
-    for (int n = 0; n < chunk / 16; n++) {
-        pack_left(s[2 * n], s[2 * n + 1], probability[n]);
-        pack_left(dp[2 * n], dp[2 * n + 1], ds[n]);
+    for (int p = 0; p < parts; p++) {
+#pragma unroll
+        for (int n = 0; n < chunk / 16; n++) {
+            pack_left(s[p][2 * n], s[p][2 * n + 1], probability[p][n]);
+            pack_left(dp[p][2 * n], dp[p][2 * n + 1], ds[p][n]);
+        }
     }
 }
 
 /* dv += P^T do, dk += dS^T q over chunk queries from column i of the tile on. */
-template <int W, int chunk>
-static __device__ __forceinline__ void add_key_grads(const uint32_t (&probability)[chunk / 16][4],
-                                                     const uint32_t (&ds)[chunk / 16][4],
-                                                     const mma_query_tile<W> &x, int i, int lane,
-                                                     mma_key_grads<W> &grads)
+template <int W, int parts, int chunk>
+static __device__ __forceinline__ void add_key_grads(
+    const uint32_t (&probability)[parts][chunk / 16][4], const uint32_t (&ds)[parts][chunk / 16][4],
+    const mma_query_tile<W> &x, int i, int lane, mma_key_grads<W> (&grads)[parts])
 {
 #pragma unroll
     for (int n = 0; n < chunk / 16; n++) {
@@ -231,9 +247,15 @@ static __device__ __forceinline__ void add_key_grads(const uint32_t (&probabilit
             uint32_t right[4];
 
             load_right_by_rows(x.d_o[i / 16 + n], 16 * e, lane, right);
-            add_pair(probability[n], right, grads.dv[2 * e], grads.dv[2 * e + 1]);
+#pragma unroll
+            for (int p = 0; p < parts; p++) {
+                add_pair(probability[p][n], right, grads[p].dv[2 * e], grads[p].dv[2 * e + 1]);
+            }
             load_right_by_rows(x.q[i / 16 + n], 16 * e, lane, right);
-            add_pair(ds[n], right, grads.dk[2 * e], grads.dk[2 * e + 1]);
+#pragma unroll
+            for (int p = 0; p < parts; p++) {
+                add_pair(ds[p][n], right, grads[p].dk[2 * e], grads[p].dk[2 * e + 1]);
+            }
         }
     }
 }

@@ -40,9 +40,9 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
     for (int32_t first = (int32_t)blockIdx.y * step; first < piece.keys.rows;
          first += (int32_t)gridDim.y * step) {
         const int32_t own = first + warp * ATTENTION_MMA_ROWS;
-        mma_key_grads<W> grads;
+        mma_key_grads<W> grads[1];
 
-        clear(grads);
+        clear(grads[0]);
         start_own_keys(x, piece, first, ATTENTION_WARPS, (int)threadIdx.x, ATTENTION_THREADS,
                        shared.k, shared.v);
         cu::cp_commit();
@@ -64,17 +64,17 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, W <= 64 ? 2 : 1)
 
                 if (own < most_keys_seen(a, queries, at, 32)) {
                     const bool is_whole = own + 16 <= fewest_keys_seen(a, queries, at, 32);
-                    uint32_t probability[2][4], ds[2][4];
+                    uint32_t probability[1][2][4], ds[1][2][4];
 
-                    score_grads<W, 32>(shared.k[warp], shared.v[warp], own, is_whole, shared.query,
-                                       i, a.log2_scale, lane, probability, ds);
-                    add_key_grads<W, 32>(probability, ds, shared.query, i, lane, grads);
+                    score_grads<W, 1, 32>(&shared.k[warp], &shared.v[warp], own, is_whole,
+                                          shared.query, i, a.log2_scale, lane, probability, ds);
+                    add_key_grads<W, 1, 32>(probability, ds, shared.query, i, lane, grads);
                 }
             }
             __syncthreads();
         }
         store_key_grads(a, key_grad_rows(a, piece.keys, capacity),
-                        key_grad_rows(a, piece.values, capacity), own, cu::opaque(lane), grads,
+                        key_grad_rows(a, piece.values, capacity), own, cu::opaque(lane), grads[0],
                         x.dk, x.dv);
     }
 }

@@ -1,6 +1,6 @@
 /*
  * attention_mma_bwd_short.cuh - the kernel of csp_attention_bwd on tensor cores for texts of up to
- * as many keys as a block has warps, 16 each: all of dq, dk and dv in one.
+ * as many keys as a block's warps have, 16 or 32 each: all of dq, dk and dv in one.
  *
  * A team of warps for each text and key-value head, a block of several teams where texts are short
  * (attention_mma.cuh). Warps keep dk and dv of their keys in registers while queries of all heads
@@ -14,11 +14,11 @@
 
 #include "attention_mma_bwd.cuh"
 
-/* A warp's keys lie at its number; so does dS^T of them. */
-template <int W, int warps> struct mma_bwd_tile {
+/* Keys by 16, those of each warp together; dS^T of them. */
+template <int W, int blocks> struct mma_bwd_tile {
     mma_query_tile<W> query;
-    mma_rows<W> k[warps], v[warps];
-    mma_rows<ATTENTION_MMA_QUERIES(W)> ds[warps];
+    mma_rows<W> k[blocks], v[blocks];
+    mma_rows<ATTENTION_MMA_QUERIES(W)> ds[blocks];
 };
 
 /* dS^T of a warp's keys, columns i .. i+chunk-1. */
@@ -98,38 +98,45 @@ static __device__ __forceinline__ int32_t most_rows_of_block(const attention_bat
 }
 
 /* Blocks that are to fit into a multiprocessor: as many as leave registers for sums. */
-#define MMA_BWD_BLOCKS(width, warps) ((width) > 64 ? 8 / (warps) : (warps) == 4 ? 3 : 16 / (warps))
+#define MMA_BWD_BLOCKS(width, warps, parts) \
+    ((width) > 64 || (parts) == 2 ? 8 / (warps) : (warps) == 4 ? 3 : 16 / (warps))
 
 /*
  * Grid (texts * G over teams). Dynamic shared memory: mma_bwd_tile.
  *
- * Queries go by 32 at a time in large blocks, so that their keys are read from shared memory half
- * as often; by 16 in blocks of 4 warps, where that leaves registers for a third block.
+ * Queries go by 32 at a time where a block has many keys, so that these are read from shared memory
+ * half as often; by 16 where it has 64, which leaves registers for a third block. With two parts a
+ * warp has 32 keys, and each load of queries serves twice as many products: shared memory's
+ * bandwidth bounds heads of 64 otherwise, and wider ones have no registers for it.
  */
-template <int W, int warps, int team>
-static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
+template <int W, int warps, int parts, int team>
+static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps, parts))
     attention_mma_bwd_short_kernel(attention_batch a, bf16_tensors x)
 {
-    typedef mma_bwd_tile<W, warps> block_tile;
-    const int chunk = warps == 4 ? 16 : 32, rows = mma_query_tile<W>::rows / warps * team;
+    typedef mma_bwd_tile<W, warps * parts> block_tile;
+    const int chunk = warps * parts == 4 ? 16 : 32, rows = mma_query_tile<W>::rows / warps * team;
     DYN_SHARED(block_tile, shared);
     const team_place p = place_in_team(warps, team);
     const attention_piece piece = piece_of_team(a, p);
     const row_list &queries = piece.queries;
-    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, of_team = warp - p.warp;
-    const int32_t own = p.warp * ATTENTION_MMA_ROWS;
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    const int of_warp = warp * parts, of_team = (warp - p.warp) * parts;
+    const int32_t own = p.warp * parts * ATTENTION_MMA_ROWS;
     const int blocks = (queries.T + 15) / 16;
     const int32_t all_rows =
         team == 1 || team == warps ? queries.rows : most_rows_of_block(a, warps / team);
     const query_share share = { p.thread, team * 32, p.number * rows, rows };
     query_copy<W, warps> held;
-    mma_key_grads<W> grads;
+    mma_key_grads<W> grads[parts];
     row_place place = { 0, 0 }; /* of row r */
 
-    if (blocks > team) {
+    if (blocks > team * parts) {
         cu::trap(); /* longer than csp_attention.longest says: there is no room for its keys */
     }
-    clear(grads);
+#pragma unroll
+    for (int i = 0; i < parts; i++) {
+        clear(grads[i]);
+    }
     if (blocks > 0) {
         start_own_keys(x, piece, 0, blocks, p.thread, team * 32, &shared.k[of_team],
                        &shared.v[of_team]);
@@ -148,13 +155,18 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
             const row_place at = row_behind(queries, place, i);
 
             if (own < most_keys_seen(a, queries, at, chunk)) {
-                const bool is_whole = own + 16 <= fewest_keys_seen(a, queries, at, chunk);
-                uint32_t probability[chunk / 16][4], ds[chunk / 16][4];
+                const bool is_whole = own + 16 * parts <= fewest_keys_seen(a, queries, at, chunk);
+                uint32_t probability[parts][chunk / 16][4], ds[parts][chunk / 16][4];
 
-                score_grads<W, chunk>(shared.k[warp], shared.v[warp], own, is_whole, shared.query,
-                                      share.at + i, a.log2_scale, lane, probability, ds);
-                put_score_grads<chunk>(ds, share.at + i, lane, shared.ds[warp]);
-                add_key_grads<W, chunk>(probability, ds, shared.query, share.at + i, lane, grads);
+                score_grads<W, parts, chunk>(&shared.k[of_warp], &shared.v[of_warp], own, is_whole,
+                                             shared.query, share.at + i, a.log2_scale, lane,
+                                             probability, ds);
+#pragma unroll
+                for (int j = 0; j < parts; j++) {
+                    put_score_grads<chunk>(ds[j], share.at + i, lane, shared.ds[of_warp + j]);
+                }
+                add_key_grads<W, parts, chunk>(probability, ds, shared.query, share.at + i, lane,
+                                               grads);
             }
         }
         team_barrier(team);
@@ -170,19 +182,23 @@ static __global__ void __launch_bounds__(warps * 32, MMA_BWD_BLOCKS(W, warps))
                                  &shared.ds[of_team], p.warp, team, cu::opaque(lane), x.dq);
         }
     }
-    store_key_grads(a, piece.keys, piece.values, own, lane, grads, x.dk, x.dv);
+#pragma unroll
+    for (int i = 0; i < parts; i++) {
+        store_key_grads(a, piece.keys, piece.values, own + 16 * i, lane, grads[i], x.dk, x.dv);
+    }
 }
 
-template <int W, int warps, int team>
+template <int W, int warps, int parts, int team>
 static csp_status launch_team(const bwd_launch<__nv_bfloat16> &l)
 {
-    const size_t bytes = sizeof(mma_bwd_tile<W, warps>);
+    const size_t bytes = sizeof(mma_bwd_tile<W, warps * parts>);
     const int64_t pieces = l.batch.texts * l.batch.G;
 
-    static_assert(sizeof(mma_bwd_tile<W, warps>) == ATTENTION_MMA_BWD_BYTES(W, warps),
+    static_assert(sizeof(mma_bwd_tile<W, warps * parts>) ==
+                      ATTENTION_MMA_BWD_BYTES(W, warps * parts),
                   "attention_pick.h says the same");
-    CUDA_TRY(cu::allow_shared(attention_mma_bwd_short_kernel<W, warps, team>, bytes));
-    CUDA_TRY(cu::launch(attention_mma_bwd_short_kernel<W, warps, team>,
+    CUDA_TRY(cu::allow_shared(attention_mma_bwd_short_kernel<W, warps, parts, team>, bytes));
+    CUDA_TRY(cu::launch(attention_mma_bwd_short_kernel<W, warps, parts, team>,
                         dim3((unsigned)ceil_div(pieces, warps / team)), warps * 32, bytes, l.stream,
                         l.batch, l.tensors));
     return CSP_OK;
@@ -196,25 +212,27 @@ template <int W> static csp_status launch_teams(const bwd_launch<__nv_bfloat16> 
 
     if constexpr (ATTENTION_MMA_LEAST_TEAM(W) == 1) {
         if (team == 1) {
-            return launch_team<W, 4, 1>(l);
+            return launch_team<W, 4, 1, 1>(l);
         }
     }
-    return team == 2 ? launch_team<W, 4, 2>(l) : launch_team<W, 4, 4>(l);
+    return team == 2 ? launch_team<W, 4, 1, 2>(l) : launch_team<W, 4, 1, 4>(l);
 }
 
 template <int W> static csp_status launch_bwd(const bwd_launch<__nv_bfloat16> &l)
 {
-    switch (pick_attention_mma_warps(W, l.longest, cuda_state_of(l.be)->shared_limit)) {
+    const int parts = W == 64 ? 2 : 1;
+
+    switch (pick_attention_bwd_blocks(W, l.longest, cuda_state_of(l.be)->shared_limit)) {
     case 4:
         return launch_teams<W>(l);
     case 8:
         if constexpr (W > 32) {
-            return launch_team<W, 8, 8>(l);
+            return launch_team<W, 8 / parts, parts, 8 / parts>(l);
         }
         break;
     case 16:
         if constexpr (W <= 64) {
-            return launch_team<W, 16, 16>(l);
+            return launch_team<W, 16 / parts, parts, 16 / parts>(l);
         }
         break;
     default:

@@ -149,34 +149,35 @@ static inline int pick_attention_fwd_team(int width, int blocks, int warps, int6
 /* Queries of a tile of the tensor core kernels of backward that go by the keys of a block. */
 #define ATTENTION_MMA_QUERIES(width) ((width) <= 64 ? 64 : 32)
 
-/* Shared memory of their block of warps: queries and do, lse, delta and what they see; of each warp
- * 16 keys and values, and dS of those keys. */
-#define ATTENTION_MMA_BWD_BYTES(width, warps)                                \
+/* Shared memory of a block of the short one: queries and do, lse, delta and what they see; blocks
+ * times 16 keys and values, and dS of those keys. */
+#define ATTENTION_MMA_BWD_BYTES(width, blocks)                               \
     ((size_t)ATTENTION_MMA_QUERIES(width) / 8 * ATTENTION_MMA_BYTES(width) + \
      (size_t)ATTENTION_MMA_QUERIES(width) * 12 +                             \
-     (size_t)(warps) *                                                       \
+     (size_t)(blocks) *                                                      \
          (2 * ATTENTION_MMA_BYTES(width) + ATTENTION_MMA_BYTES(ATTENTION_MMA_QUERIES(width))))
 
 /*
- * Warps of the short tensor core kernel of backward, each of which has 16 keys, for texts of up to
- * longest rows, or 0: the batch is for the long ones. Gradients of wide heads fill the registers of
- * 8 warps; narrow heads have no kernel of 8.
+ * Blocks of 16 keys of the short tensor core kernel of backward for texts of up to longest rows, or
+ * 0: the batch is for the long ones. A warp has one of them, but for heads of 64 two where there
+ * are more than 4. Gradients of wide heads fill the registers of 8 warps; narrow heads have no
+ * kernel of 8.
  */
-static inline int pick_attention_mma_warps(int width, int64_t longest, size_t shared_limit)
+static inline int pick_attention_bwd_blocks(int width, int64_t longest, size_t shared_limit)
 {
     const int most = width <= 64 ? 16 : 8;
-    int warps = 4;
+    int blocks = 4;
 
-    while (warps < most && longest > (int64_t)warps * ATTENTION_MMA_ROWS) {
-        warps *= width <= 32 ? 4 : 2;
+    while (blocks < most && longest > (int64_t)blocks * ATTENTION_MMA_ROWS) {
+        blocks *= width <= 32 ? 4 : 2;
     }
-    return longest > (int64_t)warps * ATTENTION_MMA_ROWS ||
-                   ATTENTION_MMA_BWD_BYTES(width, warps) > shared_limit
+    return longest > (int64_t)blocks * ATTENTION_MMA_ROWS ||
+                   ATTENTION_MMA_BWD_BYTES(width, blocks) > shared_limit
                ? 0
-               : warps;
+               : blocks;
 }
 
-/* In its blocks of 4 warps the smallest team's share of the tile of queries is 16 rows; larger
+/* Where it has 4 the smallest team's share of the tile of queries is 16 rows; larger
  * blocks are one team. */
 #define ATTENTION_MMA_LEAST_TEAM(width) (64 / ATTENTION_MMA_QUERIES(width))
 

@@ -92,23 +92,23 @@ static void several_blocks_of_4_warps_run_in_forward_where_two_fit(void **state)
     assert_int_equal(pick_attention_fwd_tile(64, SMALL).warps, 8);
 }
 
-static void a_warp_has_16_keys_in_backward_on_tensor_cores(void **state)
+static void backward_on_tensor_cores_has_as_many_keys_as_a_block_has_registers_for(void **state)
 {
     (void)state;
-    assert_int_equal(pick_attention_mma_warps(64, 1, SMALL), 4);
-    assert_int_equal(pick_attention_mma_warps(64, 64, SMALL), 4);
-    assert_int_equal(pick_attention_mma_warps(64, 65, SMALL), 8);
-    assert_int_equal(pick_attention_mma_warps(64, 128, SMALL), 8);
-    assert_int_equal(pick_attention_mma_warps(64, 129, SMALL), 0);
-    assert_int_equal(pick_attention_mma_warps(64, 129, OLD), 16);
-    assert_int_equal(pick_attention_mma_warps(64, 256, OLD), 16);
-    assert_int_equal(pick_attention_mma_warps(64, 257, NEW), 0);
-    assert_int_equal(pick_attention_mma_warps(128, 128, SMALL), 8);
-    assert_int_equal(pick_attention_mma_warps(128, 129, NEW), 0);
-    assert_int_equal(pick_attention_mma_warps(16, 64, SMALL), 4);
-    assert_int_equal(pick_attention_mma_warps(16, 65, SMALL), 16);
-    assert_int_equal(pick_attention_mma_warps(16, 256, SMALL), 16);
-    assert_int_equal(pick_attention_mma_warps(32, 257, NEW), 0);
+    assert_int_equal(pick_attention_bwd_blocks(64, 1, SMALL), 4);
+    assert_int_equal(pick_attention_bwd_blocks(64, 64, SMALL), 4);
+    assert_int_equal(pick_attention_bwd_blocks(64, 65, SMALL), 8);
+    assert_int_equal(pick_attention_bwd_blocks(64, 128, SMALL), 8);
+    assert_int_equal(pick_attention_bwd_blocks(64, 129, SMALL), 0);
+    assert_int_equal(pick_attention_bwd_blocks(64, 129, OLD), 16);
+    assert_int_equal(pick_attention_bwd_blocks(64, 256, OLD), 16);
+    assert_int_equal(pick_attention_bwd_blocks(64, 257, NEW), 0);
+    assert_int_equal(pick_attention_bwd_blocks(128, 128, SMALL), 8);
+    assert_int_equal(pick_attention_bwd_blocks(128, 129, NEW), 0);
+    assert_int_equal(pick_attention_bwd_blocks(16, 64, SMALL), 4);
+    assert_int_equal(pick_attention_bwd_blocks(16, 65, SMALL), 16);
+    assert_int_equal(pick_attention_bwd_blocks(16, 256, SMALL), 16);
+    assert_int_equal(pick_attention_bwd_blocks(32, 257, NEW), 0);
 }
 
 static void a_team_has_a_warp_for_each_16_keys_where_there_are_pieces_for_all_blocks(void **state)
@@ -156,7 +156,7 @@ static void reach_mma(const attention_case *c, reached *at)
 {
     const int64_t longest = attention_case_longest(c), pieces = c->B * c->G;
     const int width = (int)c->E, blocks = pick_attention_mma_blocks(width, longest, EMULATED);
-    const int bwd_warps = pick_attention_mma_warps(width, longest, EMULATED);
+    const int bwd_blocks = pick_attention_bwd_blocks(width, longest, EMULATED);
 
     if (blocks == 0) {
         at->fwd_long++;
@@ -170,11 +170,11 @@ static void reach_mma(const attention_case *c, reached *at)
         at->fwd_split +=
             pick_attention_split((pieces * team + warps - 1) / warps, 2, PROCESSORS) > 1;
     }
-    if (bwd_warps == 0) {
+    if (bwd_blocks == 0) {
         at->bwd_long[width]++;
     } else {
-        at->bwd[width][bwd_warps]++;
-        if (bwd_warps == 4) {
+        at->bwd[width][bwd_blocks]++;
+        if (bwd_blocks == 4) {
             at->bwd_team[width][pick_attention_bwd_team(width, longest, pieces, PROCESSORS)]++;
         }
     }
@@ -266,7 +266,7 @@ int main(void)
         cmocka_unit_test(tensor_cores_take_heads_of_some_widths),
         cmocka_unit_test(tensor_core_keys_fit_beside_the_queries),
         cmocka_unit_test(several_blocks_of_4_warps_run_in_forward_where_two_fit),
-        cmocka_unit_test(a_warp_has_16_keys_in_backward_on_tensor_cores),
+        cmocka_unit_test(backward_on_tensor_cores_has_as_many_keys_as_a_block_has_registers_for),
         cmocka_unit_test(a_team_has_a_warp_for_each_16_keys_where_there_are_pieces_for_all_blocks),
         cmocka_unit_test(a_team_in_backward_has_16_queries_of_the_tile_or_more),
         cmocka_unit_test(the_cases_of_the_parity_test_reach_every_kernel),
