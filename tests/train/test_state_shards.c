@@ -12,7 +12,6 @@ static void any_number_of_ranks_reads_them(void **state)
         csp_state_files files;
 
         state_write("cpu", f32, wrote, &files);
-        assert_ok(csp_state_files_check(scratch_path("x.h5"), &files));
         for (int ranks = 1; ranks <= 4; ranks++) {
             state_read_as("cpu", f32, ranks, &files, false);
         }
@@ -72,17 +71,17 @@ static void what_is_wrong_is_named(void **state)
     state_write("cpu", f32, 2, &files);
     state_open(&t, "cpu", f32, 1, 0);
     files.count = 1; /* a part that nobody has */
-    assert_int_equal(csp_state_files_read(scratch_path("x.h5"), &files, t.model), CSP_ERR_FORMAT);
+    assert_int_equal(state_read(&files, &t), CSP_ERR_FORMAT);
     assert_non_null(strstr(csp_error_text(), "are in none of its state files"));
     files.count = 2;
     snprintf(path, sizeof(path), "%s", scratch_path(files.names[1]));
     all = scratch_read(path, &bytes);
     all[bytes / 3] ^= 4;
     scratch_write(path, all, bytes);
-    assert_int_equal(csp_state_files_check(scratch_path("x.h5"), &files), CSP_ERR_FORMAT);
+    assert_int_equal(state_read(&files, &t), CSP_ERR_FORMAT);
     assert_non_null(strstr(csp_error_text(), files.names[1]));
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(csp_state_files_read(scratch_path("x.h5"), &files, t.model), CSP_ERR_FORMAT);
+    assert_int_equal(state_read(&files, &t), CSP_ERR_FORMAT);
     assert_non_null(strstr(csp_error_text(), files.names[1]));
     assert_non_null(strstr(csp_error_text(), "is missing"));
     free(all);
@@ -118,10 +117,9 @@ static void nothing_or_all_is_there(void *context)
 
 static csp_status read_all(void *context)
 {
-    const written *w = context;
+    written *w = context;
 
-    CSP_TRY(csp_state_files_check(scratch_path("x.h5"), &w->files));
-    return csp_state_files_read(scratch_path("x.h5"), &w->files, w->t->model);
+    return state_read(&w->files, w->t);
 }
 
 static void every_failing_call_says_so(void **state)

@@ -164,6 +164,9 @@ CSP_CHECKED csp_status csp_comm_broadcast_start(csp_comm *comm, void *data, int6
  */
 CSP_CHECKED csp_status csp_comm_wait(csp_comm *comm, int64_t ticket);
 
+/* Whether csp_comm_wait of a ticket, which it still wants, would return at once. */
+bool csp_comm_is_done(csp_comm *comm, int64_t ticket);
+
 /* Start and wait in one, for what nothing can hide. */
 CSP_CHECKED csp_status csp_comm_reduce(csp_comm *comm, void *data, csp_dtype dtype, int64_t count,
                                        csp_comm_op op, const char *what);
