@@ -323,9 +323,10 @@ static csp_status settle_progress(csp_run_state *run)
     csp_data_identity data;
 
     CSP_TRY(plan_memory(run, &p->micro_batch_tokens));
-    CSP_TRY(csp_sum_order_describe(run->ranks, run->be, set, sum_order));
+    CSP_TRY(csp_sum_order_describe(run->config->contrastive.negative_blocks, run->ranks, run->be,
+                                   set, sum_order));
     if (run->resumed && csp_run_writes(run)) {
-        csp_sum_order_compare(p->sum_order, sum_order);
+        csp_sum_order_compare(p->sum_order, sum_order, strcmp(p->phase, "contrastive") == 0);
     }
     (void)snprintf(p->sum_order, sizeof(p->sum_order), "%s", sum_order);
     CSP_TRY(csp_train_data_identity(run->data, &data));
