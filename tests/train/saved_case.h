@@ -118,6 +118,8 @@ static inline void expect_same(const char *dir, const char *other, const char *n
 }
 
 /* One of several ranks: a process of its own, in which a failed assertion is an exit status. */
+static double member_timeout_s = 60.0;
+
 typedef struct member {
     csp_comm *comm;
     csp_ranks ranks;
@@ -126,7 +128,7 @@ typedef struct member {
 
 static inline void join_ranks(member *m)
 {
-    const csp_comm_options options = { .timeout_s = 60.0 };
+    const csp_comm_options options = { .timeout_s = member_timeout_s };
     csp_launch launch;
 
     assert_ok(csp_launch_find(&launch));

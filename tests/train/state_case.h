@@ -81,7 +81,8 @@ static inline void state_write(const char *device, csp_storage storage, int rank
         state_open(&t, device, storage, ranks, rank);
         state_fill(&t);
         assert_ok(csp_state_copy_take(t.model, &copy));
-        assert_ok(csp_state_write(scratch_dir, state_stem, rank, ranks, &copy, name));
+        assert_ok(csp_state_name(state_stem, rank, ranks, &copy, name));
+        assert_ok(csp_state_write(scratch_dir, name, &copy));
         csp_state_copy_clear(&copy);
         tiny_close(&t);
         files->names[files->count++] = strdup(name);

@@ -136,8 +136,8 @@ static int resuming_rank(int argument)
 }
 
 /*
- * Of the state files each byte once in all, of the model's file on rank 0; what the other ranks read
- * of that when they open it is less than half of a state file.
+ * Of the state files each byte once in all, of the model's file on rank 0; what the other ranks
+ * read of that when they open it is less than half of a state file.
  */
 static int counting_rank(int argument)
 {

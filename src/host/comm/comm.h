@@ -210,6 +210,20 @@ void csp_comm_settle(csp_comm *comm);
  */
 void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code);
 
+/*
+ * After a failure, where there is still something to be finished that needs no collective: the time
+ * that options.grace_s gives begins when so many seconds from now have passed, and on other ranks
+ * than 0 csp_comm_destroy waits as long for the end of rank 0's communicator, because a launcher
+ * that sees one process end kills the others.
+ */
+void csp_comm_hold(csp_comm *comm, double seconds);
+
+/*
+ * Whether a rank's communicator has ended, with its process or by csp_comm_destroy. Rank 0 knows it
+ * of all others, these of rank 0; what nobody knows is false.
+ */
+bool csp_comm_is_gone(const csp_comm *comm, int rank);
+
 /* Waits until a failure is known, at most so long. Returns whether one is. */
 bool csp_comm_await_failure(csp_comm *comm, double seconds);
 

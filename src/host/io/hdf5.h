@@ -43,7 +43,7 @@ CSP_CHECKED csp_status csp_hdf5_open(const char *path, csp_hdf5 **out);
 
 /* How a file is opened; { 0 } is csp_hdf5_open. */
 typedef struct csp_hdf5_way {
-    bool is_checked;   /* just this file was checked before, by whichever process: not again        */
+    bool is_checked; /* just this file was checked before, by whichever process: not again        */
     int64_t keep_most; /* bytes: a file of at most so many stays in memory as it is checked, so that
                           none of them is read twice                                              */
     csp_status (*goes_on)(void *context); /* called after each MiB that is checked, where that may

@@ -89,7 +89,8 @@ static herr_t disk_read(H5FD_t *base, H5FD_mem_t type, hid_t dxpl, haddr_t addre
     (void)type;
     (void)dxpl;
     if (file->disk->kept != NULL) {
-        const size_t there = address < file->disk->bytes ? (size_t)(file->disk->bytes - address) : 0;
+        const size_t there =
+            address < file->disk->bytes ? (size_t)(file->disk->bytes - address) : 0;
         const size_t part = bytes < there ? bytes : there;
 
         memcpy(to, file->disk->kept + (part > 0 ? address : 0), part);

@@ -7,6 +7,7 @@
 
 #include "io/file.h"
 #include "io/hdf5.h"
+#include "io/hdf5_lock.h"
 
 /*
  * What HDF5 reads and writes through. A failed write is remembered and reported to HDF5 as done:
@@ -39,9 +40,6 @@ struct csp_hdf5 {
 #define CSP_HDF5_ONE_THREAD                                                             \
     __attribute__((cleanup(csp_hdf5_leave))) const bool csp_inside_ = csp_hdf5_enter(); \
     (void)csp_inside_
-
-bool csp_hdf5_enter(void);
-void csp_hdf5_leave(const bool *inside);
 
 /* Registers the driver; the id goes back with H5FDunregister. Below 0: HDF5 refused. */
 hid_t csp_hdf5_driver(void);

@@ -38,7 +38,7 @@ static csp_status read_at(int fd, const char *path, void *buffer, size_t bytes, 
     return CSP_OK;
 }
 
-/* Reads and hashes a file's first bytes, into all where that is not NULL, which has room for them. */
+/* Reads and hashes the first bytes of a file; into all where that is not NULL, for as many. */
 static csp_status hash_file(int fd, const char *path, int64_t bytes, const csp_hdf5_way *way,
                             char *all, XXH128_canonical_t *out)
 {

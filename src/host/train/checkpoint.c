@@ -207,21 +207,60 @@ fail:
     return status;
 }
 
-csp_status csp_checkpoint_write_state(const char *run_dir, const csp_progress *progress, int rank,
-                                      int ranks, const csp_state_copy *copy,
-                                      char name[CSP_STATE_NAME_BYTES])
+csp_status csp_checkpoint_name_state(const csp_progress *progress, int rank, int ranks,
+                                     const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES])
 {
     char stem[NAME_BYTES];
+
+    csp_checkpoint_stem(progress->phase, progress->step, stem);
+    return csp_state_name(stem, rank, ranks, copy, name);
+}
+
+csp_status csp_checkpoint_write_state(const char *run_dir, const char *name,
+                                      const csp_state_copy *copy)
+{
     char *dir = NULL;
     csp_status status;
 
-    csp_checkpoint_stem(progress->phase, progress->step, stem);
     CSP_TRY_GOTO(csp_checkpoint_dir(run_dir, &dir));
     CSP_TRY_GOTO(csp_file_make_dirs(dir));
-    status = csp_state_write(dir, stem, rank, ranks, copy, name);
+    status = csp_state_write(dir, name, copy);
 
 fail:
     free(dir);
+    return status;
+}
+
+csp_status csp_checkpoint_try_folder(const char *run_dir)
+{
+    char *dir = NULL, *path = NULL;
+    csp_file *file;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_checkpoint_dir(run_dir, &dir));
+    CSP_TRY_GOTO(csp_file_make_dirs(dir));
+    CSP_TRY_GOTO(csp_file_join(dir, "trial", &path));
+    CSP_TRY_GOTO(csp_file_create(path, &file));
+    csp_file_abandon(file);
+
+fail:
+    free(dir);
+    free(path);
+    return status;
+}
+
+csp_status csp_checkpoint_has_state(const char *run_dir, const char *name, bool *out)
+{
+    char *dir = NULL, *path = NULL;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_checkpoint_dir(run_dir, &dir));
+    CSP_TRY_GOTO(csp_file_join(dir, name, &path));
+    *out = csp_file_exists(path);
+
+fail:
+    free(dir);
+    free(path);
     return status;
 }
 

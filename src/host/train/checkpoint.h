@@ -65,12 +65,24 @@ CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snaps
                                             const csp_state_files *state, char **path);
 
 /*
- * Writes the file of one rank's state beside the checkpoint to come: csp_state_write. Any thread
- * may, and every rank does, before csp_checkpoint_write is given the names of all.
+ * The file of one rank's state beside the checkpoint to come, its name and then the file:
+ * csp_state_name, csp_state_write. Any thread may, and every rank does, before csp_checkpoint_write
+ * is given the names of all.
  */
-CSP_CHECKED csp_status csp_checkpoint_write_state(const char *run_dir, const csp_progress *progress,
-                                                  int rank, int ranks, const csp_state_copy *copy,
-                                                  char name[CSP_STATE_NAME_BYTES]);
+CSP_CHECKED csp_status csp_checkpoint_name_state(const csp_progress *progress, int rank, int ranks,
+                                                 const csp_state_copy *copy,
+                                                 char name[CSP_STATE_NAME_BYTES]);
+CSP_CHECKED csp_status csp_checkpoint_write_state(const char *run_dir, const char *name,
+                                                  const csp_state_copy *copy);
+
+/*
+ * Makes the folder of checkpoints, and a file in it that it removes again: for each rank that will
+ * write there, before the first step. Errors: CSP_ERR_IO, with the system's reason.
+ */
+CSP_CHECKED csp_status csp_checkpoint_try_folder(const char *run_dir);
+
+/* Whether the state file of a name is there, and so complete. Local. */
+CSP_CHECKED csp_status csp_checkpoint_has_state(const char *run_dir, const char *name, bool *out);
 
 /* Bytes a checkpoint of this model takes with its state, about. */
 int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes);

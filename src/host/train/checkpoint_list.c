@@ -107,4 +107,3 @@ csp_status csp_checkpoint_read_latest(const char *dir, char **name)
     free(path);
     return status;
 }
-

@@ -37,7 +37,7 @@ static csp_status tell_all(const csp_ranks *ranks, void *data, int64_t bytes, in
                                      : CSP_OK;
 }
 
-/* Whether a failed call has found something wrong with a file, else it is a failure of this rank. */
+/* Whether a failed call has found a file that is not whole; else this rank itself has failed. */
 static bool is_of_file(csp_status status)
 {
     return status == CSP_ERR_FORMAT || status == CSP_ERR_IO;
@@ -112,7 +112,7 @@ static csp_status share_names(check *c)
 {
     const bool reads = csp_ranks_rank(c->ranks) == 0;
     csp_state_files *files = &c->point.state;
-    char (*names)[CSP_STATE_NAME_BYTES] = NULL;
+    char(*names)[CSP_STATE_NAME_BYTES] = NULL;
     int64_t count = files->count;
     csp_status status;
 
@@ -187,7 +187,7 @@ static csp_status check_own(check *c, int32_t *first)
     return CSP_OK;
 }
 
-/* All ranks: the state files, and that every rank sees them. The first that is not whole: c->bad. */
+/* All ranks: the state files, and that every rank sees them. c->bad: the first not whole. */
 static csp_status check_state(check *c)
 {
     const int own = csp_ranks_rank(c->ranks);

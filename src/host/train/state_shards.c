@@ -178,25 +178,31 @@ static csp_status write_pieces(csp_hdf5 *file, const csp_state_copy *copy)
     return CSP_OK;
 }
 
-csp_status csp_state_write(const char *dir, const char *stem, int rank, int ranks,
-                           const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES])
+csp_status csp_state_name(const char *stem, int rank, int ranks, const csp_state_copy *copy,
+                          char name[CSP_STATE_NAME_BYTES])
 {
-    char digest[CSP_DIGEST_TEXT_BYTES], found[CSP_STATE_NAME_BYTES];
+    char digest[CSP_DIGEST_TEXT_BYTES];
+
+    CSP_TRY(digest_of(copy, digest));
+    snprintf(name, CSP_STATE_NAME_BYTES, "%s.rank%dof%d.%.*s.state", stem, rank, ranks, DIGITS,
+             digest);
+    return CSP_OK;
+}
+
+csp_status csp_state_write(const char *dir, const char *name, const csp_state_copy *copy)
+{
     char *path = NULL;
     csp_hdf5 *file = NULL;
     csp_status status;
 
-    CSP_TRY(digest_of(copy, digest));
-    snprintf(found, sizeof(found), "%s.rank%dof%d.%.*s.state", stem, rank, ranks, DIGITS, digest);
-    CSP_TRY(csp_file_join(dir, found, &path));
+    CSP_TRY(csp_file_join(dir, name, &path));
     CSP_TRY_GOTO(csp_hdf5_create(path, &file));
     status = write_pieces(file, copy);
     if (status != CSP_OK) {
         csp_hdf5_close(file);
         goto fail;
     }
-    CSP_TRY_GOTO(csp_hdf5_commit(file));
-    memcpy(name, found, sizeof(found));
+    status = csp_hdf5_commit(file);
 
 fail:
     free(path);
@@ -251,7 +257,7 @@ static csp_status folder_of(const char *path, char **out)
     return CSP_OK;
 }
 
-/* Where file i lies. A name with a slash would be of another folder. Owner: the caller frees *out. */
+/* Where file i lies, which a name with a slash does not say. Owner: the caller frees *out. */
 static csp_status path_of(const char *checkpoint, const csp_state_files *files, int64_t i,
                           char **out)
 {

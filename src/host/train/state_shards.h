@@ -78,18 +78,25 @@ void csp_state_copy_drop(csp_state_copy *copy);
 CSP_CHECKED csp_status csp_state_copy_take(const csp_model *model, csp_state_copy *out);
 
 /*
- * Writes one rank's file; any thread may, with a copy that nobody changes meanwhile.
+ * The name of one rank's file: reads the whole copy, for a digest.
  *
- *   dir          in    RUN/checkpoints, which is there
  *   stem         in    "contrastive-00000200"
  *   rank, ranks  in    whose, of how many
- *   name         out   of the file in dir
+ */
+CSP_CHECKED csp_status csp_state_name(const char *stem, int rank, int ranks,
+                                      const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES]);
+
+/*
+ * Writes the file; any thread may, with a copy that nobody changes meanwhile.
+ *
+ *   dir    in   RUN/checkpoints, which is there
+ *   name   in   csp_state_name of the same copy
  *
  * Errors: CSP_ERR_IO, CSP_ERR_MEMORY, CSP_ERR_INTERRUPTED (csp_state_copy_drop); nothing is there
  *         under the name then.
  */
-CSP_CHECKED csp_status csp_state_write(const char *dir, const char *stem, int rank, int ranks,
-                                       const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES]);
+CSP_CHECKED csp_status csp_state_write(const char *dir, const char *name,
+                                       const csp_state_copy *copy);
 
 /* The files of a checkpoint, in the order of ranks. */
 typedef struct csp_state_files {

@@ -1,6 +1,7 @@
 /*
  * trainer_internal.h - what the parts of a run share: trainer.c (the loop), run_setup.c (what is
- * there before the first step), run_resume.c (where it goes on), run_save.c (checkpoints and evaluations).
+ * there before the first step), run_resume.c (where it goes on), run_save.c (checkpoints and
+ * evaluations).
  */
 #pragma once
 
