@@ -198,6 +198,7 @@ static void fill_table(csp_ops *ops)
     ops->elapsed = cuda_elapsed;
     ops->tuning_get = cuda_tuning_get;
     ops->tuning_set = cuda_tuning_set;
+    ops->versions = cuda_versions;
     ops->graph_run = cuda_graph_run;
     ops->collective_library = cuda_collective_library;
     ops->collective_make_id = cuda_collective_make_id;

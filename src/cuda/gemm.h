@@ -85,6 +85,7 @@ CSP_CHECKED csp_status cuda_multiply(csp_backend *be, const cuda_product *p);
 /* The entries of csp_ops, contracts in ops/backend.h. */
 csp_status cuda_tuning_get(csp_backend *be, char **text);
 csp_status cuda_tuning_set(csp_backend *be, const char *text);
+csp_status cuda_versions(csp_backend *be, char text[CSP_VERSIONS_BYTES]);
 
 #ifdef __cplusplus
 }

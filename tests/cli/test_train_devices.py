@@ -66,10 +66,12 @@ def who_goes_on_otherwise_is_told(w):
     whole = w.checkpoint("s", last)
     for size, more, wanted in (
             (2, {"NCCL_DEBUG": "WARN"}, []),
-            (4, {"NCCL_ALGO": "Ring", "CSP_EMU_NCCL": "22703", "NCCL_NVLS_ENABLE": "1"},
+            (4, {"NCCL_ALGO": "Ring", "CSP_EMU_NCCL": "22703", "NCCL_NVLS_ENABLE": "1",
+                 "CSP_EMU_DRIVER": "13010", "CSP_EMU_CUBLAS": "130203"},
              ["ranks was 2 before and is 4 now", "machines was 1: 1x2 before and is 1: 1x4 now",
               "collectives was NCCL 2.28.9 before and is NCCL 2.27.3 now",
               "NCCL_NVLS_ENABLE was 0 before and is 1 now",
+              "driver was CUDA 13.0 before and is CUDA 13.1 now", "and is 13.2.3 now",
               "NCCL_ALGO is Ring now and was not set before"])):
         go_back(w, "s", first)
         results = Job(w, size, "s", *saving, env={**os.environ, **more}).wait()

@@ -92,6 +92,21 @@ def rank_0_says_what_all_find(w):
     w.remove("slow", "quick")
 
 
+def who_cannot_write_checkpoints_says_so_before_the_first_step(w):
+    """The folder of checkpoints is a file, where one rank looks: another file system, in which state that
+    it has alone would have to go."""
+    here = elsewhere(w, "here", "c")
+    for folder in (w.folder, here):
+        (folder / "c").mkdir()
+    (here / "c/checkpoints").write_text("a file")
+    results = Job(w, 2, "c", "run.shard_state=on", cwd={1: here}).wait()
+    w.expect_exit(results[0], 1, "rank 1", "exists and is not a folder")
+    w.expect_exit(results[1], 1, "exists and is not a folder")
+    w.expect(not w.steps("c") if (w.folder / "c/metrics.jsonl").exists() else True, "steps were made")
+    w.expect(not list((w.folder / "c/checkpoints").iterdir()), "something is left")
+    w.remove("c", "here")
+
+
 def another_version_on_one_rank_is_named(w):
     """A copy of the program whose version has another last digit."""
     said = w.must("--version").stdout.split(None, 1)[1].strip()
@@ -219,6 +234,7 @@ if __name__ == "__main__":
         a_file_that_one_rank_lacks_is_named,
         data_that_one_rank_has_otherwise_is_named,
         rank_0_says_what_all_find,
+        who_cannot_write_checkpoints_says_so_before_the_first_step,
         another_version_on_one_rank_is_named,
         a_signal_ends_a_rank_that_waits_for_one_that_never_comes,
         a_stopped_rank_ends_the_others,

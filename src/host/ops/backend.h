@@ -137,6 +137,20 @@ void csp_download_clear(csp_backend *be, csp_download *d);
 CSP_CHECKED csp_status csp_backend_tuning_get(csp_backend *be, char **text);
 CSP_CHECKED csp_status csp_backend_tuning_set(csp_backend *be, const char *text);
 
+enum { CSP_VERSIONS_BYTES = 256 };
+
+/*
+ * What else of a machine a result's last bits depend on, in lines "<key> <value>": of a GPU its
+ * driver and cuBLAS, of a CPU OpenBLAS with the kernels that it has picked. The device itself and
+ * cuBLASLt are in the text of csp_backend_tuning_get.
+ *
+ *     driver CUDA 13.0
+ *     cublas 13.1.0
+ *
+ * Errors: CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status csp_backend_versions(csp_backend *be, char text[CSP_VERSIONS_BYTES]);
+
 /* Waits for everything enqueued; reports faults of kernels, naming the last op. */
 CSP_CHECKED csp_status csp_backend_sync(csp_backend *be);
 

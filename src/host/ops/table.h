@@ -45,6 +45,7 @@ struct csp_ops {
     csp_status (*elapsed)(csp_backend *be, int64_t from, int64_t to, double *seconds);
     csp_status (*tuning_get)(csp_backend *be, char **text);
     csp_status (*tuning_set)(csp_backend *be, const char *text);
+    csp_status (*versions)(csp_backend *be, char text[CSP_VERSIONS_BYTES]);
     csp_status (*graph_run)(csp_backend *be, const csp_graph_call *call);
     csp_status (*collective_library)(csp_backend *be, const char **name);
     csp_status (*collective_make_id)(csp_backend *be, csp_collective_id *out);

@@ -143,13 +143,14 @@ fail:
     return status;
 }
 
-/* Opens a checkpoint's model under the contract of the settings. */
-static csp_status open_snapshot(csp_run_state *run, const char *path)
+/* Opens a checkpoint's model under the contract of the settings. file: it, open, or NULL. */
+static csp_status open_snapshot(csp_run_state *run, const char *path, const csp_hdf5 *file)
 {
     const csp_config *config = run->config;
     csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
                            .storage = run->storage,
                            .base = run->options->base,
+                           .file = file,
                            .machine = run->machine,
                            .max_len = csp_config_longest(config),
                            .seed = (uint64_t)config->run.seed };
@@ -179,7 +180,7 @@ static csp_status start_from_checkpoint(csp_run_state *run)
             "adapter",
             run->config->lora.init);
     }
-    CSP_TRY(open_snapshot(run, run->config->model.path));
+    CSP_TRY(open_snapshot(run, run->config->model.path, NULL));
     if (o->base_in_run) {
         /* That was relative to the other run's folder. */
         CSP_TRY(csp_strdup("run", o->base_found, &found));
@@ -194,81 +195,6 @@ static csp_status start_from_checkpoint(csp_run_state *run)
 static bool starts_from_checkpoint(const csp_config *config)
 {
     return csp_file_exists(config->model.path) && !csp_file_is_dir(config->model.path);
-}
-
-/* The checkpoint that rank 0 found is the one of all. */
-static csp_status share_resume_point(csp_run_state *run)
-{
-    const char *own = run->resume_path;
-    int64_t bytes = own != NULL ? (int64_t)strlen(own) + 1 : 0;
-    char *path = NULL;
-    csp_status status;
-
-    if (run->ranks == NULL) {
-        return CSP_OK;
-    }
-    CSP_TRY(csp_comm_broadcast(run->ranks->comm, &bytes, sizeof(bytes), 0, "the resume point"));
-    if (bytes == 0) {
-        return CSP_OK;
-    }
-    CSP_TRY_GOTO(csp_alloc_zero("run", bytes, 1, &path));
-    if (own != NULL) {
-        memcpy(path, own, (size_t)bytes);
-    }
-    CSP_TRY_GOTO(csp_comm_broadcast(run->ranks->comm, path, bytes, 0, "the resume point"));
-    free(run->resume_path);
-    run->resume_path = path;
-    path = NULL;
-
-fail:
-    free(path);
-    return status;
-}
-
-/* Decides where to go on, and that the checkpoint there is one of this config. */
-static csp_status find_resume_point(csp_run_state *run)
-{
-    const csp_run_settings *s = &run->config->run;
-    csp_progress *p = &run->progress;
-    csp_config *there = NULL;
-    char difference[256];
-    csp_status status;
-
-    if (!csp_run_writes(run)) {
-        /* Rank 0 looks, so that all go on from one checkpoint. */
-    } else if (strcmp(s->resume, "none") == 0 || strcmp(s->resume, "auto") == 0) {
-        CSP_TRY(csp_checkpoint_latest(s->output_dir, &run->resume_path));
-        if (run->resume_path != NULL && strcmp(s->resume, "none") == 0) {
-            return CSP_FAIL(CSP_ERR_CONFIG,
-                            "%s has checkpoints of an earlier run: choose another run.output_dir, "
-                            "remove it, or let run.resume be auto",
-                            s->output_dir);
-        }
-    } else {
-        CSP_TRY(csp_strdup("run", s->resume, &run->resume_path));
-    }
-    CSP_TRY(share_resume_point(run));
-    if (run->resume_path == NULL) {
-        return CSP_OK;
-    }
-    CSP_TRY(csp_checkpoint_peek(run->resume_path, p, &there));
-    status = csp_config_compare(there, run->config, difference, sizeof(difference));
-    csp_config_free(there);
-    CSP_TRY(status);
-    if (difference[0] != '\0') {
-        return CSP_FAIL(CSP_ERR_CONFIG, "%s was made with another config: %s", run->resume_path,
-                        difference);
-    }
-    if (strcmp(p->metric, s->metric_for_best) != 0) {
-        csp_log(CSP_LOG_WARN, "train",
-                "run.metric_for_best was %s and is %s now: the best checkpoint is chosen anew",
-                p->metric, s->metric_for_best);
-        p->best = NAN;
-        p->best_step = 0;
-        p->best_phase[0] = '\0';
-    }
-    run->resumed = true;
-    return CSP_OK;
 }
 
 /*
@@ -457,9 +383,10 @@ static csp_status settle_progress(csp_run_state *run)
     csp_data_identity data;
 
     CSP_TRY(plan_memory(run, &p->micro_batch_tokens));
-    CSP_TRY(csp_sum_order_describe(run->ranks, run->be, set, sum_order));
+    CSP_TRY(csp_sum_order_describe(run->config->contrastive.negative_blocks, run->ranks, run->be,
+                                   set, sum_order));
     if (run->resumed && csp_run_writes(run)) {
-        csp_sum_order_compare(p->sum_order, sum_order);
+        csp_sum_order_compare(p->sum_order, sum_order, strcmp(p->phase, "contrastive") == 0);
     }
     (void)snprintf(p->sum_order, sizeof(p->sum_order), "%s", sum_order);
     CSP_TRY(csp_train_data_identity(run->data, &data));
@@ -478,8 +405,11 @@ static csp_status settle_progress(csp_run_state *run)
 static csp_status open_model(csp_run_state *run)
 {
     if (run->resumed) {
-        CSP_TRY(open_snapshot(run, run->resume_path));
-        return csp_checkpoint_read_state(run->resume_path, run->opened.model, &run->remembered);
+        CSP_TRY(open_snapshot(run, run->resume.path, run->resume.file));
+        CSP_TRY(csp_checkpoint_read_state(&run->resume, run->ranks, run->opened.model,
+                                          &run->remembered));
+        csp_resume_point_clear(&run->resume); /* what it keeps in memory is wanted for steps */
+        return CSP_OK;
     }
     return starts_from_checkpoint(run->config) ? start_from_checkpoint(run) : open_folder(run);
 }
@@ -555,7 +485,7 @@ csp_status csp_run_setup(csp_run_state *run)
     if (!run->options->dry_run && csp_run_writes(run)) {
         CSP_TRY(take_folder(run));
     }
-    CSP_TRY(find_resume_point(run));
+    CSP_TRY(csp_run_find_resume_point(run));
     CSP_TRY(open_backend(run));
     CSP_TRY(csp_run_join_groups(run));
     run->be->sync_every_op = config->device.sync_every_op;
@@ -601,5 +531,6 @@ void csp_run_clear(csp_run_state *run)
     csp_backend_destroy(run->be);
     csp_file_lock_release(run->lock);
     csp_health_memory_clear(&run->remembered);
+    csp_resume_point_clear(&run->resume);
     free(run->resume_path);
 }

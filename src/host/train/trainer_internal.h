@@ -1,6 +1,7 @@
 /*
  * trainer_internal.h - what the parts of a run share: trainer.c (the loop), run_setup.c (what is
- * there before the first step), run_save.c (checkpoints and evaluations).
+ * there before the first step), run_resume.c (where it goes on), run_save.c (checkpoints and
+ * evaluations).
  */
 #pragma once
 
@@ -40,6 +41,7 @@ typedef struct csp_run_state {
     bool resumed;
     bool has_tuning_of_all;    /* this rank's products are computed as rank 0 chose, by timing */
     int64_t tuning_sent;       /* of rank 0: be->tuned when the others last got its choices    */
+    csp_resume_point resume;   /* open until the model has been read                         */
     char *resume_path;         /* NULL: from the start */
     int64_t rows;              /* token rows computed at once in the phase that runs */
     double started_s;          /* monotonic clock when the run began */
@@ -55,6 +57,12 @@ static inline bool csp_run_writes(const csp_run_state *run)
 /* run_setup.c: everything up to the first step; nothing is written before all of it is checked. */
 CSP_CHECKED csp_status csp_run_setup(csp_run_state *run);
 void csp_run_clear(csp_run_state *run);
+
+/*
+ * run_resume.c: the checkpoint to go on from, of this config, and where it stands. Ranks:
+ * collective.
+ */
+CSP_CHECKED csp_status csp_run_find_resume_point(csp_run_state *run);
 
 /* What this rank can take of the backend's memory. */
 CSP_CHECKED csp_status csp_run_memory(const csp_run_state *run, csp_memory *out);
