@@ -41,8 +41,8 @@ typedef struct csp_attention {
  *   lse  out   (N,H)    f32   kept for the backward pass; overwritten
  *
  * Aliasing:   none.
- * Precision:  computed and added in f32, softmax with the row maximum subtracted. With bf16 storage
- *             rotated rows and exponentials may be rounded to bf16 once more before products.
+ * Precision:  in f32, softmax with the row maximum subtracted; with bf16 storage a number up to 5.6
+ *             below it, and rotated rows and exponentials may be rounded once more before products.
  */
 CSP_CHECKED csp_status csp_attention_fwd(csp_backend *be, const csp_attention *a,
                                          const csp_tensor *q, const csp_tensor *k,
