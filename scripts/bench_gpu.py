@@ -53,7 +53,8 @@ def own_seconds(case, row=0, tokens=None):
 
 HEAD_TOKENS = 512 * 128
 CASES = {
-    "K1": (["K1"], [], [("head fwd / bare product", 1.12, 1.20, False, own("K1", "ratio_to_product"))]),
+    "K1": (["K1"], [], [("head fwd / bare product", 1.12, 1.20, False, own("K1", "ratio_to_product")),
+                        ("head fwd, fused / bare product", 1.05, 1.20, False, own("K1", "ratio_to_product", 1))]),
     "K2": (["K1"], [("K2", s) for s in HEADS], [
         ("head fwd, Tevatron eager / ours", 1.45, 1.3, True, faster("tevatron-eager", own_seconds("K1", 0, HEAD_TOKENS))),
         ("head fwd, Tevatron compiled / ours", 1.2, 1.05, True, faster("tevatron-compile", own_seconds("K1", 0, HEAD_TOKENS))),

@@ -46,7 +46,8 @@ STDERR_ALLOWED = {"core/log.c", "core/status.c"}
 # by csp_op_done or csp_op_marked (ops/check.h).
 UNTIMED_ENTRIES = {"destroy", "reserve", "release", "memory", "host_reserve", "host_release", "sync", "mark",
                    "elapsed", "download_mark", "download_part", "download_wait", "download_clear",
-                   "sparse_pool_choose", "tuning_get", "tuning_set", "graph_run", "collective_library",
+                    "sparse_pool_choose", "sparse_pool_choose_forward", "tuning_get", "tuning_set", "versions",
+                    "graph_run", "collective_library",
                    "collective_make_id", "collective_open", "collective_close", "collective_abort",
                    "collective_start", "collective_join", "collective_waited"}
 ENTRY_CALL = re.compile(r"(csp_op_(?:done|marked)\(\s*be,\s*)?\bbe->ops->(\w+)\(")

@@ -145,17 +145,22 @@ class Demo:
         with open(self.path("steps.json")) as lines:
             return json.load(lines)
 
+    def every(self, steps):
+        """Checkpoints and lines by the length of the run: on a GPU a step may take a millisecond, and
+        what suits some thousand steps of a CPU would write to disk all the time."""
+        return ["run.save_steps=%d" % max(steps // 8, 200), "run.logging_steps=%d" % max(steps // 100, 10)]
+
     def scratch(self):
         steps = self.planned()["scratch"]
         self.say("contrastive training from scratch: %d steps" % steps)
-        self.csplade("train", *self.settings("scratch", "contrastive"),
+        self.csplade("train", *self.settings("scratch", "contrastive"), *self.every(steps),
                      "contrastive.max_steps=%d" % steps, "run.eval_steps=%d" % max(steps // 6, 1))
 
     def adapted(self):
         steps = self.planned()["adapt"]
         self.say("adaptation: %d steps of language modelling" % steps)
-        self.csplade("train", *self.settings("adapted", "adapt"), "adapt.max_steps=%d" % steps,
-                     "run.eval_steps=%d" % steps)
+        self.csplade("train", *self.settings("adapted", "adapt"), *self.every(steps),
+                     "adapt.max_steps=%d" % steps, "run.eval_steps=%d" % steps)
 
     def checkpoint(self, run, phase):
         return sorted(glob.glob(self.path("runs", run, "checkpoints", phase + "-*.h5")))[-1]

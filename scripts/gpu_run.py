@@ -385,25 +385,28 @@ def rebuild(bundle, architecture):
         architecture = match.group(1) + match.group(2)
     work = os.path.join(bundle.top, "rebuild")
     os.makedirs(work, exist_ok=True)
-    number = re.match(r"\d+", architecture).group(0)
-    common = [nvcc, "--options-file", os.path.join(bundle.top, "src", "cuda", "nvcc.options"), "-gencode",
-              "arch=compute_%s,code=sm_%s" % (architecture, architecture), "-I" + os.path.join(bundle.top, "src", "cuda"),
+    common = [nvcc, "--options-file", os.path.join(bundle.top, "src", "cuda", "nvcc.options"),
+              "-I" + os.path.join(bundle.top, "src", "cuda"),
               "-I" + os.path.join(bundle.top, "src", "host")]
-    sources = sorted(glob.glob(os.path.join(bundle.top, "src", "cuda", "*.cu")))
-    if architecture == number:  # wgmma and TMA need the architecture's own instructions: 90a
-        sources = [s for s in sources if not s.endswith("_sm90.cu")]
-    objects = [os.path.join(work, os.path.basename(s)[:-3] + ".o") for s in sources]
-    commands = [common + ["-Xcompiler", "-fPIC,-fvisibility=hidden", "-c", s, "-o", o] for s, o in zip(sources, objects)]
+
+    def compiled(source):
+        """The command that compiles a file, and its object; *_sm90.cu are for compute capability 9.0 alone."""
+        target = "90a" if source.endswith("_sm90.cu") else architecture
+        made = os.path.join(work, os.path.basename(source)[:-3] + ".o")
+        return common + ["-gencode", "arch=compute_%s,code=sm_%s" % (target, target),
+                         "-Xcompiler", "-fPIC,-fvisibility=hidden", "-c", source, "-o", made], made
+
+    commands, objects = zip(*map(compiled, sorted(glob.glob(os.path.join(bundle.top, "src", "cuda", "*.cu")))))
+    programs, conformance = zip(*map(compiled, sorted(glob.glob(os.path.join(bundle.top, "tests", "conformance", "*.cu")))))
     libraries = [os.path.join(bundle.found[n], n) for n in sorted(bundle.found)]
-    conformance = sorted(glob.glob(os.path.join(bundle.top, "tests", "conformance", "*.cu")))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for text, code in pool.map(lambda c: run_limited(c, 500, dict(os.environ)), commands):
+        for text, code in pool.map(lambda c: run_limited(c, 500, dict(os.environ)), commands + programs):
             if code != 0:
                 return "--rebuild: nvcc: " + text
     for target, command in (
-            ("lib/libcsplade_cuda.so", [nvcc, "-shared", "-cudart", "static"] + objects +
+            ("lib/libcsplade_cuda.so", [nvcc, "-shared", "-cudart", "static"] + list(objects) +
              [word for path in libraries for word in ("-Xlinker", path)]),
-            ("bin/conformance", common + ["-cudart", "static"] + conformance)):
+            ("bin/conformance", [nvcc, "-cudart", "static"] + list(conformance))):
         path = os.path.join(bundle.top, target)
         text, code = run_limited(command + ["-o", path + ".new"], 500, dict(os.environ))
         if code != 0:

@@ -27,10 +27,6 @@
 
 #include "attention_tile.cuh"
 
-/* Steps of 32 keys of a tile, between which sums are rescaled: as many as registers allow. */
-#define MMA_STEPS(width) ((width) <= 64 ? 2 : 1)
-#define ATTENTION_LOG2E 1.44269504088896340736f
-
 /* 16 rows of a head. Behind each lie 16 bytes, for the reason of ATTENTION_PAD. */
 template <int W> struct mma_rows {
     alignas(16) __nv_bfloat16 at[ATTENTION_MMA_ROWS][W + ATTENTION_MMA_PAD];
@@ -79,7 +75,7 @@ static __device__ __forceinline__ row_place place_of_row(const row_list &list, i
     return { r % list.T, r / list.T };
 }
 
-/* The row i rows behind; for texts of 16 rows and more that is one comparison for 16 rows. */
+/* The row i rows behind; for texts of 32 rows and more that is one comparison for 32 rows. */
 static __device__ __forceinline__ row_place row_behind(const row_list &list, row_place place, int i)
 {
     place.t += i;
@@ -90,61 +86,150 @@ static __device__ __forceinline__ row_place row_behind(const row_list &list, row
     return place;
 }
 
+/* Of rows rows from r on, which is at place, how many at the front lie one behind the other. */
+static __device__ __forceinline__ int rows_together(const row_list &list, int32_t r,
+                                                    row_place place, int rows)
+{
+    const int32_t left = r < list.rows ? list.T - place.t : 0;
+
+    return left < rows ? (int)left : rows;
+}
+
 static __device__ __forceinline__ int64_t place_offset(const row_list &list, row_place place,
                                                        int64_t E)
 {
     return (list.first + place.t) * list.stride + (list.head + place.head) * E;
 }
 
-/* The fewest keys that any of count rows from r on sees. */
+/* The fewest and the most keys that any of count rows from first on sees. */
 static __device__ __forceinline__ int32_t fewest_keys_seen(const attention_batch &a,
-                                                           const row_list &list, int32_t r,
+                                                           const row_list &list, row_place first,
                                                            int32_t count)
 {
-    const int32_t t = r % list.T;
-
-    return !a.causal ? list.T : t + count <= list.T ? t + 1 : 1;
+    return !a.causal ? list.T : first.t + count <= list.T ? first.t + 1 : 1;
 }
+
+static __device__ __forceinline__ int32_t most_keys_seen(const attention_batch &a,
+                                                         const row_list &list, row_place first,
+                                                         int32_t count)
+{
+    return a.causal && first.t + count < list.T ? first.t + count : list.T;
+}
+
+/* Lanes that share a row when it is copied: a power of 2, each with 8 columns; those of a head of
+ * 96 that would be beyond its end have none. */
+#define MMA_ROW_LANES(width) ((width) == 96 ? 16 : (width) / 8)
 
 /*
  * Thread `thread` of `threads` starts its share of the copies of rows rows, from row r of the list
- * on: zeros beyond its end. cu::cp_commit is the caller's.
+ * on, which is at first: zeros beyond its end. cu::cp_commit is the caller's. Rows of one head need
+ * no more than their distance; only behind it is each looked up.
  */
 template <int W>
-static __device__ __forceinline__ void start_rows(const row_list &list, int32_t r, int rows,
-                                                  const __nv_bfloat16 *x, int thread, int threads,
-                                                  mma_rows<W> *to)
+static __device__ __forceinline__ void start_rows(const row_list &list, int32_t r, row_place first,
+                                                  int rows, const __nv_bfloat16 *x, int thread,
+                                                  int threads, mma_rows<W> *to)
 {
-    const row_place first = place_of_row(list, r);
+    const unsigned lanes = MMA_ROW_LANES(W);
+    const int e = (int)((unsigned)thread % lanes * 8), step = (int)((unsigned)threads / lanes);
+    const int together = rows_together(list, r, first, rows);
+    int i = (int)((unsigned)thread / lanes);
+    __nv_bfloat16 *row = to->at[0] + i * (W + ATTENTION_MMA_PAD) + e;
+    const __nv_bfloat16 *from = x + place_offset(list, first, W) + i * list.stride + e;
 
+    if (W == 96 && e >= W) {
+        return;
+    }
 #pragma unroll 1 /* registers are for sums */
-    for (int n = thread; n < rows * (W / 8); n += threads) {
-        const int i = n / (W / 8), e = n % (W / 8) * 8;
+    for (; i < together; i += step) {
+        cu::cp_async16(row, from);
+        row += step * (W + ATTENTION_MMA_PAD);
+        from += step * list.stride;
+    }
+#pragma unroll 1
+    for (; i < rows; i += step) {
         const bool is_row = r + i < list.rows;
-        const int64_t from = is_row ? place_offset(list, row_behind(list, first, i), W) + e : 0;
+        const int64_t at = is_row ? place_offset(list, row_behind(list, first, i), W) + e : 0;
 
-        cu::cp_async16(&to[i / 16].at[i % 16][e], x + from, is_row ? 16 : 0);
+        cu::cp_async16(row, x + at, is_row ? 16 : 0);
+        row += step * (W + ATTENTION_MMA_PAD);
     }
 }
 
-/* The same for rows that the same threads will rotate. */
+/*
+ * The row that a thread's pieces of start_rotated begin with. Heads of 64 have half a row for every
+ * four threads; that eight neighbours, which access shared memory together, meet all of its banks,
+ * these have a row and the one four behind it.
+ */
+template <int W> static __device__ __forceinline__ int rotated_row(int thread)
+{
+    const unsigned i = (unsigned)thread / (MMA_ROW_LANES(W) / 2);
+
+    return (int)(W == 64 ? i / 8 * 8 + i % 2 * 4 + i % 8 / 2 : i);
+}
+
+/* The same for rows that the same threads will rotate: each has 8 columns of the lower half and
+ * those that they are rotated with. */
 template <int W>
-static __device__ __forceinline__ void start_rotated(const row_list &list, int32_t r, int rows,
+static __device__ __forceinline__ void start_rotated(const row_list &list, int32_t r,
+                                                     row_place first, int rows,
                                                      const __nv_bfloat16 *x, int thread,
                                                      int threads, mma_rows<W> *to)
 {
-    const row_place first = place_of_row(list, r);
+    const unsigned lanes = MMA_ROW_LANES(W) / 2;
+    const int e = (int)((unsigned)thread % lanes * 8), step = (int)((unsigned)threads / lanes);
+    const int together = rows_together(list, r, first, rows);
+    int i = rotated_row<W>(thread);
+    __nv_bfloat16 *row = to->at[0] + i * (W + ATTENTION_MMA_PAD) + e;
+    const __nv_bfloat16 *from = x + place_offset(list, first, W) + i * list.stride + e;
 
-#pragma unroll 1
-    for (int n = thread; n < rows * (W / 16); n += threads) {
-        const int i = n / (W / 16), e = n % (W / 16) * 8;
-        const bool is_row = r + i < list.rows;
-        const int64_t from = is_row ? place_offset(list, row_behind(list, first, i), W) + e : 0;
-        __nv_bfloat16 *const row = &to[i / 16].at[i % 16][e];
-
-        cu::cp_async16(row, x + from, is_row ? 16 : 0);
-        cu::cp_async16(row + W / 2, x + from + (is_row ? W / 2 : 0), is_row ? 16 : 0);
+    if (W == 96 && e >= W / 2) {
+        return;
     }
+#pragma unroll 1
+    for (; i < together; i += step) {
+        cu::cp_async16(row, from);
+        cu::cp_async16(row + W / 2, from + W / 2);
+        row += step * (W + ATTENTION_MMA_PAD);
+        from += step * list.stride;
+    }
+#pragma unroll 1
+    for (; i < rows; i += step) {
+        const bool is_row = r + i < list.rows;
+        const int64_t at = is_row ? place_offset(list, row_behind(list, first, i), W) + e : 0;
+
+        cu::cp_async16(row, x + at, is_row ? 16 : 0);
+        cu::cp_async16(row + W / 2, x + at + (is_row ? W / 2 : 0), is_row ? 16 : 0);
+        row += step * (W + ATTENTION_MMA_PAD);
+    }
+}
+
+static __device__ __forceinline__ uint32_t pack(float low, float high)
+{
+    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+
+    return *reinterpret_cast<const uint32_t *>(&both);
+}
+
+/* The two bf16 of a word: each is the upper half of a float32. */
+static __device__ __forceinline__ float low_of(uint32_t x)
+{
+    return __uint_as_float(x << 16);
+}
+
+static __device__ __forceinline__ float high_of(uint32_t x)
+{
+    return __uint_as_float(x & 0xffff0000u);
+}
+
+/* Two neighbouring columns in x and those of the other half in y are rotated where they are. */
+static __device__ __forceinline__ void rotate_pair(const float *c, const float *s, uint32_t &x,
+                                                   uint32_t &y)
+{
+    const float x_low = low_of(x), x_high = high_of(x), y_low = low_of(y), y_high = high_of(y);
+
+    x = pack(x_low * c[0] - y_low * s[0], x_high * c[1] - y_high * s[1]);
+    y = pack(y_low * c[0] + x_low * s[0], y_high * c[1] + x_high * s[1]);
 }
 
 static __device__ __forceinline__ void load8(const float *p, float (&x)[8])
@@ -163,31 +248,35 @@ static __device__ __forceinline__ void load8(const float *p, float (&x)[8])
 /* Rotates what the same threads started with start_rotated, once cu::cp_wait says it is there. */
 template <int W>
 static __device__ __forceinline__ void rotate_rows(const attention_batch &a, const row_list &list,
-                                                   int32_t r, int rows, int thread, int threads,
-                                                   mma_rows<W> *x)
+                                                   int32_t r, row_place first, int rows, int thread,
+                                                   int threads, mma_rows<W> *x)
 {
-    const row_place first = place_of_row(list, r);
+    const unsigned lanes = MMA_ROW_LANES(W) / 2;
+    const int e = (int)((unsigned)thread % lanes * 8), step = (int)((unsigned)threads / lanes);
+    const int together = rows_together(list, r, first, rows);
+    int i = rotated_row<W>(thread);
+    __nv_bfloat16 *row = x->at[0] + i * (W + ATTENTION_MMA_PAD) + e;
 
+    if (W == 96 && e >= W / 2) {
+        return;
+    }
 #pragma unroll 1
-    for (int n = thread; n < rows * (W / 16) && r + n / (W / 16) < list.rows; n += threads) {
-        const int i = n / (W / 16), e = n % (W / 16) * 8;
-        const int64_t angle = (int64_t)row_behind(list, first, i).t * (W / 2) + e;
-        __nv_bfloat16 *const row = &x[i / 16].at[i % 16][e];
-        float low[8], high[8], c[8], s[8];
+    for (; i < rows && r + i < list.rows; i += step) {
+        const int32_t t = i < together ? first.t + i : row_behind(list, first, i).t;
+        const int64_t angle = (int64_t)t * (W / 2) + e;
+        vec_of<uint32_t, 4> low = *reinterpret_cast<const vec_of<uint32_t, 4> *>(row);
+        vec_of<uint32_t, 4> high = *reinterpret_cast<const vec_of<uint32_t, 4> *>(row + W / 2);
+        float c[8], s[8];
 
-        load_vec(row, low);
-        load_vec(row + W / 2, high);
         load8(a.cos + angle, c);
         load8(a.sin + angle, s);
 #pragma unroll
-        for (int j = 0; j < 8; j++) {
-            const float x_low = low[j], x_high = high[j];
-
-            low[j] = x_low * c[j] - x_high * s[j];
-            high[j] = x_high * c[j] + x_low * s[j];
+        for (int j = 0; j < 4; j++) {
+            rotate_pair(c + 2 * j, s + 2 * j, low.at[j], high.at[j]);
         }
-        store_vec(row, low);
-        store_vec(row + W / 2, high);
+        *reinterpret_cast<vec_of<uint32_t, 4> *>(row) = low;
+        *reinterpret_cast<vec_of<uint32_t, 4> *>(row + W / 2) = high;
+        row += step * (W + ATTENTION_MMA_PAD);
     }
 }
 
@@ -234,13 +323,6 @@ static __device__ __forceinline__ void add_pair(const uint32_t (&left)[4],
     cu::mma_bf16(second, left, high);
 }
 
-static __device__ __forceinline__ uint32_t pack(float low, float high)
-{
-    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-
-    return *reinterpret_cast<const uint32_t *>(&both);
-}
-
 /* Two neighbouring results as a left operand of 16 x 16. */
 static __device__ __forceinline__ void pack_left(const float (&first)[4], const float (&second)[4],
                                                  uint32_t (&to)[4])
@@ -254,22 +336,23 @@ static __device__ __forceinline__ void pack_left(const float (&first)[4], const 
 /* Where a lane's two rows of a result go: rows g and g+8 behind row r of a list. */
 struct out_rows {
     __nv_bfloat16 *at[2]; /* null beyond the end of the list */
-    int32_t t[2];
+    row_place place[2];
 };
 
-static __device__ __forceinline__ out_rows rows_to_store(const row_list &list, int32_t r, int64_t E,
-                                                         int lane, __nv_bfloat16 *y)
+/* The same where first is where row r is; null rows have some row's place. */
+static __device__ __forceinline__ out_rows rows_to_store(const row_list &list, int32_t r,
+                                                         row_place first, int64_t E, int lane,
+                                                         __nv_bfloat16 *y)
 {
     out_rows out;
 
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        const int32_t row = r + lane / 4 + 8 * h;
-        const bool is_row = row < list.rows;
-        const row_place place = is_row ? place_of_row(list, row) : row_place { 0, 0 };
+        const int i = lane / 4 + 8 * h;
+        const row_place place = row_behind(list, first, i);
 
-        out.at[h] = is_row ? y + place_offset(list, place, E) : nullptr;
-        out.t[h] = place.t;
+        out.at[h] = r + i < list.rows ? y + place_offset(list, place, E) : nullptr;
+        out.place[h] = place;
     }
     return out;
 }
@@ -282,7 +365,7 @@ static __device__ __forceinline__ void rotate_back(const attention_batch &a, con
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        const int64_t angle = (int64_t)out.t[h] * (W / 2) + e + 2 * (lane % 4);
+        const int64_t angle = (int64_t)out.place[h].t * (W / 2) + e + 2 * (lane % 4);
         float c[2], s[2];
 
         load_vec(a.cos + angle, c);
@@ -335,28 +418,28 @@ static __device__ __forceinline__ void store_rotated_back(const attention_batch 
     }
 }
 
-/* A tile of keys, rotated, and values. */
-template <int W> struct mma_key_tile {
-    mma_rows<W> k[2 * MMA_STEPS(W)], v[2 * MMA_STEPS(W)];
-};
-
-/* All threads of the block start the copies of a tile of keys from row first on. */
+/* The block starts the copies of a tile of keys and one of values, 16 * blocks rows from row first
+ * of the text on; the values lie behind the keys. */
 template <int W>
 static __device__ __forceinline__ void start_keys(const attention_piece &piece, int32_t first,
-                                                  const __nv_bfloat16 *k, const __nv_bfloat16 *v,
-                                                  mma_key_tile<W> &tile)
+                                                  int blocks, const __nv_bfloat16 *k,
+                                                  const __nv_bfloat16 *v, mma_rows<W> *tile)
 {
-    start_rotated(piece.keys, first, 32 * MMA_STEPS(W), k, (int)threadIdx.x, ATTENTION_THREADS,
-                  tile.k);
-    start_rows(piece.values, first, 32 * MMA_STEPS(W), v, (int)threadIdx.x, ATTENTION_THREADS,
-               tile.v);
+    const row_place place = { first, 0 };
+    const int thread = cu::opaque((int)threadIdx.x);
+
+    start_rotated(piece.keys, first, place, 16 * blocks, k, thread, (int)blockDim.x, tile);
+    start_rows(piece.values, first, place, 16 * blocks, v, thread, (int)blockDim.x, tile + blocks);
     cu::cp_commit();
 }
 
 /* Rotates the tile's keys, once cu::cp_wait says they are there. */
 template <int W>
 static __device__ __forceinline__ void rotate_keys(const attention_batch &a, const row_list &keys,
-                                                   int32_t first, mma_key_tile<W> &tile)
+                                                   int32_t first, int blocks, mma_rows<W> *tile)
 {
-    rotate_rows(a, keys, first, 32 * MMA_STEPS(W), (int)threadIdx.x, ATTENTION_THREADS, tile.k);
+    const row_place place = { first, 0 };
+    const int thread = cu::opaque((int)threadIdx.x);
+
+    rotate_rows(a, keys, first, place, 16 * blocks, thread, (int)blockDim.x, tile);
 }

@@ -21,9 +21,6 @@ template <int W> struct mma_query_tile {
     int32_t seen[rows];
 };
 
-/* Lanes that share a row when delta is summed: a power of 2, each with 8 columns. */
-#define MMA_ROW_LANES(width) ((width) == 96 ? 16 : (width) / 8)
-
 /* Who copies which part of the tile: rows rows from at on, among threads. */
 struct query_share {
     int thread, threads;
@@ -36,45 +33,50 @@ template <int W, int warps> struct query_copy {
     static const int rows = ATTENTION_MMA_QUERIES(W), lanes = MMA_ROW_LANES(W);
     static const int pieces = (rows * lanes + warps * 32 - 1) / (warps * 32);
 
-    vec_of<__nv_bfloat16, 8> o[pieces];
+    vec_of<uint32_t, 4> o[pieces]; /* two bf16 a word: by itself each would fill a register */
     float lse;
     int32_t seen;
 };
 
-/* All threads of the share start the copies of the queries from r on; finish_queries follows. */
+/* All threads of the share start the copies of the queries from r on, which is at first;
+ * finish_queries follows. */
 template <int W, int warps>
 static __device__ __forceinline__ void start_queries(
     const attention_batch &a, const bf16_tensors &x, const attention_piece &piece, int32_t r,
-    const query_share &share, mma_query_tile<W> &tile, query_copy<W, warps> &held)
+    row_place first, const query_share &share, mma_query_tile<W> &tile, query_copy<W, warps> &held)
 {
     typedef query_copy<W, warps> copy;
     const row_list &queries = piece.queries;
-    const row_place first = place_of_row(queries, r);
+    const int thread = cu::opaque(share.thread);
+    const int e = (int)((unsigned)thread % copy::lanes * 8);
 
-    start_rotated(queries, r, share.rows, x.q, share.thread, share.threads, &tile.q[share.at / 16]);
+    start_rotated(queries, r, first, share.rows, x.q, thread, share.threads,
+                  &tile.q[share.at / 16]);
 #pragma unroll
     for (int n = 0; n < copy::pieces; n++) {
-        const int i = (n * share.threads + share.thread) / copy::lanes;
-        const int e = share.thread % copy::lanes * 8;
+        const int i = (int)((unsigned)(n * share.threads + thread) / copy::lanes);
         const bool is_row = i < share.rows && e < W && r + i < queries.rows;
         const int64_t from =
             is_row ? place_offset(piece.outputs, row_behind(queries, first, i), W) + e : 0;
 
         held.o[n] = {};
         if (is_row) {
-            held.o[n] = *reinterpret_cast<const vec_of<__nv_bfloat16, 8> *>(x.o + from);
+            held.o[n] = *reinterpret_cast<const vec_of<uint32_t, 4> *>(x.o + from);
         }
         if (i < share.rows && e < W) {
-            cu::cp_async16(&tile.d_o[(share.at + i) / 16].at[i % 16][e], x.d_o + from,
-                           is_row ? 16 : 0);
+            cu::cp_async16(tile.d_o[share.at / 16].at[0] + i * (W + ATTENTION_MMA_PAD) + e,
+                           x.d_o + from, is_row ? 16 : 0);
         }
     }
     cu::cp_commit();
-    if (share.thread < share.rows) {
-        const int32_t row = r + share.thread;
+    if (thread < share.rows) {
+        const row_place place = row_behind(queries, first, thread);
+        const bool is_row = r + thread < queries.rows;
+        const int64_t at =
+            (queries.first + place.t) * a.H + (queries.head + (is_row ? place.head : 0));
 
-        held.seen = keys_seen(a, queries, row);
-        held.lse = row < queries.rows ? x.lse[lse_offset(a, queries, row)] * ATTENTION_LOG2E : 0.0f;
+        held.seen = a.causal ? place.t + 1 : queries.T;
+        held.lse = is_row ? x.lse[at] * ATTENTION_LOG2E : 0.0f;
     }
 }
 
@@ -82,25 +84,28 @@ static __device__ __forceinline__ void start_queries(
 template <int W, int warps>
 static __device__ __forceinline__ void finish_queries(const attention_batch &a,
                                                       const row_list &queries, int32_t r,
-                                                      const query_share &share,
+                                                      row_place first, const query_share &share,
                                                       const query_copy<W, warps> &held,
                                                       mma_query_tile<W> &tile)
 {
     typedef query_copy<W, warps> copy;
+    const int thread = cu::opaque(share.thread);
+    const int e = (int)((unsigned)thread % copy::lanes * 8);
 
     cu::cp_wait<0>();
-    rotate_rows(a, queries, r, share.rows, share.thread, share.threads, &tile.q[share.at / 16]);
 #pragma unroll
     for (int n = 0; n < copy::pieces; n++) {
-        const int i = (n * share.threads + share.thread) / copy::lanes;
-        const int e = share.thread % copy::lanes * 8;
-        float d_o[8], delta = 0.0f;
+        const int i = (int)((unsigned)(n * share.threads + thread) / copy::lanes);
+        float delta = 0.0f;
 
         if (i < share.rows && e < W) {
-            load_vec(&tile.d_o[(share.at + i) / 16].at[i % 16][e], d_o);
+            const vec_of<uint32_t, 4> d_o = *reinterpret_cast<const vec_of<uint32_t, 4> *>(
+                tile.d_o[share.at / 16].at[0] + i * (W + ATTENTION_MMA_PAD) + e);
+
 #pragma unroll
-            for (int j = 0; j < 8; j++) {
-                delta += d_o[j] * to_f32(held.o[n].at[j]);
+            for (int j = 0; j < 4; j++) {
+                delta += low_of(d_o.at[j]) * low_of(held.o[n].at[j]);
+                delta += high_of(d_o.at[j]) * high_of(held.o[n].at[j]);
             }
         }
         delta = lanes_sum<copy::lanes>(delta);
@@ -108,10 +113,11 @@ static __device__ __forceinline__ void finish_queries(const attention_batch &a,
             tile.delta[share.at + i] = delta;
         }
     }
-    if (share.thread < share.rows) {
-        tile.lse[share.at + share.thread] = held.lse;
-        tile.seen[share.at + share.thread] = held.seen;
+    if (thread < share.rows) {
+        tile.lse[share.at + thread] = held.lse;
+        tile.seen[share.at + thread] = held.seen;
     }
+    rotate_rows(a, queries, r, first, share.rows, thread, share.threads, &tile.q[share.at / 16]);
 }
 
 /* Starts the copies of 16 * blocks keys and values from row first on; the caller finishes them. */
@@ -121,8 +127,10 @@ static __device__ __forceinline__ void start_own_keys(const bf16_tensors &x,
                                                       int blocks, int thread, int threads,
                                                       mma_rows<W> *k, mma_rows<W> *v)
 {
-    start_rotated(piece.keys, first, 16 * blocks, x.k, thread, threads, k);
-    start_rows(piece.values, first, 16 * blocks, x.v, thread, threads, v);
+    const row_place place = { first, 0 };
+
+    start_rotated(piece.keys, first, place, 16 * blocks, x.k, thread, threads, k);
+    start_rows(piece.values, first, place, 16 * blocks, x.v, thread, threads, v);
 }
 
 /* Gradients of a warp's 16 keys: this lane's share. */
@@ -142,39 +150,62 @@ template <int W> static __device__ __forceinline__ void clear(mma_key_grads<W> &
     }
 }
 
-/* sum += 16 rows of x times chunk rows of y. */
-template <int W, int chunk>
-static __device__ __forceinline__ void add_dots(const mma_rows<W> &x, const mma_rows<W> *y,
-                                                int lane, float (&sum)[chunk / 8][4])
+/* sum += 16 rows of each x times chunk rows of y. */
+template <int W, int parts, int chunk>
+static __device__ __forceinline__ void add_dots(const mma_rows<W> *x, const mma_rows<W> *y,
+                                                int lane, float (&sum)[parts][chunk / 8][4])
 {
 #pragma unroll
     for (int e = 0; e < W / 16; e++) {
-        uint32_t left[4], right[4];
+        uint32_t left[parts][4], right[4];
 
-        load_left(x, 16 * e, lane, left);
+#pragma unroll
+        for (int p = 0; p < parts; p++) {
+            load_left(x[p], 16 * e, lane, left[p]);
+        }
 #pragma unroll
         for (int n = 0; n < chunk / 16; n++) {
             load_right(y[n], 16 * e, lane, right);
-            add_pair(left, right, sum[2 * n], sum[2 * n + 1]);
+#pragma unroll
+            for (int p = 0; p < parts; p++) {
+                add_pair(left[p], right, sum[p][2 * n], sum[p][2 * n + 1]);
+            }
         }
     }
 }
 
 /*
- * P^T = exp(S^T - lse) and dS^T = P^T ⊙ (dP^T - δ) of 16 keys, the first of which is number key,
- * and chunk queries from column i of the tile on; as left operands, rounded.
+ * P^T = exp(S^T - lse) and dS^T = P^T ⊙ (dP^T - δ) of parts times 16 keys, the first of which is
+ * number key, and chunk queries from column i of the tile on; as left operands, rounded. is_whole:
+ * each query sees all of the keys.
  */
-template <int W, int chunk>
-static __device__ __forceinline__ void score_grads(const mma_rows<W> &k, const mma_rows<W> &v,
-                                                   int32_t key, const mma_query_tile<W> &x, int i,
-                                                   float scale, int lane,
-                                                   uint32_t (&probability)[chunk / 16][4],
-                                                   uint32_t (&ds)[chunk / 16][4])
+template <int W, int parts, int chunk>
+static __device__ __forceinline__ void score_grads(const mma_rows<W> *k, const mma_rows<W> *v,
+                                                   int32_t key, bool is_whole,
+                                                   const mma_query_tile<W> &x, int i, float scale,
+                                                   int lane,
+                                                   uint32_t (&probability)[parts][chunk / 16][4],
+                                                   uint32_t (&ds)[parts][chunk / 16][4])
 {
-    float s[chunk / 8][4] = {}, dp[chunk / 8][4] = {};
+    float s[parts][chunk / 8][4] = {}, dp[parts][chunk / 8][4] = {};
 
-    add_dots<W, chunk>(k, &x.q[i / 16], lane, s);
-    add_dots<W, chunk>(v, &x.d_o[i / 16], lane, dp);
+    add_dots<W, parts, chunk>(k, &x.q[i / 16], lane, s);
+    add_dots<W, parts, chunk>(v, &x.d_o[i / 16], lane, dp);
+    if (!is_whole) {
+#pragma unroll
+        for (int j = 0; j < chunk / 8; j++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const int32_t seen =
+                    x.seen[i + 8 * j + 2 * (lane % 4) + c % 2] - key - lane / 4 - c / 2 * 8;
+
+#pragma unroll
+                for (int p = 0; p < parts; p++) {
+                    s[p][j][c] = 16 * p < seen ? s[p][j][c] : -INFINITY;
+                }
+            }
+        }
+    }
 #pragma unroll
     for (int j = 0; j < chunk / 8; j++) {
         const int column = i + 8 * j + 2 * (lane % 4);
@@ -183,27 +214,31 @@ static __device__ __forceinline__ void score_grads(const mma_rows<W> &k, const m
         load_vec(&x.lse[column], lse);
         load_vec(&x.delta[column], delta);
 #pragma unroll
-        for (int c = 0; c < 4; c++) {
-            const bool is_seen = key + lane / 4 + c / 2 * 8 < x.seen[column + c % 2];
-            const float e = is_seen ? cu::exp2_approx(s[j][c] * scale - lse[c % 2]) : 0.0f;
+        for (int p = 0; p < parts; p++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const float e = cu::exp2_approx(s[p][j][c] * scale - lse[c % 2]);
 
-            s[j][c] = e;
-            dp[j][c] = e * (dp[j][c] - delta[c % 2]);
+                s[p][j][c] = e;
+                dp[p][j][c] = e * (dp[p][j][c] - delta[c % 2]);
+            }
         }
     }
 #pragma unroll
-    for (int n = 0; n < chunk / 16; n++) {
-        pack_left(s[2 * n], s[2 * n + 1], probability[n]);
-        pack_left(dp[2 * n], dp[2 * n + 1], ds[n]);
+    for (int p = 0; p < parts; p++) {
+#pragma unroll
+        for (int n = 0; n < chunk / 16; n++) {
+            pack_left(s[p][2 * n], s[p][2 * n + 1], probability[p][n]);
+            pack_left(dp[p][2 * n], dp[p][2 * n + 1], ds[p][n]);
+        }
     }
 }
 
 /* dv += P^T do, dk += dS^T q over chunk queries from column i of the tile on. */
-template <int W, int chunk>
-static __device__ __forceinline__ void add_key_grads(const uint32_t (&probability)[chunk / 16][4],
-                                                     const uint32_t (&ds)[chunk / 16][4],
-                                                     const mma_query_tile<W> &x, int i, int lane,
-                                                     mma_key_grads<W> &grads)
+template <int W, int parts, int chunk>
+static __device__ __forceinline__ void add_key_grads(
+    const uint32_t (&probability)[parts][chunk / 16][4], const uint32_t (&ds)[parts][chunk / 16][4],
+    const mma_query_tile<W> &x, int i, int lane, mma_key_grads<W> (&grads)[parts])
 {
 #pragma unroll
     for (int n = 0; n < chunk / 16; n++) {
@@ -212,9 +247,15 @@ static __device__ __forceinline__ void add_key_grads(const uint32_t (&probabilit
             uint32_t right[4];
 
             load_right_by_rows(x.d_o[i / 16 + n], 16 * e, lane, right);
-            add_pair(probability[n], right, grads.dv[2 * e], grads.dv[2 * e + 1]);
+#pragma unroll
+            for (int p = 0; p < parts; p++) {
+                add_pair(probability[p][n], right, grads[p].dv[2 * e], grads[p].dv[2 * e + 1]);
+            }
             load_right_by_rows(x.q[i / 16 + n], 16 * e, lane, right);
-            add_pair(ds[n], right, grads.dk[2 * e], grads.dk[2 * e + 1]);
+#pragma unroll
+            for (int p = 0; p < parts; p++) {
+                add_pair(ds[p][n], right, grads[p].dk[2 * e], grads[p].dk[2 * e + 1]);
+            }
         }
     }
 }
@@ -227,8 +268,13 @@ static __device__ __forceinline__ void store_key_grads(const attention_batch &a,
                                                        mma_key_grads<W> &grads, __nv_bfloat16 *dk,
                                                        __nv_bfloat16 *dv)
 {
-    const out_rows to_dk = rows_to_store(keys, first, W, lane, dk);
-    const out_rows to_dv = rows_to_store(values, first, W, lane, dv);
+    const row_place place = { first, 0 };
+
+    if (first >= keys.rows) {
+        return;
+    }
+    const out_rows to_dk = rows_to_store(keys, first, place, W, lane, dk);
+    const out_rows to_dv = rows_to_store(values, first, place, W, lane, dv);
 
     store_rotated_back<W>(a, to_dk, a.scale, lane, grads.dk);
 #pragma unroll

@@ -16,6 +16,8 @@ enum {
     ATTENTION_SHORT = 4,     /* tiles of keys that the short kernels can hold       */
     ATTENTION_MMA_ROWS = 16, /* of a tensor core product                            */
     ATTENTION_MMA_PAD = 8,   /* bf16 behind a row, for the same reason              */
+    ATTENTION_FWD_ROWS = 32, /* of queries of a warp of the tensor core kernels of  */
+                             /* forward, whose blocks have 4 or 8 warps             */
 };
 
 /* Shared rows are this wide: the next of 32, 64, 128, 256. 0 where the head is wider than that. */
@@ -61,21 +63,57 @@ static inline bool attention_mma_width(int64_t E)
 
 /*
  * Blocks of 16 keys that the short tensor core kernel of forward holds for texts of up to longest
- * rows, beside 16 rows of queries of each warp, or 0: the batch is for the long one.
+ * rows, beside the queries of 4 warps, or 0: the batch is for the long one.
  */
 static inline int pick_attention_mma_blocks(int width, int64_t longest, size_t shared_limit)
 {
     const size_t bytes = ATTENTION_MMA_BYTES(width), fit = shared_limit / bytes;
+    const size_t queries = 4 * ATTENTION_FWD_ROWS / ATTENTION_MMA_ROWS;
     const int64_t blocks = (longest + ATTENTION_MMA_ROWS - 1) / ATTENTION_MMA_ROWS;
 
-    return fit < ATTENTION_WARPS || 2 * blocks > (int64_t)(fit - ATTENTION_WARPS) ? 0 : (int)blocks;
+    return fit < queries || 2 * blocks > (int64_t)(fit - queries) ? 0 : (int)blocks;
 }
 
-/* Its shared memory where teams of warps have blocks of keys each. */
-static inline size_t attention_mma_fwd_bytes(int width, int blocks, int team)
+/* Its shared memory where teams of a block of warps have blocks of keys each. */
+static inline size_t attention_mma_fwd_bytes(int width, int blocks, int warps, int team)
 {
-    return (size_t)(ATTENTION_WARPS + 2 * blocks * (ATTENTION_WARPS / team)) *
+    return (size_t)(warps * (ATTENTION_FWD_ROWS / ATTENTION_MMA_ROWS) +
+                    2 * blocks * (warps / team)) *
            ATTENTION_MMA_BYTES(width);
+}
+
+/*
+ * Its warps: 4, so that several blocks run beside one another and one computes while another waits
+ * for its keys; 8 where the keys leave room for one block only, if their queries fit beside them. A
+ * multiprocessor has 1 KiB more than a block may have, and each block takes 1 KiB.
+ */
+static inline int pick_attention_fwd_warps(int width, int blocks, size_t shared_limit)
+{
+    const size_t few = attention_mma_fwd_bytes(width, blocks, 4, 4);
+
+    return 2 * few + 1024 > shared_limit &&
+                   attention_mma_fwd_bytes(width, blocks, 8, 8) <= shared_limit
+               ? 8
+               : 4;
+}
+
+/* A block of the long one: its warps, and blocks of 16 keys and as many values of each buffer. */
+typedef struct attention_fwd_tile {
+    int warps, blocks;
+} attention_fwd_tile;
+
+static inline size_t attention_fwd_tile_bytes(int width, attention_fwd_tile tile)
+{
+    return (size_t)(tile.warps * (ATTENTION_FWD_ROWS / ATTENTION_MMA_ROWS) + 4 * tile.blocks) *
+           ATTENTION_MMA_BYTES(width);
+}
+
+/* Half of it where wide heads and a small device leave no more. */
+static inline attention_fwd_tile pick_attention_fwd_tile(int width, size_t shared_limit)
+{
+    const attention_fwd_tile whole = { 8, 4 }, half = { 4, 2 };
+
+    return attention_fwd_tile_bytes(width, whole) <= shared_limit ? whole : half;
 }
 
 /*
@@ -96,13 +134,13 @@ static inline int pick_attention_team(int least, int warps, int64_t longest, int
     return team;
 }
 
-/* The same in forward, whose keys must fit: blocks as pick_attention_mma_blocks. */
-static inline int pick_attention_fwd_team(int width, int blocks, int64_t longest, int64_t pieces,
-                                          int processors, size_t shared_limit)
+/* The same in forward, whose keys must fit: blocks and warps as picked above. */
+static inline int pick_attention_fwd_team(int width, int blocks, int warps, int64_t longest,
+                                          int64_t pieces, int processors, size_t shared_limit)
 {
-    int team = pick_attention_team(1, ATTENTION_WARPS, longest, pieces, processors);
+    int team = pick_attention_team(1, warps, longest, pieces, processors);
 
-    while (team < ATTENTION_WARPS && attention_mma_fwd_bytes(width, blocks, team) > shared_limit) {
+    while (team < warps && attention_mma_fwd_bytes(width, blocks, warps, team) > shared_limit) {
         team *= 2;
     }
     return team;
@@ -111,34 +149,35 @@ static inline int pick_attention_fwd_team(int width, int blocks, int64_t longest
 /* Queries of a tile of the tensor core kernels of backward that go by the keys of a block. */
 #define ATTENTION_MMA_QUERIES(width) ((width) <= 64 ? 64 : 32)
 
-/* Shared memory of their block of warps: queries and do, lse, delta and what they see; of each warp
- * 16 keys and values, and dS of those keys. */
-#define ATTENTION_MMA_BWD_BYTES(width, warps)                                \
+/* Shared memory of a block of the short one: queries and do, lse, delta and what they see; blocks
+ * times 16 keys and values, and dS of those keys. */
+#define ATTENTION_MMA_BWD_BYTES(width, blocks)                               \
     ((size_t)ATTENTION_MMA_QUERIES(width) / 8 * ATTENTION_MMA_BYTES(width) + \
      (size_t)ATTENTION_MMA_QUERIES(width) * 12 +                             \
-     (size_t)(warps) *                                                       \
+     (size_t)(blocks) *                                                      \
          (2 * ATTENTION_MMA_BYTES(width) + ATTENTION_MMA_BYTES(ATTENTION_MMA_QUERIES(width))))
 
 /*
- * Warps of the short tensor core kernel of backward, each of which has 16 keys, for texts of up to
- * longest rows, or 0: the batch is for the long ones. Gradients of wide heads fill the registers of
- * 8 warps; narrow heads have no kernel of 8.
+ * Blocks of 16 keys of the short tensor core kernel of backward for texts of up to longest rows, or
+ * 0: the batch is for the long ones. A warp has one of them, but for heads of 64 two where there
+ * are more than 4. Gradients of wide heads fill the registers of 8 warps; narrow heads have no
+ * kernel of 8.
  */
-static inline int pick_attention_mma_warps(int width, int64_t longest, size_t shared_limit)
+static inline int pick_attention_bwd_blocks(int width, int64_t longest, size_t shared_limit)
 {
     const int most = width <= 64 ? 16 : 8;
-    int warps = 4;
+    int blocks = 4;
 
-    while (warps < most && longest > (int64_t)warps * ATTENTION_MMA_ROWS) {
-        warps *= width <= 32 ? 4 : 2;
+    while (blocks < most && longest > (int64_t)blocks * ATTENTION_MMA_ROWS) {
+        blocks *= width <= 32 ? 4 : 2;
     }
-    return longest > (int64_t)warps * ATTENTION_MMA_ROWS ||
-                   ATTENTION_MMA_BWD_BYTES(width, warps) > shared_limit
+    return longest > (int64_t)blocks * ATTENTION_MMA_ROWS ||
+                   ATTENTION_MMA_BWD_BYTES(width, blocks) > shared_limit
                ? 0
-               : warps;
+               : blocks;
 }
 
-/* In its blocks of 4 warps the smallest team's share of the tile of queries is 16 rows; larger
+/* Where it has 4 the smallest team's share of the tile of queries is 16 rows; larger
  * blocks are one team. */
 #define ATTENTION_MMA_LEAST_TEAM(width) (64 / ATTENTION_MMA_QUERIES(width))
 

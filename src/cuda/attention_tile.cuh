@@ -21,6 +21,7 @@
 #include "vec.cuh"
 
 #define ATTENTION_THREADS (ATTENTION_WARPS * 32)
+#define ATTENTION_LOG2E 1.44269504088896340736f
 /* Leaves room above for a row number to grow by a grid's stride. */
 #define ATTENTION_MOST_ROWS (1 << 30)
 
@@ -60,8 +61,11 @@ struct attention_batch {
     const float *cos, *sin;   /* (P,E/2)                                          */
     int64_t texts;            /* of this launch                                   */
     int64_t H, G, E;
-    int64_t stride_q, stride_k, stride_v; /* elements from a row to the next */
-    float scale;                          /* 1/sqrt(E)                       */
+    int64_t stride_q, stride_k, stride_v; /* elements from a row to the next        */
+    int64_t stride_o;
+    int32_t group;    /* H/G                              */
+    float scale;      /* 1/sqrt(E)                        */
+    float log2_scale; /* the same for exponents of 2      */
     bool causal;
 };
 
@@ -88,10 +92,10 @@ static __device__ __forceinline__ attention_piece piece_of(const attention_batch
     const int64_t place = is_piece ? index / a.G : 0,
                   b = a.order != nullptr ? a.order[place] : place;
     const int32_t first = a.seq_start[b], T = is_piece ? a.seq_start[b + 1] - first : 0;
-    const int32_t group = (int32_t)(a.H / a.G), g = (int32_t)(index % a.G);
+    const int32_t g = is_piece ? (int32_t)(index - place * a.G) : 0;
 
-    return { { first, T, group * T, g * group, a.stride_q },
-             { first, T, group * T, g * group, a.H * a.E },
+    return { { first, T, a.group * T, g * a.group, a.stride_q },
+             { first, T, a.group * T, g * a.group, a.stride_o },
              { first, T, T, g, a.stride_k },
              { first, T, T, g, a.stride_v } };
 }
@@ -417,6 +421,8 @@ static __device__ __forceinline__ int rows_left(int32_t total, int32_t r, int mo
 static inline attention_batch attention_batch_of(const csp_attention *a, const csp_tensor *q,
                                                  const csp_tensor *k, const csp_tensor *v)
 {
+    const float scale = 1.0f / sqrtf((float)a->E);
+
     return { (const int32_t *)a->seq_start.data,
              (const int32_t *)a->order.data,
              (const float *)a->cos.data,
@@ -428,7 +434,10 @@ static inline attention_batch attention_batch_of(const csp_attention *a, const c
              csp_tensor_row(q),
              csp_tensor_row(k),
              csp_tensor_row(v),
-             1.0f / sqrtf((float)a->E),
+             a->H * a->E,
+             (int32_t)(a->H / a->G),
+             scale,
+             scale * ATTENTION_LOG2E,
              a->causal };
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "cusparse.cuh"
 #include "device.h"
 #include "launch.cuh"
 
@@ -45,11 +46,12 @@ static void cuda_release(csp_backend *be, csp_arena *arena)
 
 static csp_status cuda_memory(csp_backend *be, csp_memory *out)
 {
+    const cuda_state *state = cuda_state_of(be);
     size_t available, total;
 
-    (void)be;
     CUDA_TRY(cudaMemGetInfo(&available, &total));
-    *out = { (int64_t)available, (int64_t)total, false };
+    *out = { (int64_t)available, (int64_t)total, false,
+             (int64_t)(state->scratch.bytes + cuda_cusparse_bytes(state)) };
     return CSP_OK;
 }
 
@@ -196,6 +198,7 @@ static void fill_table(csp_ops *ops)
     ops->elapsed = cuda_elapsed;
     ops->tuning_get = cuda_tuning_get;
     ops->tuning_set = cuda_tuning_set;
+    ops->versions = cuda_versions;
     ops->graph_run = cuda_graph_run;
     ops->collective_library = cuda_collective_library;
     ops->collective_make_id = cuda_collective_make_id;
@@ -220,6 +223,7 @@ static void fill_table(csp_ops *ops)
     ops->sparse_pool_fwd = cuda_sparse_pool_fwd;
     ops->sparse_pool_bwd = cuda_sparse_pool_bwd;
     ops->sparse_pool_choose = cuda_sparse_pool_choose;
+    ops->sparse_pool_choose_forward = cuda_sparse_pool_choose_forward;
     ops->top_k = cuda_top_k;
     ops->impacts = cuda_impacts;
     ops->token_loss = cuda_token_loss;

@@ -118,6 +118,11 @@ void cuda_cusparse_version(char *text, size_t bytes)
     cu::library_close(library);
 }
 
+size_t cuda_cusparse_bytes(const cuda_state *state)
+{
+    return state->cusparse != NULL ? state->cusparse->buffer.bytes : 0;
+}
+
 void cuda_cusparse_close(cuda_state *state)
 {
     struct cusparse_state *s = state->cusparse;

@@ -33,6 +33,9 @@ CSP_CHECKED csp_status cuda_cusparse(csp_backend *be, const cusparse_table **out
 /* Writes "12.6.3", or "not found" where the loader has none. Does not keep it open. */
 void cuda_cusparse_version(char *text, size_t bytes);
 
+/* Device memory that it has been given to work in so far. */
+size_t cuda_cusparse_bytes(const cuda_state *state);
+
 /* Closes it if it was opened. */
 void cuda_cusparse_close(cuda_state *state);
 

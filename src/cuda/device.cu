@@ -35,7 +35,9 @@ static csp_status driver_missing(const char *what, cudaError_t error)
                         CUDART_VERSION % 1000 / 10);
     }
     if (error == cudaErrorNoDevice) {
-        return CSP_FAIL(CSP_ERR_DEVICE, "%s: the NVIDIA driver sees no device", what);
+        return CSP_FAIL(CSP_ERR_DEVICE,
+                        "%s: the NVIDIA driver sees no device: does CUDA_VISIBLE_DEVICES hide it?",
+                        what);
     }
     return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(error),
                     cudaGetErrorName(error));
@@ -73,6 +75,7 @@ static csp_status check_device(cuda_state *state)
                         state->name, major, minor, CUDA_OLDEST_CAPABILITY);
     }
     /* cuBLAS has those scales for this one capability, from 12.9 on. */
+    state->hopper = major == 9 && minor == 0;
     state->fp8 = major == 9 && minor == 0 && cublasLtGetVersion() >= 120900;
     CUDA_TRY(
         cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, state->device));

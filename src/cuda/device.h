@@ -57,8 +57,10 @@ typedef struct cuda_state {
     cuda_graphs graphs;
     cuda_collectives collectives;
     csp_pool_way pool_way;           /* of the head's backward pass                        */
+    csp_pool_forward pool_forward;   /* and of its forward pass                            */
     struct cusparse_state *cusparse; /* NULL until it is asked for (cusparse.cuh)          */
     bool fp8;            /* products of 8-bit floats with a scale for each row and column   */
+    bool hopper;         /* compute capability 9.0: what *_sm90.cu are compiled for          */
     int processors;      /* streaming multiprocessors: grids are cut to fill them           */
     size_t shared_limit; /* dynamic shared memory a block may ask for, bytes                */
     int64_t allocations; /* blocks got from the driver so far: a test watches it stand      */
@@ -172,6 +174,7 @@ csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp
                                 const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
 csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
 csp_status cuda_sparse_pool_choose(csp_backend *be, csp_pool_way way);
+csp_status cuda_sparse_pool_choose_forward(csp_backend *be, csp_pool_forward way);
 csp_status cuda_top_k(csp_backend *be, const csp_sparse *w, int64_t rows, int64_t k,
                       csp_sparse *out);
 csp_status cuda_impacts(csp_backend *be, const csp_sparse *w, int64_t rows, const csp_quant *quant,

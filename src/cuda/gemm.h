@@ -65,7 +65,7 @@ typedef struct cuda_gemm_state {
     cuda_gemm_choice *choices; /* the tuning, in the order of first use            */
     int64_t choice_count;
     bool said_fallback;
-    int64_t plans, asked, timed; /* made, heuristics asked, timed: a test watches them stand */
+    int64_t plans, asked; /* made, heuristics asked: a test watches them stand */
 } cuda_gemm_state;
 
 /*
@@ -85,6 +85,7 @@ CSP_CHECKED csp_status cuda_multiply(csp_backend *be, const cuda_product *p);
 /* The entries of csp_ops, contracts in ops/backend.h. */
 csp_status cuda_tuning_get(csp_backend *be, char **text);
 csp_status cuda_tuning_set(csp_backend *be, const char *text);
+csp_status cuda_versions(csp_backend *be, char text[CSP_VERSIONS_BYTES]);
 
 #ifdef __cplusplus
 }

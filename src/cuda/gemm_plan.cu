@@ -361,7 +361,7 @@ static csp_status tune(csp_backend *be, const cuda_product *p, cuda_gemm_plan *p
     }
     plan->M = plan->K = -1; /* what was timed may not be what was chosen */
     CSP_TRY(status);
-    state->gemm.timed++;
+    be->tuned++;
     return cuda_gemm_remember(&state->gemm, &plan->key, &plan->algorithm);
 }
 

@@ -174,3 +174,18 @@ csp_status cuda_tuning_set(csp_backend *be, const char *text)
     }
     return status;
 }
+
+csp_status cuda_versions(csp_backend *be, char text[CSP_VERSIONS_BYTES])
+{
+    int driver, blas[3];
+
+    CUDA_TRY(cudaDriverGetVersion(&driver));
+    if (cublasGetProperty(MAJOR_VERSION, &blas[0]) != CUBLAS_STATUS_SUCCESS ||
+        cublasGetProperty(MINOR_VERSION, &blas[1]) != CUBLAS_STATUS_SUCCESS ||
+        cublasGetProperty(PATCH_LEVEL, &blas[2]) != CUBLAS_STATUS_SUCCESS) {
+        return CSP_FAIL(CSP_ERR_DEVICE, "%s: cuBLAS does not say its version", be->name);
+    }
+    (void)snprintf(text, CSP_VERSIONS_BYTES, "driver CUDA %d.%d\ncublas %d.%d.%d\n", driver / 1000,
+                   driver % 1000 / 10, blas[0], blas[1], blas[2]);
+    return CSP_OK;
+}

@@ -213,6 +213,16 @@ template <int groups> static __device__ __forceinline__ void cp_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
 }
 
+/*
+ * x, of which the compiler no longer knows that it is x: what is computed from it is computed
+ * behind this place, and takes no registers in a loop before it.
+ */
+static __device__ __forceinline__ int opaque(int x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 /* Between blocks: what was written before store_release is visible after load_acquire saw it. */
 static __device__ __forceinline__ uint32_t load_acquire(const uint32_t *p)
 {

@@ -8,7 +8,8 @@
  * forms the other, so that the product never waits for a fold; tiles are folded in their order, to
  * the same bits. Where all terms fit into one tile nothing runs beside. Rows that are not kept
  * are not multiplied: the others are copied together first, a tile's rows at a time. Bound by the
- * product, 2·kept·V·D operations.
+ * product, 2·kept·V·D operations. Where it is chosen so (csp_sparse_pool_choose_forward) product
+ * and fold are one kernel, which needs no tile of logits (sparse_pool_sm90.cu).
  *
  * The table, 8 bytes for each (text, term), 4 in bf16 and for sum pooling:
  *
@@ -18,9 +19,10 @@
  *   less       it is scratch, for a group of texts at a time; the host waits for the places of the
  *              group's rows and of its entries, because they may not fit.
  *
- * Scratch: 32 MiB (the tiles), 64 MiB (POOL_PIECE) or one row of the table, which in the second
- * case is the table, and 4 bytes for each text and 512 terms. Where not all rows are kept also 12
- * bytes for each row, and D numbers for each row of a tile (32 MiB at D = 4,096).
+ * Scratch: 32 MiB (the tiles; fused: 4 bytes for each 256 rows), 64 MiB (POOL_PIECE) or one row of
+ * the table, which in the second case is the table, and 4 bytes for each text and 512 terms. Where
+ * not all rows are kept also 12 bytes for each row, and D numbers for each row of a tile (32 MiB at
+ * D = 4,096).
  */
 #include "cusparse.cuh"
 #include "sparse_pool.cuh"
@@ -36,8 +38,10 @@ typedef struct pool_pass {
     int64_t texts, V, D;
     pool_kept kept;
     pool_tile tile;
+    bool fused;     /* there are none: tile.rows are copied together at once        */
     int tiles;      /* how many of them, 1 or 2                                     */
     void *logits;   /* the tiles                                                    */
+    int32_t *text;  /* fused: of each tile's first row                              */
     void *together; /* room for the tile's rows of h, where not all are kept        */
     int64_t group;  /* rows of the table in scratch                                 */
     float *best;    /* (group,V) in scratch; keys where S is bf16 and the maximum is taken */
@@ -113,6 +117,26 @@ static csp_status fold_tiles(csp_backend *be, const pool_pass *p, int64_t from, 
     return CSP_OK;
 }
 
+/* The same in one kernel, the table being keys. */
+static csp_status fold_fused(csp_backend *be, const pool_pass *p, int64_t from, int64_t count,
+                             float *best)
+{
+    pool_fused f = {};
+
+    CSP_TRY(pool_kept_rows(be, &p->kept, p->h, from, count, p->D * (int64_t)csp_dtype_bytes(p->S),
+                           p->together, &f.h));
+    f.e = p->head->e.data;
+    f.start = p->start;
+    f.key = (int32_t *)best;
+    f.tile_text = p->text;
+    f.from = from;
+    f.count = count;
+    f.texts = p->texts;
+    f.V = p->V;
+    f.D = p->D;
+    return pool_fold_fused(be, &f);
+}
+
 /* Fills the table best, arg (texts,V) from kept rows from .. end-1, those of the texts. */
 static csp_status fold_rows(csp_backend *be, const pool_pass *p, int64_t from, int64_t end,
                             float *best, int32_t *arg)
@@ -122,12 +146,15 @@ static csp_status fold_rows(csp_backend *be, const pool_pass *p, int64_t from, i
     for (int64_t i = from; i < end; i += p->tile.rows) {
         const int64_t count = end - i < p->tile.rows ? end - i : p->tile.rows;
 
-        CSP_TRY(fold_tiles(be, p, i, count, best, arg));
+        CSP_TRY(p->fused ? fold_fused(be, p, i, count, best)
+                         : fold_tiles(be, p, i, count, best, arg));
     }
     return CSP_OK;
 }
 
-static pool_table table_of(const pool_pass *p, const float *best, const int32_t *arg, int64_t texts)
+/* The table of `texts` texts, which begins with text number first of the pass. */
+static pool_table table_of(const pool_pass *p, const float *best, const int32_t *arg, int64_t first,
+                           int64_t texts)
 {
     const csp_tensor *exclude = &p->head->exclude;
     pool_table t = {};
@@ -138,6 +165,11 @@ static pool_table table_of(const pool_pass *p, const float *best, const int32_t 
     t.exclude = exclude->ndim > 0 ? (const uint8_t *)exclude->data : NULL;
     /* Where the maximum is taken the logits are without their scale still. */
     t.scale = p->head->pooling == CSP_POOL_MAX ? p->head->scale : 1.0f;
+    if (p->fused) {
+        t.row = p->kept.row;
+        t.start = p->start + first;
+        t.seq_start = p->seq_start + first;
+    }
     t.texts = texts;
     t.V = p->V;
     return t;
@@ -164,14 +196,14 @@ static csp_status pool_in_place(csp_backend *be, pool_pass *p, int64_t first_row
     cudaStream_t stream = cuda_stream(be, "sparse_pool");
     float *best = (float *)out->weight.data + first_row * p->V;
     int32_t *arg = p->arg != NULL ? (int32_t *)out->argmax.data + first_row * p->V : NULL;
-    const pool_table all = table_of(p, best, arg, p->texts);
+    const pool_table all = table_of(p, best, arg, 0, p->texts);
 
     CSP_TRY(fold_rows(be, p, 0, p->kept.count, best, arg));
     CSP_TRY(pool_rows_count(be, &all, end_before(out, first_row), &p->counts));
     CSP_TRY(append_places(be, p, first_row, out));
     for (int64_t b = 0; b < p->texts; b += p->group) {
         const int64_t texts = p->texts - b < p->group ? p->texts - b : p->group;
-        const pool_table part = table_of(p, p->best, p->arg, texts);
+        const pool_table part = table_of(p, p->best, p->arg, b, texts);
         const size_t bytes = (size_t)(texts * p->V) * sizeof(float);
 
         CUDA_TRY(
@@ -188,7 +220,7 @@ static csp_status pool_in_place(csp_backend *be, pool_pass *p, int64_t first_row
 /* A group of texts that begins with row of out, the table being scratch. */
 static csp_status pool_group(csp_backend *be, pool_pass *p, int64_t row, csp_sparse *out)
 {
-    const pool_table table = table_of(p, p->best, p->arg, p->texts);
+    const pool_table table = table_of(p, p->best, p->arg, 0, p->texts);
     void *fetched;
     int64_t from, end, need;
 
@@ -215,8 +247,12 @@ static csp_status pass_place(csp_arena *arena, pool_pass *p, const csp_pool_text
     const size_t bytes = csp_dtype_bytes(p->S);
 
     CSP_TRY(pool_kept_place(arena, texts, &p->kept));
-    CSP_TRY(
-        csp_arena_take(arena, (size_t)(p->tiles * tile_elements(&p->tile)) * bytes, &p->logits));
+    if (p->fused) {
+        CSP_TRY(pool_take(arena, pool_fused_tiles(p->tile.rows), &p->text));
+    } else {
+        CSP_TRY(csp_arena_take(arena, (size_t)(p->tiles * tile_elements(&p->tile)) * bytes,
+                               &p->logits));
+    }
     if (texts->kept < texts->keep.dim[0]) {
         CSP_TRY(csp_arena_take(arena, (size_t)(p->tile.rows * p->D) * bytes, &p->together));
     }
@@ -225,6 +261,23 @@ static csp_status pass_place(csp_arena *arena, pool_pass *p, const csp_pool_text
         CSP_TRY(pool_take(arena, p->group * p->V, &p->arg));
     }
     return pool_counts_place(arena, counted, p->V, &p->counts);
+}
+
+/* Whether the call is one kernel; an error where that was chosen and cannot be. */
+static csp_status is_fused(csp_backend *be, const csp_head *head, const csp_tensor *h, bool *out)
+{
+    const bool chosen = cuda_state_of(be)->pool_forward == CSP_POOL_FORWARD_FUSED;
+
+    if (chosen && (h->dtype != CSP_BF16 || head->pooling != CSP_POOL_MAX || h->dim[1] % 8 != 0 ||
+                   ((uintptr_t)h->data | (uintptr_t)head->e.data) % 16 != 0)) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "sparse_pool: the fused head forward was chosen, which is for bf16, max "
+                        "pooling and widths that are multiples of 8: not %s, %s pooling, %lld",
+                        csp_dtype_name(h->dtype), head->pooling == CSP_POOL_MAX ? "max" : "sum",
+                        (long long)h->dim[1]);
+    }
+    *out = chosen;
+    return CSP_OK;
 }
 
 csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_tensor *h,
@@ -242,6 +295,10 @@ csp_status cuda_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp
     p.V = head->e.dim[0];
     p.D = head->e.dim[1];
     p.tile = pick_pool_tiles(texts->kept, p.V, p.S, &p.tiles);
+    CSP_TRY(is_fused(be, head, h, &p.fused));
+    if (p.fused && texts->kept == texts->keep.dim[0]) {
+        p.tile.rows = texts->kept < 1 ? 1 : texts->kept; /* nothing is copied together */
+    }
     p.group = POOL_PIECE / p.V;
     p.group = p.group < 1 ? 1 : p.group < B ? p.group : B;
 
@@ -306,6 +363,20 @@ csp_status cuda_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_spars
     }
     CSP_TRY(way == CSP_POOL_STREAM ? pool_dh_stream(be, head, g) : pool_dh_lists(be, head, g));
     return trained ? pool_de_lists(be, head, g) : CSP_OK;
+}
+
+csp_status cuda_sparse_pool_choose_forward(csp_backend *be, csp_pool_forward way)
+{
+    cuda_state *state = cuda_state_of(be);
+
+    if (way == CSP_POOL_FORWARD_FUSED && !state->hopper) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "%s: the fused head forward (device.head_forward: fused) needs a device of "
+                        "compute capability 9.0: take auto or tiles",
+                        state->name);
+    }
+    state->pool_forward = way;
+    return CSP_OK;
 }
 
 csp_status cuda_sparse_pool_choose(csp_backend *be, csp_pool_way way)

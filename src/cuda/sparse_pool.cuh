@@ -85,6 +85,24 @@ typedef struct pool_fold {
 CSP_CHECKED csp_status pool_fold_tile(const pool_fold *a, csp_pool_kind pooling, csp_dtype S,
                                       cudaStream_t stream);
 
+/*
+ * Products and fold in one kernel (sparse_pool_sm90.cu): keys of the table become the larger of
+ * themselves and those of e h^T over the kept rows of each text, whose positions are counted among
+ * its kept rows. bf16 and the maximum only; the device has compute capability 9.0
+ * (cuda_state.hopper), D is a multiple of 8, h and e lie at multiples of 16 bytes.
+ */
+typedef struct pool_fused {
+    const void *h;        /* (count,D) bf16, kept rows from ..                   */
+    const void *e;        /* (V,D) bf16                                          */
+    const int32_t *start; /* (texts+1) of pool_kept                              */
+    int32_t *key;         /* (texts,V)                                           */
+    int32_t *tile_text;   /* scratch, pool_fused_tiles(count)                    */
+    int64_t from, count, texts, V, D;
+} pool_fused;
+
+int64_t pool_fused_tiles(int64_t rows);
+CSP_CHECKED csp_status pool_fold_fused(csp_backend *be, const pool_fused *f);
+
 /* A grid of blocks that stride over items of one thread each, enough to fill the device. */
 static inline dim3 pool_grid(csp_backend *be, int64_t items, int threads)
 {
@@ -138,6 +156,10 @@ typedef struct pool_table {
     const int32_t *arg;     /* (texts,V) f32 max, else NULL                                    */
     const int32_t *key;     /* (texts,V) bf16 max (sparse_pool_fold.cu), else NULL             */
     const uint8_t *exclude; /* (V), NULL: none                                                 */
+    /* Positions are those of rows in their text; among kept rows where row is not NULL.       */
+    const int32_t *row;       /* of pool_kept                                                  */
+    const int32_t *start;     /* (texts+1) of pool_kept                                        */
+    const int32_t *seq_start; /* (texts+1)                                                     */
     float scale;
     int64_t texts, V;
 } pool_table;

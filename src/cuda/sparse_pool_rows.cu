@@ -35,8 +35,9 @@ static __device__ __forceinline__ float value_of(const pool_table &table, int64_
 static __device__ __forceinline__ int32_t position_of(const pool_table &table, int64_t b, int64_t v)
 {
     const int64_t at = b * table.V + v;
+    const int32_t position = table.key != NULL ? 65535 - (table.key[at] & 0xFFFF) : table.arg[at];
 
-    return table.key != NULL ? 65535 - (table.key[at] & 0xFFFF) : table.arg[at];
+    return table.row != NULL ? table.row[table.start[b] + position] - table.seq_start[b] : position;
 }
 
 /* Any grid works: warps stride over slices. */

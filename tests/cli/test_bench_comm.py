@@ -87,6 +87,9 @@ def main():
         results = on_ranks(2, "--device", "cuda", env={"CSPLADE_CUDA_PLUGIN": str(EMULATED)})
         expect(all(code == 5 for _, _, code in results) and "wants cuda:1, which is not there" in results[1][1]
                and "rank 1 (process " in results[0][1], results)
+    none = subprocess.run([PROGRAM, "bench", "comm", "--min-bytes", "100", "--max-bytes", "8"], text=True,
+                          capture_output=True)
+    expect(none.returncode == 2 and "--min-bytes 100 is above --max-bytes 8" in none.stderr, none.stderr)
     for out, err, code in on_ranks(2, own={1: ["--warmup", "3"]}):
         expect(code == 2 and "the options" in err and "--warmup 3" in err, f"{code} {err}")
     return 1 if failures else 0

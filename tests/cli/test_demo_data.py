@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The demo's two data makers on small made-up archives: what becomes a document, what a query, and that
-no text of a held-out query is in a training file. Arguments: the program (not used), the source folder."""
+no text of a held-out query is in a training file; what its trainings are called with. Arguments: the
+program (not used), the source folder."""
 import json
 import subprocess
 import sys
@@ -117,8 +118,30 @@ def wordnet(folder):
     expect((out / "NOTICE").read_text() == "a notice\n", "NOTICE")
 
 
+def steps(folder):
+    """Runs of a CPU and of a GPU, which makes some hundred times as many steps: a stand-in for csplade
+    writes down what it is called with. Every command that computes gets the device."""
+    work, calls = folder / "work", folder / "calls"
+    work.mkdir()
+    program = folder / "csplade"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    program.chmod(0o755)
+    for planned, saves, lines in ((1000, 200, 10), (240000, 30000, 2400)):
+        (work / "steps.json").write_text(json.dumps({"adapt": 50, "scratch": planned}))
+        calls.write_text("")
+        subprocess.run([sys.executable, "-c", "import sys, demo; sys.argv = ['demo.py', *sys.argv[1:]]\n"
+                        "demo.Demo.run = lambda d: (d.scratch(), d.adapted(), d.csplade('encode'))\n"
+                        "demo.main()", "--csplade", program, "--work", work, "--device", "cuda:1"],
+                       cwd=SCRIPTS, stderr=subprocess.DEVNULL, check=True)
+        said = calls.read_text().splitlines()
+        expect(len(said) == 3 and all(line.endswith(" --device cuda:1") for line in said), said)
+        expect(f"run.save_steps={saves} run.logging_steps={lines} " in said[0], said[0])
+        expect("run.save_steps=200 run.logging_steps=10 adapt.max_steps=50" in said[1], said[1])
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
+        steps(Path(folder))
         debian(Path(folder))
         wordnet(Path(folder))
     for failure in failures:

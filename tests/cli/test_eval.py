@@ -52,6 +52,12 @@ def by_hand(folder):
     expect(result.returncode == 3 and result.stdout == "", result.stderr)
     result = run("--qrels", qrels, "--run", ranking, "-m", "nDCG@0")
     expect(result.returncode == 2, result.stderr)
+    for words, said in ((("--tune", qrels, "--alpha", "0.3"), "--alpha has no place beside --tune"),
+                        (("--tune", qrels, "--output", bad), "--output has no place beside --tune"),
+                        (("--measure", "RR@10", "--output", bad), "--measure is what --tune")):
+        result = subprocess.run([PROGRAM, "fuse", "--run", str(ranking), "--with", str(ranking),
+                                 *map(str, words)], capture_output=True, text=True, check=False)
+        expect(result.returncode == 2 and said in result.stderr, result.stderr)
 
 
 def golden():

@@ -107,6 +107,16 @@ def evaluations_choose_and_keep_the_best(w):
     result = w.train("e", *again)
     w.expect_exit(result, 0, "was RR@10 and is AP now", "damaged")
     w.expect(" AP " in result.stdout, result.stdout)
+    # Of some queries: the same whatever the order of judgements, most of which then are of others.
+    judged = (w.folder / "beir/qrels/dev.tsv").read_text().splitlines()
+    (w.folder / "backwards.tsv").write_text("\n".join([judged[0], *judged[:0:-1]]) + "\n")
+    found = []
+    for qrels in ("beir/qrels/dev.tsv", "backwards.tsv"):
+        w.must("train", "config.yaml", "run.output_dir=f", f"data.dev_qrels={qrels}", "run.eval_steps=6",
+               "eval.queries=3", "run.phases=[contrastive]")
+        found.append([row for row in w.metrics("f") if "eval/RR@10" in row])
+        w.remove("f")
+    w.expect(found[0] == found[1] and len(found[0]) == 1, found)
     w.remove("e")
 
 
@@ -236,7 +246,7 @@ def a_checkpoint_is_a_start(w):
     # New adapters over whole weights; their checkpoint finds that base.
     w.expect_exit(w.train("t", full, only, "lora.r=4"), 0)
     w.expect_exit(w.run("encode", "-m", f"t/checkpoints/{LAST}", "-i", "beir", "-o", "x.h5"), 0)
-    w.expect_exit(w.train("t", full, only, "lora.r=4"), 0, "going on from")
+    w.expect_exit(w.train("t", full, only, "lora.r=4"), 0, "going on from", "steps are done")
     w.expect_exit(w.train("u", adapter, only), 2, "holds an adapter")
     w.expect_exit(w.train("u", adapter, only, "lora.r=8"), 2, "r 4 and scale 8, lora r 8")
     w.expect_exit(w.train("u", adapter, only, "lora.r=4", "lora.target_modules=[q_proj]"), 2,
@@ -246,6 +256,11 @@ def a_checkpoint_is_a_start(w):
     w.expect_exit(other, 0, "another contract", "passage_prefix")
     w.expect_exit(w.run("export", "--model", f"l/checkpoints/{LAST}", "--base", "model", "--format",
                         "hf", "--output", "hf"), 0)
+    same = w.train("w", "model.path=hf", "--dry-run")
+    w.expect_exit(same, 0)
+    w.expect("contract" not in same.stderr, same.stderr)
+    w.expect_exit(w.train("w", "model.path=hf", "model.passage_prefix=p", "--dry-run"), 0,
+                  "hf was trained under another contract", "passage_prefix")
     w.remove("s", "t", "u", "v", "hf", "l")
 
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """csplade train on several emulated GPUs, which exchange tensors by the emulator's NCCL: the curve of
 one, and what is said where they cannot be joined. Arguments: the program, the source folder."""
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,10 +66,12 @@ def who_goes_on_otherwise_is_told(w):
     whole = w.checkpoint("s", last)
     for size, more, wanted in (
             (2, {"NCCL_DEBUG": "WARN"}, []),
-            (4, {"NCCL_ALGO": "Ring", "CSP_EMU_NCCL": "22703", "NCCL_NVLS_ENABLE": "1"},
+            (4, {"NCCL_ALGO": "Ring", "CSP_EMU_NCCL": "22703", "NCCL_NVLS_ENABLE": "1",
+                 "CSP_EMU_DRIVER": "13010", "CSP_EMU_CUBLAS": "130203"},
              ["ranks was 2 before and is 4 now", "machines was 1: 1x2 before and is 1: 1x4 now",
               "collectives was NCCL 2.28.9 before and is NCCL 2.27.3 now",
               "NCCL_NVLS_ENABLE was 0 before and is 1 now",
+              "driver was CUDA 13.0 before and is CUDA 13.1 now", "and is 13.2.3 now",
               "NCCL_ALGO is Ring now and was not set before"])):
         go_back(w, "s", first)
         results = Job(w, size, "s", *saving, env={**os.environ, **more}).wait()
@@ -81,25 +85,52 @@ def who_goes_on_otherwise_is_told(w):
 
 def rank_0_chooses_algorithms_for_all(w):
     """By timing, on rank 0 another one than on rank 1, whose sums would differ when it goes on with those
-    of rank 0. A rank of another type chooses its own, and says so."""
-    first, last = "contrastive-00000001.h5", "contrastive-00000002.h5"
-    timed = [*FEW, "contrastive.batch.queries=2", "model.passage_max_len=8", "contrastive.max_steps=2",
-             "run.save_steps=1", "device.tune_products=true"]
+    of rank 0, chosen in steps and in evaluations. A rank of another type chooses its own, and says so."""
+    first, second, last = (f"contrastive-0000000{n}.h5" for n in (1, 2, 3))
+    # By this seed the third step has products on rank 1 that were new to rank 0 in the evaluation.
+    timed = [*FEW, "contrastive.batch.queries=2", "model.passage_max_len=8", "run.seed=3",
+             "run.save_steps=1", "device.tune_products=true", "data.dev_qrels=beir/qrels/dev.tsv",
+             "run.eval_steps=2", "eval.queries=1", "eval.pool=20"]
     devices(2)
-    same = {r: ["env", f"CSP_EMU_BLASLT_FAVOUR={r}"] for r in range(2)}
+    same = {r: ["env", f"CSP_EMU_BLASLT_FAVOUR={1 - r}"] for r in range(2)}
     for other in (False, True):
         before = {0: same[0], 1: [*same[1], "CSP_EMU_DEVICE_NAME=other"]} if other else same
         for rank, result in enumerate(Job(w, 2, "u", *timed, "--dry-run", before=before).wait()):
             w.expect_exit(result, 0)
             w.expect((rank == 1 and other) == ("this rank chooses its own" in result.stderr), result.stderr)
     whole = []
-    for _ in range(2):
+    for onwards in (first, second, first):
         for result in Job(w, 2, "t", *timed, before=same).wait():
             w.expect_exit(result, 0)
         whole.append(w.checkpoint("t", last))
-        go_back(w, "t", first)
-    w.expect(whole[0] == whole[1], "not the same bytes")
+        go_back(w, "t", onwards)
+    w.expect(whole[0] == whole[1], "not the same bytes from the first step on")
+    w.expect(whole[0] == whole[2], "not the same bytes from the evaluation on")
     w.remove("t", "u")
+
+
+def ranks_plan_what_fits_on_each(w):
+    """One GPU has next to no memory: all plan for that one, or the run could not go on where it was."""
+    first, last = "contrastive-00000001.h5", "contrastive-00000002.h5"
+    settings = [*FEW, "contrastive.batch.queries=4", "contrastive.max_steps=2", "run.save_steps=1"]
+    devices(1)
+    least = json.loads(w.must("estimate", "config.yaml", *settings, "contrastive.batch.micro_batch_tokens=256",
+                              "run.output_dir=m", "--format", "json").stdout)
+    taken = 4096 * 2**20 - least["available_bytes"]
+    small = (least["least_bytes"] + taken) // 2**20 + 2
+    devices(2)
+    before = {0: ["env", "CSP_EMU_MEMORY_MB=4096"], 1: ["env", f"CSP_EMU_MEMORY_MB={small}"]}
+    for again in (False, True):
+        results = Job(w, 2, "m", *settings, before=before).wait()
+        for result in results:
+            w.expect_exit(result, 0)
+        rows = [int(n) for n in re.findall(r"activations of (\d+) token rows", results[0].stderr)]
+        w.expect(len(rows) == 1 and 256 <= rows[0] < 4096, f"rank 0 has room for more: {results[0].stderr}")
+        if not again:
+            whole = w.checkpoint("m", last)
+            go_back(w, "m", first)
+    w.expect(w.checkpoint("m", last) == whole, "not the same bytes")
+    w.remove("m")
 
 
 def ranks_that_see_a_device_each_have_that(w):
@@ -142,6 +173,29 @@ def one_rank_needs_no_nccl(w):
     w.remove("x")
 
 
+def a_kernel_that_faults_ends_all(w):
+    """After the first step. The op is named; without a wait behind each it is where the host waited."""
+    count = ["contrastive.batch.queries=4", "device.graphs=off", "run.logging_steps=1"]
+    devices(1, CSP_EMU_FAULT_KERNEL="220")
+    seen = {}
+    for every in ("true", "false"):
+        result = w.train("f", *FEW, *count, f"device.sync_every_op={every}")
+        w.expect_exit(result, 5, "cudaErrorIllegalAddress", "the last op enqueued was ")
+        w.expect("step 1 of 3" in result.stderr and "step 3 of 3" not in result.stderr, result.stderr)
+        seen[every] = result.stderr.split("the last op enqueued was ")[-1].strip()
+        w.remove("f")
+    w.expect(seen["true"] not in ("fetch", "sync", seen["false"]), seen)
+    del os.environ["CSP_EMU_FAULT_KERNEL"]
+    devices(2)
+    start = time.monotonic()
+    results = Job(w, 2, "f", *FEW, *count, before={1: ["env", "CSP_EMU_FAULT_KERNEL=220"]}).wait()
+    w.expect(time.monotonic() - start < 30, "it took too long")
+    for result in results:
+        w.expect_exit(result, 5, "cudaErrorIllegalAddress")
+    w.expect("rank 1" in results[0].stderr, results[0].stderr)
+    w.remove("f")
+
+
 def a_killed_rank_ends_the_other(w):
     devices(2)
     job = Job(w, 2, "k", *FEW[:-2], "contrastive.max_steps=500", "run.save_steps=0")
@@ -163,8 +217,8 @@ if __name__ == "__main__":
         sys.exit(77)
     sys.exit(run_tests([
         ranks_follow_the_curve_of_one, who_goes_on_otherwise_is_told,
-        rank_0_chooses_algorithms_for_all, ranks_that_see_a_device_each_have_that,
+        rank_0_chooses_algorithms_for_all, ranks_plan_what_fits_on_each, ranks_that_see_a_device_each_have_that,
         what_cannot_be_joined_is_said_by_all,
-        one_rank_needs_no_nccl,
+        one_rank_needs_no_nccl, a_kernel_that_faults_ends_all,
         a_killed_rank_ends_the_other,
     ]))

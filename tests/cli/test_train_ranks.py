@@ -155,8 +155,10 @@ def mpirun_gives_what_tcp_gives(w):
 
 
 def a_run_goes_on_with_another_number_of_ranks(w):
-    """From the middle of two ranks' run to its end, on one and on four."""
+    """From the middle of two ranks' run to its end, on one and on four, each with its share of the
+    machine's cores, however many threads a rank had before."""
     settings = ["run.save_total_limit=9"]
+    cores = len(os.sched_getaffinity(0))
     for result in Job(w, 2, "a", *settings).wait():
         w.expect_exit(result, 0)
     for size in (1, 4):
@@ -166,8 +168,9 @@ def a_run_goes_on_with_another_number_of_ranks(w):
             if path.name > "contrastive-00000002.h5":
                 path.unlink()
         (folder / "LATEST").write_text("contrastive-00000002.h5")
-        for result in Job(w, size, "b", *settings).wait():
-            w.expect_exit(result, 0, *(["going on from", f"ranks was 2 before and is {size} now"]
+        for result in Job(w, size, "b", *settings, "device.threads=0").wait():
+            w.expect_exit(result, 0, *(["going on from", f"ranks was 2 before and is {size} now",
+                                        f"{max(cores // size, 1)} threads"]
                                        if result.args == "rank 0" else []))
         expect_curve(w, "b", "a")
         w.remove("b")
@@ -528,7 +531,7 @@ def what_all_ranks_end_for_keeps_the_checkpoint_before(w):
 
 
 def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
-    """It is complete when they end, also where each writes a part of it."""
+    """It is complete when they end, also where each writes a part of it; rank 0 says so for all."""
     for more in ([], SHARED):
         job = Job(w, 2, "s", "contrastive.max_steps=200", "run.phases=[contrastive]", "run.save_steps=0",
                   *more)
@@ -539,6 +542,7 @@ def a_signal_to_one_rank_stops_all_with_a_checkpoint(w):
         job.ranks[1].send_signal(signal.SIGUSR2)
         for result in job.wait():
             w.expect_exit(result, 75)
+            w.expect(("stopped after" in result.stderr) == (result.args == "rank 0"), result.stderr)
         found = w.checkpoints("s")
         w.expect(len(found) == 1 and len(states(w, "s", found[0][12:20])) == (2 if more else 0),
                  (found, states(w, "s")))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from ranks_job import Job, MpiJob, mpirun_command
@@ -91,6 +92,21 @@ def rank_0_says_what_all_find(w):
     w.remove("slow", "quick")
 
 
+def who_cannot_write_checkpoints_says_so_before_the_first_step(w):
+    """The folder of checkpoints is a file, where one rank looks: another file system, in which state that
+    it has alone would have to go."""
+    here = elsewhere(w, "here", "c")
+    for folder in (w.folder, here):
+        (folder / "c").mkdir()
+    (here / "c/checkpoints").write_text("a file")
+    results = Job(w, 2, "c", "run.shard_state=on", cwd={1: here}).wait()
+    w.expect_exit(results[0], 1, "rank 1", "exists and is not a folder")
+    w.expect_exit(results[1], 1, "exists and is not a folder")
+    w.expect(not w.steps("c") if (w.folder / "c/metrics.jsonl").exists() else True, "steps were made")
+    w.expect(not list((w.folder / "c/checkpoints").iterdir()), "something is left")
+    w.remove("c", "here")
+
+
 def another_version_on_one_rank_is_named(w):
     """A copy of the program whose version has another last digit."""
     said = w.must("--version").stdout.split(None, 1)[1].strip()
@@ -106,6 +122,17 @@ def another_version_on_one_rank_is_named(w):
         w.expect_exit(result, 2, "ranks run different versions of csplade", version, other, "rank 1")
     w.expect(not (w.folder / "v").exists(), "something is written")
     program.unlink()
+
+
+def a_signal_ends_a_rank_that_waits_for_one_that_never_comes(w):
+    """There is nothing to save yet, and the timeout may be far away."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        job = Job(w, 2, "n", "run.rank_timeout_s=1800", program={1: "/bin/true"})
+        first = job.ranks[0].stderr.readline()
+        w.expect("rank 0 waits at port" in first and "for 1 more, 1800 s at most" in first, first)
+        job.ranks[0].send_signal(number)
+        w.expect_exit(job.wait(20)[0], 75, "stopped before the ranks met")
+    w.expect(not (w.folder / "n").exists(), "something is written")
 
 
 def begun(w, job, name):
@@ -161,6 +188,28 @@ def a_rank_that_waits_for_its_disk_is_ended_too(w):
     w.remove("f", "here")
 
 
+def a_long_file_of_judgements_is_no_hang(w):
+    """Of evaluations, from a pipe that takes longer than ranks wait for one another."""
+    os.mkfifo(w.folder / "long.tsv")
+
+    def write():
+        with open(w.folder / "long.tsv", "w", encoding="utf-8") as pipe:
+            pipe.write((w.folder / "beir/qrels/dev.tsv").read_text())
+            end, n = time.monotonic() + TIMEOUT_S + 2, 0
+            while time.monotonic() < end:
+                pipe.write("".join(f"none\t{n + i}\t1\n" for i in range(8000)))  # more than is read at once
+                pipe.flush()
+                n += 8000
+                time.sleep(0.1)
+
+    threading.Thread(target=write, daemon=True).start()
+    for result in Job(w, 2, "l", *HANGS, "data.dev_qrels=long.tsv", "run.eval_steps=2", "adapt.max_steps=2",
+                      "contrastive.max_steps=2").wait():
+        w.expect_exit(result, 0, *(["nDCG@10"] if result.args == "rank 0" else []))
+    (w.folder / "long.tsv").unlink()
+    w.remove("l")
+
+
 def mpirun_ends_with_the_code_of_what_ended_a_rank(w):
     """137 for one that was killed (docs/slurm.md), or 1 if mpirun notices the end of another first; and
     the csplade exit code of one that failed."""
@@ -185,8 +234,11 @@ if __name__ == "__main__":
         a_file_that_one_rank_lacks_is_named,
         data_that_one_rank_has_otherwise_is_named,
         rank_0_says_what_all_find,
+        who_cannot_write_checkpoints_says_so_before_the_first_step,
         another_version_on_one_rank_is_named,
+        a_signal_ends_a_rank_that_waits_for_one_that_never_comes,
         a_stopped_rank_ends_the_others,
         a_rank_that_waits_for_its_disk_is_ended_too,
+        a_long_file_of_judgements_is_no_hang,
         mpirun_ends_with_the_code_of_what_ended_a_rank,
     ]))

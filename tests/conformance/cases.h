@@ -45,6 +45,9 @@ typedef struct conform_case {
 typedef struct conform_group {
     const conform_case *cases;
     int count;
+    /* Runs a case, and waits; NULL: its kernel is launched. */
+    cudaError_t (*run)(const conform_case *c, const uint32_t *in, uint32_t *out,
+                       cudaStream_t stream);
 } conform_group;
 
 conform_group conform_scalar_cases(void); /* functions of one element                          */
@@ -52,10 +55,11 @@ conform_group conform_bfloat_cases(void); /* bf16                               
 conform_group conform_warp_cases(void);   /* shuffles, votes, reductions                       */
 conform_group conform_block_cases(void);  /* barriers, atomics, shared memory, copies          */
 conform_group conform_matrix_cases(void); /* ldmatrix, mma                                     */
+conform_group conform_tile_cases(void);   /* of compute capability 9.0: mbarrier, TMA, wgmma   */
 
-#define CONFORM_GROUP(cases)                             \
-    {                                                    \
-        cases, (int)(sizeof(cases) / sizeof((cases)[0])) \
+#define CONFORM_GROUP(cases)                                   \
+    {                                                          \
+        cases, (int)(sizeof(cases) / sizeof((cases)[0])), NULL \
     }
 
 static __device__ __forceinline__ int conform_thread()

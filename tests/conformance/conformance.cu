@@ -70,7 +70,8 @@ static uint32_t input_word(conform_input kind, uint32_t key, int i)
 }
 
 /* Runs one case on fresh memory; out was 0 before. */
-static bool run_case(const conform_case *c, uint32_t key, cudaStream_t stream, uint32_t *out)
+static bool run_case(const conform_group *group, const conform_case *c, uint32_t key,
+                     cudaStream_t stream, uint32_t *out)
 {
     const size_t in_bytes = (size_t)c->in_words * 4, out_bytes = (size_t)c->out_words * 4;
     uint32_t *in = (uint32_t *)malloc(in_bytes), *device_in, *device_out;
@@ -85,11 +86,15 @@ static bool run_case(const conform_case *c, uint32_t key, cudaStream_t stream, u
     CUDA_OR_FALSE(cudaMalloc((void **)&device_out, out_bytes));
     CUDA_OR_FALSE(cudaMemcpyAsync(device_in, in, in_bytes, cudaMemcpyHostToDevice, stream));
     CUDA_OR_FALSE(cudaMemsetAsync(device_out, 0, out_bytes, stream));
-    if (c->shared_bytes > 48 * 1024) {
-        CUDA_OR_FALSE(cu::allow_shared(c->kernel, c->shared_bytes));
+    if (group->run != NULL) {
+        CUDA_OR_FALSE(group->run(c, device_in, device_out, stream));
+    } else {
+        if (c->shared_bytes > 48 * 1024) {
+            CUDA_OR_FALSE(cu::allow_shared(c->kernel, c->shared_bytes));
+        }
+        CUDA_OR_FALSE(cu::launch(c->kernel, (unsigned)c->blocks, (unsigned)c->threads,
+                                 c->shared_bytes, stream, device_in, device_out));
     }
-    CUDA_OR_FALSE(cu::launch(c->kernel, (unsigned)c->blocks, (unsigned)c->threads, c->shared_bytes,
-                             stream, device_in, device_out));
     CUDA_OR_FALSE(cudaMemcpyAsync(out, device_out, out_bytes, cudaMemcpyDeviceToHost, stream));
     CUDA_OR_FALSE(cudaStreamSynchronize(stream));
     CUDA_OR_FALSE(cudaFree(device_in));
@@ -200,21 +205,56 @@ static bool read_case(FILE *file, const conform_case *c, uint32_t *words)
     return fgets(line, sizeof(line), file) != NULL; /* the end of the last line */
 }
 
-/* All cases, in the order of the file. Returns whether each was written, or agrees. */
-static bool run_all(FILE *file, bool is_write, cudaStream_t stream)
+/* The groups in the order of the file, in which that of Hopper's own cases is the last. */
+enum { GROUPS = 6, HOPPER_GROUP = 5 };
+
+static conform_group group_of(int number)
 {
-    const conform_group groups[] = { conform_scalar_cases(), conform_bfloat_cases(),
-                                     conform_warp_cases(), conform_block_cases(),
-                                     conform_matrix_cases() };
+    const conform_group groups[GROUPS] = { conform_scalar_cases(), conform_bfloat_cases(),
+                                           conform_warp_cases(),   conform_block_cases(),
+                                           conform_matrix_cases(), conform_tile_cases() };
+
+    return groups[number];
+}
+
+/* Whether the device, and the file if there is something to read, has the cases of the group. */
+static bool has_group(FILE *file, bool is_write, int number, const struct cudaDeviceProp *device)
+{
+    const bool here = number != HOPPER_GROUP || (device->major == 9 && device->minor == 0);
+
+    if (!here) {
+        printf("skipped  cases of compute capability 9.0: the device has %d.%d\n", device->major,
+               device->minor);
+    } else if (number == HOPPER_GROUP && !is_write) {
+        const int next = getc(file);
+
+        if (next == EOF) {
+            printf("skipped  cases of compute capability 9.0: the file's device had another\n");
+            return false;
+        }
+        (void)ungetc(next, file);
+    }
+    return here;
+}
+
+/* All cases, in the order of the file. Returns whether each was written, or agrees. */
+static bool run_all(FILE *file, bool is_write, const struct cudaDeviceProp *device,
+                    cudaStream_t stream)
+{
+    conform_group groups[GROUPS];
     uint32_t key = 0;
     bool good = true;
 
-    for (size_t g = 0; g < sizeof(groups) / sizeof(groups[0]); g++) {
+    for (int g = 0; g < GROUPS; g++) {
+        groups[g] = group_of(g);
+        if (!has_group(file, is_write, g, device)) {
+            continue;
+        }
         for (int i = 0; i < groups[g].count; i++, key++) {
             const conform_case *c = &groups[g].cases[i];
             uint32_t *got = (uint32_t *)calloc((size_t)c->out_words, 4);
             uint32_t *want = (uint32_t *)calloc((size_t)c->out_words, 4);
-            bool ran = got != NULL && want != NULL && run_case(c, key, stream, got);
+            bool ran = got != NULL && want != NULL && run_case(&groups[g], c, key, stream, got);
 
             if (ran && is_write) {
                 ran = write_case(file, c, got);
@@ -233,7 +273,7 @@ static bool run_all(FILE *file, bool is_write, cudaStream_t stream)
     return good;
 }
 
-static bool write_file(const char *path, const char *device, cudaStream_t stream)
+static bool write_file(const char *path, const struct cudaDeviceProp *device, cudaStream_t stream)
 {
     char partial[4096];
     FILE *file;
@@ -248,14 +288,14 @@ static bool write_file(const char *path, const char *device, cudaStream_t stream
     }
     (void)cudaRuntimeGetVersion(&runtime);
     (void)cudaDriverGetVersion(&driver);
-    fprintf(file, FORMAT "# %s, CUDA %d.%d, driver for CUDA %d.%d\n", device, runtime / 1000,
+    fprintf(file, FORMAT "# %s, CUDA %d.%d, driver for CUDA %d.%d\n", device->name, runtime / 1000,
             runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
-    good = run_all(file, true, stream);
+    good = run_all(file, true, device, stream);
     good = fclose(file) == 0 && good;
     return good && rename(partial, path) == 0;
 }
 
-static int compare_file(const char *path, cudaStream_t stream)
+static int compare_file(const char *path, const struct cudaDeviceProp *device, cudaStream_t stream)
 {
     char line[256];
     FILE *file = fopen(path, "r");
@@ -273,20 +313,18 @@ static int compare_file(const char *path, cudaStream_t stream)
     if (fgets(line, sizeof(line), file) != NULL) {
         printf("compared with %s", line + 2);
     }
-    good = run_all(file, false, stream);
+    good = run_all(file, false, device, stream);
     fclose(file);
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 static int list(void)
 {
-    const conform_group groups[] = { conform_scalar_cases(), conform_bfloat_cases(),
-                                     conform_warp_cases(), conform_block_cases(),
-                                     conform_matrix_cases() };
+    for (int g = 0; g < GROUPS; g++) {
+        const conform_group group = group_of(g);
 
-    for (size_t g = 0; g < sizeof(groups) / sizeof(groups[0]); g++) {
-        for (int i = 0; i < groups[g].count; i++) {
-            printf("%s (%s)\n", groups[g].cases[i].name, rule_names[groups[g].cases[i].rule]);
+        for (int i = 0; i < group.count; i++) {
+            printf("%s (%s)\n", group.cases[i].name, rule_names[group.cases[i].rule]);
         }
     }
     return EXIT_SUCCESS;
@@ -321,7 +359,7 @@ int main(int argc, char **argv)
         return SKIPPED;
     }
     if (is_compare) {
-        return compare_file(argv[2], stream);
+        return compare_file(argv[2], &properties, stream);
     }
-    return write_file(argv[2], properties.name, stream) ? EXIT_SUCCESS : EXIT_FAILURE;
+    return write_file(argv[2], &properties, stream) ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "attention_pick.h"
-#include "ops/attention_cases.h"
+#include "support/attention_cases.h"
 
 /* Shared memory of a block: compute capability 9.0, 8.0 and 8.6. */
 static const size_t NEW = 232448, OLD = 166912, SMALL = 101376;
@@ -69,23 +69,46 @@ static void tensor_core_keys_fit_beside_the_queries(void **state)
     assert_int_equal(pick_attention_mma_blocks(128, 1, 10000), 0);
 }
 
-static void a_warp_has_16_keys_in_backward_on_tensor_cores(void **state)
+static void several_blocks_of_4_warps_run_in_forward_where_two_fit(void **state)
+{
+    const attention_fwd_tile whole = pick_attention_fwd_tile(128, NEW);
+    const attention_fwd_tile half = pick_attention_fwd_tile(128, SMALL);
+
+    (void)state;
+    assert_int_equal(pick_attention_fwd_warps(64, 8, NEW), 4);
+    assert_int_equal(pick_attention_fwd_warps(64, 21, NEW), 4); /* two and theirs: 227 KiB */
+    assert_int_equal(pick_attention_fwd_warps(64, 22, NEW), 8);
+    assert_int_equal(pick_attention_fwd_warps(64, 42, NEW), 8);
+    assert_int_equal(pick_attention_fwd_warps(64, 46, NEW), 4); /* 8 have no room */
+    assert_int_equal(pick_attention_fwd_warps(128, 8, NEW), 4);
+    assert_int_equal(pick_attention_fwd_warps(128, 10, NEW), 8);
+    assert_int_equal(pick_attention_fwd_warps(128, 7, SMALL), 4);
+    assert_int_equal(whole.warps, 8);
+    assert_int_equal(whole.blocks, 4);
+    assert_int_equal(half.warps, 4);
+    assert_int_equal(half.blocks, 2);
+    assert_true(attention_fwd_tile_bytes(128, whole) <= OLD);
+    assert_true(attention_fwd_tile_bytes(128, half) <= SMALL);
+    assert_int_equal(pick_attention_fwd_tile(64, SMALL).warps, 8);
+}
+
+static void backward_on_tensor_cores_has_as_many_keys_as_a_block_has_registers_for(void **state)
 {
     (void)state;
-    assert_int_equal(pick_attention_mma_warps(64, 1, SMALL), 4);
-    assert_int_equal(pick_attention_mma_warps(64, 64, SMALL), 4);
-    assert_int_equal(pick_attention_mma_warps(64, 65, SMALL), 8);
-    assert_int_equal(pick_attention_mma_warps(64, 128, SMALL), 8);
-    assert_int_equal(pick_attention_mma_warps(64, 129, SMALL), 0);
-    assert_int_equal(pick_attention_mma_warps(64, 129, OLD), 16);
-    assert_int_equal(pick_attention_mma_warps(64, 256, OLD), 16);
-    assert_int_equal(pick_attention_mma_warps(64, 257, NEW), 0);
-    assert_int_equal(pick_attention_mma_warps(128, 128, SMALL), 8);
-    assert_int_equal(pick_attention_mma_warps(128, 129, NEW), 0);
-    assert_int_equal(pick_attention_mma_warps(16, 64, SMALL), 4);
-    assert_int_equal(pick_attention_mma_warps(16, 65, SMALL), 16);
-    assert_int_equal(pick_attention_mma_warps(16, 256, SMALL), 16);
-    assert_int_equal(pick_attention_mma_warps(32, 257, NEW), 0);
+    assert_int_equal(pick_attention_bwd_blocks(64, 1, SMALL), 4);
+    assert_int_equal(pick_attention_bwd_blocks(64, 64, SMALL), 4);
+    assert_int_equal(pick_attention_bwd_blocks(64, 65, SMALL), 8);
+    assert_int_equal(pick_attention_bwd_blocks(64, 128, SMALL), 8);
+    assert_int_equal(pick_attention_bwd_blocks(64, 129, SMALL), 0);
+    assert_int_equal(pick_attention_bwd_blocks(64, 129, OLD), 16);
+    assert_int_equal(pick_attention_bwd_blocks(64, 256, OLD), 16);
+    assert_int_equal(pick_attention_bwd_blocks(64, 257, NEW), 0);
+    assert_int_equal(pick_attention_bwd_blocks(128, 128, SMALL), 8);
+    assert_int_equal(pick_attention_bwd_blocks(128, 129, NEW), 0);
+    assert_int_equal(pick_attention_bwd_blocks(16, 64, SMALL), 4);
+    assert_int_equal(pick_attention_bwd_blocks(16, 65, SMALL), 16);
+    assert_int_equal(pick_attention_bwd_blocks(16, 256, SMALL), 16);
+    assert_int_equal(pick_attention_bwd_blocks(32, 257, NEW), 0);
 }
 
 static void a_team_has_a_warp_for_each_16_keys_where_there_are_pieces_for_all_blocks(void **state)
@@ -101,9 +124,10 @@ static void a_team_has_a_warp_for_each_16_keys_where_there_are_pieces_for_all_bl
     assert_int_equal(pick_attention_team(1, 8, 12, 64, 132), 8);
     assert_int_equal(pick_attention_team(2, 4, 12, 4096, 132), 2);
     assert_int_equal(pick_attention_team(2, 4, 12, 8, 132), 4);
-    assert_int_equal(pick_attention_fwd_team(128, 1, 16, 4096, 132, NEW), 1);
-    assert_int_equal(pick_attention_fwd_team(128, 1, 16, 4096, 132, SMALL), 2);
-    assert_int_equal(pick_attention_fwd_team(64, 4, 64, 4096, 132, SMALL), 4);
+    assert_int_equal(pick_attention_fwd_team(128, 1, 4, 16, 4096, 132, NEW), 1);
+    assert_int_equal(pick_attention_fwd_team(128, 1, 8, 16, 4096, 132, NEW), 1);
+    assert_int_equal(pick_attention_fwd_team(128, 1, 8, 16, 4096, 132, SMALL), 4);
+    assert_int_equal(pick_attention_fwd_team(64, 4, 4, 64, 4096, 132, SMALL), 4);
 }
 
 static void a_team_in_backward_has_16_queries_of_the_tile_or_more(void **state)
@@ -123,7 +147,7 @@ static const size_t EMULATED = (size_t)227 * 1024;
 
 /* How often each kernel is reached: by width, by team, and in backward by warps. */
 typedef struct reached {
-    int fwd_team[9], fwd_split, fwd_long;
+    int fwd_warps[9], fwd_team[9], fwd_split, fwd_long;
     int bwd[129][17], bwd_team[129][5], bwd_long[129];
     int tiles_short[2][257], tiles_long[2][257]; /* by direction */
 } reached;
@@ -132,22 +156,25 @@ static void reach_mma(const attention_case *c, reached *at)
 {
     const int64_t longest = attention_case_longest(c), pieces = c->B * c->G;
     const int width = (int)c->E, blocks = pick_attention_mma_blocks(width, longest, EMULATED);
-    const int warps = pick_attention_mma_warps(width, longest, EMULATED);
+    const int bwd_blocks = pick_attention_bwd_blocks(width, longest, EMULATED);
 
     if (blocks == 0) {
         at->fwd_long++;
     } else {
+        const int warps = pick_attention_fwd_warps(width, blocks, EMULATED);
         const int team =
-            pick_attention_fwd_team(width, blocks, longest, pieces, PROCESSORS, EMULATED);
+            pick_attention_fwd_team(width, blocks, warps, longest, pieces, PROCESSORS, EMULATED);
 
+        at->fwd_warps[warps]++;
         at->fwd_team[team]++;
-        at->fwd_split += pick_attention_split((pieces * team + 7) / 8, 2, PROCESSORS) > 1;
+        at->fwd_split +=
+            pick_attention_split((pieces * team + warps - 1) / warps, 2, PROCESSORS) > 1;
     }
-    if (warps == 0) {
+    if (bwd_blocks == 0) {
         at->bwd_long[width]++;
     } else {
-        at->bwd[width][warps]++;
-        if (warps == 4) {
+        at->bwd[width][bwd_blocks]++;
+        if (bwd_blocks == 4) {
             at->bwd_team[width][pick_attention_bwd_team(width, longest, pieces, PROCESSORS)]++;
         }
     }
@@ -199,6 +226,7 @@ static void the_cases_of_the_parity_test_reach_every_kernel(void **state)
     for (int team = 1; team <= 8; team *= 2) {
         assert_true(bf16.fwd_team[team] > 0);
     }
+    assert_true(bf16.fwd_warps[4] > 0 && bf16.fwd_warps[8] > 0);
     assert_true(bf16.fwd_split > 0 && bf16.fwd_long > 0);
     for (int width = 16; width <= 128; width++) {
         if (attention_mma_width(width)) {
@@ -237,7 +265,8 @@ int main(void)
         cmocka_unit_test(texts_are_short_while_their_keys_fit_on_chip),
         cmocka_unit_test(tensor_cores_take_heads_of_some_widths),
         cmocka_unit_test(tensor_core_keys_fit_beside_the_queries),
-        cmocka_unit_test(a_warp_has_16_keys_in_backward_on_tensor_cores),
+        cmocka_unit_test(several_blocks_of_4_warps_run_in_forward_where_two_fit),
+        cmocka_unit_test(backward_on_tensor_cores_has_as_many_keys_as_a_block_has_registers_for),
         cmocka_unit_test(a_team_has_a_warp_for_each_16_keys_where_there_are_pieces_for_all_blocks),
         cmocka_unit_test(a_team_in_backward_has_16_queries_of_the_tile_or_more),
         cmocka_unit_test(the_cases_of_the_parity_test_reach_every_kernel),

@@ -20,6 +20,7 @@
 
 #include "core/scalar.h"
 #include "data/batch.h"
+#include "ops/sparse_pool.h"
 
 /* What each build of the emulator has time for. */
 #if defined(__SANITIZE_THREAD__)
@@ -353,15 +354,23 @@ static void steps_of_adaptation_are_within_roundings(void **state)
     check_next_tokens("adapt, lora", true);
 }
 
-/* A whole step with its choices, which the rounding of weights alone makes too. */
-static void check_contrastive(const char *what, csp_variant variant, bool lora)
+/*
+ * Whole steps with their choices, which the rounding of weights alone makes too; the head forward
+ * by tiles or in one kernel.
+ */
+static void check_contrastive(const char *what, csp_variant variant, bool lora,
+                              csp_pool_forward forward, int64_t steps)
 {
     distance all = { 0 }, of_weights = { 0 };
     double bias = 0.0, ratio;
     pair p;
 
     open_pair(&p, variant, lora, false);
-    for (int64_t k = 1; k <= STEPS; k++) {
+    if (csp_sparse_pool_choose_forward(p.cuda.be, forward) != CSP_OK) {
+        close_pair(&p);
+        skip();
+    }
+    for (int64_t k = 1; k <= steps; k++) {
         double of_run, want_loss, loss;
         float *unrounded, *want, *got;
 
@@ -370,7 +379,7 @@ static void check_contrastive(const char *what, csp_variant variant, bool lora)
         want = step_gradients(&p.cpu_step, k, &want_loss);
         got = step_gradients(&p.cuda_step, k, &loss);
         assert_within("loss", fabs(loss - want_loss) / want_loss, walk(FORWARD));
-        bias += (loss - want_loss) / want_loss / STEPS;
+        bias += (loss - want_loss) / want_loss / (double)steps;
         add(&all, got, want, p.cpu.count);
         add(&of_weights, unrounded, want, p.cpu.count);
         free(unrounded);
@@ -382,16 +391,25 @@ static void check_contrastive(const char *what, csp_variant variant, bool lora)
     print_message("%s: losses apart by %+.5f on average, gradients by %.3f, where rounding the "
                   "weights moves them by %.3f\n",
                   what, bias, relative(&all), relative(&of_weights));
-    assert_within(what, fabs(bias), walk(FORWARD) / sqrt(STEPS));
+    assert_within(what, fabs(bias), walk(FORWARD) / sqrt((double)steps));
     /* Twice what is expected of them moves logits; few steps have too few choices to say. */
-    assert_true(STEPS < 8 || ratio <= sqrt(2.0 * sqrt((double)FORWARD / WEIGHTS)));
+    assert_true(steps < 8 || ratio <= sqrt(2.0 * sqrt((double)FORWARD / WEIGHTS)));
     close_pair(&p);
 }
 
 static void choices_fall_otherwise_as_often_as_roundings_make_them(void **state)
 {
     (void)state;
-    check_contrastive("contrastive, echo, lora", CSP_VARIANT_ECHO, true);
+    check_contrastive("contrastive, echo, lora", CSP_VARIANT_ECHO, true, CSP_POOL_FORWARD_TILES,
+                      STEPS);
+}
+
+/* Echo keeps half of the rows, which are copied together first. */
+static void a_step_with_the_fused_head_is_within_roundings(void **state)
+{
+    (void)state;
+    check_contrastive("contrastive, echo, lora, fused", CSP_VARIANT_ECHO, true,
+                      CSP_POOL_FORWARD_FUSED, STEPS < 4 ? STEPS : 4);
 }
 
 int main(void)
@@ -400,6 +418,7 @@ int main(void)
         cmocka_unit_test(the_stack_of_blocks_is_within_roundings),
         cmocka_unit_test(steps_of_adaptation_are_within_roundings),
         cmocka_unit_test(choices_fall_otherwise_as_often_as_roundings_make_them),
+        cmocka_unit_test(a_step_with_the_fused_head_is_within_roundings),
     };
 
     return tiny_main_on_cuda(tests, sizeof(tests) / sizeof(tests[0]), NULL, NULL);

@@ -355,13 +355,13 @@ static void timed_choices_come_back_with_their_text(void **state)
     emu_blaslt_favour(0); /* one sum over all of K; the standard choice has three parts */
     bits[0] = bits_of(r, standard, &even);
     bits[1] = bits_of(r, timed, &even);
-    assert_int_equal(products_of(timed)->timed, 1);
+    assert_int_equal(timed->tuned, 1);
     assert_int_equal(csp_backend_tuning_get(timed, &text), CSP_OK);
     emu_blaslt_favour(1);
     assert_int_equal(csp_backend_tuning_set(resumed, text), CSP_OK);
     bits[2] = bits_of(r, resumed, &even);
     assert_int_equal(products_of(resumed)->asked, 0);
-    assert_int_equal(products_of(resumed)->timed, 0);
+    assert_int_equal(resumed->tuned, 0);
     assert_false(same_bits(bits[0], bits[1], &even));
     assert_true(same_bits(bits[1], bits[2], &even));
     assert_int_equal(csp_backend_tuning_get(resumed, &again), CSP_OK);
@@ -369,7 +369,7 @@ static void timed_choices_come_back_with_their_text(void **state)
     free(again);
     /* What it has no choice for is timed. */
     (void)multiplied(r, resumed, &shapes[5], 1);
-    assert_int_equal(products_of(resumed)->timed, 1);
+    assert_int_equal(resumed->tuned, 1);
     emu_blaslt_favour(-1);
     for (int i = 0; i < 3; i++) {
         free(bits[i]);
@@ -391,7 +391,7 @@ static void timing_leaves_what_is_added_to_alone(void **state)
     rig_begin(r, 1);
     u = make(r, &shapes[5], false, true, CSP_BF16, CSP_F32, 0.5f, 1.0f, false);
     check(r, be, &u, 1);
-    assert_int_equal(products_of(be)->timed, 1);
+    assert_int_equal(be->tuned, 1);
     assert_int_equal(emu_device_bytes(), bytes);
     /* Without memory for its results nothing is timed, and the first candidate computes. */
     rig_begin(r, 2);
@@ -399,7 +399,7 @@ static void timing_leaves_what_is_added_to_alone(void **state)
     csp_fault_arm(2); /* behind the plan itself */
     check(r, full, &u, 1);
     csp_fault_arm(0);
-    assert_int_equal(products_of(full)->timed, 0);
+    assert_int_equal(full->tuned, 0);
     assert_int_equal(products_of(full)->choice_count, 0);
     csp_backend_destroy(be);
     csp_backend_destroy(full);

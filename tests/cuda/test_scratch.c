@@ -56,10 +56,13 @@ static void scratch_grows_beyond_what_is_asked_and_never_shrinks(void **state)
     rig *r = *state;
     csp_backend *fresh;
     cuda_block before;
+    csp_memory memory;
     int64_t allocations;
 
     rig_begin(r, 0);
     assert_int_equal(csp_backend_create(r->be->name, 1, &fresh), CSP_OK);
+    assert_int_equal(csp_backend_memory(fresh, &memory), CSP_OK);
+    assert_int_equal(memory.scratch, 0);
     const cuda_state *device = cuda_state_of(fresh);
 
     assert_int_equal(take_scratch(r, fresh, 600), CSP_OK);
@@ -73,6 +76,8 @@ static void scratch_grows_beyond_what_is_asked_and_never_shrinks(void **state)
     assert_int_equal(device->allocations, allocations);
     assert_int_equal(take_scratch(r, fresh, 1200), CSP_OK);
     assert_true(device->scratch.bytes >= 4800);
+    assert_int_equal(csp_backend_memory(fresh, &memory), CSP_OK);
+    assert_int_equal(memory.scratch, device->scratch.bytes);
     assert_int_equal(device->allocations, allocations + 1);
     assert_int_equal(take_host(r, fresh, 300), CSP_OK);
     before = device->host;

@@ -1,6 +1,7 @@
 /*
  * test_sparse_pool_ways.c - the ways of the head's backward pass on a CUDA device: which one is
- * taken where none is chosen, and cuSPARSE, which a machine may lack and which may fail.
+ * taken where none is chosen, and cuSPARSE, which a machine may lack and which may fail; of the
+ * forward pass the one kernel, whose calls may fail.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -167,6 +168,44 @@ static void sum_pooling_goes_by_tiles_only(void **state)
     assert_int_equal(csp_sparse_pool_choose(r->be, CSP_POOL_AUTO), CSP_OK);
 }
 
+/* Every call of the fused forward pass that may fail does once; the next pass is whole. */
+static void failures_of_the_fused_forward_are_reported_and_passed(void **state)
+{
+    enum { ROWS = 10, TERMS = 130, WIDTH = 16, TEXTS = 3 };
+    rig *r = *state;
+    csp_status status = CSP_ERR_DEVICE;
+
+    rig_begin(r, 6);
+    const pool_setup s = pool_of_tensors(r, pool_whole_numbers(r, CSP_BF16, -2, 2, ROWS, WIDTH),
+                                         pool_whole_numbers(r, CSP_BF16, -2, 2, TERMS, WIDTH),
+                                         rig_cuts(r, TEXTS, ROWS), rig_mask(r, ROWS),
+                                         csp_tensor_none(), 1.0f, CSP_POOL_MAX);
+    const csp_sparse want = rig_sparse_output(r, TEXTS, TEXTS * TERMS, TERMS),
+                     got = rig_sparse_output(r, TEXTS, TEXTS * TERMS, TERMS);
+    csp_sparse out = want;
+
+    assert_int_equal(pool_forward(r, &s, 0, &out), CSP_OK); /* by tiles */
+    assert_int_equal(csp_backend_sync(r->be), CSP_OK);
+    out = got;
+    for (int n = 1; status != CSP_OK; n++) {
+        csp_backend *fresh;
+
+        assert_int_equal(csp_backend_create(r->be->name, 1, &fresh), CSP_OK);
+        assert_int_equal(csp_sparse_pool_choose_forward(fresh, CSP_POOL_FORWARD_FUSED), CSP_OK);
+        emu_fail_call(n);
+        status = csp_sparse_pool_fwd(fresh, &s.head, &s.h, &s.texts, 0, &out);
+        emu_fail_call(0);
+        assert_true(status == CSP_OK || status == CSP_ERR_DEVICE || status == CSP_ERR_MEMORY);
+        assert_true(n < 60);
+        assert_int_equal(csp_sparse_pool_fwd(fresh, &s.head, &s.h, &s.texts, 0, &out), CSP_OK);
+        assert_int_equal(csp_backend_sync(fresh), CSP_OK);
+        rig_check_same(r, &want.row_ptr, &got.row_ptr);
+        assert_memory_equal(rig_sparse_argmax(r, &want, TEXTS), rig_sparse_argmax(r, &got, TEXTS),
+                            TEXTS * TERMS * sizeof(int32_t));
+        csp_backend_destroy(fresh);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +214,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(failures_of_cusparse_are_reported_and_passed),
         cmocka_unit_test(the_memory_of_cusparse_has_a_limit),
         cmocka_unit_test(sum_pooling_goes_by_tiles_only),
+        cmocka_unit_test(failures_of_the_fused_forward_are_reported_and_passed),
     };
     char device[] = "cuda:0", *arguments[] = { argv[0], device, NULL };
 

@@ -318,12 +318,15 @@ static void resume(tiny *t, csp_storage storage, const char *path)
                                    .storage = storage,
                                    .max_len = TINY_LONGEST };
     csp_health_memory health = { 0 };
+    csp_resume_point point;
     csp_opened opened;
 
     csp_model_destroy(t->model);
     t->model = NULL;
     assert_ok(csp_snapshot_open(t->be, path, &how, &opened));
-    assert_ok(csp_checkpoint_read_state(path, opened.model, &health));
+    assert_ok(csp_resume_point_open(path, NULL, &point));
+    assert_ok(csp_checkpoint_read_state(&point, NULL, opened.model, &health));
+    csp_resume_point_clear(&point);
     t->model = opened.model;
     opened.model = NULL;
     csp_opened_clear(&opened);

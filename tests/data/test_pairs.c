@@ -1,5 +1,11 @@
 /* test_pairs.c - joining queries, documents and judgements: what joins, what is refused. */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <time.h>
+
 #include "pairs_check.h"
+#include "support/ranks.h"
 
 static void joins_a_beir_folder(void **state)
 {
@@ -30,8 +36,8 @@ static void joins_a_beir_folder(void **state)
     assert_int_equal(csp_pairs_report(pairs)->not_relevant, 1);
     csp_join_say(csp_pairs_report(pairs), words, sizeof(words));
     assert_string_equal(words, "queries to train on: 2, documents: 5, positives: 3, negatives: 3; "
-                               "negatives dropped as known positives: 1; negatives dropped as "
-                               "repetitions: 1");
+                               "judgements of 0 or less, no positives: 1; negatives dropped as "
+                               "known positives: 1; negatives dropped as repetitions: 1");
     csp_pairs_close(pairs);
 }
 
@@ -43,13 +49,14 @@ static void reports_what_does_not_join_and_refuses_it_where_strict(void **state)
 
     (void)snprintf(folder, sizeof(folder), "%s", at("beir"));
     source.corpus = folder;
-    make_beir("q0 0 d0 1\nq0 0 x1 1\nq9 0 d1 1\nq1 0 x2 1\nq1 0 x3 1\nq1 0 x4 1\n", NULL);
+    make_beir("q0 0 d0 1\nq0 0 x1 1\nq9 0 d1 1\nq1 0 x1 1\nq1 0 x2 1\nq1 0 x3 1\nq1 0 x4 1\n",
+              NULL);
     pairs = open_or_fail(&source);
     assert_int_equal(csp_pairs_count(pairs), 1);
     csp_join_say(csp_pairs_report(pairs), words, sizeof(words));
     assert_string_equal(words,
                         "queries to train on: 1, documents: 5, positives: 1, negatives: 0; query "
-                        "ids not among the queries: 1 (q9); positives not in the corpus: 4 (x1, "
+                        "ids not among the queries: 1 (q9); positives not in the corpus: 5 (x1, "
                         "x2, x3, ...); queries left out for want of a positive: 1 (q1)");
     csp_pairs_close(pairs);
     source.strict = true;
@@ -62,6 +69,24 @@ static void reports_what_does_not_join_and_refuses_it_where_strict(void **state)
     assert_refused(&source, CSP_ERR_DATA, "no query joins a positive document");
     source.split = "dev";
     assert_refused(&source, CSP_ERR_IO, "this folder has no qrels/dev.tsv");
+}
+
+static void counts_empty_texts(void **state)
+{
+    const csp_pairs_source source = { .corpus = at("beir") };
+    char words[500];
+    csp_pairs *pairs;
+
+    make_beir("q0 0 d0 1\n", NULL);
+    put_text("beir/queries.jsonl", "{\"_id\":\"q0\",\"text\":\" \"}\n");
+    put_text("beir/corpus.jsonl", "{\"_id\":\"d0\",\"text\":\"\"}\n"
+                                  "{\"_id\":\"d1\",\"title\":\"t\",\"text\":\"\"}\n"
+                                  "{\"_id\":\"d2\",\"title\":\"\",\"text\":\"\\t\"}\n");
+    pairs = open_or_fail(&source);
+    csp_join_say(csp_pairs_report(pairs), words, sizeof(words));
+    assert_string_equal(words, "queries to train on: 1, documents: 3, positives: 1, negatives: 0; "
+                               "empty queries: 1; empty documents: 2");
+    csp_pairs_close(pairs);
 }
 
 static void refuses_bad_lists_of_negatives(void **state)
@@ -306,11 +331,86 @@ static void the_shared_samples_of_formats_give_the_same_pairs(void **state)
     csp_pairs_close(c);
 }
 
+/* A file that goes on for SLOW_S, or until nobody reads it; more at once than its reader holds. */
+enum { SLOW_S = 20, PAUSES_A_SECOND = 20, LINES_A_PAUSE = 8000 };
+
+typedef struct slow_file {
+    const char *path, *line; /* behind "q" and its number */
+} slow_file;
+
+static void *write_slowly(void *context)
+{
+    const slow_file *slow = context;
+    const struct timespec pause = { .tv_nsec = 1000000000 / PAUSES_A_SECOND };
+    FILE *file = fopen(slow->path, "w");
+
+    for (int i = 0; file != NULL && i < SLOW_S * PAUSES_A_SECOND; i++) {
+        for (int k = 0; k < LINES_A_PAUSE; k++) {
+            (void)fprintf(file, "q%d%s\n", 10 + i * LINES_A_PAUSE + k, slow->line);
+        }
+        if (fflush(file) != 0) {
+            break;
+        }
+        (void)nanosleep(&pause, NULL);
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return NULL;
+}
+
+/*
+ * Two ranks of a machine: the second fails at once, the first reads a long file. Where its reader
+ * says that it is still there, as it must for those that wait, it learns of that and ends too.
+ */
+static int read_for_nobody(int which)
+{
+    static const char *const lines[] = { " 0 d0 1", " d1", " d0 d1" };
+    const csp_comm_options options = { .timeout_s = 60.0 };
+    slow_file slow = { .path = at("slow.tsv"), .line = lines[which] };
+    csp_pairs_source source = { .corpus = at("beir") };
+    csp_comm *comm, *machine;
+    csp_launch launch;
+    csp_pairs *pairs;
+    pthread_t writer;
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    csp_log_set_level(CSP_LOG_NONE);
+    RANK_TRY(csp_launch_find(&launch));
+    RANK_TRY(csp_comm_create(&launch, &options, &comm));
+    RANK_TRY(csp_comm_group_local(comm, &machine));
+    if (csp_comm_rank(comm) == 1) {
+        csp_comm_report(comm, 1, "it does not wait");
+        return 0;
+    }
+    RANK_TRY(csp_image_create(machine, &source.image));
+    RANK_CHECK(mkfifo(slow.path, 0600) == 0);
+    RANK_CHECK(pthread_create(&writer, NULL, write_slowly, &slow) == 0);
+    *(which == 0 ? &source.qrels : which == 1 ? &source.negatives : &source.train) = slow.path;
+    RANK_CHECK(csp_pairs_open(&source, &pairs) == CSP_ERR_COMM);
+    (void)pthread_join(writer, NULL);
+    RANK_CHECK(remove(slow.path) == 0);
+    return 0;
+}
+
+static void every_reader_of_ids_tells_ranks_that_wait_that_it_is_there(void **state)
+{
+    make_beir("q0 0 d0 1\n", NULL);
+    for (int which = 0; which < 3; which++) {
+        int exited[2] = { -1, -1 };
+
+        assert_true(ranks_run(read_for_nobody, which, 2, SLOW_S + 40.0, exited));
+        assert_int_equal(exited[0], 0);
+        assert_int_equal(exited[1], 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joins_a_beir_folder),
         cmocka_unit_test(reports_what_does_not_join_and_refuses_it_where_strict),
+        cmocka_unit_test(counts_empty_texts),
         cmocka_unit_test(refuses_bad_lists_of_negatives),
         cmocka_unit_test(reads_id_triples_with_and_without_judgements),
         cmocka_unit_test(refuses_sources_that_are_not_enough),
@@ -318,6 +418,7 @@ int main(void)
         cmocka_unit_test(digests_tell_which_part_has_another_content),
         cmocka_unit_test(joins_the_shared_collections_without_a_miss),
         cmocka_unit_test(the_shared_samples_of_formats_give_the_same_pairs),
+        cmocka_unit_test(every_reader_of_ids_tells_ranks_that_wait_that_it_is_there),
     };
 
     return cmocka_run_group_tests(tests, pairs_begin, scratch_remove);

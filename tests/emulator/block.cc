@@ -41,7 +41,9 @@ enum { SETS = 1 };
 #endif
 enum { STACK_BYTES = 128 * 1024, GUARD_BYTES = 4096, MAX_COPIES = 512 };
 enum { ARENA_BYTES = 512 * 1024, GAP = 256, MAX_SLOTS = 64, SPIN_LIMIT = 2 * 1000 * 1000 };
-enum State { STATE_READY, STATE_BARRIER, STATE_WARP, STATE_DONE };
+/* Before the dynamic shared memory: as far as a device aligns it where it is asked to. */
+enum { FRONT = 1024 };
+enum State { STATE_READY, STATE_BARRIER, STATE_WARP, STATE_ASLEEP, STATE_DONE };
 
 /* A stack, its sanitizer's view, and the thread that runs on it now. */
 struct Fiber {
@@ -56,6 +58,8 @@ struct Thread {
     uint3 index;
     State state;
     Place at;
+    const void *awaited; /* asleep: on what, and what that is */
+    const char *awaited_as;
     Copy copies[MAX_COPIES]; /* a ring, from copy_first */
     uint32_t copy_first, copy_issued;
     uint32_t group_end[MAX_COPIES]; /* copy_issued when the group was closed */
@@ -95,6 +99,7 @@ Place barrier_place;
 struct Clocks {
     char barrier[2], fence;
     char warp[MAX_THREADS / 32][WARP_CLOCKS];
+    char mbarrier[2 * MBARRIERS];
 } * clocks;
 long spins;
 
@@ -236,9 +241,10 @@ void switch_fiber(Fiber *from, Fiber *to)
 
         if (!same) {
             fprintf(stderr, "  from thread %d: %s %s:%d\n", t,
-                    thread->state == STATE_BARRIER ? "waits at the barrier"
-                    : thread->state == STATE_WARP  ? "waits for its warp at"
-                                                   : "has returned, last seen at",
+                    thread->state == STATE_BARRIER  ? "waits at the barrier"
+                    : thread->state == STATE_WARP   ? "waits for its warp at"
+                    : thread->state == STATE_ASLEEP ? thread->awaited_as
+                                                    : "has returned, last seen at",
                     thread->at.file == nullptr ? "-" : thread->at.file, thread->at.line);
             shown++;
         }
@@ -253,6 +259,8 @@ void go_on_elsewhere(bool spinning = false)
     Thread *self = &threads[running];
     Fiber *from = self->fiber;
 
+    while (live > 0 && async_progress(ready_count == 0) && ready_count == 0) {
+    }
     if (ready_count == 0) {
         if (live > 0) {
             deadlock();
@@ -300,6 +308,7 @@ void fiber_main()
         if (threads[t].copy_first != threads[t].copy_issued) {
             fail(threads[t].at, "a thread returns while cp.async copies are under way");
         }
+        wgmma_thread_leaves(t, threads[t].at);
         warp_thread_leaves(&warps[t / 32], t % 32);
         threads[t].state = STATE_DONE;
         live--;
@@ -370,13 +379,13 @@ void prepare_arena()
     fill(arena, settings().fill, arena_high);
     asan_poison(arena, ARENA_BYTES);
     slot_count = 0;
-    arena_used = GAP;
-    arena_high = GAP;
+    arena_used = FRONT;
+    arena_high = FRONT;
     if (job->dynamic_bytes > 0) {
-        asan_unpoison(arena + GAP, job->dynamic_bytes);
+        asan_unpoison(arena + FRONT, job->dynamic_bytes);
         arena_used += (job->dynamic_bytes + 127) / 128 * 128 + GAP;
         arena_high = arena_used;
-        fill(arena + GAP, settings().fill, arena_used - GAP);
+        fill(arena + FRONT, settings().fill, arena_used - FRONT);
     }
 }
 
@@ -390,7 +399,7 @@ void check_gaps()
         const char *next = end;
 
         if (i == -1) {
-            next = arena + GAP;
+            next = arena + FRONT;
         } else if (i < slot_count) {
             next = slots[i].p;
         }
@@ -400,7 +409,7 @@ void check_gaps()
             }
         }
         if (i == -1 && job->dynamic_bytes > 0) {
-            p = arena + GAP + job->dynamic_bytes;
+            p = arena + FRONT + job->dynamic_bytes;
         } else if (i >= 0 && i < slot_count) {
             p = slots[i].p + slots[i].bytes;
         }
@@ -457,6 +466,8 @@ void prepare_threads()
 
         warp_begin(&warps[w], lanes == 32 ? 0xFFFFFFFFu : (1u << lanes) - 1u, clocks->warp[w]);
     }
+    async_begin(clocks->mbarrier);
+    wgmma_begin();
     haste = draw(4) * 21;
     live = thread_count;
     at_barrier = barrier_sum = 0;
@@ -466,6 +477,9 @@ void prepare_threads()
 void end_block()
 {
     running = -1;
+    if (!trapped) {
+        async_end();
+    }
     tsan_ignore_begin();
     free(clocks);
     tsan_ignore_end();
@@ -572,6 +586,35 @@ void spin(Place at)
     go_on_elsewhere(true);
 }
 
+int running_thread()
+{
+    return running;
+}
+
+int block_threads()
+{
+    return thread_count;
+}
+
+void sleep_on(const void *what, const char *as, Place at)
+{
+    Thread *self = &threads[running];
+
+    spins = 0;
+    self->at = at;
+    self->state = STATE_ASLEEP;
+    self->awaited = what;
+    self->awaited_as = as;
+    go_on_elsewhere();
+}
+
+void wake(const void *what, int thread)
+{
+    if (threads[thread].state == STATE_ASLEEP && threads[thread].awaited == what) {
+        make_ready(thread);
+    }
+}
+
 void trap()
 {
     void *left;
@@ -633,7 +676,7 @@ void *dynamic_shared(size_t bytes, Place at)
         fail(at, "%zu bytes of dynamic shared memory are used, the launch gives %zu", bytes,
              job->dynamic_bytes);
     }
-    return arena + GAP;
+    return arena + FRONT;
 }
 
 void check_shared(const void *p, const char *who, Place at)
@@ -641,6 +684,24 @@ void check_shared(const void *p, const char *who, Place at)
     if ((const char *)p < arena || (const char *)p >= arena + arena_used) {
         fail(at, "%s: the address is not in shared memory", who);
     }
+}
+
+void check_shared_range(const void *p, size_t bytes, const char *who, Place at)
+{
+    check_shared(p, who, at);
+    if ((const char *)p + bytes > arena + arena_used) {
+        fail(at, "%s: %zu bytes run over the end of shared memory", who, bytes);
+    }
+}
+
+uint32_t shared_address(const void *p)
+{
+    return (uint32_t)((const char *)p - arena);
+}
+
+char *shared_memory(uint32_t address)
+{
+    return arena + address;
 }
 
 void copy_push(Copy copy, Place at)

@@ -20,7 +20,10 @@ void emu_reseed(uint64_t seed);
 /* Bytes of device memory in use; allocations (device and pinned host) since the start. */
 uint64_t emu_device_bytes(void);
 uint64_t emu_allocations(void);
-/* Synchronisations (of streams, events, the device) and kernels run since the start. */
+/*
+ * Times since the start that the host waited (for streams, events, the device), or would on a GPU:
+ * in copies of pageable memory, and where memory is freed. Kernels run since the start.
+ */
 uint64_t emu_synchronisations(void);
 uint64_t emu_kernels(void);
 /* Launches of kernels since the start; one that was captured runs in every replay. */

@@ -3,6 +3,8 @@
  */
 #include <cublas_v2.h>
 
+#include <stdlib.h>
+
 #include "emulator/product.h"
 
 struct cublasContext {
@@ -64,17 +66,26 @@ cublasStatus_t cublasDestroy(cublasHandle_t handle)
     return CUBLAS_STATUS_SUCCESS;
 }
 
+int emu_cublas_version(void)
+{
+    const char *text = getenv("CSP_EMU_CUBLAS");
+
+    return text != nullptr ? atoi(text) : CUBLAS_VERSION;
+}
+
 cublasStatus_t cublasGetProperty(libraryPropertyType which, int *value)
 {
-    *value = which == MAJOR_VERSION   ? CUBLAS_VER_MAJOR
-             : which == MINOR_VERSION ? CUBLAS_VER_MINOR
-                                      : CUBLAS_VER_PATCH;
+    const int version = emu_cublas_version();
+
+    *value = which == MAJOR_VERSION   ? version / 10000
+             : which == MINOR_VERSION ? version / 100 % 100
+                                      : version % 100;
     return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasGetVersion(cublasHandle_t, int *version)
 {
-    *version = CUBLAS_VERSION;
+    *version = emu_cublas_version();
     return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -260,7 +260,7 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t)
 
 size_t cublasLtGetVersion(void)
 {
-    return CUBLAS_VERSION;
+    return (size_t)emu_cublas_version();
 }
 
 const char *cublasLtGetStatusName(cublasStatus_t status)

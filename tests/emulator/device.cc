@@ -17,7 +17,9 @@ namespace emu
 namespace
 {
 
-int device_now;                         /* cudaSetDevice: they are all alike */
+thread_local int device_now;  /* cudaSetDevice: they are all alike */
+thread_local bool device_set; /* by this thread                    */
+bool device_set_by_any;
 std::map<const void *, size_t> allowed; /* kernels with more dynamic shared memory than usual */
 
 struct Name {
@@ -152,6 +154,18 @@ static std::vector<int> visible_devices()
     return visible;
 }
 
+void need_device(const char *who)
+{
+    if (device_set_by_any && !device_set) {
+        fail({ nullptr, 0 }, "%s in a thread that has set no device: it has device 0", who);
+    }
+}
+
+int current_device()
+{
+    return device_now;
+}
+
 int device_of_machine()
 {
     return visible_devices().at((size_t)device_now);
@@ -178,6 +192,7 @@ cudaError_t cudaSetDevice(int device)
         return remember(cudaErrorInvalidDevice);
     }
     device_now = device;
+    device_set = device_set_by_any = true;
     return fault();
 }
 
@@ -247,7 +262,9 @@ cudaError_t cudaDeviceGetPCIBusId(char *text, int bytes, int)
 
 cudaError_t cudaDriverGetVersion(int *version)
 {
-    *version = CUDART_VERSION;
+    const char *text = getenv("CSP_EMU_DRIVER");
+
+    *version = text != nullptr ? atoi(text) : CUDART_VERSION;
     return cudaSuccess;
 }
 

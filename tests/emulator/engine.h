@@ -96,6 +96,29 @@ bool copy_take(int groups_left, Copy *out);
 void poison(const void *p, size_t bytes);
 void unpoison(const void *p, size_t bytes);
 
+/*
+ * What a Hopper has besides (portable_sm90_cpu.cuh): barriers in shared memory, copies of tiles
+ * that nobody waits for by itself (async.cc), products of four warps (wgmma.cc).
+ */
+uint32_t shared_address(const void *p); /* within this block's shared memory */
+void mbarrier_init(void *barrier, uint32_t arrivals, Place at);
+void mbarrier_arrive(void *barrier, uint32_t expected_bytes, Place at);
+void mbarrier_wait(void *barrier, uint32_t parity, Place at);
+void async_fence(); /* what this thread has initialised is there for the copies, too */
+void tile_load(const void *map, void *dst, int x, int y, void *barrier, Place at);
+
+/* One product of a warpgroup as a lane brings it: d (64,columns) += a (64,16) b (16,columns). */
+struct Wgmma {
+    float *d; /* this lane's part */
+    int columns;
+    uint64_t a, b;   /* descriptors of the matrices in shared memory */
+    bool accumulate; /* else d = a b                                 */
+};
+void wgmma_fence();
+void wgmma_issue(const Wgmma *lane, Place at);
+void wgmma_commit();
+void wgmma_wait(int groups_left, Place at);
+
 /* Says what is wrong and where, and ends the process with status 70. */
 [[noreturn]] void fail(Place at, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -11,8 +11,8 @@ namespace emu
 {
 
 /*
- * CSP_EMU_SEED, CSP_EMU_ORDER, CSP_EMU_EAGER, CSP_EMU_WARP_CLOCKS, CSP_EMU_MEMORY_MB; read once
- * (docs/emulator.md).
+ * CSP_EMU_SEED, CSP_EMU_ORDER, CSP_EMU_EAGER, CSP_EMU_WARP_CLOCKS, CSP_EMU_MEMORY_MB,
+ * CSP_EMU_FAULT_KERNEL; read once (docs/emulator.md).
  */
 enum Order { ORDER_RANDOM, ORDER_FORWARD, ORDER_REVERSE };
 
@@ -22,6 +22,7 @@ struct Settings {
     bool eager;       /* work is done when it is enqueued, to debug              */
     bool warp_clocks; /* to TSan the threads of a warp are one                   */
     size_t memory;    /* bytes of the pretended device                           */
+    uint64_t faulty;  /* the kernel of the process that faults; 0: none does      */
     uint8_t fill;     /* of fresh memory: 0xFF (NaN) or 0x7F (huge), by the seed */
 };
 const Settings &settings();
@@ -54,6 +55,30 @@ struct BlockJob {
 /* False if the kernel trapped. */
 bool run_block(const BlockJob &job);
 
+/*
+ * What async.cc and wgmma.cc ask of the block that runs (block.cc). A thread sleeps on an address
+ * until somebody wakes it; as is what it is said to wait for in a deadlock.
+ */
+int running_thread();
+int block_threads();
+void sleep_on(const void *what, const char *as, Place at);
+void wake(const void *what, int thread);
+/* Ends the process unless all of the bytes are of this block's shared memory. */
+void check_shared_range(const void *p, size_t bytes, const char *who, Place at);
+/* The address as an offset, and back; the offset's alignment is the address's, up to 1024 bytes. */
+char *shared_memory(uint32_t address);
+
+/* Barriers in shared memory and copies of a block; clocks are MBARRIERS of this block, 2 each. */
+enum { MBARRIERS = 64 };
+void async_begin(char *clocks);
+/* Some thread waits: a copy may be completed; must, where stuck is set. False if none was. */
+bool async_progress(bool stuck);
+/* A copy that is under way to any of these bytes ends the process. */
+void check_no_copy(const void *p, size_t bytes, const char *who, Place at);
+void async_end();
+void wgmma_begin();
+void wgmma_thread_leaves(int thread, Place at);
+
 /* Device memory (memory.cc): it can be touched between open and close only. */
 bool is_device(const void *p);
 /* The same, or page-locked memory of the host. */
@@ -83,7 +108,16 @@ cudaError_t remember(cudaError_t error);
 cudaError_t fault();
 void set_fault(cudaError_t error);
 
-/* The current device's number in the machine, which CUDA_VISIBLE_DEVICES may show as another. */
+/* The current device of this thread. */
+int current_device();
+/* Its number in the machine, which CUDA_VISIBLE_DEVICES may show as another. */
 int device_of_machine();
+/*
+ * Something is done on the current device, which each thread has of its own: ends the process where
+ * another thread has set one and this has not.
+ */
+void need_device(const char *who);
+/* The host waits here, or would on a GPU: counted for emu_synchronisations. */
+void count_wait();
 
 } // namespace emu

@@ -248,6 +248,7 @@ using namespace emu;
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
+    need_device("cudaMalloc");
     if (is_capturing()) {
         return remember(cudaErrorStreamCaptureUnsupported);
     }
@@ -292,6 +293,7 @@ cudaError_t cudaFree(void *p)
     if (p == nullptr) {
         return cudaSuccess;
     }
+    count_wait();
     run_everything(); /* cudaFree waits for the device */
     const auto it = pieces.find((char *)p);
     if (it == pieces.end() || it->second.freed) {
@@ -307,6 +309,7 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 {
+    need_device("cudaMemGetInfo");
     *total = settings().memory;
     *available = settings().memory - bytes_in_use;
     return fault();
@@ -339,6 +342,7 @@ cudaError_t cudaFreeHost(void *p)
     if (is_capturing()) {
         return remember(cudaErrorStreamCaptureUnsupported);
     }
+    count_wait();
     run_everything();
     pinned.erase((const char *)p);
     free(p);

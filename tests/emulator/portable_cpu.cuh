@@ -507,6 +507,11 @@ static inline uint16_t to_e4m3x2(float low, float high)
     return (uint16_t)(csp_f32_to_e4m3(low) | csp_f32_to_e4m3(high) << 8);
 }
 
+static inline int opaque(int x)
+{
+    return x;
+}
+
 static inline float exp2_approx(float x)
 {
     const float y = exp2f(x);

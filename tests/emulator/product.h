@@ -9,6 +9,9 @@
 
 #include "emulator/internals.h"
 
+/* What both libraries say their version is: CSP_EMU_CUBLAS, or that of their headers. */
+int emu_cublas_version(void);
+
 namespace emu
 {
 

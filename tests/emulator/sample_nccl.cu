@@ -58,14 +58,14 @@ static cudaEvent_t passed(cudaStream_t stream)
 }
 
 /* The sum over both ranks of a tensor that a kernel has written, on a second stream. */
-static int sum(cudaStream_t stream, int mistake, int rank, nccl_id id)
+static int sum(int mistake, int rank, nccl_id id)
 {
     nccl_config config = { sizeof(config), NCCL_CONFIG_MAGIC, NCCL_OLDEST, 0 };
-    const cudaStream_t beside = sample_stream();
     float x[N], got[N], want[N];
     nccl_comm comm = nullptr;
 
     SAMPLE_TRY(cudaSetDevice(rank));
+    const cudaStream_t stream = sample_stream(), beside = sample_stream();
     EXPECT(ncclCommInitRankConfig(&comm, 2, id, rank, &config) == NCCL_IN_PROGRESS);
     EXPECT(is_ready(comm));
     for (int i = 0; i < N; i++) {
@@ -112,7 +112,7 @@ static int sum(cudaStream_t stream, int mistake, int rank, nccl_id id)
     return 0;
 }
 
-static int ranks(cudaStream_t stream, int mistake)
+static int ranks(cudaStream_t, int mistake)
 {
     int status = 0, own;
     nccl_id id;
@@ -127,9 +127,9 @@ static int ranks(cudaStream_t stream, int mistake)
     if (child == 0) {
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         signal(SIGCHLD, SIG_DFL);
-        _exit(sum(stream, mistake, 1, id));
+        _exit(sum(mistake, 1, id));
     }
-    own = sum(stream, mistake, 0, id);
+    own = sum(mistake, 0, id);
     signal(SIGCHLD, SIG_DFL);
     (void)waitpid(child, &status, 0); /* gone already, if on_child has seen it end well */
     return own != 0 ? own : status != 0;

@@ -64,6 +64,7 @@ Settings read_settings()
     s.eager = number("CSP_EMU_EAGER", 0) != 0;
     s.warp_clocks = number("CSP_EMU_WARP_CLOCKS", 0) != 0;
     s.memory = (size_t)number("CSP_EMU_MEMORY_MB", 4096) << 20;
+    s.faulty = number("CSP_EMU_FAULT_KERNEL", 0);
     s.fill = s.seed % 2 != 0 ? 0xFF : 0x7F;
     random_state = spread(s.seed);
     return s;
@@ -73,7 +74,7 @@ Settings read_settings()
 
 Settings &mutable_settings()
 {
-    static Settings s = { 0, ORDER_RANDOM, false, false, 0, 0xFF };
+    static Settings s = { 0, ORDER_RANDOM, false, false, 0, 0, 0xFF };
     static bool known = false;
 
     if (!known) {

@@ -152,6 +152,11 @@ void pass_time(double seconds)
     pretended += seconds;
 }
 
+void count_wait()
+{
+    synchronisations++;
+}
+
 void set_actor(int number)
 {
     actor_now = number;
@@ -263,7 +268,7 @@ void run_kernel(const Kernel &kernel, dim3 grid, dim3 block, size_t shared_bytes
     uint64_t at = 0, stride = 1;
 
     kernels++;
-    if (kernel_to_fault > 0 && --kernel_to_fault == 0) {
+    if ((kernel_to_fault > 0 && --kernel_to_fault == 0) || kernels == settings().faulty) {
         set_fault(cudaErrorIllegalAddress);
         return;
     }
@@ -319,6 +324,13 @@ cudaError_t launch(Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, cu
         tsan_ignore_end();
     });
 
+    need_device("a kernel launch");
+    if (is_stream(stream, "a kernel launch") && stream->device != current_device()) {
+        fprintf(stderr,
+                "emulator: a kernel is launched on a stream of device %d, this thread has %d\n",
+                stream->device, current_device());
+        return remember(cudaErrorInvalidResourceHandle);
+    }
     if (planned_failure()) {
         return remember(cudaErrorLaunchOutOfResources);
     }
@@ -344,12 +356,14 @@ using namespace emu;
 
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned, int)
 {
+    need_device("cudaStreamCreate");
     if (planned_failure()) {
         return remember(cudaErrorMemoryAllocation);
     }
     CUstream_st *stream = new CUstream_st();
     stream->actor = tsan_create();
     stream->number = streams_made++;
+    stream->device = current_device();
     streams.push_back(stream);
     *out = stream;
     return cudaSuccess;
@@ -391,7 +405,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     if (is_capturing()) {
         return remember(cudaErrorStreamCaptureUnsupported);
     }
-    synchronisations++;
+    count_wait();
     work_until([stream]() { return stream->queue.empty(); });
     tsan_acquire(&stream->clock);
     return planned_failure() ? remember(cudaErrorUnknown) : fault();
@@ -402,7 +416,7 @@ cudaError_t cudaDeviceSynchronize(void)
     if (is_capturing()) {
         return remember(cudaErrorStreamCaptureUnsupported);
     }
-    synchronisations++;
+    count_wait();
     run_everything();
     return planned_failure() ? remember(cudaErrorUnknown) : fault();
 }
@@ -430,12 +444,14 @@ static cudaError_t refuse_captured()
     return remember(cudaErrorCapturedEvent);
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags)
 {
+    need_device("cudaEventCreate");
     if (planned_failure()) {
         return remember(cudaErrorMemoryAllocation);
     }
     *out = new CUevent_st {};
+    (*out)->timed = (flags & cudaEventDisableTiming) == 0;
     return cudaSuccess;
 }
 
@@ -500,7 +516,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     if (event->captured) {
         return refuse_captured();
     }
-    synchronisations++;
+    count_wait();
     if (recording != nullptr) {
         work_until([&]() { return recording->done; });
         tsan_acquire(&recording->clock);
@@ -531,7 +547,7 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEve
     if (start->captured || end->captured) {
         return refuse_captured();
     }
-    if (start->recording == nullptr || end->recording == nullptr) {
+    if (!start->timed || !end->timed || start->recording == nullptr || end->recording == nullptr) {
         return remember(cudaErrorInvalidResourceHandle);
     }
     if (!start->recording->done || !end->recording->done) {
@@ -589,6 +605,9 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size
         /* Its replays would read and write what the host has long used for something else. */
         stream->capture->broken = true;
         return remember(cudaErrorStreamCaptureUnsupported);
+    }
+    if (!(is_device_visible(dst) && is_device_visible(src))) {
+        count_wait(); /* a GPU's host stays until pageable memory has been read or written */
     }
     return enqueue(
         stream,

@@ -76,6 +76,7 @@ struct CUstream_st {
     std::deque<std::unique_ptr<emu::Op>> queue;
     void *actor; /* the thread sanitizer's idea of who does the work */
     int number;  /* streams are counted as they are made                */
+    int device;  /* current when it was made                            */
     char clock;
     std::shared_ptr<emu::Capture> capture;
     std::vector<int> frontier; /* nodes that the next captured one follows */
@@ -86,6 +87,7 @@ struct CUevent_st {
     std::shared_ptr<emu::Recording> recording; /* the latest; none: nothing to wait for */
     std::weak_ptr<emu::Capture> capture;       /* recorded in a capture: after these nodes */
     bool captured;                             /* recorded in one last, which may be over  */
+    bool timed;
     std::vector<int> frontier;
 };
 

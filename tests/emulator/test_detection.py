@@ -2,7 +2,7 @@
 """The emulator sees what it is there to see. Runs the sample programs, right and with each planted
 mistake, in one build, and compares what comes out with the table below.
 
-    test_detection.py BUILD KERNELS HOST NCCL      BUILD: plain, asan or tsan; the sample programs
+    test_detection.py BUILD KERNELS TILES HOST NCCL DEVICE    BUILD: plain, asan or tsan; the samples
 
 Right samples must be silent under every schedule. A mistake must be told as the table says: by at
 least one of the seeds tried where it is followed by "?", else by every one. With clocks of warps,
@@ -23,6 +23,7 @@ TELLS = {
     "misaligned": "misaligned address",
     "race": "WARNING: ThreadSanitizer: data race",
     "crash": "touched device memory",
+    "invalid": "invalid resource handle",
     "segv": "AddressSanitizer: SEGV",
     "none": None,  # this build cannot see it: it must look right
 }
@@ -58,6 +59,18 @@ TABLE = [
     ("kernels", "bounds", 4, "emulator", "poison", "emulator"),
     *[("kernels", "matrices", n, "emulator", "emulator", "emulator") for n in range(1, 5)],
     *[("kernels", "rules", n, "emulator", "emulator", "emulator") for n in range(1, 11)],
+    ("tiles", "tiles", 1, "emulator", "emulator", "any"),
+    ("tiles", "tiles", 2, "emulator", "emulator", "any"),
+    ("tiles", "tiles", 3, "emulator", "emulator", "emulator"),
+    *[("tiles", "tiles", n, "numbers", "numbers", "numbers") for n in range(4, 6)],
+    *[("tiles", "tiles", n, "emulator", "emulator", "emulator") for n in range(6, 9)],
+    ("tiles", "tiles", 9, "any", "any", "race"),
+    ("tiles", "tiles", 10, "emulator", "emulator", "any"),
+    *[("tiles", "tiles", n, "emulator", "emulator", "emulator") for n in range(11, 13)],
+    ("tiles", "tiles", 13, "emulator?", "emulator?", "emulator?"),
+    ("tiles", "tiles", 14, "emulator", "emulator", "emulator"),
+    ("tiles", "tiles", 15, "numbers", "numbers", "numbers"),
+    *[("tiles", "tiles", n, "emulator", "emulator", "emulator") for n in range(16, 19)],
     ("host", "streams", 1, "numbers?", "numbers?", "race"),
     ("host", "streams", 2, "numbers", "numbers", "numbers"),
     ("host", "streams", 3, "numbers", "numbers", "any"),
@@ -79,6 +92,9 @@ TABLE = [
     ("nccl", "ranks", 3, "emulator", "emulator", "emulator"),
     ("nccl", "ranks", 4, "numbers", "numbers", "any"),
     *[("nccl", "ranks", n, "emulator", "emulator", "emulator") for n in range(5, 9)],
+    *[("device", "thread", n, "emulator", "emulator", "emulator") for n in range(1, 3)],
+    ("device", "timing", 1, "invalid", "invalid", "invalid"),
+    *[("device", "waits", n, "numbers", "numbers", "numbers") for n in range(1, 3)],
 ]
 
 # Races between lanes of one warp.
@@ -106,7 +122,7 @@ def told(status, text, tell):
 
 
 def main():
-    build, programs = sys.argv[1], dict(zip(("kernels", "host", "nccl"), sys.argv[2:]))
+    build, programs = sys.argv[1], dict(zip(("kernels", "tiles", "host", "nccl", "device"), sys.argv[2:]))
     column = 3 + ["plain", "asan", "tsan"].index(build)
     failures, runs = [], 0
     for name in programs:

@@ -53,6 +53,23 @@ static void all_forms_of_judgements_give_the_same(void **state)
     csp_trec_free(NULL);
 }
 
+static void queries_that_are_kept_are_found_where_they_are_now(void **state)
+{
+    csp_trec *trec = read_text("a d 1\nb d 2\nc d 3\nd d 4\ne d 5\n", csp_qrels_read);
+
+    (void)state;
+    csp_trec_keep(trec, (const uint8_t[]) { 0, 1, 0, 1, 1 });
+    assert_int_equal(trec->count, 3);
+    for (int64_t q = 0; q < 3; q++) {
+        assert_ptr_equal(csp_trec_find(trec, trec->queries[q].query_id), &trec->queries[q]);
+    }
+    assert_string_equal(trec->queries[0].query_id, "b");
+    assert_true(trec->queries[2].rows[0].value == 5.0);
+    assert_null(csp_trec_find(trec, "a"));
+    assert_null(csp_trec_find(trec, "c"));
+    csp_trec_free(trec);
+}
+
 static void all_forms_of_runs_are_read(void **state)
 {
     csp_trec *trec;
@@ -269,6 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_forms_of_judgements_give_the_same),
+        cmocka_unit_test(queries_that_are_kept_are_found_where_they_are_now),
         cmocka_unit_test(all_forms_of_runs_are_read),
         cmocka_unit_test(files_without_rows_have_no_queries),
         cmocka_unit_test(bad_lines_are_named_by_number),

@@ -121,6 +121,12 @@ static void what_cannot_be_run_is_refused_by_name(void **state)
         { "{\"rope_scaling\": 7}", CSP_ERR_FORMAT, "rope_scaling is not an object" },
         { "{\"rope_parameters\": {\"partial_rotary_factor\": 0.5}}", CSP_ERR_UNSUPPORTED,
           "partial_rotary_factor" },
+        { "{\"rope_parameters\": {}, \"rope_scaling\": {\"type\": \"linear\"}}",
+          CSP_ERR_UNSUPPORTED, "\"linear\"" },
+        { "{\"rope_parameters\": {}, \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8,"
+          " \"low_freq_factor\": 1, \"high_freq_factor\": 4,"
+          " \"original_max_position_embeddings\": 8192}}",
+          CSP_ERR_FORMAT, "rope_parameters and rope_scaling say different things" },
         { "{\"use_sliding_window\": true}", CSP_ERR_UNSUPPORTED, "use_sliding_window" },
         { "{\"layer_types\": [\"full_attention\", \"sliding_attention\"]}", CSP_ERR_UNSUPPORTED,
           "layer_types[1]" },

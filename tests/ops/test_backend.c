@@ -91,6 +91,21 @@ static void choices_are_taken_from_their_own_kind_of_backend_only(void **state)
     free(again);
 }
 
+/* A key and a value in each line. */
+static void versions_are_said_in_lines(void **state)
+{
+    rig *r = *state;
+    char text[CSP_VERSIONS_BYTES];
+
+    assert_int_equal(csp_backend_versions(r->be, text), CSP_OK);
+    assert_int_equal(strncmp(text, "blas OpenBLAS ", 14) == 0, strcmp(r->be->name, "cpu") == 0);
+    assert_int_equal(strncmp(text, "driver CUDA ", 12) == 0, strcmp(r->be->name, "cpu") != 0);
+    for (const char *line = text; *line != '\0'; line = strchr(line, '\n') + 1) {
+        assert_non_null(strchr(line, '\n'));
+        assert_true(strcspn(line, " ") > 0 && strcspn(line, " ") + 1 < strcspn(line, "\n"));
+    }
+}
+
 static int waits;
 
 static csp_status count_wait(csp_backend *be)
@@ -493,6 +508,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(names_choose_a_backend_or_are_refused),
         cmocka_unit_test(devices_are_numbered_from_0),
         cmocka_unit_test(choices_are_taken_from_their_own_kind_of_backend_only),
+        cmocka_unit_test(versions_are_said_in_lines),
         cmocka_unit_test(bf16_is_taken_by_backends_that_have_it),
         cmocka_unit_test(opening_fails_cleanly_without_memory),
         cmocka_unit_test(every_op_waits_where_that_is_asked_for),

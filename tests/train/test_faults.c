@@ -92,7 +92,8 @@ static csp_status train(const csp_config *config)
 /* Every checkpoint that has a name is whole, LATEST names one, and no temporary is left. */
 static void what_is_there_is_whole(void)
 {
-    char *latest = NULL, *name;
+    csp_resume_point latest;
+    char *name;
     DIR *dir = opendir(scratch_path("run/checkpoints"));
     size_t bytes;
 
@@ -114,9 +115,9 @@ static void what_is_there_is_whole(void)
     assert_int_equal(scratch_count(scratch_path("run"), ".tmp"), 0);
     if (access(scratch_path("run/checkpoints/LATEST"), F_OK) == 0) {
         name = scratch_read(scratch_path("run/checkpoints/LATEST"), &bytes);
-        assert_ok(csp_checkpoint_latest(scratch_path("run"), &latest));
-        assert_non_null(strstr(latest, name));
-        free(latest);
+        assert_ok(csp_resume_point_find(scratch_path("run"), NULL, &latest));
+        assert_non_null(strstr(latest.path, name));
+        csp_resume_point_clear(&latest);
         free(name);
     }
 }
@@ -229,19 +230,17 @@ static csp_status read_back(void *context)
     csp_progress progress;
     csp_config *config = NULL;
     csp_health_memory health = { 0 };
-    char *path = NULL;
+    csp_resume_point point = { 0 };
     csp_status status;
 
-    CSP_TRY_GOTO(csp_checkpoint_peek(scratch_path("run/checkpoints/contrastive-00000001.h5"),
-                                     &progress, &config));
-    CSP_TRY_GOTO(csp_checkpoint_read_state(scratch_path("run/checkpoints/contrastive-00000001.h5"),
-                                           w->t->model, &health));
-    status = csp_checkpoint_latest(scratch_path("run"), &path);
+    CSP_TRY_GOTO(csp_resume_point_find(scratch_path("run"), NULL, &point));
+    CSP_TRY_GOTO(csp_checkpoint_peek(point.file, point.path, &progress, &config));
+    status = csp_checkpoint_read_state(&point, NULL, w->t->model, &health);
 
 fail:
     csp_health_memory_clear(&health);
     csp_config_free(config);
-    free(path);
+    csp_resume_point_clear(&point);
     return status;
 }
 

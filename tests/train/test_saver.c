@@ -5,121 +5,12 @@
  */
 #include <dirent.h>
 
-#include "support/ranks.h"
-#include "train/tiny.h"
+#include "train/saved_case.h"
 
 #include "core/log.h"
-#include "io/file.h"
+#include "core/machine.h"
+#include "io/hdf5_lock.h"
 #include "train/saver.h"
-
-enum { V = TINY_V };
-
-typedef struct saved {
-    tiny t;
-    csp_config *config;
-    csp_progress progress;
-    csp_health_memory health;
-    csp_snapshot snapshot;
-} saved;
-
-/* sharing: { 0 } where state is not shared out. */
-static void open_saved_of(saved *s, bool lora, csp_sharing sharing)
-{
-    tiny_open_stored(&s->t, "cpu", CSP_VARIANT_CAUSAL, lora, (csp_storage) { .sharing = sharing });
-    assert_ok(csp_config_parse(
-        "test", "model.path: m\nrun: {output_dir: o, phases: [contrastive]}\n", &s->config));
-    assert_ok(csp_health_memory_init(&s->health, V));
-    s->snapshot = (csp_snapshot) { .model = s->t.model,
-                                   .contract = &s->t.contract,
-                                   .tokenizer = "{}",
-                                   .tokenizer_bytes = 2,
-                                   .base_path = "base",
-                                   .base_hash = "hash" };
-    s->progress = (csp_progress) { .phase = "contrastive",
-                                   .step = 1,
-                                   .threads = 1,
-                                   .micro_batch_tokens = 16,
-                                   .precision = "fp32",
-                                   .metric = "nDCG@10",
-                                   .best = NAN };
-}
-
-static void open_saved(saved *s, bool lora)
-{
-    open_saved_of(s, lora, (csp_sharing) { 0 });
-}
-
-static void close_saved(saved *s)
-{
-    csp_health_memory_clear(&s->health);
-    csp_config_free(s->config);
-    tiny_close(&s->t);
-}
-
-static void fill(const saved *s, const csp_tensor *t, float value)
-{
-    float *values = malloc(csp_tensor_bytes(t));
-    csp_tensor to = *t;
-
-    for (int64_t i = 0; i < csp_tensor_count(t); i++) {
-        values[i] = value + (float)i;
-    }
-    assert_ok(csp_backend_upload(s->t.be, values, &to));
-    free(values);
-}
-
-/* Everything that a checkpoint has of the device and the panel becomes a function of step. */
-static void train_to(saved *s, int64_t step)
-{
-    const csp_params *params = s->t.model->params;
-
-    for (int64_t i = 0; i < params->count; i++) {
-        const csp_param *row = &params->rows[i];
-
-        if (row->trained) {
-            fill(s, &row->value, (float)step);
-            fill(s, &row->m, 2.0f * (float)step);
-            fill(s, &row->v, 3.0f * (float)step);
-        }
-    }
-    for (int64_t v = 0; v < V; v++) {
-        s->health.last_active[v] = step;
-    }
-    s->progress.step = step;
-    s->progress.next_example = 8 * step;
-}
-
-static const char *name_of(int64_t step)
-{
-    static char names[8][64];
-    static int turn;
-    char *name = names[turn++ % 8];
-
-    snprintf(name, sizeof(names[0]), "checkpoints/contrastive-%08d.h5", (int)step);
-    return name;
-}
-
-static void folder(const char *name, char path[600])
-{
-    snprintf(path, 600, "%s/%s", scratch_dir, name);
-    assert_ok(csp_file_make_dirs(path));
-}
-
-static void expect_same(const char *dir, const char *other, const char *name)
-{
-    char a[700], b[700];
-    size_t count_a, count_b;
-    char *bytes_a, *bytes_b;
-
-    snprintf(a, sizeof(a), "%s/%s", dir, name);
-    snprintf(b, sizeof(b), "%s/%s", other, name);
-    bytes_a = scratch_read(a, &count_a);
-    bytes_b = scratch_read(b, &count_b);
-    assert_int_equal(count_a, count_b);
-    assert_memory_equal(bytes_a, bytes_b, count_a);
-    free(bytes_a);
-    free(bytes_b);
-}
 
 static csp_saver *make_saver_of(const saved *s, const csp_ranks *ranks, bool beside)
 {
@@ -160,16 +51,16 @@ static void what_training_does_meanwhile_changes_nothing(void **state)
         }
         saver = make_saver(&s, true);
         for (int64_t k = 1; k <= 6; k++) {
-            bool writing = true;
+            csp_save_left left = CSP_SAVE_STATE;
 
             train_to(&s, k);
             assert_ok(csp_saver_save(saver, beside, &s.snapshot, s.config, &s.progress,
                                      k == 4 ? NULL : &s.health));
             assert_ok(csp_saver_copied(saver));
             train_to(&s, 100 + k);
-            assert_ok(csp_saver_poll(saver, &writing));
-            assert_false(writing); /* no state that is shared out */
-            assert_ok(csp_saver_go_on(saver));
+            assert_ok(csp_saver_poll(saver, &left));
+            assert_int_equal(left, CSP_SAVE_NOTHING); /* no state that is shared out */
+            assert_ok(csp_saver_go_on(saver, left));
         }
         assert_ok(csp_saver_wait(saver));
         expect_same(waited, beside, "checkpoints/LATEST");
@@ -185,7 +76,7 @@ static void a_saver_without_a_copy_gives_the_same(void **state)
 {
     char waited[600], plain[600];
     double pause_s = NAN, write_s = NAN;
-    bool writing = true;
+    csp_save_left left = CSP_SAVE_STATE;
     csp_saver *saver;
     saved s = { 0 };
 
@@ -203,9 +94,9 @@ static void a_saver_without_a_copy_gives_the_same(void **state)
     assert_true(isnan(write_s));
     csp_saver_destroy(saver);
     csp_saver_times(NULL, &pause_s, &write_s);
-    assert_ok(csp_saver_poll(NULL, &writing));
-    assert_false(writing);
-    assert_ok(csp_saver_go_on(NULL));
+    assert_ok(csp_saver_poll(NULL, &left));
+    assert_int_equal(left, CSP_SAVE_NOTHING);
+    assert_ok(csp_saver_go_on(NULL, left));
     assert_ok(csp_saver_copied(NULL));
     assert_ok(csp_saver_wait(NULL));
     csp_saver_destroy(NULL);
@@ -232,7 +123,7 @@ static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
     saver = make_saver(&s, true);
     for (int way = 0; way < 3; way++) {
         csp_status status = CSP_OK;
-        bool writing;
+        csp_save_left left;
 
         assert_ok(save(saver, &s, dir));
         (void)csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "");
@@ -243,7 +134,7 @@ static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
         }
         for (int i = 0; way == 2 && i < 20000 && status == CSP_OK; i++) {
             usleep(1000);
-            status = csp_saver_poll(saver, &writing);
+            status = csp_saver_poll(saver, &left);
         }
         assert_int_equal(status, CSP_ERR_IO);
         assert_string_equal(csp_error_text(), want);
@@ -304,48 +195,27 @@ static void every_failing_call_is_reported(void **state)
     close_saved(&s);
 }
 
-/* One of several ranks: a process of its own, in which a failed assertion is an exit status. */
-typedef struct member {
-    csp_comm *comm;
-    csp_ranks ranks;
-    saved s;
-} member;
-
-static void join_ranks(member *m)
+/* The end of a step: the most that is left on any rank. */
+static csp_status step_end(csp_saver *saver, const csp_ranks *ranks, csp_save_left *left)
 {
-    const csp_comm_options options = { .timeout_s = 60.0 };
-    csp_launch launch;
+    int32_t most;
 
-    assert_ok(csp_launch_find(&launch));
-    assert_ok(csp_comm_create(&launch, &options, &m->comm));
-    open_saved_of(&m->s, false,
-                  (csp_sharing) { csp_comm_size(m->comm), csp_comm_rank(m->comm), 1, 0 });
-    assert_ok(csp_ranks_open(m->comm, m->s.t.be, &m->ranks));
-    m->s.config->run.save_total_limit = 9;
+    CSP_TRY(csp_saver_poll(saver, left));
+    most = (int32_t)*left;
+    CSP_TRY(csp_ranks_reduce_host(ranks, &most, CSP_I32, 1, CSP_COMM_MAX, "test"));
+    *left = (csp_save_left)most;
+    return csp_saver_go_on(saver, *left);
 }
 
-static int leave_ranks(member *m)
-{
-    csp_ranks_close(&m->ranks);
-    close_saved(&m->s);
-    csp_comm_destroy(m->comm);
-    return 0;
-}
-
-/* As at the ends of steps, until all ranks know that the state of all is written. */
+/* Until all ranks know that the state of all is written. */
 static void await_state(csp_saver *saver, const csp_ranks *ranks)
 {
-    int32_t left = 1;
+    csp_save_left left = CSP_SAVE_NAME;
 
-    while (left != 0) {
-        bool writing;
-
-        assert_ok(csp_saver_poll(saver, &writing));
-        left = writing;
-        assert_ok(csp_ranks_reduce_host(ranks, &left, CSP_I32, 1, CSP_COMM_MAX, "test"));
+    while (left > CSP_SAVE_MODEL) {
+        assert_ok(step_end(saver, ranks, &left));
         usleep(1000);
     }
-    assert_ok(csp_saver_go_on(saver));
 }
 
 enum { SAVES = 6, SHARERS = 3 };
@@ -415,7 +285,7 @@ static int failing_rank(int argument)
     member m = { 0 };
     csp_saver *saver;
     csp_status status;
-    bool writing;
+    csp_save_left left;
 
     join_ranks(&m);
     saver = make_saver_of(&m.s, &m.ranks, argument);
@@ -423,7 +293,7 @@ static int failing_rank(int argument)
     status = save(saver, &m.s, scratch_path(m.ranks.rank == 1 ? "broken-rank" : "fine-ranks"));
     for (int i = 0; i < 20000 && m.ranks.rank == 1 && status == CSP_OK; i++) {
         usleep(1000);
-        status = csp_saver_poll(saver, &writing);
+        status = csp_saver_poll(saver, &left);
     }
     status = status == CSP_OK ? csp_saver_wait(saver) : status;
     assert_int_equal(status, m.ranks.rank == 1 ? CSP_ERR_IO : CSP_ERR_COMM);
@@ -499,6 +369,89 @@ static int planning_rank(int argument)
     return leave_ranks(&m);
 }
 
+typedef enum slow_end { SLOW_FINE, SLOW_KILLED, SLOW_HANGS } slow_end;
+
+static const char *const unequal_folders[] = { "unequal-fine", "unequal-killed", "unequal-hangs" };
+
+/*
+ * Rank 1 fails when all files have names, while that of rank 2 waits for HDF5, which its main
+ * thread holds. argument: what becomes of rank 2.
+ */
+static int unequal_rank(int argument)
+{
+    csp_save_left left = CSP_SAVE_NAME;
+    char dir[400], mark[450];
+    csp_saver *saver;
+    member m = { 0 };
+    csp_status status = CSP_OK;
+    bool held = false;
+
+    snprintf(dir, sizeof(dir), "%s", scratch_path(unequal_folders[argument]));
+    join_ranks(&m);
+    saver = make_saver_of(&m.s, &m.ranks, true);
+    train_to(&m.s, 1);
+    held = m.ranks.rank == 2 && csp_hdf5_enter();
+    assert_ok(save(saver, &m.s, dir));
+    while (left > CSP_SAVE_STATE) {
+        assert_ok(step_end(saver, &m.ranks, &left));
+    }
+    assert_int_equal(left, CSP_SAVE_STATE);
+    if (m.ranks.rank == 1) {
+        /* Not while another is still in the exchange of names. */
+        while (scratch_count(dir, "has-names") < SHARERS - 1) {
+            usleep(1000);
+        }
+        status = csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "a text is damaged");
+        csp_ranks_abort(&m.ranks, status);
+    } else {
+        snprintf(mark, sizeof(mark), "%s/has-names%d", dir, m.ranks.rank);
+        scratch_text(mark, "");
+        status = step_end(saver, &m.ranks, &left);
+        assert_int_equal(status, CSP_ERR_COMM);
+    }
+    if (m.ranks.rank == 2) {
+        usleep(argument == SLOW_HANGS ? 4000000 : 300000);
+        if (argument == SLOW_KILLED) {
+            raise(SIGKILL);
+        }
+        csp_hdf5_leave(&held);
+    }
+    csp_saver_destroy(saver);
+    assert_error_has("a text is damaged");
+    return leave_ranks(&m);
+}
+
+/* So that it is there when the others end, whoever has failed; and never half of it. */
+static void a_rank_that_fails_lets_the_others_finish_the_checkpoint(void **state)
+{
+    char dir[600], want[600], checkpoints[700];
+    int at[SHARERS];
+
+    (void)state;
+    folder("now-shared", want);
+    for (int end = SLOW_FINE; end <= SLOW_HANGS; end++) {
+        const double begin = csp_machine_seconds();
+        const bool fine = end == SLOW_FINE;
+
+        folder(unequal_folders[end], dir);
+        snprintf(checkpoints, sizeof(checkpoints), "%s/checkpoints", dir);
+        member_timeout_s = end == SLOW_HANGS ? 2.0 : 60.0;
+        assert_true(ranks_run(unequal_rank, end, SHARERS, 60.0, at));
+        member_timeout_s = 60.0;
+        assert_true(csp_machine_seconds() - begin < 30.0);
+        for (int r = 0; r < SHARERS; r++) {
+            assert_int_equal(at[r], r == 2 && end == SLOW_KILLED ? SIGKILL : 0);
+        }
+        assert_int_equal(scratch_count(checkpoints, "contrastive-00000001.h5"), fine);
+        assert_int_equal(scratch_count(checkpoints, "LATEST"), fine);
+        assert_int_equal(scratch_count(checkpoints, ".tmp"), 0);
+        if (fine) {
+            assert_int_equal(scratch_count(checkpoints, ".state"), SHARERS);
+            expect_same(want, dir, name_of(1)); /* which has the names of state of this content */
+        }
+    }
+}
+
 static void ranks_plan_alike(void **state)
 {
     csp_save_plan plan = { .beside = true, .bytes = 3, .most = 4 };
@@ -564,6 +517,7 @@ int main(void)
         cmocka_unit_test(state_that_ranks_share_out_is_written_beside_training_too),
         cmocka_unit_test(a_rank_that_cannot_write_its_state_ends_all),
         cmocka_unit_test(a_checkpoint_that_ranks_leave_is_not_there),
+        cmocka_unit_test(a_rank_that_fails_lets_the_others_finish_the_checkpoint),
         cmocka_unit_test(ranks_plan_alike),
         cmocka_unit_test(what_training_does_meanwhile_changes_nothing),
         cmocka_unit_test(a_saver_without_a_copy_gives_the_same),

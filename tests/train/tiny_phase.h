@@ -24,18 +24,23 @@ typedef struct tiny_phase {
     csp_optimizer *optimizer;
 } tiny_phase;
 
-/* lambda_relu is of the adaptation phase. */
-static inline void tiny_phase_open(tiny_phase *p, tiny *t, bool adapt, double lambda_relu)
+/* lambda_relu is of the adaptation phase, budget and regularizer of the other. */
+static inline void tiny_phase_open_kept(tiny_phase *p, tiny *t, bool adapt, double lambda_relu,
+                                        csp_keep keep, size_t budget, csp_reg_kind regularizer)
 {
     const csp_contrastive_options of_pairs = { .queries = TINY_QUERIES,
                                                .passages = TINY_PASSAGES,
                                                .max_rows = 40,
-                                               .budget = 300000,
+                                               .budget = budget,
+                                               .keep = keep,
                                                .temperature = 2.0,
+                                               .regularizer = regularizer,
                                                .limits = { 1.01, 1.01, 1.01 } };
-    const csp_adapt_options of_texts = {
-        .max_rows = 40, .max_len = 12, .texts = TINY_PASSAGES, .lambda_relu = lambda_relu
-    };
+    const csp_adapt_options of_texts = { .max_rows = 40,
+                                         .max_len = 12,
+                                         .texts = TINY_PASSAGES,
+                                         .keep = keep,
+                                         .lambda_relu = lambda_relu };
 
     *p = (tiny_phase) { .t = t };
     if (adapt) {
@@ -46,6 +51,11 @@ static inline void tiny_phase_open(tiny_phase *p, tiny *t, bool adapt, double la
     }
     assert_ok(csp_optimizer_create(t->be, t->model, NULL, &p->optimizer));
     assert_ok(csp_optimizer_reset(p->optimizer));
+}
+
+static inline void tiny_phase_open(tiny_phase *p, tiny *t, bool adapt, double lambda_relu)
+{
+    tiny_phase_open_kept(p, t, adapt, lambda_relu, CSP_KEEP_ALL, 300000, CSP_REG_FLOPS);
 }
 
 static inline void tiny_phase_close(tiny_phase *p)

@@ -17,6 +17,10 @@ endforeach()
 list(GET CSPLADE_CUDA_ARCHITECTURES -1 newest)
 list(APPEND CSPLADE_CUDA_GENCODE -gencode arch=compute_${newest},code=compute_${newest})
 
+# Files named *_sm90.cu use what only compute capability 9.0 has, whatever the others are built for;
+# their host code asks what the device is.
+set(CSPLADE_CUDA_GENCODE_SM90 -gencode arch=compute_90a,code=sm_90a)
+
 set(places ${CSPLADE_CUDA_HOME})
 if(NOT places)
   find_program(csplade_nvcc_in_path nvcc)

@@ -486,10 +486,16 @@ static csp_status place(comm_bench *c, csp_arena *arena)
 /* What decides which collectives are called. */
 static csp_status agree_on_options(comm_bench *c)
 {
+    const int64_t least = csp_args_i64(c->b.args, "min-bytes"),
+                  most = csp_args_i64(c->b.args, "max-bytes");
     static const char *const names[] = { "min-bytes", "max-bytes", "factor", "steps", "warmup" };
     char text[400] = "";
     size_t used = 0;
 
+    if (least > most) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "bench: --min-bytes %lld is above --max-bytes %lld",
+                        (long long)least, (long long)most);
+    }
     for (int i = 0; i < CSP_COUNT(names); i++) {
         used += (size_t)snprintf(text + used, sizeof(text) - used, "--%s %lld\n", names[i],
                                  (long long)csp_args_i64(c->b.args, names[i]));

@@ -83,8 +83,21 @@ static csp_status fuse(const csp_arguments *args, const csp_trec *a, const csp_t
 static csp_status run(const csp_arguments *args)
 {
     const csp_fuse_norm norm = csp_args_flag(args, "raw") ? CSP_FUSE_RAW : CSP_FUSE_MIN_MAX;
+    static const char *const of_fusing[] = { "alpha", "output", "depth" };
     csp_trec *a = NULL, *b = NULL;
     csp_status status;
+
+    for (int i = 0; i < CSP_COUNT(of_fusing) && csp_args_given(args, "tune"); i++) {
+        if (csp_args_given(args, of_fusing[i])) {
+            return CSP_FAIL(CSP_ERR_CONFIG,
+                            "fuse: --%s has no place beside --tune, which finds an alpha and fuses "
+                            "nothing: give it in a second call",
+                            of_fusing[i]);
+        }
+    }
+    if (csp_args_given(args, "measure") && !csp_args_given(args, "tune")) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "fuse: --measure is what --tune maximises, and needs it");
+    }
 
     CSP_TRY_GOTO(csp_run_read(csp_args_text(args, "run"), &a));
     CSP_TRY_GOTO(csp_run_read(csp_args_text(args, "with"), &b));

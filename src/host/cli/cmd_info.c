@@ -88,7 +88,7 @@ static csp_status info_checkpoint(const char *path, const csp_hdf5 *file)
         text = NULL;
     }
     if (csp_hdf5_has(file, "/config_yaml")) {
-        CSP_TRY_GOTO(csp_checkpoint_peek(path, &progress, &settings));
+        CSP_TRY_GOTO(csp_checkpoint_peek(file, path, &progress, &settings));
         printf("phase                 %s, %lld steps done\n", progress.phase,
                (long long)progress.step);
         if (!isnan(progress.best)) {

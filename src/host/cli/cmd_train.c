@@ -51,7 +51,18 @@ static const csp_option options[] = {
 /* For the others to come where this rank has nothing to tell but that its config is wrong. */
 #define WRONG_CONFIG_S 30.0
 
-static volatile sig_atomic_t stop_asked, save_asked;
+static volatile sig_atomic_t stop_asked, save_asked, meeting;
+
+/* While ranks meet there is nothing to save, and one that never comes would hold them for long. */
+static void stop_meeting(void)
+{
+    static const char text[] = "csplade: stopped before the ranks met: nothing to save\n";
+
+    if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0) {
+        /* Nobody reads. */
+    }
+    _exit(csp_exit_code(CSP_ERR_INTERRUPTED));
+}
 
 /* SIGTERM, SIGINT, SIGUSR2: a checkpoint at the next step, then the end; SIGINT again: at once. */
 static void on_stop(int number)
@@ -60,6 +71,9 @@ static void on_stop(int number)
         "\ncsplade: stopping after this step with a checkpoint; Ctrl-C again "
         "stops at once\n";
 
+    if (meeting != 0) {
+        stop_meeting();
+    }
     if (number == SIGINT && stop_asked != 0) {
         _exit(130);
     }
@@ -146,8 +160,8 @@ static csp_status fail_together(const csp_config *config, csp_comm *comm, csp_st
     int rank = -1, code = csp_exit_code(status);
 
     snprintf(reason, sizeof(reason), "%s", csp_error_text());
-    if (status == CSP_ERR_INTERRUPTED) {
-        return status; /* all of them stop, in order */
+    if (status == CSP_ERR_INTERRUPTED) { /* all of them stop, in order, and rank 0 says so */
+        return CSP_FAIL(status, "%s", own == 0 ? reason : "");
     }
     if (status == CSP_ERR_COMM) {
         csp_comm_failure(comm, &rank, &code);
@@ -177,6 +191,7 @@ static csp_status join(const csp_config *config, char *where, size_t bytes, csp_
                                                                 : WRONG_CONFIG_S,
                                     .grace_s = GRACE_S };
     csp_launch launch;
+    csp_status status;
     char *path;
 
     *out = NULL;
@@ -189,7 +204,10 @@ static csp_status join(const csp_config *config, char *where, size_t bytes, csp_
     if (launch.kind == CSP_LAUNCH_ALONE) {
         return CSP_OK;
     }
-    CSP_TRY(csp_comm_create(&launch, &wait, out));
+    meeting = 1;
+    status = csp_comm_create(&launch, &wait, out);
+    meeting = 0;
+    CSP_TRY(status);
     csp_log_set_rank(csp_comm_rank(*out));
     csp_log(CSP_LOG_INFO, "train", "%d ranks started by %s, %d of them on this machine",
             csp_comm_size(*out), launch.by, csp_comm_local_size(*out));

@@ -128,6 +128,7 @@ csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_quan
                                     .strict = csp_args_flag(args, "strict"),
                                     .quant = quant };
     csp_inference *inf = out; /* filled in place: the encoder keeps the contract's address */
+    char where[512];
     csp_status status;
 
     memset(inf, 0, sizeof(*inf));
@@ -138,8 +139,9 @@ csp_status csp_inference_open(const csp_arguments *args, csp_side side, csp_quan
     CSP_TRY_GOTO(override_contract(args, side, &inf->opened.contract));
     settle_quant(&inf->opened.contract, &options.quant);
     inf->quant = options.quant;
-    CSP_TRY_GOTO(csp_tokenizer_from_text(inf->opened.tokenizer, inf->opened.tokenizer_bytes,
-                                         "tokenizer.json", &inf->tokenizer));
+    (void)snprintf(where, sizeof(where), "%s: tokenizer.json", csp_args_text(args, "model"));
+    CSP_TRY_GOTO(csp_tokenizer_from_text(inf->opened.tokenizer, inf->opened.tokenizer_bytes, where,
+                                         &inf->tokenizer));
     if (csp_tokenizer_vocab_size(inf->tokenizer) > inf->opened.model->params->config.V) {
         status = CSP_FAIL(
             CSP_ERR_DATA, "%s: its tokenizer has ids up to %lld, the model's vocab_size is %lld",

@@ -100,6 +100,7 @@ static void destroy_parts(csp_comm *comm)
     free(comm->send);
     free(comm->recv);
     free(comm->late);
+    free(comm->gone);
     free(comm->inputs);
     free(comm->scratch);
     free(comm);
@@ -118,6 +119,7 @@ static csp_status alloc_parts(csp_comm *comm)
     CSP_TRY(csp_alloc_zero("ranks", size, sizeof(csp_piece), &comm->send));
     CSP_TRY(csp_alloc_zero("ranks", size, sizeof(csp_piece), &comm->recv));
     CSP_TRY(csp_alloc_zero("ranks", size, sizeof(bool), &comm->late));
+    CSP_TRY(csp_alloc_zero("ranks", size, sizeof(*comm->gone), &comm->gone));
     CSP_TRY(csp_alloc_zero("ranks", size, sizeof(void *), &comm->inputs));
     return csp_alloc("buffers of collectives", size - 1, (size_t)comm->slot_bytes, &comm->scratch);
 }
@@ -220,6 +222,34 @@ static bool end_worker(csp_comm *comm)
     return ended;
 }
 
+void csp_comm_hold(csp_comm *of, double seconds)
+{
+    csp_comm *comm = of->whole;
+
+    pthread_mutex_lock(&comm->lock);
+    comm->hold_until = csp_machine_seconds() + seconds;
+    pthread_mutex_unlock(&comm->lock);
+}
+
+bool csp_comm_is_gone(const csp_comm *comm, int rank)
+{
+    const csp_comm *whole = comm->whole;
+    const int of_whole = comm->member != NULL ? comm->member[rank] : rank;
+
+    return whole->gone != NULL && atomic_load(&whole->gone[of_whole]);
+}
+
+/* What csp_comm_hold asks for. */
+static void stay_for_rank_0(csp_comm *comm)
+{
+    pthread_mutex_lock(&comm->lock);
+    while (comm->rank != 0 && comm->failed_rank >= 0 && comm->control != NULL &&
+           !atomic_load(&comm->gone[0]) && csp_machine_seconds() < comm->hold_until) {
+        csp_comm_wait_change(comm, 0.05);
+    }
+    pthread_mutex_unlock(&comm->lock);
+}
+
 void csp_comm_destroy(csp_comm *comm)
 {
     int rank, exit_code;
@@ -233,6 +263,7 @@ void csp_comm_destroy(csp_comm *comm)
         if (rank < 0 && csp_comm_barrier(comm, "the end") != CSP_OK) {
             csp_log(CSP_LOG_DEBUG, "comm", "%s", csp_error_text());
         }
+        stay_for_rank_0(comm);
         comm->is_left = !end_worker(comm);
         if (!comm->is_left) {
             csp_comm_failure(comm, &rank, &exit_code);

@@ -164,6 +164,9 @@ CSP_CHECKED csp_status csp_comm_broadcast_start(csp_comm *comm, void *data, int6
  */
 CSP_CHECKED csp_status csp_comm_wait(csp_comm *comm, int64_t ticket);
 
+/* Whether csp_comm_wait of a ticket, which it still wants, would return at once. */
+bool csp_comm_is_done(csp_comm *comm, int64_t ticket);
+
 /* Start and wait in one, for what nothing can hide. */
 CSP_CHECKED csp_status csp_comm_reduce(csp_comm *comm, void *data, csp_dtype dtype, int64_t count,
                                        csp_comm_op op, const char *what);
@@ -206,6 +209,20 @@ void csp_comm_settle(csp_comm *comm);
  *   exit_code   out   to end with; 1 where the rank did not say one
  */
 void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code);
+
+/*
+ * After a failure, where there is still something to be finished that needs no collective: the time
+ * that options.grace_s gives begins when so many seconds from now have passed, and on other ranks
+ * than 0 csp_comm_destroy waits as long for the end of rank 0's communicator, because a launcher
+ * that sees one process end kills the others.
+ */
+void csp_comm_hold(csp_comm *comm, double seconds);
+
+/*
+ * Whether a rank's communicator has ended, with its process or by csp_comm_destroy. Rank 0 knows it
+ * of all others, these of rank 0; what nobody knows is false.
+ */
+bool csp_comm_is_gone(const csp_comm *comm, int rank);
 
 /* Waits until a failure is known, at most so long. Returns whether one is. */
 bool csp_comm_await_failure(csp_comm *comm, double seconds);

@@ -58,10 +58,11 @@ struct csp_control {
     word told; /* by csp_control_tell, until the thread takes it */
 };
 
-static void drop(peer *l)
+static void drop(csp_control *c, int rank)
 {
-    close(l->fd);
-    l->fd = -1;
+    close(c->links[rank].fd);
+    c->links[rank].fd = -1;
+    atomic_store(&c->comm->gone[rank], true);
 }
 
 static void say(csp_control *c, peer *l, const word *w)
@@ -209,7 +210,7 @@ static void listen_to(csp_control *c, int from)
             return;
         }
         if (n <= 0) {
-            drop(l);
+            drop(c, from);
             if (!l->is_gone && !c->says_bye) {
                 consider_seen(c, from, "has gone without a word: killed, or crashed");
             }
@@ -237,7 +238,7 @@ static void look_for_silence(csp_control *c, double now)
                            "has not been heard of for %g s: stopped, or not to be reached",
                            limit_s);
             if (r == 0) {
-                drop(&c->links[0]); // there is nobody to ask
+                drop(c, 0); // there is nobody to ask
             }
             consider_seen(c, r, reason);
         }
@@ -249,9 +250,14 @@ static void watch_grace(const csp_control *c, double now)
 {
     csp_comm *comm = c->comm;
     int rank, exit_code;
+    double since;
 
-    csp_comm_failure(comm, &rank, &exit_code);
-    if (rank >= 0 && comm->options.grace_s > 0.0 && now - comm->failed_at > comm->options.grace_s) {
+    pthread_mutex_lock(&comm->lock);
+    rank = comm->failed_rank;
+    exit_code = comm->failed_code;
+    since = comm->hold_until > comm->failed_at ? comm->hold_until : comm->failed_at;
+    pthread_mutex_unlock(&comm->lock);
+    if (rank >= 0 && comm->options.grace_s > 0.0 && now - since > comm->options.grace_s) {
         (void)(csp_failure_say(comm, "this process ends") == CSP_OK);
         csp_log(CSP_LOG_WARN, "comm", "%s; it did not stop by itself within %g s", csp_error_text(),
                 comm->options.grace_s);

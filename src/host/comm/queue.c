@@ -193,6 +193,20 @@ static csp_job *find_job(csp_comm *comm, int64_t ticket, csp_job **before)
     return job;
 }
 
+bool csp_comm_is_done(csp_comm *of, int64_t ticket)
+{
+    csp_comm *comm = of->whole;
+    const csp_job *job;
+    csp_job *before;
+    bool done;
+
+    pthread_mutex_lock(&comm->lock);
+    job = find_job(comm, ticket, &before);
+    done = job == NULL || job->done;
+    pthread_mutex_unlock(&comm->lock);
+    return done;
+}
+
 void csp_comm_settle(csp_comm *of)
 {
     csp_comm *comm = of->whole;

@@ -9,8 +9,12 @@
 #include <unistd.h>
 
 #include "comm/hello.h"
+#include "core/log.h"
 #include "core/machine.h"
 #include "core/memory.h"
+
+/* After so long a rank says that it does not find rank 0. */
+static const double TELL_S = 5.0;
 
 /* What rank 0 tells the others, behind an answer: the token, then a hello of each. */
 typedef struct meeting {
@@ -34,6 +38,8 @@ static csp_status host_ranks(meeting *m)
                         "rank 0 cannot listen at port %d: %s: give another MASTER_PORT",
                         launch->port, csp_error_text());
     }
+    csp_log(CSP_LOG_INFO, "comm", "rank 0 waits at port %d for %d more, %g s at most", launch->port,
+            launch->size - 1, m->timeout_s);
     if (getrandom(token, sizeof(token), 0) != (ssize_t)sizeof(token)) {
         return CSP_FAIL(CSP_ERR_IO, "the system gives no random bytes");
     }
@@ -57,6 +63,7 @@ static csp_status reach_master(meeting *m)
 {
     const csp_launch *launch = m->launch;
     struct timespec pause = { .tv_nsec = 2 * 1000 * 1000 };
+    bool told = false;
 
     while (csp_socket_connect_name(launch->master, launch->port, m->deadline, &m->fds[0]) !=
            CSP_OK) {
@@ -66,6 +73,12 @@ static csp_status reach_master(meeting *m)
                             "rank 0 started, is MASTER_ADDR its machine, is the port open?",
                             launch->rank, launch->master, launch->port, m->timeout_s,
                             csp_error_text());
+        }
+        if (!told && csp_machine_seconds() > m->deadline - m->timeout_s + TELL_S) {
+            csp_log(CSP_LOG_WARN, "comm",
+                    "rank %d cannot reach rank 0 at %s port %d yet (%s), and tries for %g s",
+                    launch->rank, launch->master, launch->port, csp_error_text(), m->timeout_s);
+            told = true;
         }
         (void)nanosleep(&pause, NULL);
         pause.tv_nsec = pause.tv_nsec < 50 * 1000 * 1000 ? 2 * pause.tv_nsec : pause.tv_nsec;

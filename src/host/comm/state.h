@@ -74,6 +74,7 @@ struct csp_comm {
     bool is_left; /* its worker does not come back, so its memory stays; the process is to end */
     csp_control *control; /* NULL before it is made, and for one rank */
     _Atomic int64_t came; /* to collectives elsewhere: csp_comm_count */
+    _Atomic bool *gone;   /* (size) whose control connection has ended */
     csp_stop stop;
     pthread_t worker;
     pthread_mutex_t lock; /* of all below */
@@ -87,7 +88,8 @@ struct csp_comm {
     csp_comm_traffic traffic;
     int failed_rank; /* -1: none has */
     int failed_code;
-    double failed_at; /* csp_machine_seconds() */
+    double failed_at;  /* csp_machine_seconds() */
+    double hold_until; /* likewise: csp_comm_hold; 0: it was not called */
     char failed_reason[800];
 };
 

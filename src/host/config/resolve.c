@@ -108,13 +108,25 @@ static csp_status check_required(const csp_config *config)
     return CSP_OK;
 }
 
+/* Whether a path ends so, perhaps with .gz behind it. */
+static bool has_ending(const char *path, const char *ending)
+{
+    const size_t all = strlen(path), end = strlen(ending);
+    const size_t bytes = all > 3 && strcmp(path + all - 3, ".gz") == 0 ? all - 3 : all;
+
+    return bytes > end && strncmp(path + bytes - end, ending, end) == 0;
+}
+
 /* Id triples (MS MARCO) name queries and documents that other files hold; JSONL has them within. */
 static bool is_triples(const char *path)
 {
-    const size_t bytes = strlen(path);
+    return has_ending(path, ".tsv");
+}
 
-    return (bytes > 4 && strcmp(path + bytes - 4, ".tsv") == 0) ||
-           (bytes > 7 && strcmp(path + bytes - 7, ".tsv.gz") == 0);
+/* By its name: no file is touched here. A BEIR folder brings its judgements along. */
+static bool may_be_folder(const char *path)
+{
+    return !has_ending(path, ".jsonl") && !has_ending(path, ".tsv") && !has_ending(path, ".txt");
 }
 
 static csp_status check_data(const csp_config *config)
@@ -126,9 +138,10 @@ static csp_status check_data(const csp_config *config)
                         "run.phases names adapt, but neither data.text nor data.corpus is set");
     }
     if (csp_config_has_phase(config, "contrastive") && data->train == NULL &&
-        (data->corpus == NULL || data->qrels == NULL)) {
-        return CSP_FAIL(CSP_ERR_CONFIG, "run.phases names contrastive, but neither data.train nor "
-                                        "data.corpus with data.qrels is set");
+        (data->corpus == NULL || (data->qrels == NULL && !may_be_folder(data->corpus)))) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "run.phases names contrastive, but neither data.train nor data.corpus with "
+                        "data.qrels is set (of a BEIR folder the corpus is enough)");
     }
     if (data->train != NULL && !is_triples(data->train) &&
         (data->queries != NULL || data->qrels != NULL)) {
@@ -195,6 +208,9 @@ static bool names_cuda(const char *name)
            (name[4] == ':' && name[5] != '\0' && name[5 + strspn(name + 5, "0123456789")] == '\0');
 }
 
+/* csp_pool_forward is of a layer above. */
+enum { HEAD_FUSED = 2 };
+
 /* What can be said without asking for the device; the rest is said when it is opened. */
 static csp_status check_device(const csp_device_settings *device)
 {
@@ -209,6 +225,16 @@ static csp_status check_device(const csp_device_settings *device)
         return CSP_FAIL(
             CSP_ERR_CONFIG,
             "device.head_backward is of a GPU, and device.name is cpu: leave it at auto");
+    }
+    if (cpu && device->head_forward != 0) {
+        return CSP_FAIL(
+            CSP_ERR_CONFIG,
+            "device.head_forward is of a GPU, and device.name is cpu: leave it at auto");
+    }
+    if (device->head_forward == HEAD_FUSED && device->precision == CSP_PRECISION_FP32) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.head_forward fused is of bf16, and device.precision is fp32: take "
+                        "auto or tiles");
     }
     if (cpu && device->graphs != 0) {
         return CSP_FAIL(CSP_ERR_CONFIG,
@@ -314,6 +340,11 @@ csp_status csp_config_validate(const csp_config *config)
         return CSP_FAIL(CSP_ERR_CONFIG,
                         "device.head_backward is of max pooling, and model.pooling is "
                         "sum: leave it at auto");
+    }
+    if (config->model.pooling != 0 && config->device.head_forward == HEAD_FUSED) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.head_forward fused is of max pooling, and model.pooling is sum: "
+                        "take auto or tiles");
     }
     return check_rounding(config);
 }

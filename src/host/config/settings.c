@@ -73,9 +73,11 @@ static const csp_field data_fields[] = {
     CSP_FIELD(TYPE, queries, CSP_FIELD_TEXT, NULL, 0, 0, "",
               "queries: .jsonl or .tsv; null = those of the BEIR folder"),
     CSP_FIELD(TYPE, qrels, CSP_FIELD_TEXT, NULL, 0, 0, "",
-              "which documents answer which query: qrels file"),
+              "which documents answer which query: qrels file; null = qrels/train.tsv of the BEIR "
+              "folder"),
     CSP_FIELD(TYPE, negatives, CSP_FIELD_TEXT, NULL, 0, 0, "",
-              "hard negatives: a line is a query id and the ids of its negatives"),
+              "hard negatives: a line is a query id and the ids of its negatives; null = "
+              "negatives.train.tsv of the BEIR folder, where it has one"),
     CSP_FIELD(TYPE, train, CSP_FIELD_TEXT, NULL, 0, 0, "",
               "Tevatron JSONL in place of queries and qrels (and corpus, with texts within), or id "
               "triples in .tsv beside corpus and queries"),
@@ -250,6 +252,11 @@ static const csp_field device_fields[] = {
         "a GPU times the algorithms of each kind of matrix product at its first use; "
         "checkpoints keep the choices; of several ranks the first chooses for all; a CPU has "
         "nothing to choose"),
+    CSP_FIELD_FREE_WORD(
+        TYPE, head_forward, CSP_FIELD_ENUM, "auto", "auto|tiles|fused",
+        "how a GPU forms the maxima of the head's logits; fused = one kernel, of bf16 "
+        "and max pooling, for compute capability 9.0; auto = tiles, as long as no "
+        "device has measured the other faster"),
     CSP_FIELD_FREE_WORD(TYPE, head_backward, CSP_FIELD_ENUM, "auto",
                         "auto|lists|stream|tiles|cusparse",
                         "how a GPU forms the gradient of max pooling; auto = by how many terms are "

@@ -162,6 +162,7 @@ typedef struct csp_device_settings {
     int64_t threads;
     bool sync_every_op;
     bool tune_products;
+    int head_forward;  /* csp_pool_forward, 0: auto */
     int head_backward; /* csp_pool_way, 0: auto */
     int graphs;        /* csp_graphs, 0: auto   */
 } csp_device_settings;

@@ -4,8 +4,10 @@
  */
 #include "cpu/backend.h"
 
+#include <cblas.h>
 #include <errno.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -131,7 +133,7 @@ static csp_status cpu_memory(csp_backend *be, csp_memory *out)
     const int64_t total = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
 
     (void)be;
-    *out = (csp_memory) { csp_machine_available_bytes(), total, true };
+    *out = (csp_memory) { csp_machine_available_bytes(), total, true, 0 };
     return CSP_OK;
 }
 
@@ -231,6 +233,18 @@ static csp_status cpu_tuning_set(csp_backend *be, const char *text)
                     (int)strcspn(text, "\n"), text);
 }
 
+/* The first two words of OpenBLAS's description: its name and version. */
+static csp_status cpu_versions(csp_backend *be, char text[CSP_VERSIONS_BYTES])
+{
+    const char *config = openblas_get_config();
+    const size_t name = strcspn(config, " "), version = strcspn(config + name + 1, " ");
+
+    (void)be;
+    (void)snprintf(text, CSP_VERSIONS_BYTES, "blas %.*s %s\n", (int)(name + 1 + version), config,
+                   openblas_get_corename());
+    return CSP_OK;
+}
+
 /* Work is done in the call: there is nothing to replay. */
 static csp_status cpu_graph_run(csp_backend *be, const csp_graph_call *call)
 {
@@ -309,6 +323,7 @@ static const csp_ops cpu_ops = {
     .elapsed = cpu_elapsed,
     .tuning_get = cpu_tuning_get,
     .tuning_set = cpu_tuning_set,
+    .versions = cpu_versions,
     .graph_run = cpu_graph_run,
     .collective_library = cpu_collective_library,
     .collective_make_id = cpu_collective_make_id,
@@ -333,6 +348,7 @@ static const csp_ops cpu_ops = {
     .sparse_pool_fwd = cpu_sparse_pool_fwd,
     .sparse_pool_bwd = cpu_sparse_pool_bwd,
     .sparse_pool_choose = cpu_sparse_pool_choose,
+    .sparse_pool_choose_forward = cpu_sparse_pool_choose_forward,
     .top_k = cpu_top_k,
     .impacts = cpu_impacts,
     .token_loss = cpu_token_loss,

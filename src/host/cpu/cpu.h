@@ -109,6 +109,7 @@ csp_status cpu_sparse_pool_fwd(csp_backend *be, const csp_head *head, const csp_
                                const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
 csp_status cpu_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
 csp_status cpu_sparse_pool_choose(csp_backend *be, csp_pool_way way);
+csp_status cpu_sparse_pool_choose_forward(csp_backend *be, csp_pool_forward way);
 csp_status cpu_top_k(csp_backend *be, const csp_sparse *w, int64_t rows, int64_t k,
                      csp_sparse *out);
 csp_status cpu_impacts(csp_backend *be, const csp_sparse *w, int64_t rows, const csp_quant *quant,

@@ -324,3 +324,12 @@ csp_status cpu_sparse_pool_choose(csp_backend *be, csp_pool_way way)
                                            "device.head_backward is of a GPU: a CPU has one way "
                                            "only, auto");
 }
+
+csp_status cpu_sparse_pool_choose_forward(csp_backend *be, csp_pool_forward way)
+{
+    (void)be;
+    return way == CSP_POOL_FORWARD_AUTO
+               ? CSP_OK
+               : CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                          "device.head_forward is of a GPU: a CPU has one way only, auto");
+}

@@ -7,9 +7,10 @@
 
 void csp_missing_add(csp_missing *missing, const char *id)
 {
-    if (missing->count < CSP_MISSING_NAMED) {
-        char *name = missing->first[missing->count];
+    if (missing->named < CSP_MISSING_NAMED) {
+        char *name = missing->first[missing->named];
         const size_t size = sizeof(missing->first[0]);
+        bool is_new = true;
         size_t bytes = strlen(id);
 
         if (bytes >= size) {
@@ -20,6 +21,10 @@ void csp_missing_add(csp_missing *missing, const char *id)
         }
         memcpy(name, id, bytes);
         name[bytes] = '\0';
+        for (int64_t i = 0; i < missing->named; i++) {
+            is_new = is_new && strcmp(missing->first[i], name) != 0;
+        }
+        missing->named += is_new ? 1 : 0;
     }
     missing->count++;
 }
@@ -54,16 +59,14 @@ static void CSP_PRINTF(2, 3) add(writer *w, const char *format, ...)
 
 static void say_missing(writer *w, const csp_missing *missing, const char *what)
 {
-    const int64_t named = missing->count < CSP_MISSING_NAMED ? missing->count : CSP_MISSING_NAMED;
-
     if (missing->count == 0) {
         return;
     }
     add(w, "; %s: %lld (", what, (long long)missing->count);
-    for (int64_t i = 0; i < named; i++) {
+    for (int64_t i = 0; i < missing->named; i++) {
         add(w, "%s%s", i > 0 ? ", " : "", missing->first[i]);
     }
-    add(w, "%s)", missing->count > named ? ", ..." : "");
+    add(w, "%s)", missing->count > missing->named ? ", ..." : "");
 }
 
 void csp_join_say(const csp_join_report *r, char *text, size_t size)
@@ -82,6 +85,15 @@ void csp_join_say(const csp_join_report *r, char *text, size_t size)
     say_missing(&w, &r->unknown_negatives, "negatives not in the corpus");
     say_missing(&w, &r->without_positive, "queries left out for want of a positive");
     say_missing(&w, &r->differing, "passages that came again with another text");
+    if (r->not_relevant > 0) {
+        add(&w, "; judgements of 0 or less, no positives: %lld", (long long)r->not_relevant);
+    }
+    if (r->empty_queries > 0) {
+        add(&w, "; empty queries: %lld", (long long)r->empty_queries);
+    }
+    if (r->empty_documents > 0) {
+        add(&w, "; empty documents: %lld", (long long)r->empty_documents);
+    }
     if (r->negatives_positive > 0) {
         add(&w, "; negatives dropped as known positives: %lld", (long long)r->negatives_positive);
     }

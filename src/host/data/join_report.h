@@ -12,8 +12,9 @@
 
 /* Ids that were named somewhere and are nowhere. */
 typedef struct csp_missing {
-    int64_t count;                     /* times such an id was named        */
-    char first[CSP_MISSING_NAMED][48]; /* the first of them, cut to 47 bytes */
+    int64_t count;                     /* times such an id was named                */
+    int64_t named;                     /* of first                                  */
+    char first[CSP_MISSING_NAMED][48]; /* the first different ones, cut to 47 bytes */
 } csp_missing;
 
 void csp_missing_add(csp_missing *missing, const char *id);
@@ -31,6 +32,8 @@ typedef struct csp_join_report {
     int64_t negatives_positive;   /* negatives dropped: known positives of the query */
     int64_t negatives_repeated;   /* negatives dropped: listed twice                 */
     int64_t not_relevant;         /* judgements of 0 or less, which make no positive */
+    int64_t empty_queries;        /* texts of files of texts that are empty          */
+    int64_t empty_documents;
 } csp_join_report;
 
 /* Whether everything joined: none of the five kinds of missing occurred. */

@@ -147,15 +147,23 @@ static csp_status read_sources(csp_pairs *pairs, const csp_pairs_source *source,
         memset(named, 1, (size_t)pairs_query_ordinals(pairs));
     }
     if (r->triples) {
-        CSP_TRY_GOTO(pairs_read_triples(pairs, source->train, named, &positives, &negatives));
+        CSP_TRY_GOTO(
+            pairs_read_triples(pairs, source->train, source->image, named, &positives, &negatives));
     }
     if (r->qrels != NULL) {
-        CSP_TRY_GOTO(pairs_read_qrels(pairs, r->qrels, r->triples, named, &positives));
+        CSP_TRY_GOTO(
+            pairs_read_qrels(pairs, r->qrels, source->image, r->triples, named, &positives));
     }
     if (r->negatives != NULL) {
-        CSP_TRY_GOTO(pairs_read_negatives(pairs, r->negatives, &negatives));
+        CSP_TRY_GOTO(pairs_read_negatives(pairs, r->negatives, source->image, &negatives));
     }
     CSP_TRY_GOTO(pairs_join(pairs, named, &positives, &negatives));
+    if (pairs->queries != NULL) {
+        pairs->report.empty_queries = csp_text_store_empty(pairs->queries);
+    }
+    if (pairs->documents != NULL) {
+        pairs->report.empty_documents = csp_text_store_empty(pairs->documents);
+    }
 
 fail:
     free(named);

@@ -56,14 +56,16 @@ CSP_CHECKED csp_status pair_edges_add(pair_edges *edges, int64_t query, int64_t 
 
 /*
  * Each reads one source to its end. named has a byte for each query, set to 1 where a source names
- * a positive for it; only_named passes over judgements of queries not marked before.
+ * a positive for it; only_named passes over judgements of queries not marked before. For image
+ * ranks wait, unless it is NULL (csp_image_waits).
  */
-CSP_CHECKED csp_status pairs_read_qrels(csp_pairs *pairs, const char *path, bool only_named,
-                                        uint8_t *named, pair_edges *positives);
-CSP_CHECKED csp_status pairs_read_negatives(csp_pairs *pairs, const char *path,
+CSP_CHECKED csp_status pairs_read_qrels(csp_pairs *pairs, const char *path, csp_image *image,
+                                        bool only_named, uint8_t *named, pair_edges *positives);
+CSP_CHECKED csp_status pairs_read_negatives(csp_pairs *pairs, const char *path, csp_image *image,
                                             pair_edges *negatives);
-CSP_CHECKED csp_status pairs_read_triples(csp_pairs *pairs, const char *path, uint8_t *named,
-                                          pair_edges *positives, pair_edges *negatives);
+CSP_CHECKED csp_status pairs_read_triples(csp_pairs *pairs, const char *path, csp_image *image,
+                                          uint8_t *named, pair_edges *positives,
+                                          pair_edges *negatives);
 
 /* Reads Tevatron JSONL into pairs->lines and edges. The corpus is opened when ids ask for it. */
 CSP_CHECKED csp_status pairs_read_lines(csp_pairs *pairs, const csp_pairs_source *source,

@@ -20,13 +20,18 @@ csp_status pair_edges_add(pair_edges *edges, int64_t query, int64_t document)
     return CSP_OK;
 }
 
-csp_status pairs_read_qrels(csp_pairs *pairs, const char *path, bool only_named, uint8_t *named,
-                            pair_edges *positives)
+static csp_status still_there(void *image)
+{
+    return csp_image_waits(image);
+}
+
+csp_status pairs_read_qrels(csp_pairs *pairs, const char *path, csp_image *image, bool only_named,
+                            uint8_t *named, pair_edges *positives)
 {
     csp_status status;
     csp_trec *qrels = NULL;
 
-    CSP_TRY(csp_qrels_read(path, &qrels));
+    CSP_TRY(csp_qrels_read_while(path, still_there, image, &qrels));
     for (int64_t q = 0; q < qrels->count; q++) {
         const csp_trec_query *judged = &qrels->queries[q];
         const int64_t query = pairs_find_query(pairs, judged->query_id);
@@ -133,7 +138,8 @@ static csp_status read_negative_line(csp_pairs *pairs, const csp_lines *lines, c
     return CSP_OK;
 }
 
-csp_status pairs_read_negatives(csp_pairs *pairs, const char *path, pair_edges *negatives)
+csp_status pairs_read_negatives(csp_pairs *pairs, const char *path, csp_image *image,
+                                pair_edges *negatives)
 {
     csp_status status;
     csp_lines *lines = NULL;
@@ -148,6 +154,7 @@ csp_status pairs_read_negatives(csp_pairs *pairs, const char *path, pair_edges *
             break;
         }
         CSP_TRY_GOTO(read_negative_line(pairs, lines, line, once, negatives));
+        CSP_TRY_GOTO(csp_image_waits(image));
     }
     status = CSP_OK;
 
@@ -195,7 +202,7 @@ static csp_status read_triple(csp_pairs *pairs, const csp_lines *lines, char *li
     return CSP_OK;
 }
 
-csp_status pairs_read_triples(csp_pairs *pairs, const char *path, uint8_t *named,
+csp_status pairs_read_triples(csp_pairs *pairs, const char *path, csp_image *image, uint8_t *named,
                               pair_edges *positives, pair_edges *negatives)
 {
     csp_status status;
@@ -209,6 +216,7 @@ csp_status pairs_read_triples(csp_pairs *pairs, const char *path, uint8_t *named
             break;
         }
         CSP_TRY_GOTO(read_triple(pairs, lines, line, named, positives, negatives));
+        CSP_TRY_GOTO(csp_image_waits(image));
     }
     status = CSP_OK;
 

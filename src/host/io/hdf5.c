@@ -217,6 +217,16 @@ fail:
 
 csp_status csp_hdf5_open(const char *path, csp_hdf5 **out)
 {
+    return csp_hdf5_open_by(path, &(csp_hdf5_way) { 0 }, out);
+}
+
+int64_t csp_hdf5_kept(const csp_hdf5 *file)
+{
+    return file->disk.kept != NULL ? (int64_t)file->disk.bytes : 0;
+}
+
+csp_status csp_hdf5_open_by(const char *path, const csp_hdf5_way *way, csp_hdf5 **out)
+{
     csp_hdf5 *file;
     csp_status status;
     int64_t complete = 0;
@@ -228,7 +238,7 @@ csp_status csp_hdf5_open(const char *path, csp_hdf5 **out)
         status = CSP_FAIL(CSP_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
         goto fail;
     }
-    CSP_TRY_GOTO(csp_hdf5_check_seal(file->disk.fd, path, &file->disk.bytes));
+    CSP_TRY_GOTO(csp_hdf5_check_seal(&file->disk, path, way));
     if (!open_id(file)) {
         status = csp_hdf5_fail(file, CSP_ERR_FORMAT, "/", "damaged, cut short or not HDF5");
         goto fail;
@@ -305,6 +315,7 @@ void csp_hdf5_close(csp_hdf5 *file)
         close(file->disk.fd);
     }
     csp_file_abandon(file->file);
+    free(file->disk.kept);
     free(file->path);
     free(file);
 }

@@ -15,8 +15,8 @@
  * After the HDF5 data stand 32 bytes that other readers ignore, the seal:
  *     "csp-xxh3" | u64 little-endian: bytes before the seal | XXH3-128 of them, canonical order
  * It is checked before HDF5 sees a byte, so that a flipped bit is a clear message wherever it is;
- * that reads the file once more. A file without a seal is read if it ends
- * where HDF5 says: programs that change a file (h5py) cut the seal off.
+ * that reads the file once more, unless it is kept in memory (csp_hdf5_open_by). A file without a
+ * seal is read if it ends where HDF5 says: programs that change a file (h5py) cut the seal off.
  *
  * Handles may be used by one thread at a time.
  */
@@ -40,6 +40,23 @@ CSP_CHECKED csp_status csp_hdf5_commit(csp_hdf5 *file);
  * with the path.
  */
 CSP_CHECKED csp_status csp_hdf5_open(const char *path, csp_hdf5 **out);
+
+/* How a file is opened; { 0 } is csp_hdf5_open. */
+typedef struct csp_hdf5_way {
+    bool is_checked; /* just this file was checked before, by whichever process: not again        */
+    int64_t keep_most; /* bytes: a file of at most so many stays in memory as it is checked, so that
+                          none of them is read twice                                              */
+    csp_status (*goes_on)(void *context); /* called after each MiB that is checked, where that may
+                                             take long; a failure of it is that of the call. NULL:
+                                             it is not                                            */
+    void *context;
+} csp_hdf5_way;
+
+/* Opens for reading. Errors: those of csp_hdf5_open, CSP_ERR_MEMORY, those of way->goes_on. */
+CSP_CHECKED csp_status csp_hdf5_open_by(const char *path, const csp_hdf5_way *way, csp_hdf5 **out);
+
+/* Bytes of memory that a file which is kept there takes; 0: it is not. */
+int64_t csp_hdf5_kept(const csp_hdf5 *file);
 
 /* Closes a reader, or abandons a file being written (its temporary is removed). NULL is fine. */
 void csp_hdf5_close(csp_hdf5 *file);

@@ -88,6 +88,15 @@ static herr_t disk_read(H5FD_t *base, H5FD_mem_t type, hid_t dxpl, haddr_t addre
 
     (void)type;
     (void)dxpl;
+    if (file->disk->kept != NULL) {
+        const size_t there =
+            address < file->disk->bytes ? (size_t)(file->disk->bytes - address) : 0;
+        const size_t part = bytes < there ? bytes : there;
+
+        memcpy(to, file->disk->kept + (part > 0 ? address : 0), part);
+        memset(to + part, 0, bytes - part);
+        return 0;
+    }
     while (bytes > 0) {
         const ssize_t got = pread(file->disk->fd, to, bytes, (off_t)address);
 

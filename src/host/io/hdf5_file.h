@@ -7,6 +7,7 @@
 
 #include "io/file.h"
 #include "io/hdf5.h"
+#include "io/hdf5_lock.h"
 
 /*
  * What HDF5 reads and writes through. A failed write is remembered and reported to HDF5 as done:
@@ -19,6 +20,7 @@ typedef struct csp_hdf5_disk {
     int write_errno; /* of the first write that failed, 0 if none */
     haddr_t bytes;   /* a reader's HDF5 data: the file without its seal */
     haddr_t end;     /* where they end according to HDF5 */
+    char *kept;      /* (bytes) all of them, where a reader has them in memory, else NULL */
 } csp_hdf5_disk;
 
 struct csp_hdf5 {
@@ -39,17 +41,18 @@ struct csp_hdf5 {
     __attribute__((cleanup(csp_hdf5_leave))) const bool csp_inside_ = csp_hdf5_enter(); \
     (void)csp_inside_
 
-bool csp_hdf5_enter(void);
-void csp_hdf5_leave(const bool *inside);
-
 /* Registers the driver; the id goes back with H5FDunregister. Below 0: HDF5 refused. */
 hid_t csp_hdf5_driver(void);
 
 /* Appends the seal to a file that HDF5 has closed. Errors: CSP_ERR_IO. */
 CSP_CHECKED csp_status csp_hdf5_seal(csp_file *file, const char *path);
 
-/* Checks the seal where there is one; *bytes is the size of what it covers, or of the file. */
-CSP_CHECKED csp_status csp_hdf5_check_seal(int fd, const char *path, haddr_t *bytes);
+/*
+ * Checks the seal of disk->fd where there is one; disk->bytes is then what it covers, or the size
+ * of the file, and disk->kept what was read, if way says so.
+ */
+CSP_CHECKED csp_status csp_hdf5_check_seal(csp_hdf5_disk *disk, const char *path,
+                                           const csp_hdf5_way *way);
 
 /*
  * Keeps HDF5 from printing in this thread, and forgets the cause of earlier failures. First call of

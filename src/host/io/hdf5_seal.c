@@ -38,7 +38,9 @@ static csp_status read_at(int fd, const char *path, void *buffer, size_t bytes, 
     return CSP_OK;
 }
 
-static csp_status hash_file(int fd, const char *path, int64_t bytes, XXH128_canonical_t *out)
+/* Reads and hashes the first bytes of a file; into all where that is not NULL, for as many. */
+static csp_status hash_file(int fd, const char *path, int64_t bytes, const csp_hdf5_way *way,
+                            char *all, XXH128_canonical_t *out)
 {
     XXH3_state_t *state = XXH3_createState();
     char *piece = NULL;
@@ -48,12 +50,16 @@ static csp_status hash_file(int fd, const char *path, int64_t bytes, XXH128_cano
         return CSP_FAIL(CSP_ERR_MEMORY, "%s: no memory for its checksum", path);
     }
     XXH3_128bits_reset(state);
-    CSP_TRY_GOTO(csp_alloc(path, PIECE_BYTES, 1, &piece));
+    if (all == NULL) {
+        CSP_TRY_GOTO(csp_alloc(path, PIECE_BYTES, 1, &piece));
+    }
     for (int64_t at = 0; at < bytes; at += PIECE_BYTES) {
         const size_t part = (size_t)(bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES);
+        char *to = all != NULL ? all + at : piece;
 
-        CSP_TRY_GOTO(read_at(fd, path, piece, part, at));
-        XXH3_128bits_update(state, piece, part);
+        CSP_TRY_GOTO(read_at(fd, path, to, part, at));
+        XXH3_128bits_update(state, to, part);
+        CSP_TRY_GOTO(way->goes_on != NULL ? way->goes_on(way->context) : CSP_OK);
     }
     XXH128_canonicalFromHash(out, XXH3_128bits_digest(state));
 fail:
@@ -99,7 +105,7 @@ csp_status csp_hdf5_seal(csp_file *file, const char *path)
     int64_t bytes;
 
     CSP_TRY(file_bytes(fd, path, &bytes));
-    CSP_TRY(hash_file(fd, path, bytes, &hash));
+    CSP_TRY(hash_file(fd, path, bytes, &(csp_hdf5_way) { 0 }, NULL, &hash));
     memcpy(seal, magic, 8);
     put_le64(seal + 8, (uint64_t)bytes);
     memcpy(seal + 16, hash.digest, 16);
@@ -109,18 +115,42 @@ csp_status csp_hdf5_seal(csp_file *file, const char *path)
     return csp_file_put(file, seal, SEAL_BYTES);
 }
 
-csp_status csp_hdf5_check_seal(int fd, const char *path, haddr_t *bytes)
+/* Compares what a seal says of the first bytes of a file with what they are. */
+static csp_status check_bytes(csp_hdf5_disk *disk, const char *path, int64_t bytes,
+                              const unsigned char *seal, const csp_hdf5_way *way)
+{
+    XXH128_canonical_t hash;
+    char *all = NULL;
+    csp_status status;
+
+    if (bytes > 0 && bytes <= way->keep_most) {
+        CSP_TRY(csp_alloc(path, bytes, 1, &all));
+    }
+    CSP_TRY_GOTO(hash_file(disk->fd, path, bytes, way, all, &hash));
+    if (memcmp(seal + 16, hash.digest, 16) != 0) {
+        status =
+            CSP_FAIL(CSP_ERR_FORMAT, "%s: its bytes do not match their checksum: damaged", path);
+        goto fail;
+    }
+    disk->kept = all;
+    all = NULL;
+
+fail:
+    free(all);
+    return status;
+}
+
+csp_status csp_hdf5_check_seal(csp_hdf5_disk *disk, const char *path, const csp_hdf5_way *way)
 {
     unsigned char seal[SEAL_BYTES];
-    XXH128_canonical_t hash;
     int64_t size;
 
-    CSP_TRY(file_bytes(fd, path, &size));
+    CSP_TRY(file_bytes(disk->fd, path, &size));
     if (size >= SEAL_BYTES) {
-        CSP_TRY(read_at(fd, path, seal, SEAL_BYTES, size - SEAL_BYTES));
+        CSP_TRY(read_at(disk->fd, path, seal, SEAL_BYTES, size - SEAL_BYTES));
     }
     if (size < SEAL_BYTES || memcmp(seal, magic, 8) != 0) {
-        *bytes = (haddr_t)size;
+        disk->bytes = (haddr_t)size;
         return CSP_OK;
     }
     size -= SEAL_BYTES;
@@ -128,10 +158,6 @@ csp_status csp_hdf5_check_seal(int fd, const char *path, haddr_t *bytes)
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: its seal is for %llu bytes, but it has %lld: damaged",
                         path, (unsigned long long)get_le64(seal + 8), (long long)size);
     }
-    CSP_TRY(hash_file(fd, path, size, &hash));
-    if (memcmp(seal + 16, hash.digest, 16) != 0) {
-        return CSP_FAIL(CSP_ERR_FORMAT, "%s: its bytes do not match their checksum: damaged", path);
-    }
-    *bytes = (haddr_t)size;
-    return CSP_OK;
+    disk->bytes = (haddr_t)size;
+    return way->is_checked ? CSP_OK : check_bytes(disk, path, size, seal, way);
 }

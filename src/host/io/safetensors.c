@@ -295,11 +295,12 @@ static csp_status parse_file(csp_safetensors *file)
         bytes = bytes << 8 | file->map[i];
     }
     if (bytes < 2 || bytes > HEADER_LIMIT || bytes > file->map_bytes - 8) {
-        return CSP_FAIL(CSP_ERR_FORMAT, "%s: header length %llu is not in 2..%llu", file->path,
-                        (unsigned long long)bytes,
-                        (unsigned long long)(file->map_bytes - 8 < HEADER_LIMIT
-                                                 ? file->map_bytes - 8
-                                                 : HEADER_LIMIT));
+        return CSP_FAIL(
+            CSP_ERR_FORMAT,
+            "%s: header length %llu is not in 2..%llu: cut short, or no safetensors file",
+            file->path, (unsigned long long)bytes,
+            (unsigned long long)(file->map_bytes - 8 < HEADER_LIMIT ? file->map_bytes - 8
+                                                                    : HEADER_LIMIT));
     }
     if (file->map[8] != '{') {
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: the header does not begin with {", file->path);

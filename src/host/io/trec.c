@@ -333,7 +333,8 @@ static void ranks_to_scores(csp_trec *trec)
     }
 }
 
-static csp_status read_file(const char *path, const char *kind, int full, csp_trec **out)
+static csp_status read_file(const char *path, const char *kind, int full,
+                            csp_status (*still)(void *), void *context, csp_trec **out)
 {
     reader r = { .kind = kind, .full = full, .last_query = -1 };
     csp_trec *trec = NULL;
@@ -352,6 +353,9 @@ static csp_status read_file(const char *path, const char *kind, int full, csp_tr
             break;
         }
         CSP_TRY_GOTO(read_line(&r, line, bytes));
+        if (still != NULL) {
+            CSP_TRY_GOTO(still(context));
+        }
     }
     CSP_TRY_GOTO(refuse_twice(&r));
     CSP_TRY_GOTO(group(&r, trec));
@@ -368,14 +372,20 @@ fail:
     return status;
 }
 
+csp_status csp_qrels_read_while(const char *path, csp_status (*still)(void *), void *context,
+                                csp_trec **out)
+{
+    return read_file(path, "a file of judgements", 4, still, context, out);
+}
+
 csp_status csp_qrels_read(const char *path, csp_trec **out)
 {
-    return read_file(path, "a file of judgements", 4, out);
+    return csp_qrels_read_while(path, NULL, NULL, out);
 }
 
 csp_status csp_run_read(const char *path, csp_trec **out)
 {
-    return read_file(path, "a run", 6, out);
+    return read_file(path, "a run", 6, NULL, NULL, out);
 }
 
 void csp_trec_free(csp_trec *trec)
@@ -393,6 +403,21 @@ void csp_trec_free(csp_trec *trec)
     }
     free(trec->queries);
     free(trec);
+}
+
+void csp_trec_keep(csp_trec *trec, const uint8_t *marks)
+{
+    store *s = trec->memory;
+    int64_t kept = 0;
+
+    memset(s->table, 0, (size_t)s->table_size * sizeof(*s->table));
+    for (int64_t q = 0; q < trec->count; q++) {
+        if (marks[q] != 0) {
+            trec->queries[kept++] = trec->queries[q];
+            s->table[table_place(s, trec->queries[kept - 1].query_id, id_when_read, trec)] = kept;
+        }
+    }
+    trec->count = kept;
 }
 
 const csp_trec_query *csp_trec_find(const csp_trec *trec, const char *query_id)

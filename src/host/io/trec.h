@@ -36,8 +36,18 @@ typedef struct csp_trec {
  * document that comes twice, both as "path:line: ..."; CSP_ERR_MEMORY.
  */
 CSP_CHECKED csp_status csp_qrels_read(const char *path, csp_trec **out);
+/* The same; still(context) is called after every line, and its failure ends the reading. */
+CSP_CHECKED csp_status csp_qrels_read_while(const char *path, csp_status (*still)(void *context),
+                                            void *context, csp_trec **out);
 CSP_CHECKED csp_status csp_run_read(const char *path, csp_trec **out);
 void csp_trec_free(csp_trec *trec);
+
+/*
+ * Keeps the queries that have a mark, in their order.
+ *
+ *   marks   in   (count of trec) not 0: it stays
+ */
+void csp_trec_keep(csp_trec *trec, const uint8_t *marks);
 
 /* Query by id (hashed), NULL if absent. */
 const csp_trec_query *csp_trec_find(const csp_trec *trec, const char *query_id);

@@ -144,6 +144,28 @@ static csp_status read_rope_scaling(const json_t *object, const char *where, con
                     &rope->original_max_position);
 }
 
+/*
+ * rope_scaling beside rope_parameters, as an edit of one of them leaves it: programs differ in
+ * which of the two they take.
+ */
+static csp_status refuse_other_scaling(const json_t *scaling, const char *where,
+                                       const csp_rope *rope)
+{
+    csp_rope other = *rope;
+
+    CSP_TRY(read_rope_scaling(scaling, where, "rope_scaling", &other));
+    if (other.llama3 != rope->llama3 ||
+        (rope->llama3 &&
+         (other.factor != rope->factor || other.low_freq_factor != rope->low_freq_factor ||
+          other.high_freq_factor != rope->high_freq_factor ||
+          other.original_max_position != rope->original_max_position))) {
+        return CSP_FAIL(CSP_ERR_FORMAT,
+                        "%s: rope_parameters and rope_scaling say different things: leave one out",
+                        where);
+    }
+    return CSP_OK;
+}
+
 /* rope_parameters, else rope_scaling and rope_theta, else the family's standard. */
 static csp_status read_rope(const json_t *object, const char *where, csp_rope *rope)
 {
@@ -157,6 +179,9 @@ static csp_status read_rope(const json_t *object, const char *where, csp_rope *r
         return scaling != NULL ? read_rope_scaling(scaling, where, "rope_scaling", rope) : CSP_OK;
     }
     CSP_TRY(read_rope_scaling(parameters, where, "rope_parameters", rope));
+    if (scaling != NULL) {
+        CSP_TRY(refuse_other_scaling(scaling, where, rope));
+    }
     CSP_TRY(read_f64(parameters, where, "rope_theta", false, &rope->theta));
     if (member(object, "rope_theta") != NULL && theta != rope->theta) {
         csp_log(CSP_LOG_WARN, "model",

@@ -432,18 +432,16 @@ static csp_status open_weights(csp_backend *be, const csp_hdf5 *file, const char
     return CSP_OK;
 }
 
-static csp_status open_checkpoint(csp_backend *be, const char *path,
+static csp_status open_checkpoint(csp_backend *be, const csp_hdf5 *file, const char *path,
                                   const csp_open_options *options, csp_opened *o)
 {
     csp_model_options m = { .train = options->train,
                             .storage = options->storage,
                             .machine = options->machine };
     csp_model_config config;
-    csp_hdf5 *file = NULL;
     csp_status status;
 
-    CSP_TRY(csp_hdf5_open(path, &file));
-    CSP_TRY_GOTO(csp_digest_create(&m.digest));
+    CSP_TRY(csp_digest_create(&m.digest));
     CSP_TRY_GOTO(check_format(file, path));
     CSP_TRY_GOTO(read_head(file, path, o, &config));
     m.config = &config;
@@ -454,7 +452,6 @@ static csp_status open_checkpoint(csp_backend *be, const char *path,
 
 fail:
     csp_digest_destroy(m.digest);
-    csp_hdf5_close(file);
     return status;
 }
 
@@ -509,18 +506,25 @@ csp_status csp_snapshot_open(csp_backend *be, const char *path, const csp_open_o
                              csp_opened *out)
 {
     csp_opened o = { 0 };
-    csp_status status = csp_file_is_dir(path) ? open_folder(be, path, options, &o)
-                                              : open_checkpoint(be, path, options, &o);
+    csp_hdf5 *file = NULL;
+    csp_status status;
 
-    CSP_TRY_GOTO(status);
+    if (csp_file_is_dir(path)) {
+        CSP_TRY_GOTO(open_folder(be, path, options, &o));
+    } else {
+        CSP_TRY_GOTO(options->file == NULL ? csp_hdf5_open(path, &file) : CSP_OK);
+        CSP_TRY_GOTO(
+            open_checkpoint(be, options->file != NULL ? options->file : file, path, options, &o));
+    }
     if (o.base_path == NULL) {
         CSP_TRY_GOTO(csp_strdup(path, "", &o.base_path));
         CSP_TRY_GOTO(csp_strdup(path, "", &o.base_found));
     }
     *out = o;
-    return CSP_OK;
+    o = (csp_opened) { 0 };
 
 fail:
+    csp_hdf5_close(file);
     csp_opened_clear(&o);
     return status;
 }

@@ -77,7 +77,9 @@ typedef struct csp_open_options {
                              without adapters gets new ones; those of another one must agree in
                              all but the dropout, which is taken from here                     */
     uint64_t seed;        /* of new adapters                                                   */
-    csp_comm *machine;    /* the ranks for which its rank 0 reads all weights: the others open what
+    const csp_hdf5
+        *file;         /* the checkpoint at the path, where the caller has it open, else NULL    */
+    csp_comm *machine; /* the ranks for which its rank 0 reads all weights: the others open what
                              describes them only; NULL: this process reads for itself          */
 } csp_open_options;
 

@@ -223,6 +223,11 @@ csp_status csp_backend_tuning_set(csp_backend *be, const char *text)
     return be->ops->tuning_set(be, text);
 }
 
+csp_status csp_backend_versions(csp_backend *be, char text[CSP_VERSIONS_BYTES])
+{
+    return be->ops->versions(be, text);
+}
+
 csp_status csp_backend_sync(csp_backend *be)
 {
     return be->ops->sync(be);

@@ -35,6 +35,7 @@ typedef struct csp_backend {
     bool apart;         /* the same of matrices whose rows lie apart (csp_tensor.apart)        */
     struct csp_profile *profile; /* the one that runs (ops/profile.h), or NULL                */
     bool tune_products; /* a GPU times the algorithms of each kind of matrix product          */
+    int64_t tuned;      /* kinds that were timed so far: there is more to csp_backend_tuning_get */
     bool replays;       /* it can replay passes as graphs                                     */
     csp_graphs graphs;  /* which: csp_graph_choose                                            */
     int64_t replayed;   /* passes that were replayed so far                                   */
@@ -62,9 +63,10 @@ void csp_backend_release(csp_backend *be, csp_arena *arena);
 
 /* Memory of a device. */
 typedef struct csp_memory {
-    int64_t free;  /* bytes that can still be reserved; INT64_MAX: not known            */
-    int64_t total; /* the same of the whole device                                      */
-    bool lazy;     /* reserved memory is taken when it is first written to, as on a CPU */
+    int64_t free;    /* bytes that can still be reserved; INT64_MAX: not known            */
+    int64_t total;   /* the same of the whole device                                      */
+    bool lazy;       /* reserved memory is taken when it is first written to, as on a CPU */
+    int64_t scratch; /* bytes that ops on a device have taken to work in, and keep        */
 } csp_memory;
 
 /* Errors: CSP_ERR_DEVICE. */
@@ -134,6 +136,20 @@ void csp_download_clear(csp_backend *be, csp_download *d);
  */
 CSP_CHECKED csp_status csp_backend_tuning_get(csp_backend *be, char **text);
 CSP_CHECKED csp_status csp_backend_tuning_set(csp_backend *be, const char *text);
+
+enum { CSP_VERSIONS_BYTES = 256 };
+
+/*
+ * What else of a machine a result's last bits depend on, in lines "<key> <value>": of a GPU its
+ * driver and cuBLAS, of a CPU OpenBLAS with the kernels that it has picked. The device itself and
+ * cuBLASLt are in the text of csp_backend_tuning_get.
+ *
+ *     driver CUDA 13.0
+ *     cublas 13.1.0
+ *
+ * Errors: CSP_ERR_DEVICE.
+ */
+CSP_CHECKED csp_status csp_backend_versions(csp_backend *be, char text[CSP_VERSIONS_BYTES]);
 
 /* Waits for everything enqueued; reports faults of kernels, naming the last op. */
 CSP_CHECKED csp_status csp_backend_sync(csp_backend *be);

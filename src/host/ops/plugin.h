@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Raised with every change of csp_ops, csp_backend, csp_plugin or a structure of an entry. */
-#define CSP_PLUGIN_INTERFACE 12
+#define CSP_PLUGIN_INTERFACE 13
 
 typedef struct csp_plugin {
     uint32_t interface;   /* CSP_PLUGIN_INTERFACE the library was compiled with           */

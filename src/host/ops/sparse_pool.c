@@ -109,6 +109,14 @@ csp_status csp_sparse_pool_choose(csp_backend *be, csp_pool_way way)
     return be->ops->sparse_pool_choose(be, way);
 }
 
+csp_status csp_sparse_pool_choose_forward(csp_backend *be, csp_pool_forward way)
+{
+    if (way < CSP_POOL_FORWARD_AUTO || way > CSP_POOL_FORWARD_FUSED) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: there is no way %d forward", OP, (int)way);
+    }
+    return be->ops->sparse_pool_choose_forward(be, way);
+}
+
 csp_status csp_sparse_pool_bwd(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g)
 {
     const bool trained = csp_check_given(&g->de);

@@ -132,6 +132,24 @@ typedef enum csp_pool_way {
  */
 CSP_CHECKED csp_status csp_sparse_pool_choose(csp_backend *be, csp_pool_way way);
 
+/* How a device forms the maxima: by fused sums are added in another order. */
+typedef enum csp_pool_forward {
+    CSP_POOL_FORWARD_AUTO = 0,  /* tiles, as long as no device has measured the other faster  */
+    CSP_POOL_FORWARD_TILES = 1, /* a tile of logits by a library, folded by a kernel          */
+    CSP_POOL_FORWARD_FUSED = 2  /* one kernel; bf16, max pooling, compute capability 9.0 only */
+} csp_pool_forward;
+
+/*
+ * Sets how be goes forward from now on; it begins with CSP_POOL_FORWARD_AUTO. By fused, calls of
+ * csp_sparse_pool_fwd that it is not for return CSP_ERR_UNSUPPORTED: f32, sum pooling, a width D
+ * that is no multiple of 8, h or e that do not lie at a multiple of 16 bytes.
+ *
+ * Stream:     host only.
+ * Errors:     CSP_ERR_UNSUPPORTED (a CPU, which has one way only; a device that cannot),
+ *             CSP_ERR_ARGUMENT.
+ */
+CSP_CHECKED csp_status csp_sparse_pool_choose_forward(csp_backend *be, csp_pool_forward way);
+
 #ifdef __cplusplus
 }
 #endif

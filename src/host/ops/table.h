@@ -45,6 +45,7 @@ struct csp_ops {
     csp_status (*elapsed)(csp_backend *be, int64_t from, int64_t to, double *seconds);
     csp_status (*tuning_get)(csp_backend *be, char **text);
     csp_status (*tuning_set)(csp_backend *be, const char *text);
+    csp_status (*versions)(csp_backend *be, char text[CSP_VERSIONS_BYTES]);
     csp_status (*graph_run)(csp_backend *be, const csp_graph_call *call);
     csp_status (*collective_library)(csp_backend *be, const char **name);
     csp_status (*collective_make_id)(csp_backend *be, csp_collective_id *out);
@@ -86,6 +87,7 @@ struct csp_ops {
                                   const csp_pool_texts *texts, int64_t first_row, csp_sparse *out);
     csp_status (*sparse_pool_bwd)(csp_backend *be, const csp_head *head, csp_sparse_pool_grad *g);
     csp_status (*sparse_pool_choose)(csp_backend *be, csp_pool_way way);
+    csp_status (*sparse_pool_choose_forward)(csp_backend *be, csp_pool_forward way);
     csp_status (*top_k)(csp_backend *be, const csp_sparse *w, int64_t rows, int64_t k,
                         csp_sparse *out);
     csp_status (*impacts)(csp_backend *be, const csp_sparse *w, int64_t rows,

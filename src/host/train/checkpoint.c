@@ -1,7 +1,6 @@
 /* checkpoint.c - writing, finding and reading checkpoints. */
 #include "train/checkpoint.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -13,25 +12,9 @@
 #include "core/memory.h"
 #include "io/file.h"
 #include "model/param_values.h"
+#include "train/checkpoint_list.h"
 
-enum { NAME_BYTES = 64, TEXT_LIMIT = 1 << 24 };
-
-/* Of a checkpoint and of what lies beside it: "contrastive-00000200". */
-static void stem_of(const char *phase, int64_t step, char stem[NAME_BYTES])
-{
-    snprintf(stem, NAME_BYTES, "%s-%08lld", phase, (long long)step);
-}
-
-static void file_name(const char *phase, int64_t step, char name[NAME_BYTES])
-{
-    stem_of(phase, step, name);
-    snprintf(name + strlen(name), NAME_BYTES - strlen(name), ".h5");
-}
-
-static csp_status checkpoint_dir(const char *run_dir, char **out)
-{
-    return csp_file_join(run_dir, "checkpoints", out);
-}
+enum { NAME_BYTES = CSP_CHECKPOINT_NAME_BYTES, TEXT_LIMIT = 1 << 24 };
 
 /* One of a trained row's two moments: its copy on the host, or through memory made for it. */
 static csp_status write_moment(csp_hdf5 *file, const csp_model *model, const csp_param *row,
@@ -148,73 +131,6 @@ fail:
     return status;
 }
 
-/* "contrastive-00000200.h5" -> its step, or -1 for other names. */
-static int64_t step_of(const char *name)
-{
-    const char *dash = strrchr(name, '-');
-    char *end;
-    long long step;
-
-    if (dash == NULL || strlen(dash) != strlen("-00000000.h5")) {
-        return -1;
-    }
-    step = strtoll(dash + 1, &end, 10);
-    return strcmp(end, ".h5") == 0 ? (int64_t)step : -1;
-}
-
-typedef struct found {
-    char name[NAME_BYTES];
-    bool adapt; /* phases run in this order: adapt before contrastive */
-    int64_t step;
-} found;
-
-/* Newest first. */
-static int by_age(const void *a, const void *b)
-{
-    const found *x = a, *y = b;
-
-    if (x->adapt != y->adapt) {
-        return x->adapt ? 1 : -1;
-    }
-    return (x->step < y->step) - (x->step > y->step);
-}
-
-/* All checkpoints of a folder, newest first. Owner: the caller frees *out. */
-static csp_status list_checkpoints(const char *dir, found **out, int64_t *count)
-{
-    DIR *folder = opendir(dir);
-    found *list = NULL;
-    int64_t n = 0;
-    csp_status status = CSP_OK;
-
-    *out = NULL;
-    *count = 0;
-    if (folder == NULL) {
-        return errno == ENOENT ? CSP_OK : CSP_FAIL(CSP_ERR_IO, "%s: %s", dir, strerror(errno));
-    }
-    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
-        const int64_t step = step_of(entry->d_name);
-
-        if (step >= 0 && strlen(entry->d_name) < NAME_BYTES) {
-            CSP_TRY_GOTO(csp_realloc("checkpoints", n + 1, sizeof(*list), &list));
-            snprintf(list[n].name, NAME_BYTES, "%s", entry->d_name);
-            list[n].adapt = strncmp(entry->d_name, "adapt-", 6) == 0;
-            list[n++].step = step;
-        }
-    }
-    if (n > 0) {
-        qsort(list, (size_t)n, sizeof(*list), by_age);
-    }
-    *out = list;
-    *count = n;
-    list = NULL;
-
-fail:
-    closedir(folder);
-    free(list);
-    return status;
-}
-
 /*
  * Removes what is beyond the limit, the best one excepted. Counting begins at the checkpoint just
  * written: newer ones are damaged, or of steps that the run will do again. A file that stays is
@@ -223,15 +139,15 @@ fail:
 static csp_status prune(const char *dir, const csp_config *config, const csp_progress *p)
 {
     char best[NAME_BYTES] = "", written[NAME_BYTES];
-    found *list = NULL;
+    csp_checkpoint_entry *list = NULL;
     int64_t count = 0, newer = 0;
     csp_status status;
 
-    file_name(p->phase, p->step, written);
+    csp_checkpoint_name(p->phase, p->step, written);
     if (config->run.keep_best && p->best_phase[0] != '\0') {
-        file_name(p->best_phase, p->best_step, best);
+        csp_checkpoint_name(p->best_phase, p->best_step, best);
     }
-    CSP_TRY(list_checkpoints(dir, &list, &count));
+    CSP_TRY(csp_checkpoint_list(dir, &list, &count));
     status = CSP_OK;
     while (newer < count && strcmp(list[newer].name, written) != 0) {
         newer++;
@@ -267,9 +183,9 @@ csp_status csp_checkpoint_write(const char *run_dir, const csp_snapshot *snapsho
     csp_status status;
 
     CSP_ASSERT((state != NULL) == csp_params_sharded(snapshot->model->params));
-    stem_of(progress->phase, progress->step, stem);
-    file_name(progress->phase, progress->step, name);
-    CSP_TRY_GOTO(checkpoint_dir(run_dir, &dir));
+    csp_checkpoint_stem(progress->phase, progress->step, stem);
+    csp_checkpoint_name(progress->phase, progress->step, name);
+    CSP_TRY_GOTO(csp_checkpoint_dir(run_dir, &dir));
     CSP_TRY_GOTO(csp_file_make_dirs(dir));
     CSP_TRY_GOTO(csp_file_join(dir, name, &file));
     CSP_TRY_GOTO(csp_file_join(dir, "LATEST", &latest));
@@ -291,21 +207,60 @@ fail:
     return status;
 }
 
-csp_status csp_checkpoint_write_state(const char *run_dir, const csp_progress *progress, int rank,
-                                      int ranks, const csp_state_copy *copy,
-                                      char name[CSP_STATE_NAME_BYTES])
+csp_status csp_checkpoint_name_state(const csp_progress *progress, int rank, int ranks,
+                                     const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES])
 {
     char stem[NAME_BYTES];
+
+    csp_checkpoint_stem(progress->phase, progress->step, stem);
+    return csp_state_name(stem, rank, ranks, copy, name);
+}
+
+csp_status csp_checkpoint_write_state(const char *run_dir, const char *name,
+                                      const csp_state_copy *copy)
+{
     char *dir = NULL;
     csp_status status;
 
-    stem_of(progress->phase, progress->step, stem);
-    CSP_TRY_GOTO(checkpoint_dir(run_dir, &dir));
+    CSP_TRY_GOTO(csp_checkpoint_dir(run_dir, &dir));
     CSP_TRY_GOTO(csp_file_make_dirs(dir));
-    status = csp_state_write(dir, stem, rank, ranks, copy, name);
+    status = csp_state_write(dir, name, copy);
 
 fail:
     free(dir);
+    return status;
+}
+
+csp_status csp_checkpoint_try_folder(const char *run_dir)
+{
+    char *dir = NULL, *path = NULL;
+    csp_file *file;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_checkpoint_dir(run_dir, &dir));
+    CSP_TRY_GOTO(csp_file_make_dirs(dir));
+    CSP_TRY_GOTO(csp_file_join(dir, "trial", &path));
+    CSP_TRY_GOTO(csp_file_create(path, &file));
+    csp_file_abandon(file);
+
+fail:
+    free(dir);
+    free(path);
+    return status;
+}
+
+csp_status csp_checkpoint_has_state(const char *run_dir, const char *name, bool *out)
+{
+    char *dir = NULL, *path = NULL;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_checkpoint_dir(run_dir, &dir));
+    CSP_TRY_GOTO(csp_file_join(dir, name, &path));
+    *out = csp_file_exists(path);
+
+fail:
+    free(dir);
+    free(path);
     return status;
 }
 
@@ -323,95 +278,6 @@ int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes)
         numbers += row->trained ? 2 * csp_tensor_count(&row->value) : 0;
     }
     return 4 * numbers + 8 * model->params->config.V + tokenizer_bytes + (1 << 20);
-}
-
-/* The state files that a checkpoint names, if any. Owner: csp_state_files_clear. */
-static csp_status read_state_files(const csp_hdf5 *file, csp_state_files *out)
-{
-    *out = (csp_state_files) { 0 };
-    return csp_hdf5_has(file, "/state_files")
-               ? csp_hdf5_read_strings(file, "/state_files", &out->names, &out->count)
-               : CSP_OK;
-}
-
-/* Whether a checkpoint opens, and its state files: their checksums cover every byte. */
-static csp_status check_file(const char *path)
-{
-    csp_state_files files = { 0 };
-    csp_hdf5 *file = NULL;
-    csp_status status;
-
-    CSP_TRY(csp_hdf5_open(path, &file));
-    CSP_TRY_GOTO(read_state_files(file, &files));
-    status = csp_state_files_check(path, &files);
-
-fail:
-    csp_state_files_clear(&files);
-    csp_hdf5_close(file);
-    return status;
-}
-
-/* The name in LATEST, NULL if there is none that can be one. */
-static csp_status read_latest(const char *dir, char **name)
-{
-    char *path = NULL;
-    int64_t bytes;
-    csp_status status;
-
-    *name = NULL;
-    CSP_TRY(csp_file_join(dir, "LATEST", &path));
-    status = csp_file_exists(path) ? csp_file_read(path, NAME_BYTES, name, &bytes) : CSP_OK;
-    if (status == CSP_ERR_FORMAT || (*name != NULL && step_of(*name) < 0)) {
-        csp_log(CSP_LOG_WARN, "train", "%s does not name a checkpoint: the newest is taken", path);
-        free(*name);
-        *name = NULL;
-        status = CSP_OK;
-    }
-    free(path);
-    return status;
-}
-
-csp_status csp_checkpoint_latest(const char *run_dir, char **path)
-{
-    char *dir = NULL, *name = NULL, *file = NULL;
-    found *list = NULL;
-    int64_t count = 0;
-    csp_status status;
-
-    CSP_TRY_GOTO(checkpoint_dir(run_dir, &dir));
-    CSP_TRY_GOTO(list_checkpoints(dir, &list, &count));
-    CSP_TRY_GOTO(read_latest(dir, &name));
-    for (int64_t i = -1; i < count; i++) {
-        const char *candidate = i < 0 ? name : list[i].name;
-
-        if (candidate == NULL || (i >= 0 && name != NULL && strcmp(candidate, name) == 0)) {
-            continue;
-        }
-        CSP_TRY_GOTO(csp_file_join(dir, candidate, &file));
-        status = check_file(file);
-        if (status == CSP_OK || status == CSP_ERR_MEMORY) {
-            break; /* without memory nothing is known about the file */
-        }
-        status = CSP_OK;
-        csp_log(CSP_LOG_WARN, "train", "passed over a damaged checkpoint: %s", csp_error_text());
-        free(file);
-        file = NULL;
-    }
-    CSP_TRY_GOTO(status);
-    if (file == NULL && count > 0) {
-        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: none of its %lld checkpoints can be read", dir,
-                          (long long)count);
-        goto fail;
-    }
-    *path = file;
-    file = NULL;
-
-fail:
-    free(dir);
-    free(name);
-    free(file);
-    free(list);
-    return status;
 }
 
 /* A text attribute of the progress. */
@@ -499,18 +365,16 @@ static csp_status read_text(const csp_hdf5 *file, const char *path, const char *
     return CSP_OK;
 }
 
-csp_status csp_checkpoint_peek(const char *path, csp_progress *progress, csp_config **config)
+csp_status csp_checkpoint_peek(const csp_hdf5 *file, const char *path, csp_progress *progress,
+                               csp_config **config)
 {
     csp_progress p = { 0 };
     csp_config *there = NULL;
-    csp_hdf5 *file = NULL;
     char *text = NULL;
     csp_status status;
 
-    CSP_TRY(csp_hdf5_open(path, &file));
     if (!csp_hdf5_has(file, "/config_yaml")) {
-        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: not a checkpoint of a training run", path);
-        goto fail;
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: not a checkpoint of a training run", path);
     }
     CSP_TRY_GOTO(read_progress(file, &p));
     CSP_TRY_GOTO(read_text(file, path, "/config_yaml", &text));
@@ -522,12 +386,11 @@ csp_status csp_checkpoint_peek(const char *path, csp_progress *progress, csp_con
 
 fail:
     csp_config_free(there);
-    csp_hdf5_close(file);
     free(text);
     return status;
 }
 
-static csp_status read_moments(const csp_hdf5 *file, csp_model *model)
+static csp_status read_moments(const csp_hdf5 *file, csp_model *model, csp_keepalive *alive)
 {
     float *values = NULL;
     csp_status status = CSP_OK;
@@ -547,6 +410,7 @@ static csp_status read_moments(const csp_hdf5 *file, csp_model *model)
             CSP_TRY_GOTO(csp_hdf5_read(file, name, &host));
             CSP_TRY_GOTO(
                 csp_state_upload(model->be, row, moment, 0, csp_tensor_count(&host), values));
+            CSP_TRY_GOTO(csp_keepalive_tick(alive));
         }
     }
 
@@ -575,21 +439,22 @@ static csp_status read_tuning(const csp_hdf5 *file, const char *path, csp_backen
     return status;
 }
 
-csp_status csp_checkpoint_read_state(const char *path, csp_model *model, csp_health_memory *health)
+csp_status csp_checkpoint_read_state(csp_resume_point *point, const csp_ranks *ranks,
+                                     csp_model *model, csp_health_memory *health)
 {
-    csp_state_files files = { 0 };
-    csp_hdf5 *file = NULL;
+    const csp_hdf5 *file = point->file;
+    csp_keepalive alive;
     csp_status status;
 
-    CSP_TRY(csp_hdf5_open(path, &file));
-    CSP_TRY_GOTO(read_state_files(file, &files));
-    CSP_TRY_GOTO(files.count > 0 ? csp_state_files_read(path, &files, model)
-                                 : read_moments(file, model));
-    CSP_TRY_GOTO(read_tuning(file, path, model->be));
-    status = csp_health_memory_read(file, model->params->config.V, health);
+    csp_keepalive_begin(&alive, ranks, "reading the state");
+    CSP_TRY_GOTO(point->state.count > 0
+                     ? csp_state_files_read(point->path, &point->state, &alive, model)
+                     : read_moments(file, model, &alive));
+    CSP_TRY_GOTO(read_tuning(file, point->path, model->be));
+    CSP_TRY_GOTO(csp_keepalive_end(&alive));
+    return csp_health_memory_read(file, model->params->config.V, health);
 
 fail:
-    csp_state_files_clear(&files);
-    csp_hdf5_close(file);
+    csp_keepalive_leave(&alive, status);
     return status;
 }

@@ -24,6 +24,7 @@
 #include "train/checkpoint_image.h"
 #include "train/data_identity.h"
 #include "train/health_memory.h"
+#include "train/resume_point.h"
 #include "train/state_shards.h"
 #include "train/sum_order.h"
 
@@ -64,33 +65,48 @@ CSP_CHECKED csp_status csp_checkpoint_write(const char *run_dir, const csp_snaps
                                             const csp_state_files *state, char **path);
 
 /*
- * Writes the file of one rank's state beside the checkpoint to come: csp_state_write. Any thread
- * may, and every rank does, before csp_checkpoint_write is given the names of all.
+ * The file of one rank's state beside the checkpoint to come, its name and then the file:
+ * csp_state_name, csp_state_write. Any thread may, and every rank does, before csp_checkpoint_write
+ * is given the names of all.
  */
-CSP_CHECKED csp_status csp_checkpoint_write_state(const char *run_dir, const csp_progress *progress,
-                                                  int rank, int ranks, const csp_state_copy *copy,
-                                                  char name[CSP_STATE_NAME_BYTES]);
+CSP_CHECKED csp_status csp_checkpoint_name_state(const csp_progress *progress, int rank, int ranks,
+                                                 const csp_state_copy *copy,
+                                                 char name[CSP_STATE_NAME_BYTES]);
+CSP_CHECKED csp_status csp_checkpoint_write_state(const char *run_dir, const char *name,
+                                                  const csp_state_copy *copy);
+
+/*
+ * Makes the folder of checkpoints, and a file in it that it removes again: for each rank that will
+ * write there, before the first step. Errors: CSP_ERR_IO, with the system's reason.
+ */
+CSP_CHECKED csp_status csp_checkpoint_try_folder(const char *run_dir);
+
+/* Whether the state file of a name is there, and so complete. Local. */
+CSP_CHECKED csp_status csp_checkpoint_has_state(const char *run_dir, const char *name, bool *out);
 
 /* Bytes a checkpoint of this model takes with its state, about. */
 int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes);
 
 /*
- * The checkpoint to go on from: the one LATEST names, or the newest that opens if that one is
- * damaged (with a warning). *path is NULL when the folder has none. Owner: the caller frees *path.
- */
-CSP_CHECKED csp_status csp_checkpoint_latest(const char *run_dir, char **path);
-
-/*
  * Progress and config of a checkpoint, without its tensors. Owner: csp_config_free(*config).
+ *
+ *   file, path   in   it, open, and its name
+ *
  * Errors: CSP_ERR_IO; CSP_ERR_FORMAT, also for progress that no run of this config can have made.
  */
-CSP_CHECKED csp_status csp_checkpoint_peek(const char *path, csp_progress *progress,
-                                           csp_config **config);
+CSP_CHECKED csp_status csp_checkpoint_peek(const csp_hdf5 *file, const char *path,
+                                           csp_progress *progress, csp_config **config);
 
 /*
  * Reads the moments that the model wants into a model opened from the same checkpoint, what the
  * health panel remembered, and which algorithms the backend is to use; warns where those are not
- * for this device or its libraries. Owner: csp_health_memory_clear(health).
+ * for this device or its libraries.
+ *
+ *   point   in,out   what of its state was kept in memory no longer is
+ *   ranks   in       that go on from it together; NULL: one
+ *
+ * Ranks: collective; they let one another know that they still read.
+ * Owner: csp_health_memory_clear(health).
  */
-CSP_CHECKED csp_status csp_checkpoint_read_state(const char *path, csp_model *model,
-                                                 csp_health_memory *health);
+CSP_CHECKED csp_status csp_checkpoint_read_state(csp_resume_point *point, const csp_ranks *ranks,
+                                                 csp_model *model, csp_health_memory *health);

@@ -75,6 +75,7 @@ static csp_status hold_queries(csp_dev *dev, const char *path, int64_t limit)
         if (csp_trec_find(dev->qrels, row.id) != NULL) {
             CSP_TRY_GOTO(hold(&dev->queries, &row));
         }
+        CSP_TRY_GOTO(csp_image_waits(dev->image));
     }
     if (dev->queries.count == 0) {
         status =
@@ -87,19 +88,18 @@ fail:
 }
 
 /* Leaves out judgements of queries that are not evaluated: they would count as unanswered. */
-static void keep_judgements(csp_dev *dev)
+static csp_status keep_judgements(csp_dev *dev)
 {
-    int64_t kept = 0;
+    csp_trec *qrels = dev->qrels;
+    uint8_t *evaluated;
 
-    for (int64_t i = 0; i < dev->qrels->count; i++) {
-        for (int64_t j = 0; j < dev->queries.count; j++) {
-            if (strcmp(dev->qrels->queries[i].query_id, dev->queries.list[j].id) == 0) {
-                dev->qrels->queries[kept++] = dev->qrels->queries[i];
-                break;
-            }
-        }
+    CSP_TRY(csp_alloc_zero("dev evaluation", qrels->count, 1, &evaluated));
+    for (int64_t j = 0; j < dev->queries.count; j++) {
+        evaluated[csp_trec_find(qrels, dev->queries.list[j].id) - qrels->queries] = 1;
     }
-    dev->qrels->count = kept;
+    csp_trec_keep(qrels, evaluated);
+    free(evaluated);
+    return CSP_OK;
 }
 
 /* A byte for each document of the corpus, 1 where it is judged. Returns how many judgements. */
@@ -161,6 +161,11 @@ fail:
     return status;
 }
 
+static csp_status still_there(void *image)
+{
+    return csp_image_waits(image);
+}
+
 static csp_status read_files(csp_dev *dev, const csp_config *config)
 {
     const csp_data_settings *data = &config->data;
@@ -168,9 +173,9 @@ static csp_status read_files(csp_dev *dev, const csp_config *config)
                           : data->queries != NULL   ? data->queries
                                                     : data->corpus;
 
-    CSP_TRY(csp_qrels_read(data->dev_qrels, &dev->qrels));
+    CSP_TRY(csp_qrels_read_while(data->dev_qrels, still_there, dev->image, &dev->qrels));
     CSP_TRY(hold_queries(dev, queries, config->eval.queries));
-    keep_judgements(dev);
+    CSP_TRY(keep_judgements(dev));
     return choose_documents(dev, config);
 }
 

@@ -135,10 +135,18 @@ static csp_status fixed_parts(const csp_config *config, const csp_params *params
     return CSP_OK;
 }
 
+/* Bytes that are still to be taken beside activations: a phase before may have grown scratch. */
+static size_t others_of(const csp_phase_memory *p, const csp_memory *memory)
+{
+    const size_t there = (size_t)memory->scratch;
+
+    return p->sparse + p->evaluation + (p->scratch > there ? p->scratch - there : 0);
+}
+
 /* Bytes that activations may take: on a device all but what is for others and a twentieth. */
 static size_t budget_of(const csp_phase_memory *p, const csp_memory *memory)
 {
-    const size_t others = p->sparse + p->evaluation + p->scratch;
+    const size_t others = others_of(p, memory);
     const size_t available = memory->free > 0 ? (size_t)memory->free : 0;
 
     if (memory->lazy) {
@@ -201,7 +209,7 @@ static csp_status rows_that_fit(const csp_params *params, const csp_phase_memory
 static csp_status refuse(const csp_config *config, const csp_params *params,
                          const csp_memory *memory, const csp_phase_memory *p)
 {
-    const size_t others = p->sparse + p->evaluation + p->scratch;
+    const size_t others = others_of(p, memory);
     const int64_t queries = config->contrastive.batch.queries;
     char advice[160];
     int64_t rows;

@@ -44,8 +44,9 @@ typedef struct csp_phase_memory {
  *
  *   rows     in   of a micro-batch where the config sets none; 0: planned
  *   ranks    in   among which steps are shared out: the plan is that of one of them
- *   memory   in   free: beside the model. lazy: the worst case of sparse rows is not counted, and
- *                 activations may take half, because what is not written is not taken
+ *   memory   in   free: beside the model, and beside scratch that a phase before has taken. lazy:
+ *                 the worst case of sparse rows is not counted, and activations may take half,
+ *                 because what is not written is not taken
  *
  * Errors: CSP_ERR_MEMORY naming what the phase needs, what is free, and a setting that would fit.
  *         *out is written all the same then.

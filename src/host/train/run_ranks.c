@@ -49,10 +49,7 @@ static bool shares_tuning(const csp_run_state *run)
     return run->together.devices != NULL && run->config->device.tune_products;
 }
 
-/*
- * Rank 0's choices, where there are more than were sent before; NULL: there are not. A choice is
- * never taken back, so that the text of more of them is longer. Owner: the caller frees *out.
- */
+/* Rank 0's choices on every rank. Owner: the caller frees *out. */
 static csp_status send_tuning(csp_run_state *run, char **out)
 {
     static const char what[] = "choices of algorithms";
@@ -61,22 +58,18 @@ static csp_status send_tuning(csp_run_state *run, char **out)
     char *text = NULL;
     csp_status status;
 
-    *out = NULL;
     if (run->ranks->rank == 0) {
         CSP_TRY(csp_backend_tuning_get(run->be, &text));
         bytes = (int64_t)strlen(text) + 1;
-        bytes = bytes > run->tuning_bytes ? bytes : 0;
+        run->tuning_sent = run->be->tuned;
     }
     CSP_TRY_GOTO(csp_comm_broadcast(comm, &bytes, sizeof(bytes), 0, what));
-    if (bytes > 0) {
-        if (text == NULL) {
-            CSP_TRY_GOTO(csp_alloc_zero(what, bytes, 1, &text));
-        }
-        CSP_TRY_GOTO(csp_comm_broadcast(comm, text, bytes, 0, what));
-        run->tuning_bytes = bytes;
-        *out = text;
-        text = NULL;
+    if (text == NULL) {
+        CSP_TRY_GOTO(csp_alloc_zero(what, bytes, 1, &text));
     }
+    CSP_TRY_GOTO(csp_comm_broadcast(comm, text, bytes, 0, what));
+    *out = text;
+    text = NULL;
 
 fail:
     free(text);
@@ -107,18 +100,31 @@ csp_status csp_run_join_tuning(csp_run_state *run)
     return status;
 }
 
+int32_t csp_run_has_tuned(const csp_run_state *run)
+{
+    return shares_tuning(run) && run->ranks->rank == 0 && run->be->tuned > run->tuning_sent;
+}
+
 csp_status csp_run_share_tuning(csp_run_state *run)
 {
     char *text;
     csp_status status = CSP_OK;
 
-    if (!shares_tuning(run)) {
-        return CSP_OK;
-    }
     CSP_TRY(send_tuning(run, &text));
-    if (text != NULL && run->has_tuning_of_all) {
+    if (run->has_tuning_of_all) {
         status = csp_backend_tuning_set(run->be, text);
     }
     free(text);
     return status;
+}
+
+csp_status csp_run_agree_on_tuning(csp_run_state *run)
+{
+    int32_t more = csp_run_has_tuned(run);
+
+    if (!shares_tuning(run)) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_ranks_reduce_host(run->ranks, &more, CSP_I32, 1, CSP_COMM_MAX, "the evaluation"));
+    return more != 0 ? csp_run_share_tuning(run) : CSP_OK;
 }

@@ -59,8 +59,11 @@ csp_status csp_run_prepare_to_save(csp_run_state *run)
     if (csp_run_writes(run)) {
         say_plan(run, &plan);
     }
-    return run->options->dry_run ? CSP_OK
-                                 : csp_saver_create(run->opened.model, sharing, &plan, &run->saver);
+    if (run->options->dry_run) {
+        return CSP_OK;
+    }
+    CSP_TRY(csp_checkpoint_try_folder(run->config->run.output_dir));
+    return csp_saver_create(run->opened.model, sharing, &plan, &run->saver);
 }
 
 csp_status csp_run_save(csp_run_state *run)
@@ -86,6 +89,7 @@ csp_status csp_run_evaluate(csp_run_state *run)
 
     CSP_TRY(csp_dev_run(run->dev, run->ranks, run->be, run->opened.model, &run->opened.contract,
                         run->tokenizer, values));
+    CSP_TRY(csp_run_agree_on_tuning(run));
     if (csp_run_writes(run)) {
         CSP_TRY(csp_metrics_log_eval(run->log, p->phase, p->step, csp_dev_names, values,
                                      CSP_DEV_VALUES));

@@ -61,6 +61,41 @@ fail:
     return status;
 }
 
+/* Says where a model was trained under another contract than this run's. */
+static void compare_contract(const csp_run_state *run, const char *path, const csp_contract *there,
+                             const csp_contract *here)
+{
+    char difference[256];
+
+    if (csp_run_writes(run) && !csp_contract_equal(there, here, difference, sizeof(difference))) {
+        csp_log(CSP_LOG_WARN, "train", "%s was trained under another contract than this run's: %s",
+                path, difference);
+    }
+}
+
+/* The same of a folder, which has none, or the standard one, where nothing was trained yet. */
+static csp_status compare_folder_contract(const csp_run_state *run, const char *dir)
+{
+    csp_contract there = { 0 }, standard = { 0 };
+    csp_status status;
+    char *path = NULL;
+
+    CSP_TRY_GOTO(csp_file_join(dir, "csplade.json", &path));
+    if (csp_file_exists(path)) {
+        CSP_TRY_GOTO(csp_contract_init(&standard));
+        CSP_TRY_GOTO(csp_snapshot_contract(dir, &there));
+        if (!csp_contract_equal(&there, &standard, NULL, 0)) {
+            compare_contract(run, dir, &there, &run->opened.contract);
+        }
+    }
+
+fail:
+    free(path);
+    csp_contract_clear(&there);
+    csp_contract_clear(&standard);
+    return status;
+}
+
 /* The model of model.path: a Hugging Face folder, with fresh adapters where lora is enabled. */
 static csp_status open_folder(csp_run_state *run)
 {
@@ -87,6 +122,7 @@ static csp_status open_folder(csp_run_state *run)
     free(path);
     path = NULL;
     CSP_TRY_GOTO(make_contract(config, &shape, &run->opened.contract));
+    CSP_TRY_GOTO(compare_folder_contract(run, config->model.path));
     CSP_TRY_GOTO(csp_file_join(config->model.path, "tokenizer.json", &path));
     CSP_TRY_GOTO(csp_file_read(path, (int64_t)1 << 29, &run->opened.tokenizer,
                                &run->opened.tokenizer_bytes));
@@ -107,28 +143,25 @@ fail:
     return status;
 }
 
-/* Opens a checkpoint's model under the contract of the settings. */
-static csp_status open_snapshot(csp_run_state *run, const char *path)
+/* Opens a checkpoint's model under the contract of the settings. file: it, open, or NULL. */
+static csp_status open_snapshot(csp_run_state *run, const char *path, const csp_hdf5 *file)
 {
     const csp_config *config = run->config;
     csp_open_options o = { .train = config->lora.enabled ? CSP_TRAIN_LORA : CSP_TRAIN_FULL,
                            .storage = run->storage,
                            .base = run->options->base,
+                           .file = file,
                            .machine = run->machine,
                            .max_len = csp_config_longest(config),
                            .seed = (uint64_t)config->run.seed };
     csp_contract contract;
     csp_lora lora;
-    char difference[256];
 
     CSP_TRY(csp_lora_from_settings(&config->lora, &lora));
     o.lora = config->lora.enabled ? &lora : NULL;
     CSP_TRY(csp_snapshot_open(run->be, path, &o, &run->opened));
     CSP_TRY(make_contract(config, &run->opened.model->params->config, &contract));
-    if (!csp_contract_equal(&run->opened.contract, &contract, difference, sizeof(difference))) {
-        csp_log(CSP_LOG_WARN, "train", "%s was trained under another contract than this run's: %s",
-                path, difference);
-    }
+    compare_contract(run, path, &run->opened.contract, &contract);
     csp_contract_clear(&run->opened.contract);
     run->opened.contract = contract;
     return CSP_OK;
@@ -147,7 +180,7 @@ static csp_status start_from_checkpoint(csp_run_state *run)
             "adapter",
             run->config->lora.init);
     }
-    CSP_TRY(open_snapshot(run, run->config->model.path));
+    CSP_TRY(open_snapshot(run, run->config->model.path, NULL));
     if (o->base_in_run) {
         /* That was relative to the other run's folder. */
         CSP_TRY(csp_strdup("run", o->base_found, &found));
@@ -162,81 +195,6 @@ static csp_status start_from_checkpoint(csp_run_state *run)
 static bool starts_from_checkpoint(const csp_config *config)
 {
     return csp_file_exists(config->model.path) && !csp_file_is_dir(config->model.path);
-}
-
-/* The checkpoint that rank 0 found is the one of all. */
-static csp_status share_resume_point(csp_run_state *run)
-{
-    const char *own = run->resume_path;
-    int64_t bytes = own != NULL ? (int64_t)strlen(own) + 1 : 0;
-    char *path = NULL;
-    csp_status status;
-
-    if (run->ranks == NULL) {
-        return CSP_OK;
-    }
-    CSP_TRY(csp_comm_broadcast(run->ranks->comm, &bytes, sizeof(bytes), 0, "the resume point"));
-    if (bytes == 0) {
-        return CSP_OK;
-    }
-    CSP_TRY_GOTO(csp_alloc_zero("run", bytes, 1, &path));
-    if (own != NULL) {
-        memcpy(path, own, (size_t)bytes);
-    }
-    CSP_TRY_GOTO(csp_comm_broadcast(run->ranks->comm, path, bytes, 0, "the resume point"));
-    free(run->resume_path);
-    run->resume_path = path;
-    path = NULL;
-
-fail:
-    free(path);
-    return status;
-}
-
-/* Decides where to go on, and that the checkpoint there is one of this config. */
-static csp_status find_resume_point(csp_run_state *run)
-{
-    const csp_run_settings *s = &run->config->run;
-    csp_progress *p = &run->progress;
-    csp_config *there = NULL;
-    char difference[256];
-    csp_status status;
-
-    if (!csp_run_writes(run)) {
-        /* Rank 0 looks, so that all go on from one checkpoint. */
-    } else if (strcmp(s->resume, "none") == 0 || strcmp(s->resume, "auto") == 0) {
-        CSP_TRY(csp_checkpoint_latest(s->output_dir, &run->resume_path));
-        if (run->resume_path != NULL && strcmp(s->resume, "none") == 0) {
-            return CSP_FAIL(CSP_ERR_CONFIG,
-                            "%s has checkpoints of an earlier run: choose another run.output_dir, "
-                            "remove it, or let run.resume be auto",
-                            s->output_dir);
-        }
-    } else {
-        CSP_TRY(csp_strdup("run", s->resume, &run->resume_path));
-    }
-    CSP_TRY(share_resume_point(run));
-    if (run->resume_path == NULL) {
-        return CSP_OK;
-    }
-    CSP_TRY(csp_checkpoint_peek(run->resume_path, p, &there));
-    status = csp_config_compare(there, run->config, difference, sizeof(difference));
-    csp_config_free(there);
-    CSP_TRY(status);
-    if (difference[0] != '\0') {
-        return CSP_FAIL(CSP_ERR_CONFIG, "%s was made with another config: %s", run->resume_path,
-                        difference);
-    }
-    if (strcmp(p->metric, s->metric_for_best) != 0) {
-        csp_log(CSP_LOG_WARN, "train",
-                "run.metric_for_best was %s and is %s now: the best checkpoint is chosen anew",
-                p->metric, s->metric_for_best);
-        p->best = NAN;
-        p->best_step = 0;
-        p->best_phase[0] = '\0';
-    }
-    run->resumed = true;
-    return CSP_OK;
 }
 
 /*
@@ -263,13 +221,17 @@ static csp_status threads_of_rank(const csp_run_state *run, int *threads)
     return status;
 }
 
-/* The number of threads of the checkpoint, unless the config names another. */
+/*
+ * The number of threads of the checkpoint, unless the config names another; 0, for a share of the
+ * machine, on another number of ranks, which form other sums anyway.
+ */
 static int thread_count(const csp_run_state *run)
 {
     const int64_t asked = run->config->device.threads;
+    const int before = run->resumed ? csp_sum_order_ranks(run->progress.sum_order) : 0;
 
     if (run->resumed && asked == 0) {
-        return (int)run->progress.threads;
+        return before == 0 || before == csp_ranks_size(run->ranks) ? (int)run->progress.threads : 0;
     }
     if (run->resumed && asked != run->progress.threads) {
         csp_log(CSP_LOG_WARN, "train",
@@ -312,6 +274,29 @@ static csp_status choose_storage(csp_run_state *run)
     }
     snprintf(run->progress.precision, sizeof(run->progress.precision), "%s",
              csp_precision_name(run->storage.dtype));
+    return CSP_OK;
+}
+
+/* What of the fused forward pass of the head only the device's precision and the model tell. */
+static csp_status check_head_forward(const csp_run_state *run)
+{
+    const int64_t D = run->opened.model->params->config.D;
+
+    if (run->config->device.head_forward != CSP_POOL_FORWARD_FUSED) {
+        return CSP_OK;
+    }
+    if (run->storage.dtype != CSP_BF16) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.head_forward fused is of bf16, and this run computes in %s: take "
+                        "auto or tiles",
+                        csp_precision_name(run->storage.dtype));
+    }
+    if (D % 8 != 0) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "device.head_forward fused is for models whose width is a multiple of 8, "
+                        "this one's is %lld: take auto or tiles",
+                        (long long)D);
+    }
     return CSP_OK;
 }
 
@@ -363,7 +348,8 @@ csp_status csp_run_memory(const csp_run_state *run, csp_memory *out)
 
 /*
  * Refuses what cannot fit before the first step. rows: of a micro-batch where a phase does not set
- * them, planned once for the whole run, because they set the order of additions.
+ * them, planned once for the whole run, because they set the order of additions; as many on all
+ * ranks, what fits on each, because a checkpoint has one number for all.
  */
 static csp_status plan_memory(csp_run_state *run, int64_t *rows)
 {
@@ -385,7 +371,7 @@ static csp_status plan_memory(csp_run_state *run, int64_t *rows)
             *rows = p.rows;
         }
     }
-    return CSP_OK;
+    return csp_ranks_reduce_host(run->ranks, rows, CSP_I64, 1, CSP_COMM_MIN, "planned memory");
 }
 
 /* The progress of a run at its start; or whether the data is still that of the checkpoint. */
@@ -397,9 +383,10 @@ static csp_status settle_progress(csp_run_state *run)
     csp_data_identity data;
 
     CSP_TRY(plan_memory(run, &p->micro_batch_tokens));
-    CSP_TRY(csp_sum_order_describe(run->ranks, run->be, set, sum_order));
+    CSP_TRY(csp_sum_order_describe(run->config->contrastive.negative_blocks, run->ranks, run->be,
+                                   set, sum_order));
     if (run->resumed && csp_run_writes(run)) {
-        csp_sum_order_compare(p->sum_order, sum_order);
+        csp_sum_order_compare(p->sum_order, sum_order, strcmp(p->phase, "contrastive") == 0);
     }
     (void)snprintf(p->sum_order, sizeof(p->sum_order), "%s", sum_order);
     CSP_TRY(csp_train_data_identity(run->data, &data));
@@ -418,8 +405,11 @@ static csp_status settle_progress(csp_run_state *run)
 static csp_status open_model(csp_run_state *run)
 {
     if (run->resumed) {
-        CSP_TRY(open_snapshot(run, run->resume_path));
-        return csp_checkpoint_read_state(run->resume_path, run->opened.model, &run->remembered);
+        CSP_TRY(open_snapshot(run, run->resume.path, run->resume.file));
+        CSP_TRY(csp_checkpoint_read_state(&run->resume, run->ranks, run->opened.model,
+                                          &run->remembered));
+        csp_resume_point_clear(&run->resume); /* what it keeps in memory is wanted for steps */
+        return CSP_OK;
     }
     return starts_from_checkpoint(run->config) ? start_from_checkpoint(run) : open_folder(run);
 }
@@ -487,6 +477,7 @@ static csp_status open_backend(csp_run_state *run)
 csp_status csp_run_setup(csp_run_state *run)
 {
     const csp_config *config = run->config;
+    char where[512];
 
     run->started_s = csp_machine_seconds();
     CSP_TRY(csp_config_validate(config));
@@ -494,18 +485,22 @@ csp_status csp_run_setup(csp_run_state *run)
     if (!run->options->dry_run && csp_run_writes(run)) {
         CSP_TRY(take_folder(run));
     }
-    CSP_TRY(find_resume_point(run));
+    CSP_TRY(csp_run_find_resume_point(run));
     CSP_TRY(open_backend(run));
     CSP_TRY(csp_run_join_groups(run));
     run->be->sync_every_op = config->device.sync_every_op;
     run->be->tune_products = config->device.tune_products;
     CSP_TRY(csp_graph_choose(run->be, (csp_graphs)config->device.graphs));
     CSP_TRY(csp_sparse_pool_choose(run->be, (csp_pool_way)config->device.head_backward));
+    CSP_TRY(csp_sparse_pool_choose_forward(run->be, (csp_pool_forward)config->device.head_forward));
     CSP_TRY(choose_storage(run));
     CSP_TRY(open_model(run));
+    CSP_TRY(check_head_forward(run));
     CSP_TRY(csp_run_join_tuning(run));
-    CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes,
-                                    "tokenizer.json", &run->tokenizer));
+    (void)snprintf(where, sizeof(where), "%s: tokenizer.json",
+                   run->resumed ? run->resume_path : config->model.path);
+    CSP_TRY(csp_tokenizer_from_text(run->opened.tokenizer, run->opened.tokenizer_bytes, where,
+                                    &run->tokenizer));
     CSP_TRY(check_vocabulary(run));
     CSP_TRY(csp_train_data_open(config, &run->opened.contract, run->tokenizer,
                                 csp_ranks_rank(run->ranks), csp_ranks_size(run->ranks),
@@ -536,5 +531,6 @@ void csp_run_clear(csp_run_state *run)
     csp_backend_destroy(run->be);
     csp_file_lock_release(run->lock);
     csp_health_memory_clear(&run->remembered);
+    csp_resume_point_clear(&run->resume);
     free(run->resume_path);
 }

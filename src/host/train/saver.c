@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/log.h"
 #include "core/machine.h"
@@ -21,7 +22,8 @@ typedef struct save_job {
     csp_checkpoint_image image;
     csp_state_copy copy;
     char name[CSP_STATE_NAME_BYTES]; /* of this rank's state file */
-    csp_state_files state;           /* of all ranks; count 0: the model has all of it */
+    bool has_name;                   /* atomic: the thread is past it */
+    csp_state_files state;           /* of all ranks; count 0: not known, or none */
     bool beside;                     /* from image and copy */
     double write_s;
 } save_job;
@@ -34,11 +36,15 @@ typedef enum save_stage {
     STAGE_MODEL   /* its file is being written                                            */
 } save_stage;
 
+/* Microseconds between two looks at what another thread or rank writes. */
+enum { WAIT_US = 10000 };
+
 struct csp_saver {
     const csp_ranks *ranks; /* that share state out, or NULL */
     save_job job;
     csp_task task;
     save_stage stage;
+    bool under_way; /* a checkpoint is that on rank 0, for all that this rank knows */
     double pause_s, write_s;
 };
 
@@ -123,8 +129,10 @@ static csp_status write_state(void *argument)
     save_job *job = argument;
     const double begin = csp_machine_seconds();
 
-    CSP_TRY(csp_checkpoint_write_state(job->run_dir, &job->progress, job->rank, job->ranks,
-                                       &job->copy, job->name));
+    CSP_TRY(
+        csp_checkpoint_name_state(&job->progress, job->rank, job->ranks, &job->copy, job->name));
+    __atomic_store_n(&job->has_name, true, __ATOMIC_RELEASE);
+    CSP_TRY(csp_checkpoint_write_state(job->run_dir, job->name, &job->copy));
     job->write_s += csp_machine_seconds() - begin;
     return CSP_OK;
 }
@@ -169,19 +177,22 @@ static csp_status begin_to_write(csp_saver *saver)
 static csp_status join(csp_saver *saver)
 {
     const save_stage stage = saver->stage;
+    const csp_status status = csp_task_wait(&saver->task);
 
     saver->stage = STAGE_NONE;
-    CSP_TRY(csp_task_wait(&saver->task));
+    saver->under_way = saver->under_way && status == CSP_OK;
+    CSP_TRY(status);
     saver->stage = stage == STAGE_STATE ? stage : STAGE_NONE;
     saver->write_s = stage == STAGE_MODEL ? saver->job.write_s : saver->write_s;
     return CSP_OK;
 }
 
-/* What rank 0 must know of the state files, all of which are there. */
+/* All ranks' files by name, each of which is there or being written. */
 static csp_status name_state(csp_saver *saver)
 {
-    csp_state_files_clear(&saver->job.state);
-    return csp_state_files_gather(saver->ranks, saver->job.name, &saver->job.state);
+    return saver->job.state.count > 0
+               ? CSP_OK
+               : csp_state_files_gather(saver->ranks, saver->job.name, &saver->job.state);
 }
 
 /* From all ranks' state to the model's file. */
@@ -205,31 +216,113 @@ static csp_status finish(csp_saver *saver)
     return join(saver);
 }
 
-/* Ends what is under way without the other ranks, which may have failed. */
-static void leave(csp_saver *saver)
+static void say_unfinished(const csp_saver *saver, const char *why)
 {
-    const save_stage stage = saver->stage;
-
-    if (saver->ranks != NULL && stage != STAGE_NONE && stage != STAGE_MODEL) {
-        csp_state_copy_drop(&saver->job.copy);
-        csp_task_drop(&saver->task);
-        if (writes_model(&saver->job)) {
-            csp_log(CSP_LOG_WARN, "train",
-                    "the checkpoint of %s step %lld was not finished: ranks were writing their "
-                    "state",
-                    saver->job.progress.phase, (long long)saver->job.progress.step);
-        }
-    } else if (finish(saver) != CSP_OK) {
-        csp_log(CSP_LOG_WARN, "train", "the last checkpoint: %s", csp_error_text());
+    if (writes_model(&saver->job)) {
+        csp_log(CSP_LOG_WARN, "train", "the checkpoint of %s step %lld was not finished: %s",
+                saver->job.progress.phase, (long long)saver->job.progress.step, why);
     }
+}
+
+/* Leaves this rank's state where it is. */
+static void give_up(csp_saver *saver, const char *why)
+{
+    csp_state_copy_drop(&saver->job.copy);
+    csp_task_drop(&saver->task);
+    say_unfinished(saver, why);
+}
+
+/* Rank 0, after a failure: waits for the files of the others. *all: they are there. */
+static csp_status await_state(const csp_saver *saver, double deadline, bool *all)
+{
+    const save_job *job = &saver->job;
+    int64_t next = 0;
+
+    while (next < job->state.count) {
+        /* Asked first: a file that is not there when its rank is gone does not come any more. */
+        const bool gone =
+            csp_comm_is_gone(saver->ranks->comm, (int)next) || csp_machine_seconds() > deadline;
+        bool there;
+
+        CSP_TRY(csp_checkpoint_has_state(job->run_dir, job->state.names[next], &there));
+        if (!there && gone) {
+            break;
+        }
+        next += there;
+        (void)usleep(there ? 0 : WAIT_US);
+    }
+    *all = next == job->state.count;
+    return CSP_OK;
+}
+
+/* After a failure of a rank, with all names known: this rank's file, and on rank 0 the model's. */
+static csp_status finish_alone(csp_saver *saver, double deadline)
+{
+    bool all = true;
+
+    while (csp_task_is_started(&saver->task) && !csp_task_is_done(&saver->task)) {
+        if (csp_comm_is_gone(saver->ranks->comm, 0)) {
+            csp_state_copy_drop(&saver->job.copy);
+            csp_task_drop(&saver->task);
+            return CSP_OK; /* nobody would name it */
+        }
+        if (csp_machine_seconds() > deadline) {
+            csp_state_copy_drop(&saver->job.copy);
+            return CSP_FAIL(CSP_ERR_IO, "this rank's state was not written within %g s",
+                            csp_comm_timeout_s(saver->ranks->comm));
+        }
+        (void)usleep(WAIT_US);
+    }
+    CSP_TRY(csp_task_wait(&saver->task));
+    if (!writes_model(&saver->job)) {
+        return CSP_OK;
+    }
+    CSP_TRY(await_state(saver, deadline, &all));
+    if (!all) {
+        say_unfinished(saver, "a rank's state is missing");
+    }
+    return all ? write_model(&saver->job) : CSP_OK;
+}
+
+/* Ends what is under way without the other ranks, one of which may have failed. */
+static csp_status leave(csp_saver *saver)
+{
+    csp_comm *comm = saver->ranks != NULL ? saver->ranks->comm : NULL;
+    const bool failed = comm != NULL && csp_comm_has_failed(comm) && saver->under_way;
+    const bool has_names = saver->stage == STAGE_STATE && saver->job.state.count > 0;
+    const double seconds = failed ? csp_comm_timeout_s(comm) : 0.0;
+    csp_status status;
+
+    if (comm != NULL && saver->stage != STAGE_NONE && saver->stage != STAGE_MODEL &&
+        !(failed && has_names)) {
+        give_up(saver, "ranks had only begun to write their state");
+        return CSP_OK;
+    }
+    if (failed) {
+        csp_comm_hold(comm, seconds);
+    }
+    status = has_names ? finish_alone(saver, csp_machine_seconds() + seconds) : finish(saver);
+    if (failed && status != CSP_OK) {
+        csp_comm_hold(comm, 0.0); /* who waits for this rank learns by its end that nothing comes */
+    }
+    return status;
 }
 
 void csp_saver_destroy(csp_saver *saver)
 {
+    char reason[1024];
+    csp_status status;
+
     if (saver == NULL) {
         return;
     }
-    leave(saver);
+    (void)snprintf(reason, sizeof(reason), "%s", csp_error_text());
+    status = leave(saver);
+    if (status != CSP_OK) {
+        csp_log(CSP_LOG_WARN, "train", "the last checkpoint: %s", csp_error_text());
+    }
+    csp_task_drop(&saver->task);
+    (void)CSP_FAIL(status, "%s", reason); /* as it was */
     csp_checkpoint_image_clear(&saver->job.image);
     csp_state_copy_clear(&saver->job.copy);
     csp_health_memory_clear(&saver->job.health);
@@ -323,6 +416,9 @@ csp_status csp_saver_save(csp_saver *saver, const char *run_dir, const csp_snaps
     saver->job.snapshot = *snapshot;
     saver->job.progress = *progress;
     saver->job.write_s = 0.0;
+    saver->job.has_name = false;
+    csp_state_files_clear(&saver->job.state);
+    saver->under_way = saver->ranks != NULL;
     CSP_TRY(copy_health(&saver->job, writes_model(&saver->job) ? health : NULL));
     return timed(saver, save);
 }
@@ -335,27 +431,49 @@ csp_status csp_saver_copied(csp_saver *saver)
     return timed(saver, begin_to_write);
 }
 
-csp_status csp_saver_poll(csp_saver *saver, bool *writing)
+/* Of this rank; its thread may be at work. */
+static csp_save_left left_of(const csp_saver *saver)
 {
-    *writing = false;
+    const bool writes = csp_task_is_started(&saver->task);
+
+    switch (saver->stage) {
+    case STAGE_NONE:
+        break;
+    case STAGE_MODEL:
+        return CSP_SAVE_MODEL;
+    case STAGE_COPIES:
+        return CSP_SAVE_NAME;
+    case STAGE_STATE:
+        return !writes                                                   ? CSP_SAVE_MODEL
+               : __atomic_load_n(&saver->job.has_name, __ATOMIC_ACQUIRE) ? CSP_SAVE_STATE
+                                                                         : CSP_SAVE_NAME;
+    }
+    return CSP_SAVE_NOTHING;
+}
+
+csp_status csp_saver_poll(csp_saver *saver, csp_save_left *left)
+{
+    *left = CSP_SAVE_NOTHING;
     if (saver == NULL) {
         return CSP_OK;
     }
     if (csp_task_is_started(&saver->task) && csp_task_is_done(&saver->task)) {
         CSP_TRY(join(saver));
     }
-    *writing = saver->ranks != NULL &&
-               (saver->stage == STAGE_COPIES ||
-                (saver->stage == STAGE_STATE && csp_task_is_started(&saver->task)));
+    *left = saver->ranks != NULL ? left_of(saver) : CSP_SAVE_NOTHING;
     return CSP_OK;
 }
 
-csp_status csp_saver_go_on(csp_saver *saver)
+csp_status csp_saver_go_on(csp_saver *saver, csp_save_left left)
 {
-    if (saver == NULL || saver->stage != STAGE_STATE) {
+    if (saver == NULL) {
         return CSP_OK;
     }
-    return timed(saver, go_on);
+    saver->under_way = saver->under_way && left != CSP_SAVE_NOTHING;
+    if (saver->stage != STAGE_STATE || left == CSP_SAVE_NAME) {
+        return CSP_OK;
+    }
+    return timed(saver, left == CSP_SAVE_STATE ? name_state : go_on);
 }
 
 csp_status csp_saver_wait(csp_saver *saver)

@@ -12,8 +12,16 @@
  * Rank 0's writes the model's file, too, but not before all ranks know that every state file is
  * there. They learn it in passing, by a maximum that they form at the end of a step anyway:
  *
- *     csp_saver_poll(s, &writing)     and when no rank's is
- *     csp_saver_go_on(s)              names go to rank 0, whose thread begins the model's file
+ *     csp_saver_poll(s, &left)        what is left on this rank; left := the most of all ranks
+ *     csp_saver_go_on(s, left)        each rank has a name: all learn all of them; each has its
+ *                                     file, too: rank 0's thread begins the model's
+ *
+ * A name is of the content (train/state_shards.h), so that who has all names can tell by looking
+ * whether all of just this state is there. Therefore a rank that fails, or hears that another has,
+ * still finishes what it has begun when it is destroyed: each rank its own file, and rank 0, which
+ * waits for the others', the model's. Nothing of it needs a step or another rank's answer. It ends
+ * after the communicator's timeout at the latest, and at once when a rank is gone whose file is not
+ * there; then the checkpoint before is the last. What is still without names is given up.
  *
  * The bytes are those of csp_checkpoint_write without a thread, which is what a saver does where
  * there is no memory for the copy. One checkpoint is written at a time: the next waits for it. A
@@ -66,8 +74,9 @@ CSP_CHECKED csp_status csp_saver_create(const csp_model *model, const csp_ranks 
                                         const csp_save_plan *plan, csp_saver **out);
 
 /*
- * Lets a model's file that is being written come to its end; a failure of it is a warning. State
- * that is being written is given up, because nothing would name it. Local.
+ * Finishes what is being written, as far as that goes without the other ranks, as told above; what
+ * fails of it is a warning, and csp_error_text stays as it is. After a failure of a rank the
+ * process is held for as long (csp_comm_hold). Local.
  */
 void csp_saver_destroy(csp_saver *saver);
 
@@ -90,18 +99,26 @@ CSP_CHECKED csp_status csp_saver_save(csp_saver *saver, const char *run_dir,
 /* Waits for the copies of the last save where they are not made yet. Local. */
 CSP_CHECKED csp_status csp_saver_copied(csp_saver *saver);
 
+/* What is left of a checkpoint on a rank; of several ranks the most counts. */
+typedef enum csp_save_left {
+    CSP_SAVE_NOTHING,
+    CSP_SAVE_MODEL, /* the model's file: is being written, or waits for the state of other ranks */
+    CSP_SAVE_STATE, /* this rank's state has a name and is being written                         */
+    CSP_SAVE_NAME   /* it has none yet                                                           */
+} csp_save_left;
+
 /*
  * What writing that has come to its end left; does not wait for any that has not. Local.
  *
- *   writing   out   this rank's state is not in its file yet; false where nothing is shared out
+ *   left   out   CSP_SAVE_NOTHING where nothing is shared out
  */
-CSP_CHECKED csp_status csp_saver_poll(csp_saver *saver, bool *writing);
+CSP_CHECKED csp_status csp_saver_poll(csp_saver *saver, csp_save_left *left);
 
 /*
- * To be called when csp_saver_poll has said on no rank that it is writing; nothing happens where no
- * checkpoint waits for that. Ranks: collective.
+ * To be called after csp_saver_poll with the most that is left on any rank; nothing happens where
+ * no checkpoint waits for that. Ranks: collective.
  */
-CSP_CHECKED csp_status csp_saver_go_on(csp_saver *saver);
+CSP_CHECKED csp_status csp_saver_go_on(csp_saver *saver, csp_save_left left);
 
 /*
  * Waits until all that was saved is in its file, and LATEST names it; on other ranks than 0 until

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/log.h"
@@ -13,7 +14,6 @@
 #include "core/size.h"
 #include "io/digest.h"
 #include "io/file.h"
-#include "io/hdf5.h"
 #include "model/param_values.h"
 
 enum { KINDS = 3, DIGITS = 16 };
@@ -178,25 +178,31 @@ static csp_status write_pieces(csp_hdf5 *file, const csp_state_copy *copy)
     return CSP_OK;
 }
 
-csp_status csp_state_write(const char *dir, const char *stem, int rank, int ranks,
-                           const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES])
+csp_status csp_state_name(const char *stem, int rank, int ranks, const csp_state_copy *copy,
+                          char name[CSP_STATE_NAME_BYTES])
 {
-    char digest[CSP_DIGEST_TEXT_BYTES], found[CSP_STATE_NAME_BYTES];
+    char digest[CSP_DIGEST_TEXT_BYTES];
+
+    CSP_TRY(digest_of(copy, digest));
+    snprintf(name, CSP_STATE_NAME_BYTES, "%s.rank%dof%d.%.*s.state", stem, rank, ranks, DIGITS,
+             digest);
+    return CSP_OK;
+}
+
+csp_status csp_state_write(const char *dir, const char *name, const csp_state_copy *copy)
+{
     char *path = NULL;
     csp_hdf5 *file = NULL;
     csp_status status;
 
-    CSP_TRY(digest_of(copy, digest));
-    snprintf(found, sizeof(found), "%s.rank%dof%d.%.*s.state", stem, rank, ranks, DIGITS, digest);
-    CSP_TRY(csp_file_join(dir, found, &path));
+    CSP_TRY(csp_file_join(dir, name, &path));
     CSP_TRY_GOTO(csp_hdf5_create(path, &file));
     status = write_pieces(file, copy);
     if (status != CSP_OK) {
         csp_hdf5_close(file);
         goto fail;
     }
-    CSP_TRY_GOTO(csp_hdf5_commit(file));
-    memcpy(name, found, sizeof(found));
+    status = csp_hdf5_commit(file);
 
 fail:
     free(path);
@@ -206,8 +212,10 @@ fail:
 void csp_state_files_clear(csp_state_files *files)
 {
     for (int64_t i = 0; i < files->count; i++) {
+        csp_hdf5_close(files->kept != NULL ? files->kept[i] : NULL);
         free(files->names[i]);
     }
+    free(files->kept);
     free(files->names);
     *files = (csp_state_files) { 0 };
 }
@@ -249,15 +257,13 @@ static csp_status folder_of(const char *path, char **out)
     return CSP_OK;
 }
 
-/* Opens file i of a checkpoint. A name with a slash would be of another folder. */
-static csp_status open_file(const char *checkpoint, const csp_state_files *files, int64_t i,
-                            csp_hdf5 **out)
+/* Where file i lies, which a name with a slash does not say. Owner: the caller frees *out. */
+static csp_status path_of(const char *checkpoint, const csp_state_files *files, int64_t i,
+                          char **out)
 {
     const char *name = files->names[i];
-    char *dir = NULL, *path = NULL, *format = NULL;
-    csp_hdf5 *file = NULL;
+    char *dir = NULL, *path = NULL;
     csp_status status;
-    bool right;
 
     CSP_TRY_GOTO(folder_of(checkpoint, &dir));
     CSP_TRY_GOTO(csp_file_join(dir, name, &path));
@@ -265,7 +271,42 @@ static csp_status open_file(const char *checkpoint, const csp_state_files *files
         status = CSP_FAIL(CSP_ERR_FORMAT, "%s: its state file %s is missing", checkpoint, name);
         goto fail;
     }
-    CSP_TRY_GOTO(csp_hdf5_open(path, &file));
+    *out = path;
+    path = NULL;
+
+fail:
+    free(dir);
+    free(path);
+    return status;
+}
+
+csp_status csp_state_file_bytes(const char *checkpoint, const csp_state_files *files, int64_t i,
+                                int64_t *out)
+{
+    struct stat info;
+    char *path;
+    csp_status status = CSP_OK;
+
+    CSP_TRY(path_of(checkpoint, files, i, &path));
+    if (stat(path, &info) != 0) {
+        status = CSP_FAIL(CSP_ERR_FORMAT, "%s: %s", path, strerror(errno));
+    } else {
+        *out = (int64_t)info.st_size;
+    }
+    free(path);
+    return status;
+}
+
+csp_status csp_state_file_open(const char *checkpoint, const csp_state_files *files, int64_t i,
+                               const csp_hdf5_way *way, csp_hdf5 **out)
+{
+    char *path, *format = NULL;
+    csp_hdf5 *file = NULL;
+    csp_status status;
+    bool right;
+
+    CSP_TRY(path_of(checkpoint, files, i, &path));
+    CSP_TRY_GOTO(csp_hdf5_open_by(path, way, &file));
     CSP_TRY_GOTO(csp_hdf5_get_text(file, "/", "format", &format));
     right = strcmp(format, "csplade-state") == 0;
     if (!right) {
@@ -277,21 +318,9 @@ static csp_status open_file(const char *checkpoint, const csp_state_files *files
 
 fail:
     csp_hdf5_close(file);
-    free(dir);
     free(path);
     free(format);
     return status;
-}
-
-csp_status csp_state_files_check(const char *checkpoint, const csp_state_files *files)
-{
-    for (int64_t i = 0; i < files->count; i++) {
-        csp_hdf5 *file;
-
-        CSP_TRY(open_file(checkpoint, files, i, &file));
-        csp_hdf5_close(file);
-    }
-    return CSP_OK;
 }
 
 /* What is still to be found of each array of a model. */
@@ -361,7 +390,7 @@ static csp_status read_piece(const csp_hdf5 *file, csp_model *model, csp_param *
     return CSP_OK;
 }
 
-static csp_status read_file(const csp_hdf5 *file, csp_model *model, wanted *w)
+static csp_status read_file(const csp_hdf5 *file, csp_model *model, csp_keepalive *alive, wanted *w)
 {
     int64_t masters;
 
@@ -374,10 +403,16 @@ static csp_status read_file(const csp_hdf5 *file, csp_model *model, wanted *w)
             if (*left > 0) {
                 CSP_TRY(
                     read_piece(file, model, &model->params->rows[i], kind, masters != 0, left, w));
+                CSP_TRY(csp_keepalive_tick(alive));
             }
         }
     }
     return CSP_OK;
+}
+
+static csp_status goes_on(void *context)
+{
+    return csp_keepalive_tick(context);
 }
 
 /* Names an array of which elements are in no file. */
@@ -393,8 +428,24 @@ static csp_status refuse(const char *checkpoint, const csp_params *params, const
                     (long long)w->left[i], kinds[i % KINDS], params->rows[i / KINDS].name);
 }
 
-csp_status csp_state_files_read(const char *checkpoint, const csp_state_files *files,
-                                csp_model *model)
+/* Takes file i from where it is kept, or opens it. */
+static csp_status take_file(const char *checkpoint, csp_state_files *files, int64_t i,
+                            csp_keepalive *alive, csp_hdf5 **out)
+{
+    const csp_hdf5_way way = { .is_checked = files->is_checked,
+                               .goes_on = goes_on,
+                               .context = alive };
+
+    if (files->kept != NULL && files->kept[i] != NULL) {
+        *out = files->kept[i];
+        files->kept[i] = NULL;
+        return CSP_OK;
+    }
+    return csp_state_file_open(checkpoint, files, i, &way, out);
+}
+
+csp_status csp_state_files_read(const char *checkpoint, csp_state_files *files,
+                                csp_keepalive *alive, csp_model *model)
 {
     const csp_params *params = model->params;
     const int64_t own =
@@ -405,8 +456,8 @@ csp_status csp_state_files_read(const char *checkpoint, const csp_state_files *f
 
     CSP_TRY_GOTO(csp_alloc_zero("state", params->count * KINDS, sizeof(*w.left), &w.left));
     for (int64_t i = 0; i < files->count && (!w.settled || w.open > 0); i++) {
-        CSP_TRY_GOTO(open_file(checkpoint, files, (own + i) % files->count, &file));
-        CSP_TRY_GOTO(read_file(file, model, &w));
+        CSP_TRY_GOTO(take_file(checkpoint, files, (own + i) % files->count, alive, &file));
+        CSP_TRY_GOTO(read_file(file, model, alive, &w));
         csp_hdf5_close(file);
         file = NULL;
     }

@@ -16,7 +16,9 @@
  */
 #pragma once
 
+#include "io/hdf5.h"
 #include "model/transformer.h"
+#include "train/keepalive.h"
 #include "train/ranks.h"
 
 enum { CSP_STATE_NAME_BYTES = 96, CSP_STATE_VERSION = 1 };
@@ -76,23 +78,34 @@ void csp_state_copy_drop(csp_state_copy *copy);
 CSP_CHECKED csp_status csp_state_copy_take(const csp_model *model, csp_state_copy *out);
 
 /*
- * Writes one rank's file; any thread may, with a copy that nobody changes meanwhile.
+ * The name of one rank's file: reads the whole copy, for a digest.
  *
- *   dir          in    RUN/checkpoints, which is there
  *   stem         in    "contrastive-00000200"
  *   rank, ranks  in    whose, of how many
- *   name         out   of the file in dir
+ */
+CSP_CHECKED csp_status csp_state_name(const char *stem, int rank, int ranks,
+                                      const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES]);
+
+/*
+ * Writes the file; any thread may, with a copy that nobody changes meanwhile.
+ *
+ *   dir    in   RUN/checkpoints, which is there
+ *   name   in   csp_state_name of the same copy
  *
  * Errors: CSP_ERR_IO, CSP_ERR_MEMORY, CSP_ERR_INTERRUPTED (csp_state_copy_drop); nothing is there
  *         under the name then.
  */
-CSP_CHECKED csp_status csp_state_write(const char *dir, const char *stem, int rank, int ranks,
-                                       const csp_state_copy *copy, char name[CSP_STATE_NAME_BYTES]);
+CSP_CHECKED csp_status csp_state_write(const char *dir, const char *name,
+                                       const csp_state_copy *copy);
 
 /* The files of a checkpoint, in the order of ranks. */
 typedef struct csp_state_files {
     char **names;
-    int64_t count; /* 0: the checkpoint has its state in itself */
+    int64_t count;   /* 0: the checkpoint has its state in itself                        */
+    csp_hdf5 **kept; /* (count) what this rank has in memory of them since they were
+                        checked, NULL: not that one; or NULL: none                       */
+    bool is_checked; /* all were, by whichever rank (train/resume_point.h): they are not
+                        checked again as they are read                                  */
 } csp_state_files;
 
 void csp_state_files_clear(csp_state_files *files);
@@ -102,20 +115,30 @@ CSP_CHECKED csp_status csp_state_files_gather(const csp_ranks *ranks, const char
                                               csp_state_files *out);
 
 /*
- * Whether all files are there and whole: reads every byte.
+ * Bytes of file i, and the file, open.
  *
  *   checkpoint   in   path of the checkpoint they lie beside
+ *   way          in   how much of it is checked, and whether it is kept in memory
  *
- * Errors: CSP_ERR_FORMAT naming the first that is missing or damaged; CSP_ERR_MEMORY.
+ * Owner:  csp_hdf5_close.
+ * Errors: CSP_ERR_FORMAT naming the file: it is missing, damaged or none of state; CSP_ERR_IO,
+ *         CSP_ERR_MEMORY, those of way->goes_on.
  */
-CSP_CHECKED csp_status csp_state_files_check(const char *checkpoint, const csp_state_files *files);
+CSP_CHECKED csp_status csp_state_file_bytes(const char *checkpoint, const csp_state_files *files,
+                                            int64_t i, int64_t *out);
+CSP_CHECKED csp_status csp_state_file_open(const char *checkpoint, const csp_state_files *files,
+                                           int64_t i, const csp_hdf5_way *way, csp_hdf5 **out);
 
 /*
  * Reads what the model wants: moments of its elements; masters, or where it has none but f32
- * values, those whole. Errors: CSP_ERR_FORMAT, also where elements are in none of them.
+ * values, those whole. What a file that is kept in memory has is read there, and the memory freed.
+ *
+ *   alive   in   ticks as parts are read
+ *
+ * Errors: CSP_ERR_FORMAT, also where elements are in none of them; CSP_ERR_COMM.
  */
-CSP_CHECKED csp_status csp_state_files_read(const char *checkpoint, const csp_state_files *files,
-                                            csp_model *model);
+CSP_CHECKED csp_status csp_state_files_read(const char *checkpoint, csp_state_files *files,
+                                            csp_keepalive *alive, csp_model *model);
 
 /*
  * Removes state files of a checkpoint that keep does not name; a file that stays is a warning.

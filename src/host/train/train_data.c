@@ -73,6 +73,12 @@ static csp_status prepare_pairs(csp_step_source *d, const csp_tokenizer *tokeniz
 
     csp_join_say(csp_pairs_report(d->pairs), text, sizeof(text));
     csp_log(CSP_LOG_INFO, "data", "%s", text);
+    if (G > csp_pairs_documents(d->pairs)) {
+        csp_log(CSP_LOG_WARN, "data",
+                "data.train_group_size is %lld, but there are %lld documents: some stand more than "
+                "once beside a query",
+                (long long)G, (long long)csp_pairs_documents(d->pairs));
+    }
     CSP_TRY(csp_token_cache_create(csp_pairs_count(d->pairs), vocab, CACHE_BYTES, &d->query_cache));
     CSP_TRY(csp_token_cache_create(csp_pairs_documents(d->pairs), vocab, CACHE_BYTES,
                                    &d->document_cache));

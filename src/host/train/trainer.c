@@ -300,23 +300,28 @@ static int64_t position_after(const csp_run_state *run, int64_t steps)
            (adapt ? run->config->adapt.batch.texts : run->config->contrastive.batch.queries);
 }
 
-/* What signals and the clock ask for, and whether state is being written, of any rank. */
+/*
+ * What signals and the clock ask for, the most that is left of a checkpoint, and whether there are
+ * more choices of algorithms to share, of any rank.
+ */
 typedef struct wishes {
-    int32_t stop, save, timed_out, writing;
+    int32_t stop, save, timed_out, left, tuned;
 } wishes;
 
 static csp_status ask_all(const csp_run_state *run, wishes *w)
 {
     const double minutes = run->config->run.max_minutes;
-    bool writing;
+    csp_save_left left;
 
-    CSP_TRY(csp_saver_poll(run->saver, &writing));
-    w->writing = writing;
+    CSP_TRY(csp_saver_poll(run->saver, &left));
+    w->left = (int32_t)left;
     w->stop = *run->options->stop != 0;
     w->save = *run->options->save != 0;
     w->timed_out = minutes > 0.0 && csp_machine_seconds() - run->started_s >= 60.0 * minutes;
+    w->tuned = csp_run_has_tuned(run);
     *run->options->save = 0;
-    return csp_ranks_reduce_host(run->ranks, w, CSP_I32, 4, CSP_COMM_MAX, "the end of a step");
+    return csp_ranks_reduce_host(run->ranks, w, CSP_I32, sizeof(*w) / sizeof(int32_t), CSP_COMM_MAX,
+                                 "the end of a step");
 }
 
 /* What is due after a step: an evaluation, a checkpoint, the end of the time. */
@@ -330,7 +335,8 @@ static csp_status after_step(phase_state *p, int64_t done)
     wishes w;
 
     CSP_TRY(ask_all(run, &w));
-    CSP_TRY(w.writing != 0 ? CSP_OK : csp_saver_go_on(run->saver));
+    CSP_TRY(csp_saver_go_on(run->saver, (csp_save_left)w.left));
+    CSP_TRY(w.tuned != 0 ? csp_run_share_tuning(run) : CSP_OK);
     if (s->checksum_steps > 0 && done % s->checksum_steps == 0) {
         CSP_TRY(csp_replicas_agree(run->ranks, run->opened.model));
     }
@@ -344,7 +350,6 @@ static csp_status after_step(phase_state *p, int64_t done)
         /* The best model is only worth naming if its checkpoint exists. */
         save = save || (s->keep_best && (isnan(best) || run->progress.best > best));
     }
-    CSP_TRY(csp_run_share_tuning(run));
     if (save || stop || w.save != 0) {
         CSP_TRY(csp_run_save(run));
     }
@@ -382,9 +387,14 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
 
     snprintf(run->progress.phase, sizeof(run->progress.phase), "%s", name);
     CSP_TRY_GOTO(open_phase(run, name, &p));
-    csp_log(CSP_LOG_INFO, "train",
-            "phase %s: steps %lld to %lld, %d threads, %lld token rows at once", name,
-            (long long)first + 1, (long long)p.steps, run->be->threads, (long long)run->rows);
+    if (first < p.steps) {
+        csp_log(CSP_LOG_INFO, "train",
+                "phase %s: steps %lld to %lld, %d threads, %lld token rows at once", name,
+                (long long)first + 1, (long long)p.steps, run->be->threads, (long long)run->rows);
+    } else {
+        csp_log(CSP_LOG_INFO, "train", "phase %s: all %lld steps are done", name,
+                (long long)p.steps);
+    }
     p.first = first;
     CSP_TRY_GOTO(csp_train_data_begin(run->data, name, first, p.steps));
     for (int64_t k = first; k < p.steps; k++) {

@@ -1,6 +1,7 @@
 /*
  * trainer_internal.h - what the parts of a run share: trainer.c (the loop), run_setup.c (what is
- * there before the first step), run_save.c (checkpoints and evaluations).
+ * there before the first step), run_resume.c (where it goes on), run_save.c (checkpoints and
+ * evaluations).
  */
 #pragma once
 
@@ -39,7 +40,8 @@ typedef struct csp_run_state {
     const csp_health_memory *health; /* of the phase that runs, NULL: it has none             */
     bool resumed;
     bool has_tuning_of_all;    /* this rank's products are computed as rank 0 chose, by timing */
-    int64_t tuning_bytes;      /* of the text of what all have; 0: none yet                    */
+    int64_t tuning_sent;       /* of rank 0: be->tuned when the others last got its choices    */
+    csp_resume_point resume;   /* open until the model has been read                         */
     char *resume_path;         /* NULL: from the start */
     int64_t rows;              /* token rows computed at once in the phase that runs */
     double started_s;          /* monotonic clock when the run began */
@@ -56,6 +58,12 @@ static inline bool csp_run_writes(const csp_run_state *run)
 CSP_CHECKED csp_status csp_run_setup(csp_run_state *run);
 void csp_run_clear(csp_run_state *run);
 
+/*
+ * run_resume.c: the checkpoint to go on from, of this config, and where it stands. Ranks:
+ * collective.
+ */
+CSP_CHECKED csp_status csp_run_find_resume_point(csp_run_state *run);
+
 /* What this rank can take of the backend's memory. */
 CSP_CHECKED csp_status csp_run_memory(const csp_run_state *run, csp_memory *out);
 
@@ -69,14 +77,18 @@ CSP_CHECKED csp_status csp_run_agree(const csp_run_state *run);
 /*
  * With device.tune_products, of several devices: rank 0 times products for all that are of its type
  * and have its version of the library; another rank times its own, and says so. join comes when the
- * choices of a checkpoint are set; share after each step and before its checkpoint, so that a run
- * goes on from there as it would have: it brings what rank 0 has chosen since. Until then other
- * ranks take what the library names first.
+ * choices of a checkpoint are set. After a step in which rank 0 chose more, and before its
+ * checkpoint, share brings them to all, so that a run goes on from there as it would have; until
+ * then other ranks take what the library names first. has_tuned is 1 on a rank 0 that has more to
+ * share: ranks tell each other at the end of a step anyway, and after an evaluation in
+ * agree_on_tuning, which shares, too.
  *
- * Ranks: collective.
+ * Ranks: collective, but for has_tuned.
  */
 CSP_CHECKED csp_status csp_run_join_tuning(csp_run_state *run);
+int32_t csp_run_has_tuned(const csp_run_state *run);
 CSP_CHECKED csp_status csp_run_share_tuning(csp_run_state *run);
+CSP_CHECKED csp_status csp_run_agree_on_tuning(csp_run_state *run);
 
 /*
  * run_save.c: how checkpoints will be written, and the memory for that, refused before the first

@@ -1,5 +1,5 @@
 /*
- * attention_cases.h - the batches that test_attention.c runs, apart from it so that
+ * attention_cases.h - the batches that the tests of attention run, apart from them so that
  * tests/cuda/test_attention_pick.c can say which kernels of a device they reach.
  */
 #pragma once
