@@ -52,13 +52,10 @@ static __device__ __forceinline__ float square_row(
 
 #pragma unroll
     for (int j = 0; j < pieces; j++) {
-        x[j] = load_held<VEC>(row.x, team.thread + j * team.threads, row.pieces);
-    }
-    if (row.delta != nullptr) {
-#pragma unroll
-        for (int j = 0; j < pieces; j++) {
-            delta[j] = load_held<VEC>(row.delta, team.thread + j * team.threads, row.pieces);
-        }
+        const int64_t i = team.thread + j * team.threads;
+
+        x[j] = load_held<VEC>(row.x, i, row.pieces);
+        delta[j] = load_held<VEC>(row.delta, i, row.delta != nullptr ? row.pieces : 0);
     }
 #pragma unroll
     for (int j = 0; j < pieces; j++) {

@@ -36,13 +36,19 @@ static __device__ __forceinline__ norm_piece<VEC> load_piece(const T *row, int64
 }
 
 /*
- * Piece i as it is stored; where the row has no such piece, another one, of which nothing may be
- * added or written. No branch, so that all pieces that a thread keeps are on their way at once.
+ * Piece i as it is stored, zeros where the row has no such piece. Nothing else, so that it is one
+ * load with a predicate, and all pieces that a thread keeps are on their way at once. No other
+ * piece may be read instead: its thread may be writing it, in place.
  */
 template <int VEC, typename T>
 static __device__ __forceinline__ vec_raw<T, VEC> load_held(const T *row, int64_t i, int64_t pieces)
 {
-    return load_raw<T, VEC>(row + (i < pieces ? i : 0) * VEC);
+    vec_raw<T, VEC> raw = {};
+
+    if (i < pieces) {
+        raw = load_raw<T, VEC>(row + i * VEC);
+    }
+    return raw;
 }
 
 template <int VEC, typename T>

@@ -103,12 +103,7 @@ static __device__ __forceinline__ float project_row(const norm_bwd_row<T> &row, 
         held.x[j] = load_held<VEC>(row.x, i, row.pieces);
         held.dy[j] = load_held<VEC>(row.dy, i, row.pieces);
         g[j] = load_held<VEC>(row.g, i, row.pieces);
-    }
-    if (row.dsum != nullptr) {
-#pragma unroll
-        for (int j = 0; j < pieces; j++) {
-            held.dsum[j] = load_held<VEC>(row.dsum, team.thread + j * team.threads, row.pieces);
-        }
+        held.dsum[j] = load_held<VEC>(row.dsum, i, row.dsum != nullptr ? row.pieces : 0);
     }
 #pragma unroll
     for (int j = 0; j < pieces; j++) {
@@ -167,11 +162,8 @@ static __device__ __forceinline__ void grad_row(const norm_bwd_row<T> &row, norm
 #pragma unroll
     for (int j = 0; j < pieces; j++) {
         const int64_t i = team.thread + j * team.threads;
-        norm_piece<VEC> dx = {};
+        norm_piece<VEC> dx = piece_of<VEC>(held.dsum[j]);
 
-        if (row.dsum != nullptr) {
-            dx = piece_of<VEC>(held.dsum[j]);
-        }
         grad_piece<VEC>(row, i, mean, piece_of<VEC>(g[j]), piece_of<VEC>(held.x[j]),
                         piece_of<VEC>(held.dy[j]), dx);
     }
