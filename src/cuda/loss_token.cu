@@ -33,7 +33,9 @@
 #include "row_list.cuh"
 #include "vec.cuh"
 
+#ifndef TOKEN_THREADS /* less where threads are dear (tests/emulator) */
 #define TOKEN_THREADS 1024
+#endif
 #define TOKEN_AHEAD 4           /* loads of 16 bytes that a thread has on their way */
 #define TOKEN_OTHER_SHARED 2048 /* bytes of shared memory that is left to reductions */
 #define LIST_THREADS 256
