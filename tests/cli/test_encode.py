@@ -94,6 +94,11 @@ def shards_cover_everything_once(w):
     w.expect(counts == ["0", "1", "1", "1"], counts)
     for text in ("2/2", "-1/2", "1", "a/b", "0/0", "1/2x", "/"):
         w.expect_exit(encode(w, "s.h5", "--shard", text), 2, f"--shard {text}")
+    # Several processes of a launcher, with parts and, by oversight, without.
+    of_two = {**os.environ, "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+    w.expect_exit(encode(w, "copy.h5", env=of_two), 2, "mpirun started 2 processes", "--shard, this one 1/2")
+    w.expect(not (w.folder / "copy.h5").exists(), "written all the same")
+    w.expect_exit(encode(w, "copy.h5", "--shard", "1/2", env=of_two), 0)
 
 
 def merge(w, output, *shards):

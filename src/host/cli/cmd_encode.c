@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/model_args.h"
+#include "comm/launch.h"
 #include "core/log.h"
 #include "eval/encode_file.h"
 
@@ -71,6 +72,21 @@ static csp_status parse_shard(const char *text, int64_t *shard, int64_t *shards)
     return CSP_OK;
 }
 
+/* Started by mpirun or its like each process would encode all of it, into the same file. */
+static csp_status refuse_copies(const csp_arguments *args)
+{
+    csp_launch launch;
+
+    if (csp_args_given(args, "shard") || csp_launch_find(&launch) != CSP_OK || launch.size == 1) {
+        return CSP_OK; /* variables that say nothing clear are training's to judge */
+    }
+    return CSP_FAIL(CSP_ERR_CONFIG,
+                    "encode: %s started %d processes, which would write the same file: give each a "
+                    "part and an output of its own with --shard, this one %d/%d, and join the "
+                    "outputs by csplade merge",
+                    launch.by, launch.size, launch.rank, launch.size);
+}
+
 static void say(const csp_encoder *encoder, csp_side side, const csp_contract *contract,
                 const csp_encode_file_report *r)
 {
@@ -112,6 +128,7 @@ static csp_status run(const csp_arguments *args)
     csp_quant quant;
     csp_status status;
 
+    CSP_TRY(refuse_copies(args));
     CSP_TRY(parse_shard(csp_args_text(args, "shard"), &o.shard, &o.shards));
     CSP_TRY(parse_quant(csp_args_text(args, "quant"), &quant));
     CSP_TRY(csp_inference_open(args, side, quant, &inference));

@@ -324,6 +324,13 @@ double csp_comm_timeout_s(const csp_comm *comm)
     return comm->whole->options.timeout_s;
 }
 
+double csp_comm_sign_s(const csp_comm *comm)
+{
+    const double eighth = csp_comm_timeout_s(comm) / 8.0;
+
+    return eighth < 1.0 ? eighth : 1.0;
+}
+
 int csp_comm_local_rank(const csp_comm *comm)
 {
     return comm->whole->local_rank;

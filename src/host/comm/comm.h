@@ -86,6 +86,12 @@ int csp_comm_size(const csp_comm *comm);
 
 double csp_comm_timeout_s(const csp_comm *comm);
 
+/*
+ * Seconds after which a rank for whose work others wait lets them know that it goes on: one, or
+ * less where the timeout is short.
+ */
+double csp_comm_sign_s(const csp_comm *comm);
+
 /* Among the ranks of this machine, found by asking them and not from variables; of a group, too. */
 int csp_comm_local_rank(const csp_comm *comm);
 int csp_comm_local_size(const csp_comm *comm);

@@ -17,9 +17,6 @@
 
 enum { ALIGN = 64, PIECE = 4 << 20 };
 
-/* Seconds between two words of the reader to those that wait for it. */
-static const double STILL_THERE_S = 1.0;
-
 static const char what[] = "the index of the data";
 
 struct csp_image {
@@ -101,7 +98,7 @@ csp_status csp_image_waits(csp_image *image)
         return CSP_OK;
     }
     now = csp_machine_seconds();
-    if (now - image->told_s < STILL_THERE_S) {
+    if (now - image->told_s < csp_comm_sign_s(image->machine)) {
         return CSP_OK;
     }
     image->told_s = now;

@@ -3,14 +3,6 @@
 
 #include "core/machine.h"
 
-/* Seconds between two signs of a rank: often enough for a short timeout, too. */
-static double sign_s(const csp_keepalive *alive)
-{
-    const double eighth = csp_comm_timeout_s(alive->ranks->comm) / 8.0;
-
-    return eighth < 1.0 ? eighth : 1.0;
-}
-
 static csp_status begin_round(csp_keepalive *alive, bool busy)
 {
     alive->busy = busy;
@@ -39,7 +31,8 @@ void csp_keepalive_begin(csp_keepalive *alive, const csp_ranks *ranks, const cha
 
 csp_status csp_keepalive_tick(csp_keepalive *alive)
 {
-    if (alive->ranks == NULL || csp_machine_seconds() - alive->told_s < sign_s(alive) ||
+    if (alive->ranks == NULL ||
+        csp_machine_seconds() - alive->told_s < csp_comm_sign_s(alive->ranks->comm) ||
         (alive->round.under_way && !csp_comm_is_done(alive->ranks->comm, alive->round.ticket))) {
         return CSP_OK;
     }
