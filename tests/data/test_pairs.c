@@ -388,6 +388,7 @@ static int read_for_nobody(int which)
     RANK_CHECK(pthread_create(&writer, NULL, write_slowly, &slow) == 0);
     *(which == 0 ? &source.qrels : which == 1 ? &source.negatives : &source.train) = slow.path;
     RANK_CHECK(csp_pairs_open(&source, &pairs) == CSP_ERR_COMM);
+    csp_image_destroy(source.image);
     (void)pthread_join(writer, NULL);
     RANK_CHECK(remove(slow.path) == 0);
     return 0;
