@@ -16,6 +16,7 @@ CASES = {"ceilings": (0, None), "K1": (1, "ratio_to_product"), "K3": (3, "ratio_
          "S1": (1, "share_of_ideal"), "S4": (1, "mfu"), "S5": (2, "share_of_ideal"), "S6": (2, "share_of_ideal"),
          "S7": (1, "docs_per_s"), "S8": (1, "tokens_per_s"), "M1": (1, "queries")}
 if EMULATED.exists():
+    CASES["K1"] = (2, "ratio_to_product")  # by tiles and fused
     CASES["K6"] = (3, "cusparse_over_own")  # a CPU has one way only
     CASES["S8"] = (2, "tokens_per_s")  # with graphs and without
 failures = []
