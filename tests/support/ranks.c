@@ -103,11 +103,14 @@ static void name_result(const char *dir, int rank, char *path, size_t bytes)
     (void)snprintf(path, bytes, "%s/rank.%d", dir, rank);
 }
 
-/* mpirun kills the other ranks when one has ended early: not before they have left their codes. */
+/*
+ * mpirun kills the other ranks when one has ended early: not before they have left their codes, or
+ * have had the time, as there are jobs in which others wait for the end of this one.
+ */
 static void wait_for_results(const ranks_job *job, const char *dir)
 {
     const struct timespec pause = { .tv_nsec = 5 * 1000 * 1000 };
-    const double deadline = csp_machine_seconds() + 5.0;
+    const double deadline = csp_machine_seconds() + 2.0;
     char path[256];
 
     for (int r = 0; r < job->size && csp_machine_seconds() < deadline; r++) {
