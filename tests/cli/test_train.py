@@ -359,7 +359,8 @@ def estimate_refuses_what_does_not_fit(w):
     w.expect(lora["trained"] == 32 * each, lora["trained"])
     w.expect_exit(w.run("estimate", "config.yaml"), 0, "")
     # One of 8 ranks of full fine-tuning in bf16: an eighth of masters and moments, all the rest.
-    words = ["estimate", "config.yaml", "--model-config", "8b.json", "--memory", "141GB", "-o", "json"]
+    words = ["estimate", "config.yaml", "device.name=auto", "--model-config", "8b.json", "--memory", "141GB",
+             "-o", "json"]
     alone = json.loads(w.run(*words).stdout)
     whole = json.loads(w.run(*words, "--ranks", 8, "run.shard_state=off").stdout)
     part = json.loads(w.run(*words, "--ranks", 8).stdout)
@@ -391,7 +392,7 @@ def estimate_plans_for_a_named_memory(w):
              "hidden_act": "silu", "bos_token_id": 128000, "eos_token_id": 128001}
     (w.folder / "1b.json").write_text(json.dumps(shape))
     words = ["estimate", "config.yaml", "lora.r=16", "--model-config", "1b.json", "-o", "json",
-             "device.precision=bf16", "batch.micro_batch_tokens=16384", "run.phases=[contrastive]",
+             "device.name=auto", "device.precision=bf16", "batch.micro_batch_tokens=16384", "run.phases=[contrastive]",
              "contrastive.batch.queries=64", "data.train_group_size=16"]
     keeps = {}
     for size in (80, 20, 15, 11, 8):
