@@ -6,6 +6,7 @@
     parity       every op against its reference, whole training steps against the CPU; of what fails, memcheck
     program      csplade as a user runs it: training, evaluation, resumption, encoding, search, export
     bench        csplade's own measurements
+    demo         scripts/demo.py on WordNet, a minute of training, where the bundle has its text
     memcheck     compute-sanitizer over the same programs, smaller shapes
     peers        the measurements beside PyTorch, where the Python here has it
     racecheck, initcheck, synccheck    compute-sanitizer again
@@ -13,7 +14,7 @@
 The order is that of their worth, for where time is short; programs that measure nothing run several at a
 time. Every finding is kept at once, so that a run that was cut short, even killed, goes on where it stopped:
 what passed or failed is not run again (--again does), unless the bundle is another one. Written are
-results.json, report.txt, log.txt, conformance.txt and bench.json. Exit status: 0 all passed or skipped,
+results.json, report.txt, log.txt, conformance.txt, bench.json and demo.html. Exit status: 0 all passed or skipped,
 1 something failed, 3 time is up and something is left, 77 no device.
 """
 import argparse
@@ -29,15 +30,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-PARTS = ("doctor", "conformance", "parity", "program", "bench", "memcheck", "peers", "racecheck", "initcheck", "synccheck")
+PARTS = ("doctor", "conformance", "parity", "program", "bench", "demo", "memcheck", "peers", "racecheck", "initcheck",
+         "synccheck")
 # Seconds one program of a part may take: one that hangs must not cost the others their time. A lent machine may
 # end a command after ten minutes, so an invocation ends itself before that (--time), and the next one goes on.
-LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "program": 120, "bench": 120, "peers": 300,
+LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "program": 120, "bench": 120, "demo": 240, "peers": 300,
           **{tool: 180 for tool in SANITIZERS}}
 LARGE_LIMIT = 240  # of a case of bench with a model of 8B, or one that looks for the largest batch
 STANDARD_TIME = 560
@@ -312,6 +315,25 @@ class Runner:
             self.spend("bench/" + case, command + (["--profile"] if case in PROFILED else []),
                        LARGE_LIMIT if case in LARGE_CASES else LIMITS["bench"])
 
+    def demo(self):
+        """Of its 5 minutes 230 seconds are kept for what a CPU takes to encode: training gets the least it gets."""
+        archive, work = os.path.join(self.bundle.top, "share", "demo.tar.xz"), os.path.join(self.bundle.top, "demo")
+        if not os.path.exists(archive):
+            self.skip("demo", "this bundle was made without the demo's text")
+            return
+        if not os.path.exists(os.path.join(work, "done.data")):
+            with tarfile.open(archive) as text:
+                text.extractall(work)
+        self.spend("demo/wordnet", [sys.executable, os.path.join(self.bundle.top, "scripts", "demo.py"), "--csplade",
+                                    self.bundle.program("csplade"), "--work", work, "--minutes", "5",
+                                    "--device", "cuda:0"], LIMITS["demo"])
+        if self.results.is_done("demo/wordnet") and os.path.exists(os.path.join(work, "done.report")):
+            with open(os.path.join(work, "table.json")) as file:
+                rows = json.load(file)["rows"]
+            self.results.data["items"]["demo/wordnet"]["rows"] = [{"demo": row} for row in rows]
+            with open(os.path.join(work, "report.html"), encoding="utf-8") as file:
+                self.results.write("demo.html", file.read())
+
     def peers(self):
         python = self.args.torch_python
         check, code = run_limited([python, "-c", "import torch; print(torch.__version__, torch.cuda.is_available())"],
@@ -508,9 +530,10 @@ def main():
     if trouble is not None:
         print("gpu.sh: " + trouble, file=sys.stderr)
         return 5
-    status = Runner(bundle, Results(args.output, bundle.name), args).run(args.only)
-    print({0: "all passed", 1: "something failed", 3: "time is up: run it again to go on", 77: "no device"}[status]
-          + ", results in " + args.output)
+    runner = Runner(bundle, Results(args.output, bundle.name), args)
+    status = runner.run(args.only)
+    print("%s%s, results in %s" % ({0: "all passed", 1: "something failed", 3: "nothing failed", 77: "no device"}[status],
+                                  ", time is up: run it again to go on" if runner.left else "", args.output))
     return status
 
 
