@@ -30,6 +30,13 @@ if [ "$with_build" = yes ]; then
     cmake --build "$build" --target csplade_native conformance_plain -j "${JOBS:-$(nproc)}" >&2
 fi
 
+# A lent machine's time is not for finding out that two builds were mixed.
+if CSPLADE_CUDA_PLUGIN=$build/libcsplade_cuda.so "$build/csplade" doctor 2>/dev/null |
+    grep "^backend.*belongs to another csplade" >&2; then
+    echo "gpu_bundle.sh: csplade and its libcsplade_cuda.so in $build are of different builds: build both" >&2
+    exit 1
+fi
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 top=$work/csplade-gpu
