@@ -204,7 +204,7 @@ class Runner:
         text, code = run_limited(command, min(limit, remaining), {**self.bundle.environment, **(environment or {})})
         seconds = time.monotonic() - start
         self.results.log("%s: %s" % (name, " ".join(command)), text)
-        rows = [json.loads(line) for line in text.split("\n") if line.startswith("{") and line.endswith("}")]
+        rows = json_rows(text)
         more = {"rows": rows} if rows else {}
         last = next((line for line in reversed(text.split("\n")) if line.strip()), "")
         if code is None and remaining < limit:
@@ -351,7 +351,7 @@ class Runner:
             self.spend("peers/" + case, [python, os.path.join(self.bundle.top, "scripts", "bench_gpu.py"), "--json",
                                          "--rounds", str(self.args.rounds), "--limit", str(LIMITS["peers"] // 2),
                                          "--csplade", os.path.join(self.bundle.top, "gpu.sh") + " run csplade", case],
-                       LIMITS["peers"], {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")})
+                       LIMITS["peers"], {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}, all_measured)
 
     def run(self, parts):
         absent = self.doctor()
@@ -375,6 +375,27 @@ class Runner:
         if any(item["status"] == "failed" for item in wanted):
             return 1
         return 3 if self.left else 0
+
+
+def json_rows(text):
+    """The objects that a program printed, a line each; what only looks like one is other output."""
+    rows = []
+    for line in re.findall(r"^{.*}$", text, re.M):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            pass
+    return rows
+
+
+def all_measured(code, text):
+    """Of a case of peers: failed where a claim has no figure, with what is missing, or None."""
+    claims = [row for row in json_rows(text) if "verdict" in row]
+    without = [row for row in claims if row["verdict"] == "not measured"]
+    if code != 0 or not without:
+        return None
+    missing = sorted("%s: %s" % pair for pair in {k: v for row in without for k, v in row["absent"].items()}.items())
+    return "failed", "%d of %d claims not measured: %s" % (len(without), len(claims), "; ".join(missing))
 
 
 def run_limited(command, limit, environment):
