@@ -125,6 +125,12 @@ CSP_CHECKED csp_status cuda_device_count(const char *what, int *out);
 CSP_CHECKED csp_status cuda_device_open(cuda_state *state, int device);
 void cuda_device_close(csp_backend *be);
 
+/*
+ * Whether this build has code for the thread's device, or the driver makes it of what the build
+ * has: asked of one kernel, they are all compiled alike. CSP_ERR_DEVICE, with what to build.
+ */
+CSP_CHECKED csp_status cuda_code_check(const cuda_state *state);
+
 /* Device memory of its own. Errors: CSP_ERR_MEMORY, what was asked and what is free. */
 CSP_CHECKED csp_status cuda_allocate(cuda_state *state, const char *what, size_t bytes, void **out);
 

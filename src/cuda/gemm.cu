@@ -96,6 +96,36 @@ static __global__ void __launch_bounds__(BIAS_THREADS)
     }
 }
 
+/* Whether an error says that there is no code, or none that the driver can make something of. */
+static bool is_of_code(cudaError_t error)
+{
+    return error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
+           error == cudaErrorInvalidPtx || error == cudaErrorUnsupportedPtxVersion ||
+           error == cudaErrorJitCompilerNotFound || error == cudaErrorJitCompilationDisabled;
+}
+
+csp_status cuda_code_check(const cuda_state *state)
+{
+    cudaFuncAttributes attributes;
+    int major, minor;
+    const cudaError_t error =
+        cudaFuncGetAttributes(&attributes, (const void *)gemm_bias_kernel<float, true>);
+
+    if (!is_of_code(error)) {
+        return error == cudaSuccess
+                   ? CSP_OK
+                   : cuda_failed(error, "cudaFuncGetAttributes", __FILE__, __LINE__);
+    }
+    (void)cudaGetLastError();
+    CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, state->device));
+    CUDA_TRY(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, state->device));
+    return CSP_FAIL(CSP_ERR_DEVICE,
+                    "%s: this build has no kernels for compute capability %d.%d: %s (%s): build it "
+                    "with -DCSPLADE_CUDA_ARCHITECTURES=%d%d",
+                    state->name, major, minor, cudaGetErrorString(error), cudaGetErrorName(error),
+                    major, minor);
+}
+
 template <typename T> static csp_status put_bias(csp_backend *be, const cuda_product *p, bool add)
 {
     const cuda_state *state = cuda_state_of(be);
