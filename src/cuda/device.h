@@ -18,12 +18,6 @@
 /* The oldest major compute capability with what kernels use: asynchronous copies, bf16, tf32. */
 #define CUDA_OLDEST_CAPABILITY 8
 
-/* A block that only ever grows. */
-typedef struct cuda_block {
-    void *at;
-    size_t bytes;
-} cuda_block;
-
 /* Page-locked memory that uploads pass through, so that the caller's is free at once. */
 typedef struct cuda_staging {
     char *at;              /* two halves                                               */
