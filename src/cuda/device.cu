@@ -51,9 +51,9 @@ static csp_status take_device(const cuda_state *state)
     if (error == cudaErrorDevicesUnavailable) {
         (void)cudaGetLastError();
         return CSP_FAIL(CSP_ERR_DEVICE,
-                        "%s: the driver does not let this process in: the device's compute mode "
-                        "is exclusive and another process has it, or prohibited (nvidia-smi -q "
-                        "-d COMPUTE)",
+                        "%s: the driver says that it is busy or unavailable: is its compute mode "
+                        "exclusive and another process there, or prohibited (nvidia-smi -q -d "
+                        "COMPUTE)?",
                         state->name);
     }
     return error == cudaSuccess ? CSP_OK : driver_missing(state->name, error);

@@ -97,7 +97,7 @@ static void a_kernel_that_faults_is_named_where_every_op_waits(void **state)
 static void a_device_that_cannot_be_used_is_refused_in_words(void **state)
 {
     static const char *const words[] = {
-        "cuda:0: the driver does not let this process in",
+        "cuda:0: the driver says that it is busy or unavailable",
         "cuda:0: this build has no kernels for compute capability 9.0: no kernel image",
     };
     csp_status status = CSP_ERR_DEVICE;
