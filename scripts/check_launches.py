@@ -24,6 +24,9 @@ CHOSEN = {
     ("norm.cu", "plan.threads"): {"WARP_KERNEL", "MOST_THREADS"},
     ("norm_bwd.cu", "plan.threads"): {"WARP_KERNEL", "MOST_THREADS"},
     ("swiglu.cu", "threads"): {"ROW_THREADS"},  # at most that, in the line before
+    # token_threads: at most that
+    ("loss_token.cu", "token_threads(pieces)"): {"TOKEN_THREADS"},
+    ("loss_token.cu", "token_threads(args->predicted)"): {"TOKEN_THREADS"},
     # pick_attention_fwd_warps and pick_attention_fwd_tile: 4 or 8; the bounds are 256 at least
     ("attention_mma.cu", "32 * warps"): {"MMA_FWD_THREADS(W)"},
     ("attention_mma.cu", "32 * tile.warps"): {"ATTENTION_THREADS"},
