@@ -1,6 +1,6 @@
 /*
- * test_graph_table.c - when a pass is recorded as a CUDA graph, replayed, dropped and forgotten; what
- * cannot be recorded is enqueued as it is, and leaves nothing behind.
+ * test_graph_table.c - when a pass is recorded as a CUDA graph, replayed, dropped and forgotten;
+ * what cannot be recorded is enqueued as it is, and leaves nothing behind.
  */
 #include "train/tiny_phase.h"
 
