@@ -4,10 +4,11 @@
  * Positive floats order like their bits, NaNs above infinity. A block for each row finds the bits
  * of the k-th largest weight, 11, 10 and 10 at a time from the top: the entries that agree with it
  * so far are counted by their next digit in a histogram in shared memory, and the digit is where
- * the sum of the counts from the top reaches k. The lanes of a warp that have the same digit are counted by one of them,
- * since at first most weights share a few digits. Integers are added in any order: the same result
- * on every run. Then each warp takes a slice of the row, counts what it keeps, and writes that from
- * its place on, as sparse_pool_rows.cu does: what is larger, and of the equals the first ones.
+ * the sum of the counts from the top reaches k. The lanes of a warp that have the same digit are
+ * counted by one of them, since at first most weights share a few digits. Integers are added in any
+ * order: the same result on every run. Then each warp takes a slice of the row, counts what it
+ * keeps, and writes that from its place on, as sparse_pool_rows.cu does: what is larger, and of the
+ * equals the first ones.
  *
  * Reads the weights of a row five times, the kept terms once, writes at most k entries: with rows
  * of 128,256 terms 2.6 MB, of which the second-level cache holds the later readings of as many rows
