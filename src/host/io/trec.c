@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <xxhash.h>
 
 #include "core/memory.h"
@@ -186,6 +187,33 @@ static bool parse_number(const char *text, double *out)
     return true;
 }
 
+/* Whether the third of three columns at the top is a name, as in BEIR's header; not a bad number. */
+static bool is_name(const char *text)
+{
+    const char c = (char)(text[0] | 0x20);
+
+    return (text[0] < 0 || (c >= 'a' && c <= 'z')) && strcasecmp(text, "nan") != 0 &&
+           strcasecmp(text, "inf") != 0 && strcasecmp(text, "infinity") != 0;
+}
+
+/* Columns with something in them between tabs; 0 without a tab. */
+static int tab_columns(const char *line)
+{
+    int count = 0;
+    bool tab = false, filled = false;
+
+    for (; *line != '\0'; line++) {
+        tab = tab || *line == '\t';
+        if (*line == '\t') {
+            filled = false;
+        } else if (!filled && !is_space(*line)) {
+            filled = true;
+            count++;
+        }
+    }
+    return tab ? count : 0;
+}
+
 static csp_status add_row(reader *r, char *columns[MAX_COLUMNS], double value)
 {
     const bool full = r->columns == r->full;
@@ -207,7 +235,7 @@ static csp_status read_line(reader *r, char *line, int64_t bytes)
     const long long number = (long long)csp_lines_number(r->lines);
     char *columns[MAX_COLUMNS];
     int64_t at;
-    int count, value_at;
+    int tabbed, count, value_at;
     double value;
 
     if (memchr(line, '\0', (size_t)bytes) != NULL) {
@@ -217,9 +245,16 @@ static csp_status read_line(reader *r, char *line, int64_t bytes)
         return CSP_FAIL(CSP_ERR_FORMAT, "%s:%lld: invalid UTF-8 at byte %lld of the line", path,
                         number, (long long)at + 1);
     }
+    tabbed = tab_columns(line);
     count = split(line, columns);
     if (count == 0) {
         return CSP_OK;
+    }
+    if (tabbed != count && (tabbed == 3 || tabbed == r->full)) {
+        return CSP_FAIL(CSP_ERR_FORMAT,
+                        "%s:%lld: %d columns by its tabs, %d by its spaces: ids must not have a "
+                        "space in them",
+                        path, number, tabbed, count);
     }
     if (count != 3 && count != r->full) {
         return CSP_FAIL(CSP_ERR_FORMAT, "%s:%lld: %d columns, but %s has %d or 3", path, number,
@@ -231,7 +266,7 @@ static csp_status read_line(reader *r, char *line, int64_t bytes)
     }
     value_at = count == 3 ? 2 : r->full == 4 ? 3 : 4;
     if (!parse_number(columns[value_at], &value)) {
-        if (number == 1 && count == 3) {
+        if (number == 1 && count == 3 && is_name(columns[2])) {
             return CSP_OK; /* the header line of BEIR */
         }
         return CSP_FAIL(CSP_ERR_FORMAT, "%s:%lld: column %d is \"%.40s\", not a number", path,

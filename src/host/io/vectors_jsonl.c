@@ -263,16 +263,18 @@ static csp_status take_header(reader *r, const json_t *header)
     }
     r->v->vocab = json_integer_value(vocab);
     r->vocab_known = true;
-    if (json_is_string(side)) {
-        CSP_TRY(csp_strdup(path, json_string_value(side), &r->v->side));
+    if (side != NULL) {
+        const char *word = json_string_value(side);
+
+        CSP_TRY(csp_strdup(path, word != NULL ? word : "no text", &r->v->side));
     }
     if (quantisation != NULL) {
         CSP_TRY(take_quantisation(r, quantisation));
     }
-    if (!json_is_object(meta)) {
+    if (meta == NULL) {
         return CSP_OK;
     }
-    dumped = json_dumps(meta, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    dumped = json_dumps(meta, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
     if (dumped == NULL) {
         return CSP_FAIL(CSP_ERR_MEMORY, "%s:1: no memory for meta", path);
     }
