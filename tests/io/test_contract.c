@@ -34,6 +34,9 @@ static void the_defaults_are_those_of_the_method(void **state)
     assert_true(c.logit_scale == 1.0);
     assert_true(c.quant_scale == 100.0);
     assert_int_equal(csp_contract_check(&c, "defaults"), CSP_OK);
+    c.title_separator[0] = '\xFF';
+    assert_int_equal(csp_contract_check(&c, "defaults"), CSP_ERR_CONFIG);
+    assert_string_equal(csp_error_text(), "defaults: title_separator \"?\" is not valid UTF-8");
     csp_contract_clear(&c);
     csp_contract_clear(&c);
 }

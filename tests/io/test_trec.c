@@ -217,6 +217,8 @@ static void rows_that_no_reader_could_split_are_refused(void **state)
     (void)state;
     assert_int_equal(csp_run_writer_create(scratch_path("bad.run"), "a b", &writer),
                      CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_run_writer_create(scratch_path("bad.run"), "\xFF", &writer),
+                     CSP_ERR_ARGUMENT);
     assert_null(writer);
     assert_ok(csp_run_writer_create(scratch_path("bad.run"), "tag", &writer));
     assert_int_equal(csp_run_writer_append(writer, "q", &space, 1), CSP_ERR_DATA);

@@ -13,6 +13,7 @@
 #include <xxhash.h>
 
 #include "core/memory.h"
+#include "core/number.h"
 #include "io/lines.h"
 
 enum { MAX_COLUMNS = 6, TABLE_FIRST = 64 };
@@ -170,24 +171,13 @@ static int split(char *line, char *columns[MAX_COLUMNS])
     }
 }
 
-/* A finite decimal number and nothing else: strtod alone would take "nan", "inf" and "0x1p3". */
+/* A finite decimal number and nothing else. */
 static bool parse_number(const char *text, double *out)
 {
-    char *end;
-    double value;
-
-    if (strspn(text, "+-.0123456789eE") != strlen(text)) {
-        return false;
-    }
-    value = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(value)) {
-        return false;
-    }
-    *out = value;
-    return true;
+    return csp_parse_f64(text, out) && isfinite(*out);
 }
 
-/* Whether the third of three columns at the top is a name, as in BEIR's header; not a bad number. */
+/* Whether the third of three columns at the top is a name, as in BEIR's header; no bad number. */
 static bool is_name(const char *text)
 {
     const char c = (char)(text[0] | 0x20);
