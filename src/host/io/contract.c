@@ -434,7 +434,10 @@ csp_status csp_contract_from_json(const char *text, const char *where, csp_contr
         }
         CSP_TRY_GOTO(field_from_json(value, where, &fields[i], &c));
     }
-    CSP_TRY_GOTO(csp_contract_check(&c, where));
+    if (csp_contract_check(&c, where) != CSP_OK) {
+        status = CSP_ERR_FORMAT; /* the text stands; a file is at fault, not a setting */
+        goto fail;
+    }
     json_decref(object);
     *out = c;
     return CSP_OK;

@@ -95,7 +95,7 @@ CSP_CHECKED csp_status csp_contract_to_json(const csp_contract *contract, char *
  * Reads the JSON above and checks it. where is for the text (a path, "checkpoint x.h5").
  *
  * Errors: CSP_ERR_FORMAT for what is not JSON, an unknown or missing key, a wrong type, an unknown
- *         version; CSP_ERR_CONFIG for a value out of range. *out is written only on success.
+ *         version, a value out of range. *out is written only on success.
  */
 CSP_CHECKED csp_status csp_contract_from_json(const char *text, const char *where,
                                               csp_contract *out);
