@@ -249,7 +249,8 @@ static csp_status read_header(const csp_hdf5 *file, const char *path, csp_vector
     }
     CSP_TRY(check_text(file, path, "/X", "encoding-type", "csr_matrix"));
     CSP_TRY(csp_hdf5_get_i64s(file, "/X", "shape", shape, 2));
-    if (shape[0] < 0 || shape[0] >= INT64_MAX / 16 || shape[1] < 1 || shape[1] > INT32_MAX) {
+    if (shape[0] < 0 || shape[0] >= INT64_MAX / 16 || shape[1] < 1 ||
+        shape[1] > CSP_VECTORS_MOST_TERMS) {
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: a shape of (%lld,%lld) is out of range", path,
                         (long long)shape[0], (long long)shape[1]);
     }
