@@ -134,6 +134,13 @@ def another_config_or_data_is_refused(w):
     w.expect_exit(w.train("a", "--resume", "a/none.h5"), 1, "a/none.h5")
     w.expect_exit(w.train("a", "--resume", "beir/corpus.jsonl"), 3, "beir/corpus.jsonl")
     w.expect_exit(w.train("a", "lora.r=4"), 2, "lora")
+    # What every checkpoint would record, found before the first step and not at the first save.
+    w.expect_exit(w.train("b", "model.query_prefix=\udcff"), 2, 'query_prefix "?" is not valid UTF-8')
+    latin = w.folder / "m\udcff"
+    shutil.copytree(w.folder / "model", latin)
+    w.expect_exit(w.train("b", "model.path=m\udcff", "lora.r=4"), 2, "m?: the path of a base model")
+    w.expect(not (w.folder / "b").exists() or not list((w.folder / "b").glob("checkpoints/*")), "b")
+    shutil.rmtree(latin)
     shutil.copytree(w.folder / "model", w.folder / "model2")
     w.expect_exit(w.train("a", "model.path=model2"), 2, "model.path")
     w.remove("model2")
