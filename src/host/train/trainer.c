@@ -401,7 +401,7 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
         CSP_TRY_GOTO(run_step(&p, k));
         CSP_TRY_GOTO(after_step(&p, k + 1));
     }
-    csp_train_data_say(run->data);
+    csp_train_data_say(run->data, name);
     if (p.times != NULL && csp_run_writes(run)) {
         csp_rank_times_say(p.times, name);
     }
