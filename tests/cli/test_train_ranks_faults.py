@@ -166,6 +166,19 @@ def a_stopped_rank_ends_the_others(w):
         w.remove("h")
 
 
+def a_suspended_job_goes_on(w):
+    """All ranks are stopped, by a scheduler that gives their machines to another job, and go on later."""
+    job = Job(w, 3, "s", *LONG, *HANGS, "contrastive.batch.queries=12", "contrastive.max_steps=60")
+    begun(w, job, "s")
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for process in job.ranks:
+            process.send_signal(number)
+        time.sleep(TIMEOUT_S + 1 if number == signal.SIGSTOP else 0)
+    for result in job.wait():
+        w.expect_exit(result, 0)
+    w.remove("s")
+
+
 def a_rank_that_waits_for_its_disk_is_ended_too(w):
     """Its thread does not come back from open(): the others go after the timeout, it after a grace."""
     (w.folder / "f").mkdir()
@@ -243,6 +256,7 @@ if __name__ == "__main__":
         another_version_on_one_rank_is_named,
         a_signal_ends_a_rank_that_waits_for_one_that_never_comes,
         a_stopped_rank_ends_the_others,
+        a_suspended_job_goes_on,
         a_rank_that_waits_for_its_disk_is_ended_too,
         long_files_of_evaluations_are_no_hang,
         mpirun_ends_with_the_code_of_what_ended_a_rank,

@@ -37,10 +37,10 @@ typedef struct word {
 
 /* A connection of the star. */
 typedef struct peer {
-    int fd;       /* -1: none, or no more */
-    bool is_gone; /* has said goodbye */
-    double heard_at;
-    int64_t came; /* to collectives elsewhere, when it was last heard of */
+    int fd;          /* -1: none, or no more */
+    bool is_gone;    /* has said goodbye */
+    double heard_at; /* of csp_control.clock */
+    int64_t came;    /* to collectives elsewhere, when it was last heard of */
     size_t bytes;
     word in;
 } peer;
@@ -52,6 +52,7 @@ struct csp_control {
     int wake;
     pthread_t thread;
     double beat_s;
+    csp_patience clock;   /* the thread's own */
     bool is_over;         /* the thread's own: a failure is known, nothing is said any more */
     bool says_bye;        /* the thread's own: it has */
     pthread_mutex_t lock; /* of what follows */
@@ -205,6 +206,19 @@ static void hear(csp_control *c, int from, word *w)
     }
 }
 
+/* Who was stopped alone for too long finds that the others have gone. */
+static void say_gone(csp_control *c, int rank)
+{
+    char reason[200] = "has gone without a word: killed, or crashed";
+
+    if (c->clock.lost_s > 0.0) {
+        (void)snprintf(reason, sizeof(reason),
+                       "has gone without a word, while rank %d was stopped for %.0f s or before",
+                       c->comm->rank, c->clock.lost_s);
+    }
+    consider_seen(c, rank, reason);
+}
+
 /* Takes what a connection has; an end of it that was not announced is a failure. */
 static void listen_to(csp_control *c, int from)
 {
@@ -219,11 +233,11 @@ static void listen_to(csp_control *c, int from)
         if (n <= 0) {
             drop(c, from);
             if (!l->is_gone && !c->says_bye) {
-                consider_seen(c, from, "has gone without a word: killed, or crashed");
+                say_gone(c, from);
             }
             return;
         }
-        l->heard_at = csp_machine_seconds();
+        l->heard_at = c->clock.waited_s;
         l->bytes += (size_t)n;
         if (l->bytes == sizeof(word)) {
             l->bytes = 0;
@@ -232,9 +246,10 @@ static void listen_to(csp_control *c, int from)
     }
 }
 
-static void look_for_silence(csp_control *c, double now)
+static void look_for_silence(csp_control *c)
 {
     const double limit_s = c->comm->options.timeout_s;
+    const double now = csp_patience_turn(&c->clock, limit_s);
     char reason[200];
 
     for (int r = 0; r < c->comm->size; r++) {
@@ -368,7 +383,7 @@ static void *watch(void *argument)
         }
         /* After the reading: a process that was stopped itself finds the others' words here. */
         if (!c->is_over) {
-            look_for_silence(c, csp_machine_seconds());
+            look_for_silence(c);
         }
         if (c->entries[size].revents != 0 && !take_orders(c)) {
             return NULL;
@@ -528,7 +543,6 @@ csp_status csp_control_start(csp_comm *comm)
     CSP_TRY_GOTO(connect_star(c, &zero, fds));
     for (int r = 0; r < comm->size; r++) {
         c->links[r].fd = fds[r];
-        c->links[r].heard_at = csp_machine_seconds();
     }
     CSP_TRY_GOTO(csp_thread_start("communication", &c->thread, watch, c));
     free(fds);
