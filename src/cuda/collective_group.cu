@@ -139,9 +139,9 @@ static csp_status check_one(csp_backend *be, cuda_collective *c)
 
 csp_status cuda_collective_check(csp_backend *be, cuda_patience *patience)
 {
-    const double now = csp_machine_seconds();
     cuda_collective *first = cuda_state_of(be)->collectives.first;
     int64_t passed = 0;
+    double waited_s;
 
     for (cuda_collective *c = first; c != NULL; c = c->next) {
         if (c->comm != NULL) {
@@ -150,11 +150,11 @@ csp_status cuda_collective_check(csp_backend *be, cuda_patience *patience)
         passed += look(c);
     }
     if (!patience->begun || passed != patience->passed) {
-        *patience = { true, now, passed };
-        return CSP_OK;
+        *patience = { true, passed, {} };
     }
+    waited_s = csp_patience_turn(&patience->turns, first != NULL ? first->watch.timeout_s : 0.0);
     for (cuda_collective *c = first; c != NULL; c = c->next) {
-        if (c->comm != NULL && c->passed < c->begun && now - patience->since > c->watch.timeout_s) {
+        if (c->comm != NULL && c->passed < c->begun && waited_s > c->watch.timeout_s) {
             return cuda_collective_fail(be, c, CSP_WATCH_LATE, present(c), "");
         }
     }
@@ -166,7 +166,7 @@ static csp_status await_taken(csp_backend *be, cuda_collective *c, const char *w
                               nccl_result *state)
 {
     const nccl_table *t = library_of(cuda_state_of(be));
-    const double begin = csp_machine_seconds();
+    csp_patience patience = {};
 
     for (int64_t turn = 0;; turn++) {
         *state = NCCL_IN_PROGRESS;
@@ -179,7 +179,7 @@ static csp_status await_taken(csp_backend *be, cuda_collective *c, const char *w
         if (c->watch.has_failed(c->watch.context)) {
             return cuda_collective_fail(be, c, CSP_WATCH_FAILED, what, "");
         }
-        if (csp_machine_seconds() - begin > c->watch.timeout_s) {
+        if (csp_patience_turn(&patience, c->watch.timeout_s) > c->watch.timeout_s) {
             return cuda_collective_fail(be, c, CSP_WATCH_LATE, what, "");
         }
         cuda_pause(turn);

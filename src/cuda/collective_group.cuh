@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "core/machine.h"
 #include "core/thread.h"
 #include "device.h"
 #include "nccl.cuh"
@@ -32,8 +33,8 @@ struct cuda_collective {
 /* How long a wait has seen nothing come. Start from {}. */
 typedef struct cuda_patience {
     bool begun;
-    double since;
     int64_t passed; /* of all groups together */
+    csp_patience turns;
 } cuda_patience;
 
 /* Whether a group is open that has not been ended. */

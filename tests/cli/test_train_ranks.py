@@ -92,6 +92,11 @@ def blocks_of_negatives_do_not_depend_on_ranks(w):
                 w.expect_exit(result, 0)
             expect_curve(w, "b", "b1")
             w.remove("b")
+        # From a csplade that dealt them out otherwise; a file without its seal may be a changed one.
+        go_back(w, "b1", "00000004")
+        path = w.folder / "b1/checkpoints/contrastive-00000004.h5"
+        path.write_bytes(path.read_bytes()[:-32].replace(b"block_layout 2", b"block_layout 1"))
+        w.expect_exit(w.train("b1", *cut, "device.threads=1"), 0, "block_layout was 1 before and is 2 now")
         w.remove("b1")
     w.remove("whole")
     w.expect_exit(w.train("x", "contrastive.negative_blocks=3"), 2, "negative_blocks is 3", "8 queries")
@@ -372,7 +377,7 @@ def one_rank_of_a_machine_reads_the_data(w):
             for result in results:
                 w.expect_exit(result, 0)
             w.expect(sum(r.stderr.count("warn  data") for r in results) == 1 and
-                     "positives not in the corpus: 1 (nowhere)" in results[0].stderr, results)
+                     results[0].stderr.count("positives not in the corpus: 1 (nowhere)") == 1, results)
         w.expect(w.checkpoint("f", LAST) == w.checkpoint("s", LAST), "other bytes")
         w.expect(curve(w, "f") == curve(w, "s"), "another curve")
         w.remove("f", "s")

@@ -166,6 +166,19 @@ def a_stopped_rank_ends_the_others(w):
         w.remove("h")
 
 
+def a_suspended_job_goes_on(w):
+    """All ranks are stopped, by a scheduler that gives their machines to another job, and go on later."""
+    job = Job(w, 3, "s", *LONG, *HANGS, "contrastive.batch.queries=12", "contrastive.max_steps=60")
+    begun(w, job, "s")
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for process in job.ranks:
+            process.send_signal(number)
+        time.sleep(TIMEOUT_S + 1 if number == signal.SIGSTOP else 0)
+    for result in job.wait():
+        w.expect_exit(result, 0)
+    w.remove("s")
+
+
 def a_rank_that_waits_for_its_disk_is_ended_too(w):
     """Its thread does not come back from open(): the others go after the timeout, it after a grace."""
     (w.folder / "f").mkdir()
@@ -188,25 +201,30 @@ def a_rank_that_waits_for_its_disk_is_ended_too(w):
     w.remove("f", "here")
 
 
-def a_long_file_of_judgements_is_no_hang(w):
-    """Of evaluations, from a pipe that takes longer than ranks wait for one another."""
-    os.mkfifo(w.folder / "long.tsv")
+def long_files_of_evaluations_are_no_hang(w):
+    """Judgements and queries, from pipes that each take longer than ranks wait for one another."""
+    lines = {"long.tsv": ("beir/qrels/dev.tsv", lambda n: f"none\t{n}\t1\n"),
+             "long.jsonl": ("beir/queries.jsonl", lambda n: f'{{"_id": "n{n}", "text": "none"}}\n')}
 
-    def write():
-        with open(w.folder / "long.tsv", "w", encoding="utf-8") as pipe:
-            pipe.write((w.folder / "beir/qrels/dev.tsv").read_text())
+    def write(name, source, line):
+        with open(w.folder / name, "w", encoding="utf-8") as pipe:
+            pipe.write((w.folder / source).read_text())
             end, n = time.monotonic() + TIMEOUT_S + 2, 0
             while time.monotonic() < end:
-                pipe.write("".join(f"none\t{n + i}\t1\n" for i in range(8000)))  # more than is read at once
+                pipe.write("".join(line(n + i) for i in range(8000)))  # more than is read at once
                 pipe.flush()
                 n += 8000
                 time.sleep(0.1)
 
-    threading.Thread(target=write, daemon=True).start()
-    for result in Job(w, 2, "l", *HANGS, "data.dev_qrels=long.tsv", "run.eval_steps=2", "adapt.max_steps=2",
-                      "contrastive.max_steps=2").wait():
+    for name, of in lines.items():
+        os.mkfifo(w.folder / name)
+        threading.Thread(target=write, args=(name, *of), daemon=True).start()
+    for result in Job(w, 2, "l", *HANGS, "data.dev_qrels=long.tsv", "data.corpus=beir/corpus.jsonl",
+                      "data.queries=long.jsonl", "run.phases=[adapt]", "run.eval_steps=2",
+                      "adapt.max_steps=2").wait():
         w.expect_exit(result, 0, *(["nDCG@10"] if result.args == "rank 0" else []))
-    (w.folder / "long.tsv").unlink()
+    for name in lines:
+        (w.folder / name).unlink()
     w.remove("l")
 
 
@@ -238,7 +256,8 @@ if __name__ == "__main__":
         another_version_on_one_rank_is_named,
         a_signal_ends_a_rank_that_waits_for_one_that_never_comes,
         a_stopped_rank_ends_the_others,
+        a_suspended_job_goes_on,
         a_rank_that_waits_for_its_disk_is_ended_too,
-        a_long_file_of_judgements_is_no_hang,
+        long_files_of_evaluations_are_no_hang,
         mpirun_ends_with_the_code_of_what_ended_a_rank,
     ]))

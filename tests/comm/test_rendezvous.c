@@ -182,7 +182,7 @@ static int lose_zero(int argument)
     int port, listener, fd;
 
     if (own_rank() != 0) {
-        return refused(2.0, CSP_ERR_COMM, "at the rendezvous of 127.0.0.1 port");
+        return refused(2.0, CSP_ERR_COMM, "is what listens there rank 0 of this job");
     }
     RANK_TRY(csp_socket_listen(atoi(getenv("MASTER_PORT")), &listener, &port));
     RANK_TRY(csp_socket_accept(listener, csp_machine_seconds() + 10.0, &fd));

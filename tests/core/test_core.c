@@ -197,6 +197,28 @@ static void peak_memory_counts_what_was_touched(void **state)
 }
 
 /* Over all 65536 values of the random bits the mean is the value, exactly. */
+/* The last turn is put back into the past, as if the process had been stopped since. */
+static void a_turn_that_was_stopped_counts_for_a_part_of_the_limit(void **state)
+{
+    csp_patience p = { 0 };
+
+    (void)state;
+    assert_true(csp_patience_turn(&p, 80.0) == 0.0);
+    p.turn_s -= 15.0;
+    assert_true(csp_patience_turn(&p, 80.0) >= 15.0 && p.lost_s == 0.0);
+    p.turn_s -= 1000.0;
+    assert_true(csp_patience_turn(&p, 80.0) < 36.0 && p.lost_s >= 980.0);
+    for (int i = 0; i < 3; i++) {
+        p.turn_s -= 1000.0;
+        (void)csp_patience_turn(&p, 80.0);
+    }
+    assert_true(p.waited_s >= 80.0); /* it ends all the same */
+    p = (csp_patience) { 0 };
+    (void)csp_patience_turn(&p, 2.0);
+    p.turn_s -= 100.0;
+    assert_true(csp_patience_turn(&p, 2.0) == 1.5); /* a loop may sleep for a second */
+}
+
 static void random_rounding_to_bf16_is_right_in_the_mean(void **state)
 {
     const float values[] = { 1.0f, 1.001f, -3.14159f, 0x1.234568p-100f, 1e-40f, -0.0f, 3e38f };
@@ -254,6 +276,7 @@ int main(void)
         cmocka_unit_test(the_fault_driver_fails_one_call),
         cmocka_unit_test(a_message_is_one_printable_line_whatever_is_in_it),
         cmocka_unit_test(peak_memory_counts_what_was_touched),
+        cmocka_unit_test(a_turn_that_was_stopped_counts_for_a_part_of_the_limit),
         cmocka_unit_test(a_block_reaches_an_index_and_is_zero_there),
     };
 

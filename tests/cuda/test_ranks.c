@@ -115,12 +115,32 @@ static void update(const tiny *t, csp_optimizer *optimizer, csp_saver *saver, in
     assert_ok(csp_backend_sync(t->be));
 }
 
-/* As train/trainer.c does it: copies of step 1 run until the update of step 2. argument: beside. */
+/* As a phase does when rank 1 reports and the others hear of it. */
+static void fail_together(const csp_ranks *ranks)
+{
+    csp_status status = csp_comm_barrier(ranks->comm, "the save");
+
+    if (ranks->rank == 1) { /* the other may still be in it */
+        assert_ok(status);
+        status = csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "a text is damaged");
+    } else {
+        assert_true(csp_comm_await_failure(ranks->comm, 60.0));
+        status = csp_comm_raise(ranks->comm, CSP_COMM_FAILED, "step 2", "");
+    }
+    csp_ranks_abort(ranks, status);
+}
+
+static const char *const save_folders[] = { "waited", "beside", "failed" };
+
+/*
+ * As train/trainer.c does it: copies of step 1 run until the update of step 2. argument: 0 waits
+ * for the file, 1 does not, 2: rank 1 fails in step 2, when the copies are under way.
+ */
 static int saving_rank(int argument)
 {
-    const char *dir = scratch_path(argument ? "beside" : "waited");
+    const char *dir = scratch_path(save_folders[argument]);
     const csp_comm_options options = { .timeout_s = 120.0 };
-    const csp_save_plan plan = { .beside = argument };
+    const csp_save_plan plan = { .beside = argument > 0 };
     const csp_progress progress = {
         .phase = "adapt", .step = 1, .threads = 1, .precision = "bf16", .best = NAN
     };
@@ -154,9 +174,13 @@ static int saving_rank(int argument)
     update(&t, optimizer, saver, 1);
     assert_ok(csp_values_await(t.model, t.model->params->config.L));
     assert_ok(csp_saver_save(saver, dir, &snapshot, config, &progress, NULL));
-    update(&t, optimizer, saver, 2);
-    assert_ok(csp_saver_wait(saver));
-    assert_ok(csp_replicas_agree(&ranks, t.model)); /* of rows that one rank has whole, too */
+    if (argument == 2) {
+        fail_together(&ranks);
+    } else {
+        update(&t, optimizer, saver, 2);
+        assert_ok(csp_saver_wait(saver));
+        assert_ok(csp_replicas_agree(&ranks, t.model)); /* of rows that one rank has whole, too */
+    }
     csp_saver_destroy(saver);
     csp_optimizer_destroy(optimizer);
     csp_config_free(config);
@@ -176,31 +200,32 @@ static void a_checkpoint_of_parts_beside_training_has_the_same_bytes(void **stat
     if (devices < 2) {
         skip();
     }
-    for (int beside = 0; beside < 2; beside++) {
-        assert_true(ranks_run(saving_rank, beside, 2, 600.0, at));
+    for (int way = 0; way < 3; way++) {
+        assert_true(ranks_run(saving_rank, way, 2, 600.0, at));
         assert_true(at[0] == 0 && at[1] == 0);
     }
     snprintf(waited, sizeof(waited), "%s", scratch_path("waited/checkpoints"));
     folder = opendir(waited);
     assert_non_null(folder);
     for (struct dirent *e = readdir(folder); e != NULL; e = readdir(folder)) {
-        char path[2][700];
-        char *bytes[2];
-        size_t size[2];
+        char path[700];
+        char *bytes[3];
+        size_t size[3];
 
-        if (e->d_name[0] != '.') {
-            snprintf(path[0], sizeof(path[0]), "%s/%s", waited, e->d_name);
-            snprintf(path[1], sizeof(path[1]), "%s/%s", scratch_path("beside/checkpoints"),
-                     e->d_name);
-            for (int i = 0; i < 2; i++) {
-                bytes[i] = scratch_read(path[i], &size[i]);
-            }
-            assert_int_equal(size[0], size[1]);
-            assert_memory_equal(bytes[0], bytes[1], size[0]);
-            free(bytes[0]);
-            free(bytes[1]);
-            count++;
+        if (e->d_name[0] == '.') {
+            continue;
         }
+        for (int way = 0; way < 3; way++) {
+            snprintf(path, sizeof(path), "%s/checkpoints/%s", scratch_path(save_folders[way]),
+                     e->d_name);
+            bytes[way] = scratch_read(path, &size[way]);
+            assert_int_equal(size[way], size[0]);
+            assert_memory_equal(bytes[way], bytes[0], size[0]);
+        }
+        for (int way = 0; way < 3; way++) {
+            free(bytes[way]);
+        }
+        count++;
     }
     closedir(folder);
     assert_int_equal(count, 4); /* LATEST, the model, two parts of its state */

@@ -118,7 +118,8 @@ static inline void expect_same(const char *dir, const char *other, const char *n
 }
 
 /* One of several ranks: a process of its own, in which a failed assertion is an exit status. */
-static double member_timeout_s = 60.0;
+static double member_timeout_s = 60.0, member_grace_s = 0.0;
+static bool member_shares = true; /* state */
 
 typedef struct member {
     csp_comm *comm;
@@ -128,13 +129,16 @@ typedef struct member {
 
 static inline void join_ranks(member *m)
 {
-    const csp_comm_options options = { .timeout_s = member_timeout_s };
+    const csp_comm_options options = { .timeout_s = member_timeout_s, .grace_s = member_grace_s };
+    csp_sharing sharing = { 0 };
     csp_launch launch;
 
     assert_ok(csp_launch_find(&launch));
     assert_ok(csp_comm_create(&launch, &options, &m->comm));
-    open_saved_of(&m->s, false,
-                  (csp_sharing) { csp_comm_size(m->comm), csp_comm_rank(m->comm), 1, 0 });
+    if (member_shares) {
+        sharing = (csp_sharing) { csp_comm_size(m->comm), csp_comm_rank(m->comm), 1, 0 };
+    }
+    open_saved_of(&m->s, false, sharing);
     assert_ok(csp_ranks_open(m->comm, m->s.t.be, &m->ranks));
     m->s.config->run.save_total_limit = 9;
 }

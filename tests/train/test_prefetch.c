@@ -157,7 +157,8 @@ static char *said(const opened *o)
     fflush(stderr);
     assert_true(dup2(fileno(file), STDERR_FILENO) >= 0);
     csp_log_set_level(CSP_LOG_INFO);
-    csp_train_data_say(o->data);
+    csp_train_data_say(o->data, "adapt");
+    csp_train_data_say(o->data, "contrastive");
     csp_log_set_level(CSP_LOG_NONE);
     fflush(stderr);
     assert_true(dup2(before, STDERR_FILENO) >= 0);

@@ -51,16 +51,15 @@ static void what_training_does_meanwhile_changes_nothing(void **state)
         }
         saver = make_saver(&s, true);
         for (int64_t k = 1; k <= 6; k++) {
-            csp_save_left left = CSP_SAVE_STATE;
+            bool writes = true;
 
             train_to(&s, k);
             assert_ok(csp_saver_save(saver, beside, &s.snapshot, s.config, &s.progress,
                                      k == 4 ? NULL : &s.health));
             assert_ok(csp_saver_copied(saver));
             train_to(&s, 100 + k);
-            assert_ok(csp_saver_poll(saver, &left));
-            assert_int_equal(left, CSP_SAVE_NOTHING); /* no state that is shared out */
-            assert_ok(csp_saver_go_on(saver, left));
+            assert_ok(csp_saver_poll(saver, &writes));
+            csp_saver_learn(saver, writes);
         }
         assert_ok(csp_saver_wait(saver));
         expect_same(waited, beside, "checkpoints/LATEST");
@@ -76,7 +75,7 @@ static void a_saver_without_a_copy_gives_the_same(void **state)
 {
     char waited[600], plain[600];
     double pause_s = NAN, write_s = NAN;
-    csp_save_left left = CSP_SAVE_STATE;
+    bool writes = true;
     csp_saver *saver;
     saved s = { 0 };
 
@@ -94,9 +93,9 @@ static void a_saver_without_a_copy_gives_the_same(void **state)
     assert_true(isnan(write_s));
     csp_saver_destroy(saver);
     csp_saver_times(NULL, &pause_s, &write_s);
-    assert_ok(csp_saver_poll(NULL, &left));
-    assert_int_equal(left, CSP_SAVE_NOTHING);
-    assert_ok(csp_saver_go_on(NULL, left));
+    assert_ok(csp_saver_poll(NULL, &writes));
+    assert_false(writes);
+    csp_saver_learn(NULL, writes);
     assert_ok(csp_saver_copied(NULL));
     assert_ok(csp_saver_wait(NULL));
     csp_saver_destroy(NULL);
@@ -123,7 +122,7 @@ static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
     saver = make_saver(&s, true);
     for (int way = 0; way < 3; way++) {
         csp_status status = CSP_OK;
-        csp_save_left left;
+        bool writes;
 
         assert_ok(save(saver, &s, dir));
         (void)csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "");
@@ -134,7 +133,7 @@ static void a_failure_is_said_in_the_same_words_by_the_next_call(void **state)
         }
         for (int i = 0; way == 2 && i < 20000 && status == CSP_OK; i++) {
             usleep(1000);
-            status = csp_saver_poll(saver, &left);
+            status = csp_saver_poll(saver, &writes);
         }
         assert_int_equal(status, CSP_ERR_IO);
         assert_string_equal(csp_error_text(), want);
@@ -195,25 +194,26 @@ static void every_failing_call_is_reported(void **state)
     close_saved(&s);
 }
 
-/* The end of a step: the most that is left on any rank. */
-static csp_status step_end(csp_saver *saver, const csp_ranks *ranks, csp_save_left *left)
+/* The end of a step: whether any rank still writes. */
+static csp_status step_end(csp_saver *saver, const csp_ranks *ranks, bool *writes)
 {
-    int32_t most;
+    int32_t any;
 
-    CSP_TRY(csp_saver_poll(saver, left));
-    most = (int32_t)*left;
-    CSP_TRY(csp_ranks_reduce_host(ranks, &most, CSP_I32, 1, CSP_COMM_MAX, "test"));
-    *left = (csp_save_left)most;
-    return csp_saver_go_on(saver, *left);
+    CSP_TRY(csp_saver_poll(saver, writes));
+    any = *writes;
+    CSP_TRY(csp_ranks_reduce_host(ranks, &any, CSP_I32, 1, CSP_COMM_MAX, "test"));
+    *writes = any != 0;
+    csp_saver_learn(saver, *writes);
+    return CSP_OK;
 }
 
-/* Until all ranks know that the state of all is written. */
-static void await_state(csp_saver *saver, const csp_ranks *ranks)
+/* Until all ranks know that the checkpoint is there. */
+static void await_checkpoint(csp_saver *saver, const csp_ranks *ranks)
 {
-    csp_save_left left = CSP_SAVE_NAME;
+    bool writes = true;
 
-    while (left > CSP_SAVE_MODEL) {
-        assert_ok(step_end(saver, ranks, &left));
+    while (writes) {
+        assert_ok(step_end(saver, ranks, &writes));
         usleep(1000);
     }
 }
@@ -235,7 +235,7 @@ static int saving_rank(int argument)
         assert_ok(csp_saver_copied(saver));
         train_to(&m.s, 100 + k);
         if (k % 2 == 0) {
-            await_state(saver, &m.ranks);
+            await_checkpoint(saver, &m.ranks);
         }
     }
     assert_ok(csp_saver_wait(saver));
@@ -285,7 +285,7 @@ static int failing_rank(int argument)
     member m = { 0 };
     csp_saver *saver;
     csp_status status;
-    csp_save_left left;
+    bool writes;
 
     join_ranks(&m);
     saver = make_saver_of(&m.s, &m.ranks, argument);
@@ -293,7 +293,7 @@ static int failing_rank(int argument)
     status = save(saver, &m.s, scratch_path(m.ranks.rank == 1 ? "broken-rank" : "fine-ranks"));
     for (int i = 0; i < 20000 && m.ranks.rank == 1 && status == CSP_OK; i++) {
         usleep(1000);
-        status = csp_saver_poll(saver, &left);
+        status = csp_saver_poll(saver, &writes);
     }
     status = status == CSP_OK ? csp_saver_wait(saver) : status;
     assert_int_equal(status, m.ranks.rank == 1 ? CSP_ERR_IO : CSP_ERR_COMM);
@@ -322,7 +322,7 @@ static void a_rank_that_cannot_write_its_state_ends_all(void **state)
     }
 }
 
-/* Whatever has failed meanwhile is still to be said; nothing waits for other ranks. */
+/* Whatever has failed meanwhile is still to be said; what is under way ends by itself. */
 static int leaving_rank(int argument)
 {
     member m = { 0 };
@@ -331,6 +331,7 @@ static int leaving_rank(int argument)
     (void)argument;
     join_ranks(&m);
     saver = make_saver_of(&m.s, &m.ranks, true);
+    train_to(&m.s, 1);
     assert_ok(save(saver, &m.s, scratch_path("left")));
     (void)csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "what has failed meanwhile");
     csp_saver_destroy(saver);
@@ -338,14 +339,16 @@ static int leaving_rank(int argument)
     return leave_ranks(&m);
 }
 
-static void a_checkpoint_that_ranks_leave_is_not_there(void **state)
+static void a_checkpoint_that_ranks_leave_is_finished(void **state)
 {
-    char dir[600];
+    char dir[600], want[600];
 
     (void)state;
     folder("left", dir);
+    folder("now-shared", want);
     run_ranks(leaving_rank, 0);
-    assert_int_equal(scratch_count(scratch_path("left/checkpoints"), ".h5"), 0);
+    expect_same(want, dir, name_of(1));
+    assert_int_equal(scratch_count(scratch_path("left/checkpoints"), ".state"), SHARERS);
     assert_int_equal(scratch_count(scratch_path("left/checkpoints"), ".tmp"), 0);
 }
 
@@ -369,59 +372,57 @@ static int planning_rank(int argument)
     return leave_ranks(&m);
 }
 
-typedef enum slow_end { SLOW_FINE, SLOW_KILLED, SLOW_HANGS } slow_end;
+/* What becomes of the rank that is slow to write, or else: rank 0 fails; it writes all alone. */
+typedef enum slow_end { SLOW_FINE, SLOW_KILLED, SLOW_HANGS, SLOW_ZERO, SLOW_ALONE } slow_end;
 
-static const char *const unequal_folders[] = { "unequal-fine", "unequal-killed", "unequal-hangs" };
+static const char *const unequal_folders[] = { "unequal-fine", "unequal-killed", "unequal-hangs",
+                                               "unequal-zero", "unequal-alone" };
 
 /*
- * Rank 1 fails when all files have names, while that of rank 2 waits for HDF5, which its main
- * thread holds. argument: what becomes of rank 2.
+ * A rank fails just after a save, of which nobody has heard anything yet, while the file of another
+ * waits for HDF5, which its main thread holds for longer than a failed process has: rank 2's of
+ * state, or, where none is shared out, rank 0's. argument: slow_end, + 8 where none is.
  */
 static int unequal_rank(int argument)
 {
-    csp_save_left left = CSP_SAVE_NAME;
-    char dir[400], mark[450];
+    const int end = argument % 8, bad = end == SLOW_ZERO ? 0 : 1;
+    char dir[400], latest[450];
     csp_saver *saver;
     member m = { 0 };
-    csp_status status = CSP_OK;
-    bool held = false;
+    csp_status status;
+    bool held = false, writes;
+    int slow;
 
-    snprintf(dir, sizeof(dir), "%s", scratch_path(unequal_folders[argument]));
+    member_shares = argument < 8;
+    slow = member_shares ? 2 : 0;
+    snprintf(dir, sizeof(dir), "%s", scratch_path(unequal_folders[end]));
     join_ranks(&m);
     saver = make_saver_of(&m.s, &m.ranks, true);
     train_to(&m.s, 1);
-    held = m.ranks.rank == 2 && csp_hdf5_enter();
+    held = m.ranks.rank == slow && csp_hdf5_enter();
     assert_ok(save(saver, &m.s, dir));
-    while (left > CSP_SAVE_STATE) {
-        assert_ok(step_end(saver, &m.ranks, &left));
-    }
-    assert_int_equal(left, CSP_SAVE_STATE);
-    if (m.ranks.rank == 1) {
-        /* Not while another is still in the exchange of names. */
-        while (scratch_count(dir, "has-names") < SHARERS - 1) {
-            usleep(1000);
-        }
+    if (m.ranks.rank == bad) {
         status = csp_error_set(CSP_ERR_DATA, __FILE__, __LINE__, "%s", "a text is damaged");
         csp_ranks_abort(&m.ranks, status);
     } else {
-        snprintf(mark, sizeof(mark), "%s/has-names%d", dir, m.ranks.rank);
-        scratch_text(mark, "");
-        status = step_end(saver, &m.ranks, &left);
-        assert_int_equal(status, CSP_ERR_COMM);
+        assert_int_equal(step_end(saver, &m.ranks, &writes), CSP_ERR_COMM);
     }
-    if (m.ranks.rank == 2) {
-        usleep(argument == SLOW_HANGS ? 4000000 : 300000);
-        if (argument == SLOW_KILLED) {
+    if (m.ranks.rank == slow) {
+        usleep(end == SLOW_HANGS ? 4000000 : 600000);
+        if (end == SLOW_KILLED) {
             raise(SIGKILL);
         }
         csp_hdf5_leave(&held);
     }
     csp_saver_destroy(saver);
     assert_error_has("a text is damaged");
-    return leave_ranks(&m);
+    leave_ranks(&m);
+    /* A launcher that sees a process end may end the others: not before it is there. */
+    snprintf(latest, sizeof(latest), "%s/checkpoints/LATEST", dir);
+    return end != SLOW_KILLED && end != SLOW_HANGS && access(latest, F_OK) != 0;
 }
 
-/* So that it is there when the others end, whoever has failed; and never half of it. */
+/* Whoever fails, what was saved is there when the first rank ends; and never half of it. */
 static void a_rank_that_fails_lets_the_others_finish_the_checkpoint(void **state)
 {
     char dir[600], want[600], checkpoints[700];
@@ -429,15 +430,17 @@ static void a_rank_that_fails_lets_the_others_finish_the_checkpoint(void **state
 
     (void)state;
     folder("now-shared", want);
-    for (int end = SLOW_FINE; end <= SLOW_HANGS; end++) {
+    for (int end = SLOW_FINE; end <= SLOW_ALONE; end++) {
         const double begin = csp_machine_seconds();
-        const bool fine = end == SLOW_FINE;
+        const bool fine = end != SLOW_KILLED && end != SLOW_HANGS, shares = end != SLOW_ALONE;
 
         folder(unequal_folders[end], dir);
         snprintf(checkpoints, sizeof(checkpoints), "%s/checkpoints", dir);
         member_timeout_s = end == SLOW_HANGS ? 2.0 : 60.0;
-        assert_true(ranks_run(unequal_rank, end, SHARERS, 60.0, at));
+        member_grace_s = end == SLOW_HANGS ? 0.0 : 0.3;
+        assert_true(ranks_run(unequal_rank, end + (shares ? 0 : 8), SHARERS, 60.0, at));
         member_timeout_s = 60.0;
+        member_grace_s = 0.0;
         assert_true(csp_machine_seconds() - begin < 30.0);
         for (int r = 0; r < SHARERS; r++) {
             assert_int_equal(at[r], r == 2 && end == SLOW_KILLED ? SIGKILL : 0);
@@ -445,7 +448,7 @@ static void a_rank_that_fails_lets_the_others_finish_the_checkpoint(void **state
         assert_int_equal(scratch_count(checkpoints, "contrastive-00000001.h5"), fine);
         assert_int_equal(scratch_count(checkpoints, "LATEST"), fine);
         assert_int_equal(scratch_count(checkpoints, ".tmp"), 0);
-        if (fine) {
+        if (fine && shares) {
             assert_int_equal(scratch_count(checkpoints, ".state"), SHARERS);
             expect_same(want, dir, name_of(1)); /* which has the names of state of this content */
         }
@@ -516,7 +519,7 @@ int main(void)
         /* The first ones fork: no threads of OpenMP may be there yet. */
         cmocka_unit_test(state_that_ranks_share_out_is_written_beside_training_too),
         cmocka_unit_test(a_rank_that_cannot_write_its_state_ends_all),
-        cmocka_unit_test(a_checkpoint_that_ranks_leave_is_not_there),
+        cmocka_unit_test(a_checkpoint_that_ranks_leave_is_finished),
         cmocka_unit_test(a_rank_that_fails_lets_the_others_finish_the_checkpoint),
         cmocka_unit_test(ranks_plan_alike),
         cmocka_unit_test(what_training_does_meanwhile_changes_nothing),

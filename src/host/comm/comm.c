@@ -2,6 +2,7 @@
 #include "comm/comm.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,7 @@ static void destroy_parts(csp_comm *comm)
     free(comm->recv);
     free(comm->late);
     free(comm->gone);
+    free(comm->posts);
     free(comm->inputs);
     free(comm->scratch);
     free(comm);
@@ -120,6 +122,11 @@ static csp_status alloc_parts(csp_comm *comm)
     CSP_TRY(csp_alloc_zero("ranks", size, sizeof(csp_piece), &comm->recv));
     CSP_TRY(csp_alloc_zero("ranks", size, sizeof(bool), &comm->late));
     CSP_TRY(csp_alloc_zero("ranks", size, sizeof(*comm->gone), &comm->gone));
+    CSP_TRY(csp_alloc_zero("ranks", (comm->rank == 0 ? 2 : 0) * (int64_t)size, sizeof(csp_post),
+                           &comm->posts));
+    for (int i = 0; comm->rank == 0 && i < 2 * size; i++) {
+        comm->posts[i].number = -1;
+    }
     CSP_TRY(csp_alloc_zero("ranks", size, sizeof(void *), &comm->inputs));
     return csp_alloc("buffers of collectives", size - 1, (size_t)comm->slot_bytes, &comm->scratch);
 }
@@ -227,8 +234,67 @@ void csp_comm_hold(csp_comm *of, double seconds)
     csp_comm *comm = of->whole;
 
     pthread_mutex_lock(&comm->lock);
-    comm->hold_until = csp_machine_seconds() + seconds;
+    comm->hold_s = seconds;
+    if (comm->failed_rank >= 0) {
+        comm->hold_s += csp_machine_seconds() - comm->failed_at;
+    }
     pthread_mutex_unlock(&comm->lock);
+}
+
+/* With the lock held. */
+static double hold_left(const csp_comm *comm)
+{
+    return comm->failed_rank < 0 ? INFINITY
+                                 : comm->failed_at + comm->hold_s - csp_machine_seconds();
+}
+
+double csp_comm_hold_left(const csp_comm *of)
+{
+    csp_comm *comm = of->whole;
+    double left;
+
+    pthread_mutex_lock(&comm->lock);
+    left = hold_left(comm);
+    pthread_mutex_unlock(&comm->lock);
+    return left;
+}
+
+void csp_post_keep(csp_comm *comm, int rank, int64_t number, const char *text)
+{
+    csp_post *post = &comm->posts[2 * rank + number % 2];
+
+    pthread_mutex_lock(&comm->lock);
+    post->number = number;
+    (void)snprintf(post->text, sizeof(post->text), "%s", text);
+    pthread_mutex_unlock(&comm->lock);
+}
+
+void csp_comm_post(csp_comm *of, int64_t number, const char *text)
+{
+    csp_comm *comm = of->whole;
+
+    if (comm->size > 1 && comm->rank > 0) {
+        csp_control_post(comm, number, text);
+    } else if (comm->size > 1) {
+        csp_post_keep(comm, 0, number, text);
+    }
+}
+
+bool csp_comm_take_post(csp_comm *of, int rank, int64_t number, char text[CSP_COMM_POST_BYTES])
+{
+    csp_comm *comm = of->whole;
+    const int of_whole = of->member != NULL ? of->member[rank] : rank;
+    csp_post *post = &comm->posts[2 * of_whole + number % 2];
+    bool is_there;
+
+    pthread_mutex_lock(&comm->lock);
+    is_there = post->number == number;
+    if (is_there) {
+        memcpy(text, post->text, sizeof(post->text));
+        post->number = -1;
+    }
+    pthread_mutex_unlock(&comm->lock);
+    return is_there;
 }
 
 bool csp_comm_is_gone(const csp_comm *comm, int rank)
@@ -244,7 +310,7 @@ static void stay_for_rank_0(csp_comm *comm)
 {
     pthread_mutex_lock(&comm->lock);
     while (comm->rank != 0 && comm->failed_rank >= 0 && comm->control != NULL &&
-           !atomic_load(&comm->gone[0]) && csp_machine_seconds() < comm->hold_until) {
+           !atomic_load(&comm->gone[0]) && hold_left(comm) > 0.0) {
         csp_comm_wait_change(comm, 0.05);
     }
     pthread_mutex_unlock(&comm->lock);

@@ -217,12 +217,32 @@ void csp_comm_settle(csp_comm *comm);
 void csp_comm_failure(const csp_comm *comm, int *rank, int *exit_code);
 
 /*
- * After a failure, where there is still something to be finished that needs no collective: the time
- * that options.grace_s gives begins when so many seconds from now have passed, and on other ranks
- * than 0 csp_comm_destroy waits as long for the end of rank 0's communicator, because a launcher
- * that sees one process end kills the others.
+ * Something is under way that is to be finished also after a failure, and needs no collective for
+ * that: the time that options.grace_s gives begins so many seconds after the failure, or from now
+ * where one is known already, and on other ranks than 0 csp_comm_destroy waits as long for the end
+ * of rank 0's communicator, because a launcher that sees one process end kills the others.
+ *
+ *   seconds   in   0: nothing is under way any more
  */
 void csp_comm_hold(csp_comm *comm, double seconds);
+
+/* Seconds that are left of that after a failure, 0 or less: none; INFINITY before one. */
+double csp_comm_hold_left(const csp_comm *comm);
+
+enum { CSP_COMM_POST_BYTES = 128 };
+
+/*
+ * Tells rank 0 something in passing, from any thread: neither waits for the other, and it comes
+ * also after a failure, as long as both communicators live. Rank 0 may tell itself.
+ *
+ *   number   in   0 or more; rank 0 keeps one that is even and one that is odd of each rank, until
+ *                 they are taken or others come
+ *   text     in   shorter than CSP_COMM_POST_BYTES
+ */
+void csp_comm_post(csp_comm *comm, int64_t number, const char *text);
+
+/* On rank 0: takes what a rank has posted under a number. Returns whether it has come. */
+bool csp_comm_take_post(csp_comm *comm, int rank, int64_t number, char text[CSP_COMM_POST_BYTES]);
 
 /*
  * Whether a rank's communicator has ended, with its process or by csp_comm_destroy. Rank 0 knows it

@@ -23,23 +23,24 @@
  */
 static const double send_s = 1.0, goodbye_s = 5.0, tell_s = 2.0;
 
-typedef enum word_kind { WORD_HERE = 1, WORD_FAILED, WORD_GOODBYE, WORD_LATE } word_kind;
+typedef enum word_kind { WORD_HERE = 1, WORD_FAILED, WORD_GOODBYE, WORD_LATE, WORD_POST } word_kind;
 
 /* All that is ever said; of one length, so that its end is known. */
 typedef struct word {
     uint32_t kind;
     int32_t rank, exit_code;
     int64_t came;                 /* to collectives elsewhere: WORD_HERE and WORD_LATE */
-    char reason[800];             /* WORD_LATE: the collective                         */
+    int64_t number;               /* WORD_POST                                         */
+    char reason[800];             /* WORD_LATE: the collective; WORD_POST: the text    */
     int32_t first, last, members; /* WORD_LATE: of the group that is in it             */
 } word;
 
 /* A connection of the star. */
 typedef struct peer {
-    int fd;       /* -1: none, or no more */
-    bool is_gone; /* has said goodbye */
-    double heard_at;
-    int64_t came; /* to collectives elsewhere, when it was last heard of */
+    int fd;          /* -1: none, or no more */
+    bool is_gone;    /* has said goodbye */
+    double heard_at; /* of csp_control.clock */
+    int64_t came;    /* to collectives elsewhere, when it was last heard of */
     size_t bytes;
     word in;
 } peer;
@@ -51,11 +52,13 @@ struct csp_control {
     int wake;
     pthread_t thread;
     double beat_s;
+    csp_patience clock;   /* the thread's own */
     bool is_over;         /* the thread's own: a failure is known, nothing is said any more */
     bool says_bye;        /* the thread's own: it has */
     pthread_mutex_t lock; /* of what follows */
     bool has_told, quit, orderly;
-    word told; /* by csp_control_tell, until the thread takes it */
+    word told;       /* by csp_control_tell, until the thread takes it */
+    csp_post out[2]; /* by number % 2, until the thread takes them: number -1 */
 };
 
 static void drop(csp_control *c, int rank)
@@ -185,6 +188,11 @@ static void hear(csp_control *c, int from, word *w)
     case WORD_GOODBYE:
         c->links[from].is_gone = true;
         break;
+    case WORD_POST:
+        if (comm->rank == 0 && w->number >= 0) {
+            csp_post_keep(comm, from, w->number, w->reason);
+        }
+        break;
     default:
         if (w->rank < 0 || w->rank >= comm->size) {
             break;
@@ -196,6 +204,19 @@ static void hear(csp_control *c, int from, word *w)
             csp_failure_set(comm, w->rank, w->exit_code, w->reason);
         }
     }
+}
+
+/* Who was stopped alone for too long finds that the others have gone. */
+static void say_gone(csp_control *c, int rank)
+{
+    char reason[200] = "has gone without a word: killed, or crashed";
+
+    if (c->clock.lost_s > 0.0) {
+        (void)snprintf(reason, sizeof(reason),
+                       "has gone without a word, while rank %d was stopped for %.0f s or before",
+                       c->comm->rank, c->clock.lost_s);
+    }
+    consider_seen(c, rank, reason);
 }
 
 /* Takes what a connection has; an end of it that was not announced is a failure. */
@@ -212,11 +233,11 @@ static void listen_to(csp_control *c, int from)
         if (n <= 0) {
             drop(c, from);
             if (!l->is_gone && !c->says_bye) {
-                consider_seen(c, from, "has gone without a word: killed, or crashed");
+                say_gone(c, from);
             }
             return;
         }
-        l->heard_at = csp_machine_seconds();
+        l->heard_at = c->clock.waited_s;
         l->bytes += (size_t)n;
         if (l->bytes == sizeof(word)) {
             l->bytes = 0;
@@ -225,9 +246,10 @@ static void listen_to(csp_control *c, int from)
     }
 }
 
-static void look_for_silence(csp_control *c, double now)
+static void look_for_silence(csp_control *c)
 {
     const double limit_s = c->comm->options.timeout_s;
+    const double now = csp_patience_turn(&c->clock, limit_s);
     char reason[200];
 
     for (int r = 0; r < c->comm->size; r++) {
@@ -241,6 +263,9 @@ static void look_for_silence(csp_control *c, double now)
                 drop(c, 0); // there is nobody to ask
             }
             consider_seen(c, r, reason);
+            if (r > 0) {
+                drop(c, r); // nothing is waited for that it has not said; it has been told
+            }
         }
     }
 }
@@ -255,7 +280,7 @@ static void watch_grace(const csp_control *c, double now)
     pthread_mutex_lock(&comm->lock);
     rank = comm->failed_rank;
     exit_code = comm->failed_code;
-    since = comm->hold_until > comm->failed_at ? comm->hold_until : comm->failed_at;
+    since = comm->failed_at + comm->hold_s;
     pthread_mutex_unlock(&comm->lock);
     if (rank >= 0 && comm->options.grace_s > 0.0 && now - since > comm->options.grace_s) {
         (void)(csp_failure_say(comm, "this process ends") == CSP_OK);
@@ -265,21 +290,41 @@ static void watch_grace(const csp_control *c, double now)
     }
 }
 
+/* Sends what this rank has posted, the older one first. */
+static void send_posts(csp_control *c, csp_post *posts)
+{
+    const int first = posts[1].number >= 0 && posts[1].number < posts[0].number;
+
+    for (int i = 0; i < 2; i++) {
+        const csp_post *post = &posts[(first + i) % 2];
+        word w = { .kind = WORD_POST, .rank = c->comm->rank, .number = post->number };
+
+        if (post->number >= 0) {
+            (void)snprintf(w.reason, sizeof(w.reason), "%s", post->text);
+            say(c, &c->links[0], &w);
+        }
+    }
+}
+
 /* What other threads want. Returns false when the thread is to end. */
 static bool take_orders(csp_control *c)
 {
     uint64_t count;
+    csp_post posts[2];
     word told;
     bool has_told, quit, orderly;
 
     (void)(read(c->wake, &count, sizeof(count)) == sizeof(count));
     pthread_mutex_lock(&c->lock);
+    memcpy(posts, c->out, sizeof(posts));
+    c->out[0].number = c->out[1].number = -1;
     has_told = c->has_told;
     told = c->told;
     quit = c->quit;
     orderly = c->orderly;
     c->has_told = false;
     pthread_mutex_unlock(&c->lock);
+    send_posts(c, posts);
     if (has_told && told.kind == WORD_LATE) {
         consider_late(c, &told);
     } else if (has_told) {
@@ -338,7 +383,7 @@ static void *watch(void *argument)
         }
         /* After the reading: a process that was stopped itself finds the others' words here. */
         if (!c->is_over) {
-            look_for_silence(c, csp_machine_seconds());
+            look_for_silence(c);
         }
         if (c->entries[size].revents != 0 && !take_orders(c)) {
             return NULL;
@@ -390,6 +435,18 @@ void csp_control_tell_late(const csp_comm *of, const char *what)
     if (comm->control == NULL || !hand_over(comm->control, &w)) {
         csp_failure_set(comm, comm->rank, 1, "was late in a collective, and could not tell rank 0");
     }
+}
+
+void csp_control_post(csp_comm *comm, int64_t number, const char *text)
+{
+    csp_control *c = comm->control;
+    csp_post *post = &c->out[number % 2];
+
+    pthread_mutex_lock(&c->lock);
+    post->number = number;
+    (void)snprintf(post->text, sizeof(post->text), "%s", text);
+    pthread_mutex_unlock(&c->lock);
+    wake(c);
 }
 
 static void destroy(csp_control *c)
@@ -467,6 +524,7 @@ csp_status csp_control_start(csp_comm *comm)
 
     CSP_TRY(csp_alloc_zero("control channel", 1, sizeof(*c), &c));
     c->comm = comm;
+    c->out[0].number = c->out[1].number = -1;
     c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     c->beat_s = timeout_s / 8.0 < 5.0 ? timeout_s / 8.0 : 5.0;
     pthread_mutex_init(&c->lock, NULL);
@@ -485,7 +543,6 @@ csp_status csp_control_start(csp_comm *comm)
     CSP_TRY_GOTO(connect_star(c, &zero, fds));
     for (int r = 0; r < comm->size; r++) {
         c->links[r].fd = fds[r];
-        c->links[r].heard_at = csp_machine_seconds();
     }
     CSP_TRY_GOTO(csp_thread_start("communication", &c->thread, watch, c));
     free(fds);

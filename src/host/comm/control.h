@@ -8,6 +8,7 @@
  *     every rank says regularly that it is there; one that is silent for timeout_s has failed
  *     with that it says to how many collectives elsewhere it has come: a rank that has waited in
  *     one for too long asks rank 0, which names who of its group has come to the fewest
+ *     what a rank posts (csp_comm_post) goes to rank 0, also after a failure
  *
  * After a failure the thread ends the process, if options.grace_s says so and nobody else does.
  */
@@ -34,6 +35,9 @@ void csp_control_tell(csp_comm *comm, int rank, int exit_code, const char *reaso
  * as csp_control_tell does.
  */
 void csp_control_tell_late(const csp_comm *of, const char *what);
+
+/* Sends a post of another rank than 0. Its last two are kept until the thread has sent them. */
+void csp_control_post(csp_comm *comm, int64_t number, const char *text);
 
 /*
  * Ends the thread and closes the channel. orderly: all ranks have come to their end, and say

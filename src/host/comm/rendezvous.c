@@ -103,8 +103,11 @@ static csp_status visit_master(meeting *m)
         return status;
     }
     if (status != CSP_OK) {
-        return CSP_FAIL(status, "rank %d at the rendezvous of %s port %d: %s", launch->rank,
-                        launch->master, launch->port, csp_error_text());
+        return CSP_FAIL(status, "rank %d at the rendezvous of %s port %d: %s%s", launch->rank,
+                        launch->master, launch->port, csp_error_text(),
+                        answered ? ""
+                                 : ": is what listens there rank 0 of this job, and has it not "
+                                   "ended? Else give MASTER_ADDR and another MASTER_PORT");
     }
     memcpy(m->own.token, m->hellos[0].token, CSP_TOKEN_BYTES);
     return CSP_OK;

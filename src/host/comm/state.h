@@ -50,6 +50,12 @@ typedef struct csp_rank_card {
     int64_t pid;
 } csp_rank_card;
 
+/* What csp_comm_post has brought. */
+typedef struct csp_post {
+    int64_t number; /* -1: nothing */
+    char text[CSP_COMM_POST_BYTES];
+} csp_post;
+
 typedef struct csp_control csp_control;
 
 struct csp_comm {
@@ -88,8 +94,9 @@ struct csp_comm {
     csp_comm_traffic traffic;
     int failed_rank; /* -1: none has */
     int failed_code;
-    double failed_at;  /* csp_machine_seconds() */
-    double hold_until; /* likewise: csp_comm_hold; 0: it was not called */
+    double failed_at; /* csp_machine_seconds()         */
+    double hold_s;    /* after failed_at: csp_comm_hold */
+    csp_post *posts;  /* (size, 2) of rank 0: by number % 2 */
     char failed_reason[800];
 };
 
@@ -101,6 +108,9 @@ void csp_queue_run(csp_comm *comm);
  * is then left behind with what it holds. With the lock held.
  */
 bool csp_queue_is_stuck(const csp_comm *comm, double begin);
+
+/* On rank 0: what a rank has posted. */
+void csp_post_keep(csp_comm *comm, int rank, int64_t number, const char *text);
 
 /* A group's own memory. Takes NULL. */
 void csp_group_free(csp_comm *group);

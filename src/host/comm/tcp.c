@@ -165,7 +165,7 @@ static csp_exchange_end tcp_exchange(csp_transport *transport, csp_exchange *x)
 {
     tcp *t = (tcp *)transport;
     const csp_piece none = { 0 };
-    double last = csp_machine_seconds();
+    csp_patience patience = { 0 };
     bool busy = true;
 
     for (int r = 0; r < transport->size; r++) {
@@ -185,7 +185,7 @@ static csp_exchange_end tcp_exchange(csp_transport *transport, csp_exchange *x)
         }
     }
     for (;;) {
-        const double now = csp_machine_seconds();
+        const double waited_s = csp_patience_turn(&patience, x->timeout_s);
         bool moved = false;
         csp_exchange_end end;
 
@@ -197,14 +197,16 @@ static csp_exchange_end tcp_exchange(csp_transport *transport, csp_exchange *x)
         if (!busy) {
             return CSP_EXCHANGE_DONE;
         }
-        if (now - last >= x->timeout_s) {
+        if (waited_s >= x->timeout_s) {
             return CSP_EXCHANGE_LATE;
         }
-        end = turn(t, x, x->timeout_s - (now - last), &moved);
+        end = turn(t, x, x->timeout_s - waited_s, &moved);
         if (end != CSP_EXCHANGE_DONE) {
             return end;
         }
-        last = moved ? csp_machine_seconds() : last;
+        if (moved) {
+            patience = (csp_patience) { 0 };
+        }
     }
 }
 

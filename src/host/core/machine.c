@@ -104,6 +104,18 @@ double csp_machine_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+double csp_patience_turn(csp_patience *p, double limit_s)
+{
+    const double now = csp_machine_seconds(), most = limit_s > 6.0 ? limit_s / 4.0 : 1.5;
+    const double turn = p->begun ? now - p->turn_s : 0.0, counts = turn < most ? turn : most;
+
+    p->begun = true;
+    p->turn_s = now;
+    p->waited_s += counts;
+    p->lost_s += turn - counts;
+    return p->waited_s;
+}
+
 /*
  * The high-water mark of this program's own memory. getrusage would not do: its peak lives on
  * through exec, so that a small program started by a large one would report the large one's.

@@ -29,6 +29,21 @@ bool csp_machine_beside_program(const char *tail, char *path, size_t bytes);
 /* Seconds of a clock that never goes back: for durations. */
 double csp_machine_seconds(void);
 
+/*
+ * How long something is waited for, in turns, against a limit. A turn counts for a quarter of the
+ * limit at most, or 1.5 s: a process that was stopped together with those it waits for, as when a
+ * scheduler suspends a job, then goes on where it was. Begin from { 0 }, and again to wait anew.
+ */
+typedef struct csp_patience {
+    bool begun;
+    double turn_s;   /* csp_machine_seconds() of the last turn */
+    double waited_s; /* what counts                            */
+    double lost_s;   /* what does not                          */
+} csp_patience;
+
+/* Once a turn, more often than the limit's eighth. Returns waited_s, 0 at the first call. */
+double csp_patience_turn(csp_patience *patience, double limit_s);
+
 /* Peak resident memory of this program so far, in MiB; 0 where the system does not tell. */
 double csp_machine_peak_mb(void);
 

@@ -249,21 +249,6 @@ fail:
     return status;
 }
 
-csp_status csp_checkpoint_has_state(const char *run_dir, const char *name, bool *out)
-{
-    char *dir = NULL, *path = NULL;
-    csp_status status;
-
-    CSP_TRY_GOTO(csp_checkpoint_dir(run_dir, &dir));
-    CSP_TRY_GOTO(csp_file_join(dir, name, &path));
-    *out = csp_file_exists(path);
-
-fail:
-    free(dir);
-    free(path);
-    return status;
-}
-
 int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes)
 {
     const bool lora = model->params->lora.R > 0;

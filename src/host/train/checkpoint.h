@@ -81,9 +81,6 @@ CSP_CHECKED csp_status csp_checkpoint_write_state(const char *run_dir, const cha
  */
 CSP_CHECKED csp_status csp_checkpoint_try_folder(const char *run_dir);
 
-/* Whether the state file of a name is there, and so complete. Local. */
-CSP_CHECKED csp_status csp_checkpoint_has_state(const char *run_dir, const char *name, bool *out);
-
 /* Bytes a checkpoint of this model takes with its state, about. */
 int64_t csp_checkpoint_bytes(const csp_model *model, int64_t tokenizer_bytes);
 

@@ -49,21 +49,23 @@ static void say_plan(const csp_run_state *run, const csp_save_plan *plan)
 csp_status csp_run_prepare_to_save(csp_run_state *run)
 {
     const csp_params *params = run->opened.model->params;
-    const csp_ranks *sharing = csp_params_sharded(params) ? run->ranks : NULL;
-    csp_save_plan plan;
+    const bool shared = csp_params_sharded(params), writes = shared || csp_run_writes(run);
+    csp_save_plan plan = { 0 };
     int64_t free;
 
-    CSP_TRY(memory_for_copies(run, &free));
-    CSP_TRY(csp_save_plan_make(run->config, params, run->be->host_memory, free, &plan));
-    CSP_TRY(csp_save_plan_agree(sharing, &plan));
+    if (writes) {
+        CSP_TRY(memory_for_copies(run, &free));
+        CSP_TRY(csp_save_plan_make(run->config, params, run->be->host_memory, free, &plan));
+        CSP_TRY(csp_save_plan_agree(shared ? run->ranks : NULL, &plan));
+    }
     if (csp_run_writes(run)) {
         say_plan(run, &plan);
     }
     if (run->options->dry_run) {
         return CSP_OK;
     }
-    CSP_TRY(csp_checkpoint_try_folder(run->config->run.output_dir));
-    return csp_saver_create(run->opened.model, sharing, &plan, &run->saver);
+    CSP_TRY(writes ? csp_checkpoint_try_folder(run->config->run.output_dir) : CSP_OK);
+    return csp_saver_create(run->opened.model, run->ranks, &plan, &run->saver);
 }
 
 csp_status csp_run_save(csp_run_state *run)

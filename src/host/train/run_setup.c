@@ -528,9 +528,7 @@ csp_status csp_run_setup(csp_run_state *run)
     if (csp_run_writes(run) && !run->options->dry_run) {
         CSP_TRY(check_disk(run));
     }
-    return csp_run_writes(run) || csp_params_sharded(run->opened.model->params)
-               ? csp_run_prepare_to_save(run)
-               : CSP_OK;
+    return csp_run_prepare_to_save(run);
 }
 
 void csp_run_clear(csp_run_state *run)

@@ -1,4 +1,4 @@
-/* saver.c - one copy, one thread, one checkpoint at a time. */
+/* saver.c - one copy, one thread on each rank, one checkpoint at a time. */
 #include "train/saver.h"
 
 #include <math.h>
@@ -13,7 +13,9 @@
 
 /* What the thread writes; the caller's until it is started and again when it is waited for. */
 typedef struct save_job {
-    int rank, ranks;
+    const csp_ranks *ranks; /* NULL: one */
+    int rank;
+    bool shared; /* ranks share state out */
     const char *run_dir;
     const csp_config *config;
     csp_snapshot snapshot;
@@ -21,36 +23,62 @@ typedef struct save_job {
     csp_health_memory health; /* vocab 0: there is none */
     csp_checkpoint_image image;
     csp_state_copy copy;
-    char name[CSP_STATE_NAME_BYTES]; /* of this rank's state file */
-    bool has_name;                   /* atomic: the thread is past it */
-    csp_state_files state;           /* of all ranks; count 0: not known, or none */
-    bool beside;                     /* from image and copy */
+    int64_t number; /* of the save, the same on all ranks                 */
+    bool has_state; /* atomic: this rank's state is there, and posted     */
+    bool beside;    /* from image and copy                                */
     double write_s;
 } save_job;
 
-/* How far a checkpoint is. */
+/* How far a checkpoint is on this rank. */
 typedef enum save_stage {
-    STAGE_NONE,   /* nothing is under way                                                 */
-    STAGE_COPIES, /* are started, and the thread is not                                   */
-    STAGE_STATE,  /* is being written, or this rank's is there and those of others may be */
-    STAGE_MODEL   /* its file is being written                                            */
+    STAGE_NONE,   /* nothing is under way                  */
+    STAGE_COPIES, /* are started, and the thread is not    */
+    STAGE_WRITES  /* the thread is, and not yet waited for */
 } save_stage;
 
 /* Microseconds between two looks at what another thread or rank writes. */
 enum { WAIT_US = 10000 };
 
+/* Seconds that the word of a failure may come later than the end of the rank that failed. */
+static const double gone_s = 1.0;
+
+static const char state_of_all[] = "the state of a checkpoint";
+
 struct csp_saver {
-    const csp_ranks *ranks; /* that share state out, or NULL */
     save_job job;
     csp_task task;
     save_stage stage;
-    bool under_way; /* a checkpoint is that on rank 0, for all that this rank knows */
+    bool awaits_state; /* the state of a save is not known to be there on all ranks */
     double pause_s, write_s;
 };
 
 static bool writes_model(const save_job *job)
 {
     return job->rank == 0;
+}
+
+static bool writes(const save_job *job)
+{
+    return job->rank == 0 || job->shared;
+}
+
+static csp_comm *comm_of(const csp_saver *saver)
+{
+    return saver->job.ranks != NULL ? saver->job.ranks->comm : NULL;
+}
+
+/*
+ * What is under way is to be finished after a failure, too; on every rank, which waits for it. Not
+ * where this rank's part has failed: who waits for that learns by this rank's end that it does not
+ * come.
+ */
+static void hold(const csp_saver *saver, bool is_under_way)
+{
+    csp_comm *comm = comm_of(saver);
+
+    if (comm != NULL) {
+        csp_comm_hold(comm, is_under_way ? csp_comm_timeout_s(comm) : 0.0);
+    }
 }
 
 csp_status csp_save_plan_make(const csp_config *config, const csp_params *params, bool host_memory,
@@ -101,18 +129,20 @@ csp_status csp_saver_create(const csp_model *model, const csp_ranks *ranks,
 {
     csp_saver *saver;
     csp_status status = CSP_OK;
+    save_job *job;
 
-    CSP_ASSERT(csp_params_shards(model->params) == csp_ranks_size(ranks));
     CSP_TRY(csp_alloc_zero("checkpoint", 1, sizeof(*saver), &saver));
-    saver->ranks = ranks;
     saver->write_s = NAN;
-    saver->job.rank = csp_ranks_rank(ranks);
-    saver->job.ranks = csp_ranks_size(ranks);
-    saver->job.beside = plan->beside;
-    if (plan->beside && writes_model(&saver->job)) {
+    job = &saver->job;
+    job->ranks = csp_ranks_size(ranks) > 1 ? ranks : NULL;
+    job->rank = csp_ranks_rank(ranks);
+    job->shared = csp_params_sharded(model->params);
+    CSP_ASSERT(!job->shared || csp_params_shards(model->params) == csp_ranks_size(ranks));
+    job->beside = writes(job) && plan->beside;
+    if (job->beside && writes_model(job)) {
         CSP_TRY_GOTO(csp_checkpoint_image_init(model->be, model->params, &saver->job.image));
     }
-    if (plan->beside && ranks != NULL) {
+    if (job->beside && job->shared) {
         CSP_TRY_GOTO(csp_state_copy_init(model, &saver->job.copy));
     }
     *out = saver;
@@ -123,189 +153,187 @@ fail:
     return status;
 }
 
-/* Writes this rank's state, in whichever thread. */
-static csp_status write_state(void *argument)
+/* This rank's state, in whichever thread. */
+static csp_status write_state(save_job *job)
 {
-    save_job *job = argument;
     const double begin = csp_machine_seconds();
+    char name[CSP_STATE_NAME_BYTES];
 
-    CSP_TRY(
-        csp_checkpoint_name_state(&job->progress, job->rank, job->ranks, &job->copy, job->name));
-    __atomic_store_n(&job->has_name, true, __ATOMIC_RELEASE);
-    CSP_TRY(csp_checkpoint_write_state(job->run_dir, job->name, &job->copy));
+    CSP_TRY(csp_checkpoint_name_state(&job->progress, job->rank, csp_ranks_size(job->ranks),
+                                      &job->copy, name));
+    CSP_TRY(csp_checkpoint_write_state(job->run_dir, name, &job->copy));
+    csp_comm_post(job->ranks->comm, job->number, name);
+    __atomic_store_n(&job->has_state, true, __ATOMIC_RELEASE);
     job->write_s += csp_machine_seconds() - begin;
     return CSP_OK;
 }
 
-/* Writes the model's file, in whichever thread. */
-static csp_status write_model(void *argument)
+/* Why a rank's state does not come: what it has failed of, if it has. */
+static csp_status give_up(csp_comm *comm, int rank, bool is_gone)
 {
-    save_job *job = argument;
-    const double begin = csp_machine_seconds();
-    char *path = NULL;
+    if (csp_comm_await_failure(comm, is_gone ? gone_s : 0.0)) {
+        return csp_comm_raise(comm, CSP_COMM_FAILED, state_of_all, NULL);
+    }
+    return CSP_FAIL(CSP_ERR_IO, "rank %d has ended without having written its state", rank);
+}
 
-    CSP_TRY(csp_checkpoint_write(job->run_dir, &job->snapshot, job->config, &job->progress,
-                                 job->health.vocab > 0 ? &job->health : NULL,
-                                 job->beside ? &job->image : NULL,
-                                 job->state.count > 0 ? &job->state : NULL, &path));
+/* Rank 0: waits until a rank has posted the name of its file. */
+static csp_status await_state(const save_job *job, int rank, char name[CSP_COMM_POST_BYTES])
+{
+    csp_comm *comm = job->ranks->comm;
+
+    for (;;) {
+        /* Asked first: what has not come when its rank is gone does not come any more. */
+        const bool is_gone = csp_comm_is_gone(comm, rank);
+
+        if (csp_comm_take_post(comm, rank, job->number, name)) {
+            return CSP_OK;
+        }
+        if (is_gone || csp_comm_hold_left(comm) <= 0.0) {
+            return give_up(comm, rank, is_gone);
+        }
+        (void)usleep(WAIT_US);
+    }
+}
+
+/* Rank 0: the files of all ranks, when all are there. Owner: csp_state_files_clear. */
+static csp_status await_all_state(const save_job *job, csp_state_files *out)
+{
+    const int size = csp_ranks_size(job->ranks);
+    csp_state_files files = { 0 };
+    char name[CSP_COMM_POST_BYTES];
+    csp_status status;
+
+    CSP_TRY(csp_alloc_zero("state files", size, sizeof(*files.names), &files.names));
+    for (; files.count < size; files.count++) {
+        CSP_TRY_GOTO(await_state(job, (int)files.count, name));
+        CSP_TRY_GOTO(csp_strdup("state files", name, &files.names[files.count]));
+    }
+    *out = files;
+    return CSP_OK;
+
+fail:
+    csp_state_files_clear(&files);
+    return status;
+}
+
+/* The model's file, in whichever thread, of rank 0. */
+static csp_status write_model(save_job *job)
+{
+    csp_state_files state = { 0 };
+    char *path = NULL;
+    csp_status status;
+    double begin;
+
+    CSP_TRY(job->shared ? await_all_state(job, &state) : CSP_OK);
+    begin = csp_machine_seconds();
+    CSP_TRY_GOTO(csp_checkpoint_write(job->run_dir, &job->snapshot, job->config, &job->progress,
+                                      job->health.vocab > 0 ? &job->health : NULL,
+                                      job->beside ? &job->image : NULL, job->shared ? &state : NULL,
+                                      &path));
     job->write_s += csp_machine_seconds() - begin;
     csp_log(CSP_LOG_INFO, "train", "checkpoint %s, written in %.2f s%s", path, job->write_s,
             job->beside ? " beside training" : "");
+
+fail:
+    csp_state_files_clear(&state);
     free(path);
-    return CSP_OK;
+    return status;
 }
 
-/* Has the thread do what a stage is of. */
-static csp_status begin_stage(csp_saver *saver, save_stage stage)
+/* All that is this rank's, from its copies. */
+static csp_status write_all(void *argument)
 {
-    saver->stage = STAGE_NONE;
-    CSP_TRY(csp_task_start(&saver->task, "checkpoints",
-                           stage == STAGE_STATE ? write_state : write_model, &saver->job));
-    saver->stage = stage;
-    return CSP_OK;
+    save_job *job = argument;
+
+    CSP_TRY(job->shared ? write_state(job) : CSP_OK);
+    return writes_model(job) ? write_model(job) : CSP_OK;
 }
 
 static csp_status begin_to_write(csp_saver *saver)
 {
+    save_job *job = &saver->job;
+    csp_status status;
+
     saver->stage = STAGE_NONE;
-    CSP_TRY(writes_model(&saver->job) ? csp_checkpoint_image_wait(&saver->job.image) : CSP_OK);
-    CSP_TRY(saver->ranks != NULL ? csp_state_copy_wait(&saver->job.copy) : CSP_OK);
-    return begin_stage(saver, saver->ranks != NULL ? STAGE_STATE : STAGE_MODEL);
+    CSP_TRY_GOTO(writes_model(job) ? csp_checkpoint_image_wait(&job->image) : CSP_OK);
+    CSP_TRY_GOTO(job->shared ? csp_state_copy_wait(&job->copy) : CSP_OK);
+    CSP_TRY_GOTO(csp_task_start(&saver->task, "checkpoints", write_all, job));
+    saver->stage = STAGE_WRITES;
+    return CSP_OK;
+
+fail:
+    hold(saver, false);
+    return status;
 }
 
-/* Waits for the thread. A state file that is there is not the end: the others' are not known of. */
+/* Waits for the thread. */
 static csp_status join(csp_saver *saver)
 {
-    const save_stage stage = saver->stage;
+    const bool writes = saver->stage == STAGE_WRITES;
     const csp_status status = csp_task_wait(&saver->task);
 
     saver->stage = STAGE_NONE;
-    saver->under_way = saver->under_way && status == CSP_OK;
-    CSP_TRY(status);
-    saver->stage = stage == STAGE_STATE ? stage : STAGE_NONE;
-    saver->write_s = stage == STAGE_MODEL ? saver->job.write_s : saver->write_s;
+    if (status != CSP_OK) {
+        hold(saver, false);
+        return status;
+    }
+    saver->write_s = writes && writes_model(&saver->job) ? saver->job.write_s : saver->write_s;
     return CSP_OK;
 }
 
-/* All ranks' files by name, each of which is there or being written. */
-static csp_status name_state(csp_saver *saver)
+/* Where state is shared out: until that of all ranks is there. Who is late is found here. */
+static csp_status await_others(csp_saver *saver)
 {
-    return saver->job.state.count > 0
-               ? CSP_OK
-               : csp_state_files_gather(saver->ranks, saver->job.name, &saver->job.state);
-}
+    const bool waits = saver->awaits_state;
 
-/* From all ranks' state to the model's file. */
-static csp_status go_on(csp_saver *saver)
-{
-    CSP_TRY(join(saver));
-    saver->stage = STAGE_NONE;
-    CSP_TRY(name_state(saver));
-    return writes_model(&saver->job) ? begin_stage(saver, STAGE_MODEL) : CSP_OK;
+    saver->awaits_state = false;
+    return waits ? csp_comm_barrier(comm_of(saver), state_of_all) : CSP_OK;
 }
 
 /* Until nothing of the saver is under way. */
 static csp_status finish(csp_saver *saver)
 {
+    const save_job *job = &saver->job;
+
     if (saver->stage == STAGE_COPIES) {
         CSP_TRY(begin_to_write(saver));
     }
-    if (saver->stage == STAGE_STATE) {
-        CSP_TRY(go_on(saver));
+    while (saver->stage == STAGE_WRITES && job->shared && !csp_task_is_done(&saver->task) &&
+           !__atomic_load_n(&job->has_state, __ATOMIC_ACQUIRE)) {
+        if (csp_comm_has_failed(job->ranks->comm)) {
+            return csp_comm_raise(job->ranks->comm, CSP_COMM_FAILED, state_of_all, NULL);
+        }
+        (void)usleep(WAIT_US / 10);
     }
+    if (csp_task_is_started(&saver->task) && csp_task_is_done(&saver->task)) {
+        CSP_TRY(join(saver));
+    }
+    CSP_TRY(await_others(saver));
     return join(saver);
 }
 
-static void say_unfinished(const csp_saver *saver, const char *why)
+/* Finishes what is under way without a collective: another rank may have failed. */
+static csp_status leave(csp_saver *saver)
 {
-    if (writes_model(&saver->job)) {
-        csp_log(CSP_LOG_WARN, "train", "the checkpoint of %s step %lld was not finished: %s",
-                saver->job.progress.phase, (long long)saver->job.progress.step, why);
+    csp_comm *comm = comm_of(saver);
+
+    if (saver->stage == STAGE_COPIES) {
+        CSP_TRY(begin_to_write(saver));
     }
-}
-
-/* Leaves this rank's state where it is. */
-static void give_up(csp_saver *saver, const char *why)
-{
-    csp_state_copy_drop(&saver->job.copy);
-    csp_task_drop(&saver->task);
-    say_unfinished(saver, why);
-}
-
-/* Rank 0, after a failure: waits for the files of the others. *all: they are there. */
-static csp_status await_state(const csp_saver *saver, double deadline, bool *all)
-{
-    const save_job *job = &saver->job;
-    int64_t next = 0;
-
-    while (next < job->state.count) {
-        /* Asked first: a file that is not there when its rank is gone does not come any more. */
-        const bool gone =
-            csp_comm_is_gone(saver->ranks->comm, (int)next) || csp_machine_seconds() > deadline;
-        bool there;
-
-        CSP_TRY(csp_checkpoint_has_state(job->run_dir, job->state.names[next], &there));
-        if (!there && gone) {
-            break;
-        }
-        next += there;
-        (void)usleep(there ? 0 : WAIT_US);
-    }
-    *all = next == job->state.count;
-    return CSP_OK;
-}
-
-/* After a failure of a rank, with all names known: this rank's file, and on rank 0 the model's. */
-static csp_status finish_alone(csp_saver *saver, double deadline)
-{
-    bool all = true;
-
-    while (csp_task_is_started(&saver->task) && !csp_task_is_done(&saver->task)) {
-        if (csp_comm_is_gone(saver->ranks->comm, 0)) {
-            csp_state_copy_drop(&saver->job.copy);
+    while (comm != NULL && saver->stage == STAGE_WRITES && !csp_task_is_done(&saver->task)) {
+        if (!writes_model(&saver->job) && csp_comm_is_gone(comm, 0)) {
+            csp_state_copy_drop(&saver->job.copy); /* nobody would name it */
             csp_task_drop(&saver->task);
-            return CSP_OK; /* nobody would name it */
+            return CSP_OK;
         }
-        if (csp_machine_seconds() > deadline) {
+        if (csp_comm_hold_left(comm) <= 0.0) {
             csp_state_copy_drop(&saver->job.copy);
-            return CSP_FAIL(CSP_ERR_IO, "this rank's state was not written within %g s",
-                            csp_comm_timeout_s(saver->ranks->comm));
+            break;
         }
         (void)usleep(WAIT_US);
     }
-    CSP_TRY(csp_task_wait(&saver->task));
-    if (!writes_model(&saver->job)) {
-        return CSP_OK;
-    }
-    CSP_TRY(await_state(saver, deadline, &all));
-    if (!all) {
-        say_unfinished(saver, "a rank's state is missing");
-    }
-    return all ? write_model(&saver->job) : CSP_OK;
-}
-
-/* Ends what is under way without the other ranks, one of which may have failed. */
-static csp_status leave(csp_saver *saver)
-{
-    csp_comm *comm = saver->ranks != NULL ? saver->ranks->comm : NULL;
-    const bool failed = comm != NULL && csp_comm_has_failed(comm) && saver->under_way;
-    const bool has_names = saver->stage == STAGE_STATE && saver->job.state.count > 0;
-    const double seconds = failed ? csp_comm_timeout_s(comm) : 0.0;
-    csp_status status;
-
-    if (comm != NULL && saver->stage != STAGE_NONE && saver->stage != STAGE_MODEL &&
-        !(failed && has_names)) {
-        give_up(saver, "ranks had only begun to write their state");
-        return CSP_OK;
-    }
-    if (failed) {
-        csp_comm_hold(comm, seconds);
-    }
-    status = has_names ? finish_alone(saver, csp_machine_seconds() + seconds) : finish(saver);
-    if (failed && status != CSP_OK) {
-        csp_comm_hold(comm, 0.0); /* who waits for this rank learns by its end that nothing comes */
-    }
-    return status;
+    return csp_task_wait(&saver->task);
 }
 
 void csp_saver_destroy(csp_saver *saver)
@@ -319,14 +347,14 @@ void csp_saver_destroy(csp_saver *saver)
     (void)snprintf(reason, sizeof(reason), "%s", csp_error_text());
     status = leave(saver);
     if (status != CSP_OK) {
-        csp_log(CSP_LOG_WARN, "train", "the last checkpoint: %s", csp_error_text());
+        hold(saver, false);
+        csp_log(CSP_LOG_WARN, "train", "the checkpoint of %s step %lld was not finished: %s",
+                saver->job.progress.phase, (long long)saver->job.progress.step, csp_error_text());
     }
-    csp_task_drop(&saver->task);
     (void)CSP_FAIL(status, "%s", reason); /* as it was */
     csp_checkpoint_image_clear(&saver->job.image);
     csp_state_copy_clear(&saver->job.copy);
     csp_health_memory_clear(&saver->job.health);
-    csp_state_files_clear(&saver->job.state);
     free(saver);
 }
 
@@ -351,12 +379,12 @@ static csp_status save_now(csp_saver *saver)
     save_job *job = &saver->job;
     csp_status status;
 
-    if (saver->ranks != NULL) {
+    if (job->shared) {
         CSP_TRY(csp_state_copy_take(job->snapshot.model, &job->copy));
         status = write_state(job);
         csp_state_copy_clear(&job->copy);
         CSP_TRY(status);
-        CSP_TRY(name_state(saver));
+        CSP_TRY(await_others(saver));
     }
     if (writes_model(job)) {
         CSP_TRY(write_model(job));
@@ -372,10 +400,15 @@ static csp_status save(csp_saver *saver)
     if (!job->beside) {
         return save_now(saver);
     }
+    /*
+     * Values may be on their way from other ranks. A failure ends such a collective as if it had
+     * been done, and the copies behind it would be of what has not come.
+     */
+    CSP_TRY(job->shared ? csp_backend_sync(job->snapshot.model->be) : CSP_OK);
     if (writes_model(job)) {
         CSP_TRY(csp_checkpoint_image_start(&job->image, job->snapshot.model));
     }
-    if (saver->ranks != NULL) {
+    if (job->shared) {
         CSP_TRY(csp_state_copy_start(&job->copy));
     }
     saver->stage = STAGE_COPIES;
@@ -398,6 +431,7 @@ csp_status csp_saver_save(csp_saver *saver, const char *run_dir, const csp_snaps
                           const csp_health_memory *health)
 {
     const double begin = csp_machine_seconds();
+    csp_status status;
     bool busy;
 
     if (saver == NULL) {
@@ -416,11 +450,16 @@ csp_status csp_saver_save(csp_saver *saver, const char *run_dir, const csp_snaps
     saver->job.snapshot = *snapshot;
     saver->job.progress = *progress;
     saver->job.write_s = 0.0;
-    saver->job.has_name = false;
-    csp_state_files_clear(&saver->job.state);
-    saver->under_way = saver->ranks != NULL;
+    saver->job.number++;
+    saver->job.has_state = false;
+    saver->awaits_state = saver->job.shared;
     CSP_TRY(copy_health(&saver->job, writes_model(&saver->job) ? health : NULL));
-    return timed(saver, save);
+    hold(saver, true);
+    status = writes(&saver->job) ? timed(saver, save) : CSP_OK;
+    if (status != CSP_OK) {
+        hold(saver, false);
+    }
+    return status;
 }
 
 csp_status csp_saver_copied(csp_saver *saver)
@@ -431,54 +470,30 @@ csp_status csp_saver_copied(csp_saver *saver)
     return timed(saver, begin_to_write);
 }
 
-/* Of this rank; its thread may be at work. */
-static csp_save_left left_of(const csp_saver *saver)
+csp_status csp_saver_poll(csp_saver *saver, bool *writes)
 {
-    const bool writes = csp_task_is_started(&saver->task);
-
-    switch (saver->stage) {
-    case STAGE_NONE:
-        break;
-    case STAGE_MODEL:
-        return CSP_SAVE_MODEL;
-    case STAGE_COPIES:
-        return CSP_SAVE_NAME;
-    case STAGE_STATE:
-        return !writes                                                   ? CSP_SAVE_MODEL
-               : __atomic_load_n(&saver->job.has_name, __ATOMIC_ACQUIRE) ? CSP_SAVE_STATE
-                                                                         : CSP_SAVE_NAME;
-    }
-    return CSP_SAVE_NOTHING;
-}
-
-csp_status csp_saver_poll(csp_saver *saver, csp_save_left *left)
-{
-    *left = CSP_SAVE_NOTHING;
+    *writes = false;
     if (saver == NULL) {
         return CSP_OK;
     }
     if (csp_task_is_started(&saver->task) && csp_task_is_done(&saver->task)) {
         CSP_TRY(join(saver));
     }
-    *left = saver->ranks != NULL ? left_of(saver) : CSP_SAVE_NOTHING;
+    *writes = saver->stage != STAGE_NONE;
     return CSP_OK;
 }
 
-csp_status csp_saver_go_on(csp_saver *saver, csp_save_left left)
+void csp_saver_learn(csp_saver *saver, bool writes)
 {
-    if (saver == NULL) {
-        return CSP_OK;
+    if (saver != NULL && !writes) {
+        saver->awaits_state = false;
+        hold(saver, false);
     }
-    saver->under_way = saver->under_way && left != CSP_SAVE_NOTHING;
-    if (saver->stage != STAGE_STATE || left == CSP_SAVE_NAME) {
-        return CSP_OK;
-    }
-    return timed(saver, left == CSP_SAVE_STATE ? name_state : go_on);
 }
 
 csp_status csp_saver_wait(csp_saver *saver)
 {
-    return saver == NULL ? CSP_OK : timed(saver, finish);
+    return saver == NULL || !writes(&saver->job) ? CSP_OK : timed(saver, finish);
 }
 
 void csp_saver_times(csp_saver *saver, double *pause_s, double *write_s)

@@ -8,27 +8,24 @@
  *     ...                         any work
  *     csp_saver_wait(s)           where what follows needs the file
  *
- * Where ranks share state out each has a saver, whose thread writes the file of that rank's state.
- * Rank 0's writes the model's file, too, but not before all ranks know that every state file is
- * there. They learn it in passing, by a maximum that they form at the end of a step anyway:
+ * Of several ranks each has a saver, whose thread writes what is that rank's: rank 0's the model's
+ * file and, where state is shared out, each rank's its own state. When that is on disk the rank
+ * posts the name of its file to rank 0 (csp_comm_post), whose thread writes the model's file when
+ * it has the names of all. Nothing of it needs a step or a collective, so what is under way when a
+ * rank fails, for whatever reason, is finished all the same by savers that are destroyed: each rank
+ * its file, rank 0 the model's. That ends after the communicator's timeout at the latest, and at
+ * once when a rank is gone that has not posted; then the checkpoint before is the last. So that no
+ * rank ends before rank 0 is done, which a launcher answers by ending all, ranks tell one another
+ * whether anything is under way, by a maximum that they form at the end of a step anyway:
  *
- *     csp_saver_poll(s, &left)        what is left on this rank; left := the most of all ranks
- *     csp_saver_go_on(s, left)        each rank has a name: all learn all of them; each has its
- *                                     file, too: rank 0's thread begins the model's
- *
- * A name is of the content (train/state_shards.h), so that who has all names can tell by looking
- * whether all of just this state is there. Therefore a rank that fails, or hears that another has,
- * still finishes what it has begun when it is destroyed: each rank its own file, and rank 0, which
- * waits for the others', the model's. Nothing of it needs a step or another rank's answer. It ends
- * after the communicator's timeout at the latest, and at once when a rank is gone whose file is not
- * there; then the checkpoint before is the last. What is still without names is given up.
+ *     csp_saver_poll(s, &writes)      whether this rank still writes
+ *     csp_saver_learn(s, writes)      whether any rank does
  *
  * The bytes are those of csp_checkpoint_write without a thread, which is what a saver does where
  * there is no memory for the copy. One checkpoint is written at a time: the next waits for it. A
  * failure of the thread is what the next of these calls returns, in the same words, once.
  *
- * Ranks: where state is shared out, all of them call the same in the same order, and those that say
- *        so are collective. Else rank 0 alone has a saver; NULL is fine for all of these functions.
+ * Ranks: all call the same in the same order. NULL is fine for all of these functions.
  */
 #pragma once
 
@@ -66,7 +63,8 @@ CSP_CHECKED csp_status csp_save_plan_agree(const csp_ranks *ranks, csp_save_plan
 /*
  * Reserves the memory of the copy where the plan says so.
  *
- *   ranks   in   those that share the model's state out, kept; NULL where nothing is shared out
+ *   ranks   in   those of the run, kept; NULL: one
+ *   plan    in   not looked at on a rank that has nothing to write
  *
  * Owner:  csp_saver_destroy. model must outlive it. Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE.
  */
@@ -74,20 +72,19 @@ CSP_CHECKED csp_status csp_saver_create(const csp_model *model, const csp_ranks 
                                         const csp_save_plan *plan, csp_saver **out);
 
 /*
- * Finishes what is being written, as far as that goes without the other ranks, as told above; what
- * fails of it is a warning, and csp_error_text stays as it is. After a failure of a rank the
- * process is held for as long (csp_comm_hold). Local.
+ * Finishes what is being written, as told above; what fails of it is a warning, and csp_error_text
+ * stays as it is. Local.
  */
 void csp_saver_destroy(csp_saver *saver);
 
 /*
  * Saves a checkpoint: csp_checkpoint_write, to which the arguments are passed. Waits first for one
- * that is being written, and says how long.
+ * that is being written, and says how long; where state is shared out also for the backend.
  *
  *   snapshot           in   what it points to, and config, must stay until the file is written
  *   progress, health   in   as they are now: they are copied
  *
- * Ranks:  collective.
+ * Ranks:  collective where state is shared out.
  * Errors: those of csp_checkpoint_write and csp_checkpoint_write_state, of this checkpoint or of
  *         the one before; those of copying; CSP_ERR_COMM.
  */
@@ -99,30 +96,15 @@ CSP_CHECKED csp_status csp_saver_save(csp_saver *saver, const char *run_dir,
 /* Waits for the copies of the last save where they are not made yet. Local. */
 CSP_CHECKED csp_status csp_saver_copied(csp_saver *saver);
 
-/* What is left of a checkpoint on a rank; of several ranks the most counts. */
-typedef enum csp_save_left {
-    CSP_SAVE_NOTHING,
-    CSP_SAVE_MODEL, /* the model's file: is being written, or waits for the state of other ranks */
-    CSP_SAVE_STATE, /* this rank's state has a name and is being written                         */
-    CSP_SAVE_NAME   /* it has none yet                                                           */
-} csp_save_left;
+/* Whether this rank still writes; does not wait for it. Local. */
+CSP_CHECKED csp_status csp_saver_poll(csp_saver *saver, bool *writes);
 
-/*
- * What writing that has come to its end left; does not wait for any that has not. Local.
- *
- *   left   out   CSP_SAVE_NOTHING where nothing is shared out
- */
-CSP_CHECKED csp_status csp_saver_poll(csp_saver *saver, csp_save_left *left);
-
-/*
- * To be called after csp_saver_poll with the most that is left on any rank; nothing happens where
- * no checkpoint waits for that. Ranks: collective.
- */
-CSP_CHECKED csp_status csp_saver_go_on(csp_saver *saver, csp_save_left left);
+/* To be called after csp_saver_poll with whether any rank still writes. Local. */
+void csp_saver_learn(csp_saver *saver, bool writes);
 
 /*
  * Waits until all that was saved is in its file, and LATEST names it; on other ranks than 0 until
- * the state of all is. Ranks: collective.
+ * the state of all is. Ranks: collective where state is shared out.
  */
 CSP_CHECKED csp_status csp_saver_wait(csp_saver *saver);
 

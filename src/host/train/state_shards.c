@@ -220,31 +220,6 @@ void csp_state_files_clear(csp_state_files *files)
     *files = (csp_state_files) { 0 };
 }
 
-csp_status csp_state_files_gather(const csp_ranks *ranks, const char *own, csp_state_files *out)
-{
-    const int size = csp_ranks_size(ranks);
-    csp_state_files files = { 0 };
-    char mine[CSP_STATE_NAME_BYTES] = "", *all = NULL;
-    csp_status status;
-
-    snprintf(mine, sizeof(mine), "%s", own);
-    CSP_TRY_GOTO(csp_alloc_zero("state files", size, sizeof(mine), &all));
-    memcpy(all, mine, sizeof(mine));
-    CSP_TRY_GOTO(csp_ranks_gather_host(ranks, mine, all, sizeof(mine), "names of state files"));
-    CSP_TRY_GOTO(csp_alloc_zero("state files", size, sizeof(*files.names), &files.names));
-    for (; files.count < size; files.count++) {
-        CSP_TRY_GOTO(csp_strdup("state files", all + files.count * (int64_t)sizeof(mine),
-                                &files.names[files.count]));
-    }
-    *out = files;
-    files = (csp_state_files) { 0 };
-
-fail:
-    csp_state_files_clear(&files);
-    free(all);
-    return status;
-}
-
 /* The folder that a file lies in, "." where its path has none. Owner: the caller frees *out. */
 static csp_status folder_of(const char *path, char **out)
 {

@@ -110,10 +110,6 @@ typedef struct csp_state_files {
 
 void csp_state_files_clear(csp_state_files *files);
 
-/* After every rank has written its own: what all of them have. A collective. */
-CSP_CHECKED csp_status csp_state_files_gather(const csp_ranks *ranks, const char *own,
-                                              csp_state_files *out);
-
 /*
  * Bytes of file i, and the file, open.
  *

@@ -71,8 +71,10 @@ static csp_status prepare_pairs(csp_step_source *d, const csp_tokenizer *tokeniz
     const int64_t vocab = csp_tokenizer_vocab_size(tokenizer);
     char text[512];
 
-    csp_join_say(csp_pairs_report(d->pairs), text, sizeof(text));
-    csp_log(CSP_LOG_INFO, "data", "%s", text);
+    if (csp_join_is_clean(csp_pairs_report(d->pairs))) { /* else it has been warned of */
+        csp_join_say(csp_pairs_report(d->pairs), text, sizeof(text));
+        csp_log(CSP_LOG_INFO, "data", "%s", text);
+    }
     if (G > csp_pairs_documents(d->pairs)) {
         csp_log(CSP_LOG_WARN, "data",
                 "data.train_group_size is %lld, but there are %lld documents: some stand more than "
@@ -223,19 +225,20 @@ csp_status csp_train_data_identity(const csp_train_data *d, csp_data_identity *o
     return CSP_OK;
 }
 
-void csp_train_data_say(const csp_train_data *d)
+void csp_train_data_say(const csp_train_data *d, const char *phase)
 {
     const csp_contract *contract = csp_text_encoder_contract(d->source.encoder);
     const csp_text_counts *queries = &d->used.query, *passages = &d->used.passage;
     const csp_text_counts *plain = &d->used.plain;
+    const bool adapt = strcmp(phase, "adapt") == 0;
     char text[512];
 
-    if (plain->texts > 0) {
+    if (adapt && plain->texts > 0) {
         csp_text_counts_say(plain, "texts adapted on", (int32_t)d->config->adapt.max_len, text,
                             sizeof(text));
         csp_log(CSP_LOG_INFO, "data", "%s", text);
     }
-    if (queries->texts > 0) {
+    if (!adapt && queries->texts > 0) {
         csp_text_counts_say(queries, "queries read", contract->query_max_len, text, sizeof(text));
         csp_log(CSP_LOG_INFO, "data", "%s", text);
         csp_text_counts_say(passages, "documents read", contract->passage_max_len, text,

@@ -66,5 +66,5 @@ const csp_text_store *csp_train_data_corpus(const csp_train_data *data);
 /* What the data is, digested as it was read when it was opened. Errors: CSP_ERR_MEMORY. */
 CSP_CHECKED csp_status csp_train_data_identity(const csp_train_data *data, csp_data_identity *out);
 
-/* What was empty or cut in the steps handed out so far, a line each, through core/log.h. */
-void csp_train_data_say(const csp_train_data *data);
+/* What was empty or cut in a phase's steps handed out so far, a line each, through core/log.h. */
+void csp_train_data_say(const csp_train_data *data, const char *phase);

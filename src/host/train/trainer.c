@@ -301,20 +301,20 @@ static int64_t position_after(const csp_run_state *run, int64_t steps)
 }
 
 /*
- * What signals and the clock ask for, the most that is left of a checkpoint, and whether there are
+ * What signals and the clock ask for, whether a checkpoint is being written, and whether there are
  * more choices of algorithms to share, of any rank.
  */
 typedef struct wishes {
-    int32_t stop, save, timed_out, left, tuned;
+    int32_t stop, save, timed_out, writes, tuned;
 } wishes;
 
 static csp_status ask_all(const csp_run_state *run, wishes *w)
 {
     const double minutes = run->config->run.max_minutes;
-    csp_save_left left;
+    bool writes;
 
-    CSP_TRY(csp_saver_poll(run->saver, &left));
-    w->left = (int32_t)left;
+    CSP_TRY(csp_saver_poll(run->saver, &writes));
+    w->writes = writes;
     w->stop = *run->options->stop != 0;
     w->save = *run->options->save != 0;
     w->timed_out = minutes > 0.0 && csp_machine_seconds() - run->started_s >= 60.0 * minutes;
@@ -335,7 +335,7 @@ static csp_status after_step(phase_state *p, int64_t done)
     wishes w;
 
     CSP_TRY(ask_all(run, &w));
-    CSP_TRY(csp_saver_go_on(run->saver, (csp_save_left)w.left));
+    csp_saver_learn(run->saver, w.writes != 0);
     CSP_TRY(w.tuned != 0 ? csp_run_share_tuning(run) : CSP_OK);
     if (s->checksum_steps > 0 && done % s->checksum_steps == 0) {
         CSP_TRY(csp_replicas_agree(run->ranks, run->opened.model));
@@ -401,7 +401,7 @@ static csp_status run_phase(csp_run_state *run, const char *name, int64_t first)
         CSP_TRY_GOTO(run_step(&p, k));
         CSP_TRY_GOTO(after_step(&p, k + 1));
     }
-    csp_train_data_say(run->data);
+    csp_train_data_say(run->data, name);
     if (p.times != NULL && csp_run_writes(run)) {
         csp_rank_times_say(p.times, name);
     }

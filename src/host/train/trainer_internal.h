@@ -32,7 +32,7 @@ typedef struct csp_run_state {
     csp_train_data *data;
     csp_dev *dev;
     csp_optimizer *optimizer;
-    csp_saver *saver; /* NULL on ranks that write nothing */
+    csp_saver *saver;
     csp_metrics_log *log;
     csp_file_lock *lock;
     csp_progress progress;
@@ -92,7 +92,7 @@ CSP_CHECKED csp_status csp_run_agree_on_tuning(csp_run_state *run);
 
 /*
  * run_save.c: how checkpoints will be written, and the memory for that, refused before the first
- * step. Of all ranks where state is shared out, else of rank 0.
+ * step.
  */
 CSP_CHECKED csp_status csp_run_prepare_to_save(csp_run_state *run);
 

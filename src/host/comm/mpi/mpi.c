@@ -174,29 +174,29 @@ static void rest(double waited_s)
 static csp_exchange_end mpi_exchange(csp_transport *transport, csp_exchange *x)
 {
     mpi *m = (mpi *)transport;
-    double last = csp_machine_seconds();
+    csp_patience patience = { 0 };
     csp_exchange_end end = start_all(m, x);
 
     while (end == CSP_EXCHANGE_DONE && m->count > 0) {
         int ready = 0;
         const int error = MPI_Testsome(m->count, m->requests, &ready, m->ready, m->statuses);
-        const double now = csp_machine_seconds();
+        const double waited_s = csp_patience_turn(&patience, x->timeout_s);
 
         if (error != MPI_SUCCESS && error != MPI_ERR_IN_STATUS) {
             return end_with(x, CSP_EXCHANGE_BROKEN, transport->rank, error);
         }
         end = finish(m, x, error, ready);
         if (ready > 0) {
-            last = now;
+            patience = (csp_patience) { 0 };
         } else if (atomic_load(&m->stop->set)) {
             end = CSP_EXCHANGE_STOPPED;
-        } else if (now - last >= x->timeout_s) {
+        } else if (waited_s >= x->timeout_s) {
             for (int i = 0; i < m->count; i++) {
                 x->late[m->messages[i].rank] = true;
             }
             end = CSP_EXCHANGE_LATE;
         } else {
-            rest(now - last);
+            rest(waited_s);
         }
     }
     return end;
