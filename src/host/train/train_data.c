@@ -65,14 +65,43 @@ static csp_status visit(void *context, csp_image *image)
                : CSP_OK;
 }
 
+/* Of what a step has by the settings, what the data does not give. */
+static void say_what_is_filled(const csp_step_source *d, int64_t G)
+{
+    const int64_t queries = d->config->contrastive.batch.queries, count = csp_pairs_count(d->pairs);
+    int64_t fewer = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        int64_t negatives;
+
+        (void)csp_pairs_negatives(d->pairs, i, &negatives);
+        fewer += negatives < G - 1;
+    }
+    if (fewer > 0) {
+        csp_log(CSP_LOG_INFO, "data",
+                "%lld of %lld queries have fewer negatives than the %lld that "
+                "data.train_group_size asks for: the rest are documents drawn at random",
+                (long long)fewer, (long long)count, (long long)G - 1);
+    }
+    if (queries > count) {
+        csp_log(CSP_LOG_WARN, "data",
+                "contrastive.batch.queries is %lld, but there are %lld queries to train on: some "
+                "stand more than once in a step",
+                (long long)queries, (long long)count);
+    }
+}
+
 static csp_status prepare_pairs(csp_step_source *d, const csp_tokenizer *tokenizer)
 {
     const int64_t Q = csp_step_source_span(d), G = d->config->data.train_group_size;
     const int64_t vocab = csp_tokenizer_vocab_size(tokenizer);
     char text[512];
 
-    csp_join_say(csp_pairs_report(d->pairs), text, sizeof(text));
-    csp_log(CSP_LOG_INFO, "data", "%s", text);
+    if (csp_join_is_clean(csp_pairs_report(d->pairs))) { /* else it was said when it was read */
+        csp_join_say(csp_pairs_report(d->pairs), text, sizeof(text));
+        csp_log(CSP_LOG_INFO, "data", "%s", text);
+    }
+    say_what_is_filled(d, G);
     if (G > csp_pairs_documents(d->pairs)) {
         csp_log(CSP_LOG_WARN, "data",
                 "data.train_group_size is %lld, but there are %lld documents: some stand more than "
