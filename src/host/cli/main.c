@@ -131,7 +131,8 @@ static csp_status run_help(int count, char *const *words)
 {
     const csp_command *command;
 
-    if (count == 0) {
+    if (count == 0 || strcmp(words[0], "--help") == 0 || strcmp(words[0], "-h") == 0 ||
+        strcmp(words[0], "help") == 0) {
         print_program_help(stdout);
         return CSP_OK;
     }
