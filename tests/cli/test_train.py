@@ -133,6 +133,15 @@ def a_dry_run_writes_nothing(w):
     w.expect_exit(w.train("dry", "--dry-run", "data.dev_qrels=beir/qrels/dev.tsv"), 0, "run.eval_steps is 0")
     w.expect_exit(w.train("dry", "--dry-run", "data.dev_qrels=beir/qrels/dev.tsv", "run.eval_steps=1",
                           "eval.top_k=5"), 0, "eval.top_k is 5: R@100")
+    # No step of this run reads the text that is too long: it is refused all the same.
+    strict = ["data.strict=true", "model.query_max_len=60", "model.passage_max_len=60", "data.corpus=long",
+              "run.phases=[contrastive]", "contrastive.max_steps=1", "contrastive.batch.queries=2"]
+    shutil.copytree(w.folder / "beir", w.folder / "long")
+    w.expect_exit(w.train("dry", "--dry-run", *strict), 0)
+    with (w.folder / "long/corpus.jsonl").open("a") as stream:
+        stream.write(json.dumps({"_id": "longest", "text": "word " * 80}) + "\n")
+    w.expect_exit(w.train("dry", "--dry-run", *strict), 3, '"longest" has', "data.strict forbids")
+    w.remove("long")
     qrels = w.folder / "beir/qrels/joins.tsv"
     qrels.write_text("q1\td1\t1\nq2\tnone\t1\n")
     short = w.expect_exit(w.train("dry", "--dry-run", "data.qrels=beir/qrels/joins.tsv"), 0, "(none)")
