@@ -101,6 +101,23 @@ def evaluations_choose_and_keep_the_best(w):
     w.must("search", "--index", "d.h5", "--queries", "q.h5", "--output", "run.txt")
     out = w.must("eval", "--qrels", "beir/qrels/dev.tsv", "--run", "run.txt", "-o", "json").stdout
     w.expect(f"{best['eval/RR@10']:.4f}" in out or str(best["eval/RR@10"])[:8] in out, out)
+    # compare: that evaluation, what the settings differ in, and sums over the run's steps.
+    table = w.must("compare", "e", "first=a/", "model", "-m", "RR@10", "-o", "json")
+    rows = [json.loads(line) for line in table.stdout.splitlines()]
+    w.expect("model: left out" in table.stderr and [row["run"] for row in rows] == ["e", "first"], table.stderr)
+    w.expect(rows[0]["settings"] == {"data.dev_qrels": "beir/qrels/dev.tsv", "optim.learning_rate": "0.01"},
+             rows[0])
+    steps = [row for row in w.metrics("e") if "loss" in row]
+    w.expect((rows[0]["phase"], rows[0]["step"]) == (best["phase"], best["step"]), rows[0])
+    for key in ("nDCG@10", "RR@10", "R@100", "AP", "active_q", "active_d"):
+        w.expect(abs(rows[0][key] - best[f"eval/{key}"]) <= 1e-6 * abs(rows[0][key]), f"{key} {rows[0]}")
+    w.expect(rows[0]["steps"] == 10 and rows[0]["tokens"] == sum(row["tokens"] for row in steps), rows[0])
+    w.expect(rows[1]["nDCG@10"] is None and rows[1]["step"] == 6 and
+             rows[1]["index_flops"] == w.metrics("a")[-1]["index_flops"], rows[1])
+    cells = [line.split("\t") for line in w.must("compare", "e", "a", "-o", "tsv").stdout.splitlines()]
+    w.expect(len(cells) == 3 and len({len(row) for row in cells}) == 1 and cells[0][:5] ==
+             ["run", "phase", "step", "data.dev_qrels", "optim.learning_rate"], cells)
+    w.expect_exit(w.run("compare", "model"), 1, "none of these is the folder of a run")
     # Another metric cannot be compared with the best so far.
     (w.folder / "e/checkpoints" / LAST).unlink()
     again = [s for s in settings if "metric" not in s] + ["run.metric_for_best=AP"]

@@ -31,6 +31,7 @@ static const csp_command *const commands[] = {
     &csp_cmd_export,
     &csp_cmd_tokenize,
     &csp_cmd_init,
+    &csp_cmd_compare,
     &csp_cmd_report,
     &csp_cmd_info,
     &csp_cmd_estimate,
