@@ -9,11 +9,11 @@
  * exponential for the saturated loss: exp(log(1 + ReLU z)) is 1 + ReLU z. More
  * rows make fewer passes over de, which every chunk reads and writes.
  *
- * A block owns a row, a multiprocessor: it keeps as much of it as fits into
- * shared memory (of 128,256 logits in bf16 nine tenths on an H100; the rest is
- * read again, from the second-level cache). Maximum and sums are one pass, each
- * thread with a maximum of its own whose change rescales its sum; then the
- * gradient is written in place. Memory bound: twice a logit's bytes beside 4 D
+ * A block owns a row and, if it is long, a multiprocessor: it keeps as much of
+ * it as fits into shared memory (of 128,256 logits in bf16 nine tenths on an
+ * H100; the rest is read again, from the second-level cache). Maximum and sums
+ * are one pass, each thread with a maximum of its own whose change rescales its
+ * sum; then the gradient is written in place. Memory bound: twice a logit's bytes beside 4 D
  * or 6 D operations.
  *
  * Nothing is waited for: the caller knows how many rows predict, and what is
@@ -33,7 +33,7 @@
 #include "row_list.cuh"
 #include "vec.cuh"
 
-#ifndef TOKEN_THREADS /* less where threads are dear (tests/emulator) */
+#ifndef TOKEN_THREADS /* of a block at most; less where threads are dear (tests/emulator) */
 #define TOKEN_THREADS 1024
 #endif
 #define TOKEN_AHEAD 4           /* loads of 16 bytes that a thread has on their way */
@@ -234,22 +234,23 @@ static __device__ __forceinline__ row_sums sums_of_thread(const token_args &a, c
                                                           token_piece<S> *room)
 {
     const int width = vec_width<S>::value;
+    const int threads = (int)blockDim.x;
     row_sums r = { -0x1p126f, 0.0f, 0.0f, 0.0f };
 
-    for (int first = (int)threadIdx.x; first < a.pieces; first += TOKEN_AHEAD * TOKEN_THREADS) {
+    for (int first = (int)threadIdx.x; first < a.pieces; first += TOKEN_AHEAD * threads) {
         token_piece<S> raw[TOKEN_AHEAD];
 
         /* All on their way at once, those behind the row's end once more. */
 #pragma unroll
         for (int k = 0; k < TOKEN_AHEAD; k++) {
-            const int i = first + k * TOKEN_THREADS;
+            const int i = first + k * threads;
 
             raw[k] =
                 load_raw<S, vec_width<S>::value>(z + (int64_t)(i < a.pieces ? i : first) * width);
         }
 #pragma unroll
         for (int k = 0; k < TOKEN_AHEAD; k++) {
-            const int i = first + k * TOKEN_THREADS;
+            const int i = first + k * threads;
 
             if (i < a.held) {
                 store_words(&room[i], raw[k].word);
@@ -293,7 +294,7 @@ static __device__ __forceinline__ void store_gradients(const token_args &a, S *z
     store_vec(z + v, x);
 }
 
-/* Losses of rows of logits, which become their gradients. Any grid: a block for each row. */
+/* Losses of rows of logits, which become their gradients: a block for each row, any grid works. */
 template <typename S>
 static __global__ void __launch_bounds__(TOKEN_THREADS, 1) token_loss_kernel(token_args a)
 {
@@ -332,7 +333,7 @@ static __global__ void __launch_bounds__(TOKEN_THREADS, 1) token_loss_kernel(tok
         f.saturated = (float)(c * a.lambda / (terms + relu));
         f.own = (float)(c * (1.0 + (label > 0.0f ? a.lambda / (1.0 + active) : 0.0)));
 
-        for (int p = (int)threadIdx.x; p < a.pieces; p += TOKEN_THREADS) {
+        for (int p = (int)threadIdx.x; p < a.pieces; p += (int)blockDim.x) {
             token_piece<S> raw;
 
             if (p < a.held) {
@@ -361,7 +362,7 @@ static __global__ void __launch_bounds__(TOKEN_THREADS)
         first = (unsigned long long)count;
     }
     __syncthreads();
-    for (int64_t i = threadIdx.x; i < count; i += TOKEN_THREADS) {
+    for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
         plain += losses[2 * i];
         saturated += losses[2 * i + 1];
         if (!isfinite(losses[2 * i])) {
@@ -385,6 +386,14 @@ static const uint8_t *exclude_of(const token_pass *p)
     return exclude->ndim > 0 ? (const uint8_t *)exclude->data : NULL;
 }
 
+/* Threads of a block for so many items: whole warps, no more than have about TOKEN_AHEAD each. */
+static int token_threads(int64_t items)
+{
+    const int64_t threads = ceil_div(items, TOKEN_AHEAD * 32) * 32;
+
+    return threads < 32 ? 32 : threads < TOKEN_THREADS ? (int)threads : TOKEN_THREADS;
+}
+
 /* As much of a row as fits stays in shared memory. */
 template <typename S> static csp_status launch_token_loss(csp_backend *be, token_args a)
 {
@@ -396,7 +405,7 @@ template <typename S> static csp_status launch_token_loss(csp_backend *be, token
     const size_t shared = (size_t)a.held * 16;
 
     CUDA_TRY(cu::allow_shared(token_loss_kernel<S>, shared));
-    CUDA_TRY(cu::launch(token_loss_kernel<S>, dim3((unsigned)a.n), TOKEN_THREADS, shared,
+    CUDA_TRY(cu::launch(token_loss_kernel<S>, dim3((unsigned)a.n), token_threads(pieces), shared,
                         cuda_state_of(be)->stream, a));
     return CSP_OK;
 }
@@ -527,9 +536,9 @@ csp_status cuda_token_loss(csp_backend *be, csp_token_loss_args *args)
                             p.stride, p.mask, p.targets));
     }
     CSP_TRY(add_chunks(be, &p));
-    CUDA_TRY(cu::launch(token_total_kernel, 1, TOKEN_THREADS, 0, cuda_stream(be, "token_loss"),
-                        (const token_targets *)p.targets, (const int32_t *)p.row,
-                        (const double *)p.losses, args->predicted, p.N, (double *)args->loss.data,
-                        (int64_t *)args->bad.data));
+    CUDA_TRY(cu::launch(token_total_kernel, 1, token_threads(args->predicted), 0,
+                        cuda_stream(be, "token_loss"), (const token_targets *)p.targets,
+                        (const int32_t *)p.row, (const double *)p.losses, args->predicted, p.N,
+                        (double *)args->loss.data, (int64_t *)args->bad.data));
     return CSP_OK;
 }

@@ -50,13 +50,8 @@ static __device__ __forceinline__ float square_row(
     vec_raw<T, VEC> x[pieces], delta[pieces];
     float squares = 0.0f;
 
-#pragma unroll
-    for (int j = 0; j < pieces; j++) {
-        const int64_t i = team.thread + j * team.threads;
-
-        x[j] = load_held<VEC>(row.x, i, row.pieces);
-        delta[j] = load_held<VEC>(row.delta, i, row.delta != nullptr ? row.pieces : 0);
-    }
+    load_all_held<VEC>(row.x, team, row.pieces, x);
+    load_all_held<VEC>(row.delta, team, row.delta != nullptr ? row.pieces : 0, delta);
 #pragma unroll
     for (int j = 0; j < pieces; j++) {
         const int64_t i = team.thread + j * team.threads;
@@ -100,10 +95,7 @@ static __device__ __forceinline__ void scale_row(
     const int pieces = norm_held_pieces<VEC>::value;
     vec_raw<T, VEC> g[pieces];
 
-#pragma unroll
-    for (int j = 0; j < pieces; j++) {
-        g[j] = load_held<VEC>(row.g, team.thread + j * team.threads, row.pieces);
-    }
+    load_all_held<VEC>(row.g, team, row.pieces, g);
 #pragma unroll
     for (int j = 0; j < pieces; j++) {
         scale_piece<VEC>(row, team.thread + j * team.threads, rstd, piece_of<VEC>(g[j]), held[j]);

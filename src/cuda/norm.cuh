@@ -51,6 +51,23 @@ static __device__ __forceinline__ vec_raw<T, VEC> load_held(const T *row, int64_
     return raw;
 }
 
+/* The threads that share a row, and which of them this is. */
+struct norm_team {
+    int64_t thread, threads;
+};
+
+/* The pieces of a row of pieces that a thread keeps. */
+template <int VEC, typename T>
+static __device__ __forceinline__ void load_all_held(
+    const T *row, norm_team team, int64_t pieces,
+    vec_raw<T, VEC> (&raw)[norm_held_pieces<VEC>::value])
+{
+#pragma unroll
+    for (int j = 0; j < norm_held_pieces<VEC>::value; j++) {
+        raw[j] = load_held<VEC>(row, team.thread + j * team.threads, pieces);
+    }
+}
+
 template <int VEC, typename T>
 static __device__ __forceinline__ norm_piece<VEC> piece_of(const vec_raw<T, VEC> &raw)
 {
@@ -78,11 +95,6 @@ static __device__ __forceinline__ void round_piece(T *row, int64_t i, int64_t pi
         store_raw(row + i * VEC, raw);
     }
 }
-
-/* The threads that share a row, and which of them this is. */
-struct norm_team {
-    int64_t thread, threads;
-};
 
 /* How the rows of an op are cut. */
 struct norm_plan {

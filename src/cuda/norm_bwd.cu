@@ -96,15 +96,10 @@ static __device__ __forceinline__ float project_row(const norm_bwd_row<T> &row, 
     vec_raw<T, VEC> g[pieces];
     float sum = 0.0f;
 
-#pragma unroll
-    for (int j = 0; j < pieces; j++) {
-        const int64_t i = team.thread + j * team.threads;
-
-        held.x[j] = load_held<VEC>(row.x, i, row.pieces);
-        held.dy[j] = load_held<VEC>(row.dy, i, row.pieces);
-        g[j] = load_held<VEC>(row.g, i, row.pieces);
-        held.dsum[j] = load_held<VEC>(row.dsum, i, row.dsum != nullptr ? row.pieces : 0);
-    }
+    load_all_held<VEC>(row.x, team, row.pieces, held.x);
+    load_all_held<VEC>(row.dy, team, row.pieces, held.dy);
+    load_all_held<VEC>(row.g, team, row.pieces, g);
+    load_all_held<VEC>(row.dsum, team, row.dsum != nullptr ? row.pieces : 0, held.dsum);
 #pragma unroll
     for (int j = 0; j < pieces; j++) {
         const int64_t i = team.thread + j * team.threads;
@@ -155,10 +150,7 @@ static __device__ __forceinline__ void grad_row(const norm_bwd_row<T> &row, norm
     const int pieces = norm_held_pieces<VEC>::value;
     vec_raw<T, VEC> g[pieces];
 
-#pragma unroll
-    for (int j = 0; j < pieces; j++) {
-        g[j] = load_held<VEC>(row.g, team.thread + j * team.threads, row.pieces);
-    }
+    load_all_held<VEC>(row.g, team, row.pieces, g);
 #pragma unroll
     for (int j = 0; j < pieces; j++) {
         const int64_t i = team.thread + j * team.threads;

@@ -60,9 +60,13 @@ struct Thread {
     Place at;
     const void *awaited; /* asleep: on what, and what that is */
     const char *awaited_as;
-    Copy copies[MAX_COPIES]; /* a ring, from copy_first */
-    uint32_t copy_first, copy_issued;
-    uint32_t group_end[MAX_COPIES]; /* copy_issued when the group was closed */
+};
+
+/* cp.async copies of a thread: apart, since every switch reads threads and few kernels copy. */
+struct Copies {
+    Copy copies[MAX_COPIES]; /* a ring, from first */
+    uint32_t first, issued;
+    uint32_t group_end[MAX_COPIES]; /* issued when the group was closed */
     uint32_t groups, groups_done;
 };
 
@@ -77,7 +81,8 @@ int pool_made[SETS], set, turn; /* fibers that exist; which ones the block has *
 Fiber main_fiber;               /* whoever called run_block */
 pthread_t main_thread;
 
-Thread *threads; /* MAX_THREADS */
+Thread threads[MAX_THREADS];
+Copies *copies_of; /* MAX_THREADS */
 Warp warps[MAX_THREADS / 32];
 int thread_count, live, running = -1; /* running: the thread that has the processor */
 bool trapped;
@@ -305,7 +310,7 @@ void fiber_main()
         tsan_acquire(job->start);
         job->kernel->invoke(job->kernel->self);
         tsan_release(job->done);
-        if (threads[t].copy_first != threads[t].copy_issued) {
+        if (copies_of[t].first != copies_of[t].issued) {
             fail(threads[t].at, "a thread returns while cp.async copies are under way");
         }
         wgmma_thread_leaves(t, threads[t].at);
@@ -322,7 +327,8 @@ void begin_fiber(int t)
 {
     Fiber *fiber = &pool[set][t];
     const int first = settings().warp_clocks ? t / 32 * 32 : t;
-    void **top = (void **)(fiber->stack + STACK_BYTES);
+    /* Stacks are a whole number of pages apart: if all began alike, caches would find no room. */
+    void **top = (void **)(fiber->stack + STACK_BYTES - t % 64 * 64);
 
     asan_unpoison(fiber->stack, STACK_BYTES);
     fiber->stack_bytes = STACK_BYTES;
@@ -440,11 +446,11 @@ void prepare_threads()
 {
     const dim3 n = job->block;
 
-    if (threads == nullptr) {
-        threads = (Thread *)calloc(MAX_THREADS, sizeof(Thread));
+    if (copies_of == nullptr) {
+        copies_of = (Copies *)calloc(MAX_THREADS, sizeof(Copies));
     }
     clocks = (Clocks *)calloc(1, sizeof(*clocks));
-    if (threads == nullptr || clocks == nullptr) {
+    if (copies_of == nullptr || clocks == nullptr) {
         fail({ nullptr, 0 }, "no memory for threads");
     }
     thread_count = (int)(n.x * n.y * n.z);
@@ -458,7 +464,8 @@ void prepare_threads()
         thread->fiber = &pool[set][t];
         thread->index = { (unsigned)t % n.x, (unsigned)t / n.x % n.y, (unsigned)t / (n.x * n.y) };
         thread->at = { nullptr, 0 };
-        thread->copy_first = thread->copy_issued = thread->groups = thread->groups_done = 0;
+        copies_of[t].first = copies_of[t].issued = 0;
+        copies_of[t].groups = copies_of[t].groups_done = 0;
         make_ready(t);
     }
     for (int w = 0; 32 * w < thread_count; w++) {
@@ -706,13 +713,13 @@ char *shared_memory(uint32_t address)
 
 void copy_push(Copy copy, Place at)
 {
-    Thread *self = &threads[running];
+    Copies *mine = &copies_of[running];
 
-    self->at = at;
-    if (self->copy_issued - self->copy_first == MAX_COPIES) {
+    threads[running].at = at;
+    if (mine->issued - mine->first == MAX_COPIES) {
         fail(at, "more than %d cp.async copies of one thread under way", MAX_COPIES);
     }
-    self->copies[self->copy_issued++ % MAX_COPIES] = copy;
+    mine->copies[mine->issued++ % MAX_COPIES] = copy;
     if (copy.bytes >= 8) {
         asan_poison(copy.dst, (size_t)copy.bytes);
     }
@@ -720,25 +727,25 @@ void copy_push(Copy copy, Place at)
 
 void copy_commit()
 {
-    Thread *self = &threads[running];
+    Copies *mine = &copies_of[running];
 
-    if (self->groups - self->groups_done == MAX_COPIES) {
-        fail(self->at, "more than %d groups of cp.async copies under way", MAX_COPIES);
+    if (mine->groups - mine->groups_done == MAX_COPIES) {
+        fail(threads[running].at, "more than %d groups of cp.async copies under way", MAX_COPIES);
     }
-    self->group_end[self->groups++ % MAX_COPIES] = self->copy_issued;
+    mine->group_end[mine->groups++ % MAX_COPIES] = mine->issued;
 }
 
 bool copy_take(int groups_left, Copy *out)
 {
-    Thread *self = &threads[running];
+    Copies *mine = &copies_of[running];
 
-    while (self->groups - self->groups_done > (uint32_t)groups_left) {
-        if (self->copy_first != self->group_end[self->groups_done % MAX_COPIES]) {
-            *out = self->copies[self->copy_first++ % MAX_COPIES];
+    while (mine->groups - mine->groups_done > (uint32_t)groups_left) {
+        if (mine->first != mine->group_end[mine->groups_done % MAX_COPIES]) {
+            *out = mine->copies[mine->first++ % MAX_COPIES];
             asan_unpoison(out->dst, (size_t)out->bytes);
             return true;
         }
-        self->groups_done++;
+        mine->groups_done++;
     }
     return false;
 }
