@@ -10,16 +10,20 @@
 #   --work      folder of everything that is made (standard: demo-wordnet, demo-debian)
 #   --from      do this step and all after it again: data tokenizer speed scratch adapted encode
 #               report (finished steps are passed over without it; a killed training goes on)
-#   --device    cpu (standard), cuda or cuda:N: then the CUDA backend is built too
+#   --device    cpu (standard), cuda, cuda:N, or auto: cuda where there is an NVIDIA driver. For cuda the CUDA
+#               backend is built too, which takes some minutes of those
 set -euo pipefail
 
 started=$(date +%s)
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=${BUILD_DIR:-$root/build/release}
-case ${1:-} in -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1:-} in -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
 wants_cuda=
-case " $* " in *" --device cuda"* | *" --device=cuda"*) wants_cuda=yes ;; esac
+case " $* " in
+*" --device cuda"* | *" --device=cuda"*) wants_cuda=yes ;;
+*" --device auto "* | *" --device=auto "*) if /sbin/ldconfig -p | grep 'libcuda[.]so[.]1' >/dev/null; then wants_cuda=yes; fi ;;
+esac
 
 missing=
 for package in ${wants_cuda:+g++ python3-venv} gcc cmake ninja-build pkg-config python3 zlib1g-dev libopenblas-openmp-dev \

@@ -3,17 +3,19 @@
 
     doctor       what csplade sees
     conformance  what the device does, kept as a fixture for the emulator and compared with the emulator
-    parity       every op against its reference, whole training steps against the CPU
+    parity       every op against its reference, whole training steps against the CPU; of what fails, memcheck
+    program      csplade as a user runs it: training, evaluation, resumption, encoding, search, export
     bench        csplade's own measurements
+    demo         scripts/demo.py on WordNet, a minute of training, where the bundle has its text
     memcheck     compute-sanitizer over the same programs, smaller shapes
     peers        the measurements beside PyTorch, where the Python here has it
     racecheck, initcheck, synccheck    compute-sanitizer again
 
 The order is that of their worth, for where time is short; programs that measure nothing run several at a
 time. Every finding is kept at once, so that a run that was cut short, even killed, goes on where it stopped:
-what passed or failed is not run again (--again does). Written are results.json, report.txt, log.txt,
-conformance.txt and bench.json. Exit status: 0 all passed or skipped, 1 something failed, 3 time is up and
-something is left, 77 no device.
+what passed or failed is not run again (--again does), unless the bundle is another one. Written are
+results.json, report.txt, log.txt, conformance.txt, bench.json and demo.html. Exit status: 0 all passed or skipped,
+1 something failed, 3 time is up and something is left, 77 no device.
 """
 import argparse
 import concurrent.futures
@@ -25,17 +27,20 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-PARTS = ("doctor", "conformance", "parity", "bench", "memcheck", "peers", "racecheck", "initcheck", "synccheck")
+PARTS = ("doctor", "conformance", "parity", "program", "bench", "demo", "memcheck", "peers", "racecheck", "initcheck",
+         "synccheck")
 # Seconds one program of a part may take: one that hangs must not cost the others their time. A lent machine may
 # end a command after ten minutes, so an invocation ends itself before that (--time), and the next one goes on.
-LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "bench": 120, "peers": 300,
+LIMITS = {"doctor": 60, "conformance": 60, "parity": 120, "program": 180, "bench": 120, "demo": 240, "peers": 300,
           **{tool: 180 for tool in SANITIZERS}}
 LARGE_LIMIT = 240  # of a case of bench with a model of 8B, or one that looks for the largest batch
 STANDARD_TIME = 560
@@ -46,7 +51,9 @@ LARGE_CASES = ("S5", "S6", "M1")
 PROFILED = ("S1", "S8")  # also what each op of a step takes
 PEER_CASES = ("K2", "K8", "S2", "K7", "K4", "S8", "K6", "S4", "S3", "K5", "M1")
 SANITIZER_FOUND = 86
+LOGGED = 60000  # bytes of what one program printed that log.txt keeps, so that it stays small
 DONE = ("passed", "failed")
+RUNNING = set()  # process groups of the programs that run
 
 
 class Bundle:
@@ -56,6 +63,8 @@ class Bundle:
         self.top = top
         with open(os.path.join(top, "manifest.json")) as file:
             self.manifest = json.load(file)
+        digests = json.dumps(self.manifest["sha256"], sort_keys=True)
+        self.name = "%s, %s" % (self.manifest["program"], hashlib.sha256(digests.encode()).hexdigest()[:12])
         self.found, self.missing = find_cuda_libraries(self.manifest["cuda_libraries"], cuda_libs)
         joining, _ = find_cuda_libraries(["libnccl.so.2"], cuda_libs)  # without it its tests are skipped
         folders = [os.path.join(top, "lib")] + sorted({*self.found.values(), *joining.values()})
@@ -112,15 +121,20 @@ def find_cuda_libraries(names, asked):
 class Results:
     """results.json: one entry a finding, written whenever one is added."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, bundle):
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
         self.path = os.path.join(folder, "results.json")
         self.lock = threading.RLock()  # findings of programs that run at a time
-        self.data = {"machine": {}, "items": {}}
+        self.data = {"bundle": bundle, "machine": {}, "items": {}}
         if os.path.exists(self.path):
             with open(self.path) as file:
-                self.data = json.load(file)
+                earlier = json.load(file)
+            if earlier.get("bundle") == bundle:
+                self.data = earlier
+            else:  # of other programs, so of no use for these
+                os.replace(self.path, os.path.join(folder, "results-earlier.json"))
+                print("the results in %s are another bundle's: kept as results-earlier.json" % folder, flush=True)
 
     def is_done(self, name):
         return self.data["items"].get(name, {}).get("status") in DONE
@@ -133,13 +147,19 @@ class Results:
             self.report()
             print("%-10s %-34s %7.1f s  %s" % (status, name, seconds, reason), flush=True)
 
+    def write(self, name, text):
+        """A whole file or none, whenever this is killed; always the same two names."""
+        partial = os.path.join(self.folder, "partial")
+        with open(partial, "w") as file:
+            file.write(text)
+        os.replace(partial, os.path.join(self.folder, name))
+
     def save(self):
-        with open(self.path + ".partial", "w") as file:
-            json.dump(self.data, file, indent=1)
-            file.write("\n")
-        os.replace(self.path + ".partial", self.path)
+        self.write("results.json", json.dumps(self.data, indent=1) + "\n")
 
     def log(self, title, text):
+        if len(text) > LOGGED:
+            text = "%s\n[...]\n%s" % (text[:LOGGED // 2], text[-LOGGED // 2:])
         with self.lock, open(os.path.join(self.folder, "log.txt"), "a") as file:
             file.write("==== %s, %s\n%s\n" % (title, datetime.datetime.now().isoformat(timespec="seconds"), text))
 
@@ -160,13 +180,9 @@ class Results:
         for name, item in self.data["items"].items():
             for row in item.get("rows", []):
                 lines.append("%s: %s" % (name, json.dumps(row)))
-        text = "\n".join(lines) + "\n"
-        with open(os.path.join(self.folder, "report.txt"), "w") as file:
-            file.write(text)
+        self.write("report.txt", "\n".join(lines) + "\n")
         rows = [row for item in self.data["items"].values() for row in item.get("rows", [])]
-        with open(os.path.join(self.folder, "bench.json"), "w") as file:
-            json.dump({"machine": self.data["machine"], "rows": rows}, file, indent=1)
-            file.write("\n")
+        self.write("bench.json", json.dumps({"machine": self.data["machine"], "rows": rows}, indent=1) + "\n")
 
 
 class Runner:
@@ -174,6 +190,7 @@ class Runner:
         self.bundle, self.results, self.args = bundle, results, args
         self.deadline = time.monotonic() + args.time
         self.left = False  # time was up before something was done
+        self.unsupported = None  # why compute-sanitizer is of no use
 
     def spend(self, name, command, limit, environment=None, good=lambda code, text: None):
         """Runs one program and keeps what came of it. good returns None, or (status, reason)."""
@@ -187,7 +204,7 @@ class Runner:
         text, code = run_limited(command, min(limit, remaining), {**self.bundle.environment, **(environment or {})})
         seconds = time.monotonic() - start
         self.results.log("%s: %s" % (name, " ".join(command)), text)
-        rows = [json.loads(line) for line in text.split("\n") if line.startswith("{") and line.endswith("}")]
+        rows = json_rows(text)
         more = {"rows": rows} if rows else {}
         last = next((line for line in reversed(text.split("\n")) if line.strip()), "")
         if code is None and remaining < limit:
@@ -246,14 +263,29 @@ class Runner:
                            LIMITS["conformance"])
 
     def parity(self):
-        self.spend_all([("parity/" + test, [self.bundle.program(test), "cuda:0"], LIMITS["parity"], {})
-                        for test in self.bundle.tests()])
+        beside = [self.program_call()] if "program" in self.args.only else []  # it starts csplade often, so it takes long
+        self.spend_all(beside + [("parity/" + test, [self.bundle.program(test), "cuda:0"], LIMITS["parity"], {})
+                                 for test in self.bundle.tests()])
+        if self.failed_parity():  # why, before anything is measured
+            self.sanitize("memcheck", self.failed_parity())
 
-    def sanitize(self, tool):
+    def failed_parity(self):
+        return [test for test in self.bundle.tests()
+                if self.results.data["items"].get("parity/" + test, {}).get("status") == "failed"]
+
+    def program_call(self):
+        test = os.path.join(self.bundle.top, "tests", "cli", "test_gpu_machine.py")
+        return ("program/csplade", [sys.executable, test, self.bundle.program("csplade"), self.bundle.top],
+                LIMITS["program"], {})
+
+    def program(self):
+        self.spend(*self.program_call())
+
+    def sanitize(self, tool, tests):
         checker = shutil.which("compute-sanitizer") or next(
             (p for p in sorted(glob.glob("/usr/local/cuda*/bin/compute-sanitizer"))), None)
-        if checker is None:
-            self.skip(tool, "compute-sanitizer is not installed")
+        if checker is None or self.unsupported:
+            self.skip(tool, self.unsupported or "compute-sanitizer is not installed")
             return
         offered = run_limited([checker, "--help"], 30, self.bundle.environment)[0]
         command = [checker, "--tool", tool, "--error-exitcode", str(SANITIZER_FOUND)]
@@ -267,16 +299,18 @@ class Runner:
             if code == SANITIZER_FOUND:
                 return "failed", (re.findall(r"^=+ (?:ERROR|RACECHECK) SUMMARY: .*$", text, re.M) or ["errors"])[-1]
             if re.search(r"Device not supported|is not supported on this", text):
-                return "skipped", "compute-sanitizer does not support this device"
+                self.unsupported = "compute-sanitizer does not support this device, or it here"
+                return "skipped", self.unsupported
             return None
 
         small = {"CSPLADE_SMALL_SHAPES": "1"}
-        self.spend_all([("%s/%s" % (tool, test), command + [self.bundle.program(test), "cuda:0"], LIMITS[tool], small,
-                         good) for test in self.bundle.tests()])
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder:  # first, alone: it is soon told what is not supported
             self.spend("%s/conformance" % tool,
                        command + [self.bundle.program("conformance"), "--write", os.path.join(folder, "out.txt")],
                        LIMITS[tool], small, good)
+        if not self.unsupported:
+            self.spend_all([("%s/%s" % (tool, test), command + [self.bundle.program(test), "cuda:0"], LIMITS[tool],
+                             small, good) for test in tests])
 
     def bench(self):
         for case in CASES:
@@ -284,6 +318,25 @@ class Runner:
                        "--tune-products", "--format", "json"]
             self.spend("bench/" + case, command + (["--profile"] if case in PROFILED else []),
                        LARGE_LIMIT if case in LARGE_CASES else LIMITS["bench"])
+
+    def demo(self):
+        """Of its 5 minutes 230 seconds are kept for what a CPU takes to encode: training gets the least it gets."""
+        archive, work = os.path.join(self.bundle.top, "share", "demo.tar.xz"), os.path.join(self.bundle.top, "demo")
+        if not os.path.exists(archive):
+            self.skip("demo", "this bundle was made without the demo's text")
+            return
+        if not os.path.exists(os.path.join(work, "done.data")):
+            with tarfile.open(archive) as text:
+                text.extractall(work)
+        self.spend("demo/wordnet", [sys.executable, os.path.join(self.bundle.top, "scripts", "demo.py"), "--csplade",
+                                    self.bundle.program("csplade"), "--work", work, "--minutes", "5",
+                                    "--device", "cuda:0"], LIMITS["demo"])
+        if self.results.is_done("demo/wordnet") and os.path.exists(os.path.join(work, "done.report")):
+            with open(os.path.join(work, "table.json")) as file:
+                rows = json.load(file)["rows"]
+            self.results.data["items"]["demo/wordnet"]["rows"] = [{"demo": row} for row in rows]
+            with open(os.path.join(work, "report.html"), encoding="utf-8") as file:
+                self.results.write("demo.html", file.read())
 
     def peers(self):
         python = self.args.torch_python
@@ -298,7 +351,7 @@ class Runner:
             self.spend("peers/" + case, [python, os.path.join(self.bundle.top, "scripts", "bench_gpu.py"), "--json",
                                          "--rounds", str(self.args.rounds), "--limit", str(LIMITS["peers"] // 2),
                                          "--csplade", os.path.join(self.bundle.top, "gpu.sh") + " run csplade", case],
-                       LIMITS["peers"], {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")})
+                       LIMITS["peers"], {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}, all_measured)
 
     def run(self, parts):
         absent = self.doctor()
@@ -309,7 +362,8 @@ class Runner:
                 self.skip(part, "no device: " + absent)
             elif part in SANITIZERS:
                 self.results.data["items"].pop(part, None)  # why an earlier run left it out
-                self.sanitize(part)
+                failed = self.failed_parity()
+                self.sanitize(part, sorted(self.bundle.tests(), key=lambda test: test not in failed))
             else:
                 self.results.data["items"].pop(part, None)
                 getattr(self, part)()
@@ -323,15 +377,52 @@ class Runner:
         return 3 if self.left else 0
 
 
+def json_rows(text):
+    """The objects that a program printed, a line each; what only looks like one is other output."""
+    rows = []
+    for line in re.findall(r"^{.*}$", text, re.M):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            pass
+    return rows
+
+
+def all_measured(code, text):
+    """Of a case of peers: failed where a claim has no figure, with what is missing, or None."""
+    claims = [row for row in json_rows(text) if "verdict" in row]
+    without = [row for row in claims if row["verdict"] == "not measured"]
+    if code != 0 or not without:
+        return None
+    missing = sorted("%s: %s" % pair for pair in {k: v for row in without for k, v in row["absent"].items()}.items())
+    return "failed", "%d of %d claims not measured: %s" % (len(without), len(claims), "; ".join(missing))
+
+
 def run_limited(command, limit, environment):
     """Output (both streams) and status of a program; status None where it ran past the limit."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                               env=environment, start_new_session=True)
+    # A group of its own, to be ended as a whole, but no session, which would outlive a lent machine's end of
+    # this command and keep the device.
+    apart = {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               text=True, errors="replace", env=environment, **apart)
+    RUNNING.add(process.pid)
     try:
         return process.communicate(timeout=limit)[0], process.returncode
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         return process.communicate()[0], None
+    finally:
+        RUNNING.discard(process.pid)
+
+
+def end_all(number, _):
+    """What runs is ended with this; what was found is on disk."""
+    for group in list(RUNNING):
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    os._exit(128 + number)
 
 
 def describe_machine(bundle):
@@ -453,6 +544,8 @@ def main():
         program = bundle.program(words[1])
         os.execve(program, [program] + words[2:], bundle.environment)
     args = parse(words)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_all)
     if args.cuda_libs:  # also for the csplade that bench_gpu.py starts by gpu.sh run
         os.environ["CSPLADE_CUDA_LIBS"] = args.cuda_libs
     bundle = Bundle(top, args.cuda_libs)
@@ -462,9 +555,10 @@ def main():
     if trouble is not None:
         print("gpu.sh: " + trouble, file=sys.stderr)
         return 5
-    status = Runner(bundle, Results(args.output), args).run(args.only)
-    print({0: "all passed", 1: "something failed", 3: "time is up: run it again to go on", 77: "no device"}[status]
-          + ", results in " + args.output)
+    runner = Runner(bundle, Results(args.output, bundle.name), args)
+    status = runner.run(args.only)
+    print("%s%s, results in %s" % ({0: "all passed", 1: "something failed", 3: "nothing failed", 77: "no device"}[status],
+                                  ", time is up: run it again to go on" if runner.left else "", args.output))
     return status
 
 

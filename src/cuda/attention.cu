@@ -302,10 +302,12 @@ template <int W, typename S> static csp_status launch_fwd(const fwd_launch<S> &l
     }
     const dim3 grid((unsigned)pieces,
                     (unsigned)(query_tiles < CUDA_GRID_YZ ? query_tiles : CUDA_GRID_YZ));
+    const size_t bytes = sizeof(long_fwd_tile<W>);
 
-    CUDA_TRY(cu::allow_shared(attention_fwd_long_kernel<S, W>, sizeof(long_fwd_tile<W>)));
-    CUDA_TRY(cu::launch(attention_fwd_long_kernel<S, W>, grid, ATTENTION_THREADS,
-                        sizeof(long_fwd_tile<W>), stream, a, l.q, l.k, l.v, l.o, l.lse));
+    CSP_TRY(check_attention_room(state->name, state->shared_limit, a.E, bytes));
+    CUDA_TRY(cu::allow_shared(attention_fwd_long_kernel<S, W>, bytes));
+    CUDA_TRY(cu::launch(attention_fwd_long_kernel<S, W>, grid, ATTENTION_THREADS, bytes, stream, a,
+                        l.q, l.k, l.v, l.o, l.lse));
     return CSP_OK;
 }
 

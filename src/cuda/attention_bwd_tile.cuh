@@ -319,7 +319,9 @@ template <int W, typename S> static csp_status launch_long(const bwd_launch<S> &
     const attention_batch &a = l.batch;
     const int tile = tile_of<W>::rows;
     const size_t bytes = sizeof(long_bwd_tile<W>);
+    const cuda_state *state = cuda_state_of(l.be);
 
+    CSP_TRY(check_attention_room(state->name, state->shared_limit, a.E, bytes));
     CUDA_TRY(cu::allow_shared(attention_bwd_keys_kernel<S, W>, bytes));
     CUDA_TRY(cu::allow_shared(attention_bwd_queries_kernel<S, W>, bytes));
     CUDA_TRY(cu::launch(attention_bwd_keys_kernel<S, W>, tile_grid(a.texts, a.G, l.longest, tile),

@@ -457,3 +457,17 @@ static inline csp_status check_attention(const csp_attention *a)
     }
     return CSP_OK;
 }
+
+/* Errors: CSP_ERR_UNSUPPORTED where a device has too little shared memory for the long kernels. */
+static inline csp_status check_attention_room(const char *device, size_t limit, int64_t E,
+                                              size_t bytes)
+{
+    if (bytes > limit) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED,
+                        "attention: long texts and heads of width %lld take %zu bytes of shared "
+                        "memory for a block, and %s lets one have %zu; in bf16 (device.precision) "
+                        "heads of 16, 32, 64, 96 or 128 take less",
+                        (long long)E, bytes, device, limit);
+    }
+    return CSP_OK;
+}

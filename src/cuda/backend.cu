@@ -51,7 +51,8 @@ static csp_status cuda_memory(csp_backend *be, csp_memory *out)
 
     CUDA_TRY(cudaMemGetInfo(&available, &total));
     *out = { (int64_t)available, (int64_t)total, false,
-             (int64_t)(state->scratch.bytes + cuda_cusparse_bytes(state)) };
+             (int64_t)(state->scratch.bytes + state->gemm.tail.bytes +
+                       cuda_cusparse_bytes(state)) };
     return CSP_OK;
 }
 

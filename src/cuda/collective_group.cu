@@ -34,22 +34,37 @@ bool cuda_collective_any(const cuda_state *state)
     return false;
 }
 
-/* The device goes on as if what is under way had been done; what it was to write is not said. */
-static void end(const cuda_state *state, cuda_collective *c)
+/*
+ * The device goes on as if what is under way had been done; what it was to write is not said. NCCL
+ * leaves the thread the device that it had, so it is ours from the beginning.
+ */
+static csp_status abort_one(void *argument)
 {
-    if (c->comm != NULL) {
-        (void)library_of(state)->abort(c->comm);
-        c->comm = NULL;
-    }
+    const cuda_collective *c = (const cuda_collective *)argument;
+
+    (void)cudaSetDevice(c->state->device);
+    (void)library_of(c->state)->abort(c->comm);
+    return CSP_OK;
 }
 
-/* All: they share a stream, and whatever waits behind one of them must get free. */
+/*
+ * All: they share a stream, and whatever waits behind one of them must get free. And all at once,
+ * each in a thread: an abort has the kernels of its own group quit, and then frees memory of the
+ * device, for which the driver waits for those of the others, too.
+ */
 static void end_all(csp_backend *be)
 {
     const cuda_state *state = cuda_state_of(be);
 
     for (cuda_collective *c = state->collectives.first; c != NULL; c = c->next) {
-        end(state, c);
+        if (c->comm != NULL &&
+            csp_task_start(&c->ending, "ending devices' groups", abort_one, c) != CSP_OK) {
+            (void)(abort_one(c) == CSP_OK);
+        }
+    }
+    for (cuda_collective *c = state->collectives.first; c != NULL; c = c->next) {
+        csp_task_drop(&c->ending);
+        c->comm = NULL;
     }
 }
 
@@ -259,12 +274,16 @@ csp_status cuda_collective_open(csp_backend *be, const csp_collective_group *gro
     CSP_TRY(open_shared(&state->collectives));
     CSP_TRY(csp_alloc_zero("group of devices", 1, sizeof(*c), &c));
     c->base = { group->rank, group->size };
+    c->state = state;
     c->watch = group->watch;
     c->next = state->collectives.first;
     state->collectives.first = c; /* so that a failure of another rank ends it, too */
     status = join(be, c, group);
+    if (status != CSP_OK && c->comm != NULL) {
+        (void)(abort_one(c) == CSP_OK);
+        c->comm = NULL;
+    }
     if (status != CSP_OK) {
-        end(state, c);
         leave(state, c);
         return status;
     }
@@ -304,7 +323,9 @@ void cuda_collective_close(csp_backend *be, csp_collective *collective)
         (void)library_of(state)->destroy(c->comm);
         c->comm = NULL;
     }
-    end(state, c);
+    if (c->comm != NULL) {
+        end_all(be); /* what is under way may be another's */
+    }
     leave(state, c);
 }
 

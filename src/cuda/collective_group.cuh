@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "core/thread.h"
 #include "device.h"
 #include "nccl.cuh"
 
@@ -18,6 +19,8 @@ typedef struct cuda_begun {
 struct cuda_collective {
     csp_collective base; /* first: it is what callers hold     */
     nccl_comm comm;      /* NULL: ended, by close or a failure */
+    const cuda_state *state;
+    csp_task ending; /* while it is aborted beside others  */
     csp_watch watch;
     cuda_collective *next;
     int64_t begun, passed; /* collectives; known to be done */

@@ -30,17 +30,33 @@ static csp_status driver_missing(const char *what, cudaError_t error)
     }
     if (error == cudaErrorInsufficientDriver) {
         return CSP_FAIL(CSP_ERR_DEVICE,
-                        "%s: the NVIDIA driver is for CUDA %d.%d, this build needs %d.%d or later",
-                        what, driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
-                        CUDART_VERSION % 1000 / 10);
+                        "%s: the NVIDIA driver is for CUDA %d.%d, this build needs %d.0 or later",
+                        what, driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000);
     }
     if (error == cudaErrorNoDevice) {
         return CSP_FAIL(CSP_ERR_DEVICE,
-                        "%s: the NVIDIA driver sees no device: does CUDA_VISIBLE_DEVICES hide it?",
+                        "%s: the NVIDIA driver sees no device: does CUDA_VISIBLE_DEVICES hide it, "
+                        "or is it cut by MIG and no part made (nvidia-smi -L)?",
                         what);
     }
     return CSP_FAIL(CSP_ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(error),
                     cudaGetErrorName(error));
+}
+
+/* The first call that makes a context: here a device that others hold is met. */
+static csp_status take_device(const cuda_state *state)
+{
+    const cudaError_t error = cudaSetDevice(state->device);
+
+    if (error == cudaErrorDevicesUnavailable) {
+        (void)cudaGetLastError();
+        return CSP_FAIL(CSP_ERR_DEVICE,
+                        "%s: the driver says that it is busy or unavailable: is its compute mode "
+                        "exclusive and another process there, or prohibited (nvidia-smi -q -d "
+                        "COMPUTE)?",
+                        state->name);
+    }
+    return error == cudaSuccess ? CSP_OK : driver_missing(state->name, error);
 }
 
 csp_status cuda_device_count(const char *what, int *out)
@@ -60,7 +76,7 @@ csp_status cuda_device_count(const char *what, int *out)
 
 static csp_status check_device(cuda_state *state)
 {
-    int count, major, minor, shared;
+    int count = 0, major, minor, shared;
 
     CSP_TRY(cuda_device_count(state->name, &count));
     if (state->device >= count) {
@@ -161,7 +177,8 @@ csp_status cuda_device_open(cuda_state *state, int device)
     state->device = device;
     state->op = "open";
     CSP_TRY(check_device(state));
-    CUDA_TRY(cudaSetDevice(device));
+    CSP_TRY(take_device(state));
+    CSP_TRY(cuda_code_check(state));
     CUDA_TRY(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking));
     CSP_TRY(open_beside(&state->beside));
     for (int i = 0; i < 2; i++) {

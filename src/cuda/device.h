@@ -18,12 +18,6 @@
 /* The oldest major compute capability with what kernels use: asynchronous copies, bf16, tf32. */
 #define CUDA_OLDEST_CAPABILITY 8
 
-/* A block that only ever grows. */
-typedef struct cuda_block {
-    void *at;
-    size_t bytes;
-} cuda_block;
-
 /* Page-locked memory that uploads pass through, so that the caller's is free at once. */
 typedef struct cuda_staging {
     char *at;              /* two halves                                               */
@@ -124,6 +118,12 @@ CSP_CHECKED csp_status cuda_device_count(const char *what, int *out);
 /* Creates and frees what cuda_state holds but its table; close accepts a half-opened state. */
 CSP_CHECKED csp_status cuda_device_open(cuda_state *state, int device);
 void cuda_device_close(csp_backend *be);
+
+/*
+ * Whether this build has code for the thread's device, or the driver makes it of what the build
+ * has: asked of one kernel, they are all compiled alike. CSP_ERR_DEVICE, with what to build.
+ */
+CSP_CHECKED csp_status cuda_code_check(const cuda_state *state);
 
 /* Device memory of its own. Errors: CSP_ERR_MEMORY, what was asked and what is free. */
 CSP_CHECKED csp_status cuda_allocate(cuda_state *state, const char *what, size_t bytes, void **out);

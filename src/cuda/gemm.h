@@ -42,7 +42,7 @@ typedef struct cuda_gemm_key {
     int64_t lda, ldb, ldc;
     uint8_t trans_a, trans_b, in, out;
     uint8_t align_a, align_b, align_c; /* of the addresses, bytes up to 16                 */
-    uint8_t align_bias;                /* 0: no bias                                       */
+    uint8_t align_bias;                /* 0: no bias; else CUDA_GEMM_BIAS_ALIGN            */
 } cuda_gemm_key;
 
 /* An algorithm that was timed, here or before a checkpoint. */
@@ -53,7 +53,16 @@ typedef struct cuda_gemm_choice {
 
 typedef struct cuda_gemm_plan cuda_gemm_plan;
 
+/* Of a bias that cuBLASLt adds, bytes: its preferences name the matrices' alignments alone. */
+enum { CUDA_GEMM_BIAS_ALIGN = 16 };
+
 enum { CUDA_GEMM_CHAINS = 256 };
+
+/* A block that only ever grows. */
+typedef struct cuda_block {
+    void *at;
+    size_t bytes;
+} cuda_block;
 
 /* The part of cuda_state that products own. */
 typedef struct cuda_gemm_state {
@@ -65,6 +74,8 @@ typedef struct cuda_gemm_state {
     cuda_gemm_choice *choices; /* the tuning, in the order of first use            */
     int64_t choice_count;
     bool said_fallback;
+    bool rows_by_16;      /* e4m3: the library has refused other row counts                  */
+    cuda_block tail;      /* memory for the last of such rows                                */
     int64_t plans, asked; /* made, heuristics asked: a test watches them stand */
 } cuda_gemm_state;
 
@@ -73,9 +84,10 @@ typedef struct cuda_gemm_state {
  *
  * Aliasing:  c overlaps none of a, b and bias.
  * Precision: products and sums in float32, f32 operands not as tf32, partial sums never rounded
- *            below float32; C is rounded once, or twice where cuBLASLt has no algorithm for one
- *            with both beta and a bias. The same bits whenever the same product is computed on
- *            the same device by the same library under the same tuning.
+ *            below float32; C is rounded once, or twice with both beta and a bias, where cuBLASLt
+ *            has no algorithm for them or the bias is not aligned to CUDA_GEMM_BIAS_ALIGN. The same
+ *            bits whenever the same product is computed on the same device by the same library
+ *            under the same tuning.
  * Stream:    enqueued on be; waits for it only where the candidates are timed.
  * Errors:    CSP_ERR_DEVICE, CSP_ERR_MEMORY (host), CSP_ERR_ARGUMENT (a size beyond 31 bits for
  *            which cuBLASLt has no algorithm), CSP_ERR_UNSUPPORTED (e4m3, no algorithm).

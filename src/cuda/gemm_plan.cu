@@ -61,7 +61,7 @@ static cuda_gemm_key key_of(const cuda_product *p, int64_t M, int64_t K)
                                 alignment_of(p->a),
                                 alignment_of(p->b),
                                 alignment_of(p->c),
-                                p->bias != NULL ? alignment_of(p->bias) : (uint8_t)0 };
+                                (uint8_t)(p->bias != NULL ? CUDA_GEMM_BIAS_ALIGN : 0) };
 
     return key;
 }
@@ -175,7 +175,7 @@ static cublasStatus_t describe_operation(cuda_gemm_plan *plan)
             status = cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
                                                     &bias_type, sizeof(bias_type));
         }
-        /* The heuristic reads no bias, only how its address is aligned. */
+        /* The heuristic reads no bias. */
         if (status == CUBLAS_STATUS_SUCCESS) {
             status = set_bias(plan, (const void *)(uintptr_t)k->align_bias);
         }

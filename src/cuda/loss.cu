@@ -277,9 +277,10 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
 }
 
 /* value = (partial[0] + partial[1] + ...) / divisor, in that order. One warp. */
-static __global__ void regularize_total_kernel(const double *__restrict__ partial, // (REG_BLOCKS)
-                                               double divisor,
-                                               double *__restrict__ value) // (1)
+static __global__ void __launch_bounds__(32)
+    regularize_total_kernel(const double *__restrict__ partial, // (REG_BLOCKS)
+                            double divisor,
+                            double *__restrict__ value) // (1)
 {
     if (threadIdx.x == 0) {
         double total = 0.0;

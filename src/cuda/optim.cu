@@ -173,7 +173,7 @@ static __global__ void __launch_bounds__(OPTIM_THREADS)
 
         if (threadIdx.x < n) {
             part[threadIdx.x] = squares[first + threadIdx.x];
-            mine += !isfinite(part[threadIdx.x]);
+            mine += !csp_squares_fit(part[threadIdx.x], max_norm);
         }
         __syncthreads();
         for (int64_t i = 0; threadIdx.x == 0 && i < n; i++) {

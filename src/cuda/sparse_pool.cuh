@@ -148,8 +148,8 @@ static __device__ __forceinline__ int64_t text_of_row_by_warp(const int32_t *seq
 
 /*
  * Rows of a table (texts,V) become entries (sparse_pool_rows.cu). What is stored is value =
- * table · scale where it is positive and the term not excluded; its weight is log1p(value) for max
- * pooling, value itself for sum pooling.
+ * table · scale where it is positive, or NaN, and the term not excluded; its weight is log1p(value)
+ * for max pooling, value itself for sum pooling.
  */
 typedef struct pool_table {
     const float *best;      /* (texts,V), NULL: bf16 max                                       */

@@ -6,7 +6,8 @@
  *         row wins a tie; value and position lie in two tables.
  * bf16    value and position are one number: (bits << 16) | (65535 - position), compared as signed.
  *         Positive bf16 order like their bits and negative ones sort below 0, where the table
- *         starts; among equal values the lowest position is the largest number. The maximum needs
+ *         starts; among equal values the lowest position is the largest number. A NaN of a device
+ *         (0x7FFF) lies above infinity, and so is the maximum, as it is in f32. The maximum needs
  *         no order, so a warp reads 4 rows of 64 terms at once, 16 bytes a lane, and its lanes
  *         compare at the end: one bit operation and one maximum for each product.
  * sum     a thread owns 16 bytes of terms and adds in order of rows.
@@ -48,14 +49,16 @@ static __device__ __forceinline__ bool is_in_tile(const pool_fold &a, int64_t b)
     return b < a.texts && a.start[b] < a.from + a.count;
 }
 
-/* A row offers its products: they are taken where larger than all before; never a NaN. */
+/* A row offers its products: they are taken where larger than all before, or the first NaN. */
 static __device__ __forceinline__ void offer(const float (&x)[FOLD_TERMS], int32_t position,
                                              float (&best)[FOLD_TERMS], int32_t (&arg)[FOLD_TERMS])
 {
 #pragma unroll
     for (int j = 0; j < FOLD_TERMS; j++) {
-        arg[j] = x[j] > best[j] ? position : arg[j];
-        best[j] = x[j] > best[j] ? x[j] : best[j];
+        const bool taken = !(x[j] <= best[j]) && best[j] == best[j];
+
+        arg[j] = taken ? position : arg[j];
+        best[j] = taken ? x[j] : best[j];
     }
 }
 
@@ -81,7 +84,7 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_max_kernel(pool
         for (int j = 0; j < FOLD_TERMS; j++) {
             if (j < left && i < stop) {
                 best[j] = a.best[at + j];
-                arg[j] = best[j] > 0.0f ? a.arg[at + j] : 0;
+                arg[j] = best[j] <= 0.0f ? 0 : a.arg[at + j];
             }
         }
         for (; i + FOLD_ROWS <= stop; i += FOLD_ROWS, z += FOLD_ROWS * a.stride) {
@@ -104,7 +107,7 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_max_kernel(pool
         }
 #pragma unroll
         for (int j = 0; j < FOLD_TERMS; j++) {
-            if (j < left && best[j] > 0.0f) {
+            if (j < left && !(best[j] <= 0.0f)) {
                 a.best[at + j] = best[j];
                 a.arg[at + j] = arg[j];
             }
@@ -230,12 +233,12 @@ static __global__ void __launch_bounds__(FOLD_THREADS) pool_fold_sum_kernel(pool
             load_vec((const S *)a.z + (i - a.from) * a.stride + column, x);
 #pragma unroll
             for (int j = 0; j < terms; j++) {
-                sum[j] += x[j] > 0.0f ? log1pf(a.scale * x[j]) : 0.0f;
+                sum[j] += x[j] <= 0.0f ? 0.0f : log1pf(a.scale * x[j]); /* keeps a NaN */
             }
         }
 #pragma unroll
         for (int j = 0; j < terms; j++) {
-            if (j < left && sum[j] > 0.0f) {
+            if (j < left && !(sum[j] <= 0.0f)) {
                 a.best[at + j] = sum[j];
             }
         }

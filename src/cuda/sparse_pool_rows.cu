@@ -20,7 +20,7 @@ csp_status pool_counts_place(csp_arena *arena, int64_t texts, int64_t V, pool_co
     return pool_take(arena, texts * ceil_div(V, SLICE_TERMS), &out->slice);
 }
 
-/* What term v of row b stores, 0: nothing. */
+/* What term v of row b stores, 0 or less: nothing. */
 static __device__ __forceinline__ float value_of(const pool_table &table, int64_t b, int64_t v)
 {
     const int64_t at = b * table.V + v;
@@ -29,6 +29,12 @@ static __device__ __forceinline__ float value_of(const pool_table &table, int64_
     const float value = best * table.scale;
 
     return table.exclude != NULL && table.exclude[v] != 0 ? 0.0f : value;
+}
+
+/* So is a NaN, which must not get lost. */
+static __device__ __forceinline__ bool is_stored(float value)
+{
+    return !(value <= 0.0f);
 }
 
 /* The position of what term v of row b stores. */
@@ -54,7 +60,7 @@ static __global__ void __launch_bounds__(ROWS_THREADS)
         int entries = 0;
 
         for (int64_t v = first + lane; v < end; v += 32) {
-            entries += value_of(table, b, v) > 0.0f;
+            entries += is_stored(value_of(table, b, v));
         }
         entries = __reduce_add_sync(FULL_WARP, entries);
         if (lane == 0) {
@@ -151,9 +157,9 @@ static __global__ void __launch_bounds__(ROWS_THREADS)
         for (int64_t v = first; v < end; v += 32) {
             const int64_t mine = v + lane;
             const float value = mine < end ? value_of(table, b, mine) : 0.0f;
-            const uint32_t stored = __ballot_sync(FULL_WARP, value > 0.0f);
+            const uint32_t stored = __ballot_sync(FULL_WARP, is_stored(value));
 
-            if (value > 0.0f) {
+            if (is_stored(value)) {
                 const int64_t place = at + __popc(stored & lanes_below);
 
                 term[place] = (int32_t)mine;

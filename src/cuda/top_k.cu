@@ -1,13 +1,14 @@
 /*
  * top_k.cu - CUDA side of ops/top_k.h.
  *
- * Positive floats order like their bits. A block for each row finds the bits of the k-th largest
- * weight, 11, 10 and 10 at a time from the top: the entries that agree with it so far are counted
- * by their next digit in a histogram in shared memory, and the digit is where the sum of the counts
- * from the top reaches k. The lanes of a warp that have the same digit are counted by one of them,
- * since at first most weights share a few digits. Integers are added in any order: the same result
- * on every run. Then each warp takes a slice of the row, counts what it keeps, and writes that from
- * its place on, as sparse_pool_rows.cu does: what is larger, and of the equals the first ones.
+ * Positive floats order like their bits, NaNs above infinity. A block for each row finds the bits
+ * of the k-th largest weight, 11, 10 and 10 at a time from the top: the entries that agree with it
+ * so far are counted by their next digit in a histogram in shared memory, and the digit is where
+ * the sum of the counts from the top reaches k. The lanes of a warp that have the same digit are
+ * counted by one of them, since at first most weights share a few digits. Integers are added in any
+ * order: the same result on every run. Then each warp takes a slice of the row, counts what it
+ * keeps, and writes that from its place on, as sparse_pool_rows.cu does: what is larger, and of the
+ * equals the first ones.
  *
  * Reads the weights of a row five times, the kept terms once, writes at most k entries: with rows
  * of 128,256 terms 2.6 MB, of which the second-level cache holds the later readings of as many rows
@@ -34,6 +35,12 @@ typedef struct top_shared {
     int32_t place;  /* of it among those of the same digit, 1 = the largest */
 } top_shared;
 
+/* The bits of a weight; the sign of a NaN says nothing. */
+static __device__ __forceinline__ uint32_t bits_of(float weight)
+{
+    return __float_as_uint(weight) & 0x7FFFFFFFu;
+}
+
 /* Counts by digit the n weights whose bits from `known` up are those of prefix. */
 static __device__ __forceinline__ void count_digits(const float *__restrict__ weight, int64_t n,
                                                     uint32_t prefix, int known, int shift,
@@ -48,7 +55,7 @@ static __device__ __forceinline__ void count_digits(const float *__restrict__ we
         for (int u = 0; u < TOP_LOADS; u++) {
             const int64_t i = base + u * TOP_THREADS;
 
-            bits[u] = i < n ? __float_as_uint(weight[i]) : UINT32_MAX;
+            bits[u] = i < n ? bits_of(weight[i]) : UINT32_MAX;
         }
 #pragma unroll
         for (int u = 0; u < TOP_LOADS; u++) {
@@ -137,7 +144,7 @@ static __device__ __forceinline__ void write_kept(const int32_t *__restrict__ te
 
 #pragma unroll 4
     for (int64_t i = from + lane; i < end; i += 32) {
-        const uint32_t bits = __float_as_uint(weight[i]);
+        const uint32_t bits = bits_of(weight[i]);
 
         larger += bits > threshold;
         equal += bits == threshold;
@@ -156,7 +163,7 @@ static __device__ __forceinline__ void write_kept(const int32_t *__restrict__ te
     for (int64_t i = from; i < end; i += 32) {
         const bool mine = i + lane < end;
         const float value = mine ? weight[i + lane] : 0.0f;
-        const uint32_t bits = __float_as_uint(value);
+        const uint32_t bits = bits_of(value);
         const uint32_t equals = __ballot_sync(FULL_WARP, mine && bits == threshold);
         const bool kept =
             mine && (bits > threshold ||

@@ -84,7 +84,7 @@ def main():
                            env={"CSPLADE_CUDA_PLUGIN": str(EMULATED), "CSP_EMU_DEVICES": "2"})
         expect(all(code == 0 for _, _, code in results), results)
         expect('"device":"cuda:0","transport":"nccl"' in results[0][0], results[0][0])
-        results = on_ranks(2, "--device", "cuda", env={"CSPLADE_CUDA_PLUGIN": str(EMULATED)})
+        results = on_ranks(2, "--device", "cuda", env={"CSPLADE_CUDA_PLUGIN": str(EMULATED), "CSP_EMU_DEVICES": "1"})
         expect(all(code == 5 for _, _, code in results) and "wants cuda:1, which is not there" in results[1][1]
                and "rank 1 (process " in results[0][1], results)
     none = subprocess.run([PROGRAM, "bench", "comm", "--min-bytes", "100", "--max-bytes", "8"], text=True,

@@ -124,9 +124,9 @@ def steps(folder):
     work, calls = folder / "work", folder / "calls"
     work.mkdir()
     program = folder / "csplade"
-    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho best b.h5 nDCG@10 0.5\n')
     program.chmod(0o755)
-    for planned, saves, lines in ((1000, 200, 10), (240000, 30000, 2400)):
+    for planned, saves, lines, evaluated in ((1000, 200, 10, 166), (240000, 30000, 2400, 8000)):
         (work / "steps.json").write_text(json.dumps({"adapt": 50, "scratch": planned}))
         calls.write_text("")
         subprocess.run([sys.executable, "-c", "import sys, demo; sys.argv = ['demo.py', *sys.argv[1:]]\n"
@@ -135,7 +135,9 @@ def steps(folder):
                        cwd=SCRIPTS, stderr=subprocess.DEVNULL, check=True)
         said = calls.read_text().splitlines()
         expect(len(said) == 3 and all(line.endswith(" --device cuda:1") for line in said), said)
-        expect(f"run.save_steps={saves} run.logging_steps={lines} " in said[0], said[0])
+        expect(f"run.save_steps={saves} run.logging_steps={lines} " in said[0] and
+               f" run.eval_steps={evaluated} " in said[0], said[0])
+        expect((work / "trained").read_text() == "b.h5", "the best checkpoint")
         expect("run.save_steps=200 run.logging_steps=10 adapt.max_steps=50" in said[1], said[1])
 
 

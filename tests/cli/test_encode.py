@@ -92,7 +92,7 @@ def shards_cover_everything_once(w):
     # More shards than rows: some are empty, and they are no error.
     counts = [encode(w, "s.h5", "--shard", f"{i}/150").stdout.split()[1] for i in (0, 1, 2, 149)]
     w.expect(counts == ["0", "1", "1", "1"], counts)
-    for text in ("2/2", "-1/2", "1", "a/b", "0/0", "1/2x", "/"):
+    for text in ("2/2", "-1/2", "1", "a/b", "0/0", "1/2x", "/", "/2", " 0/2", "0/ 2"):
         w.expect_exit(encode(w, "s.h5", "--shard", text), 2, f"--shard {text}")
     # Several processes of a launcher, with parts and, by oversight, without.
     of_two = {**os.environ, "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}

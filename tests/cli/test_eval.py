@@ -43,6 +43,12 @@ def by_hand(folder):
     expect(text.stdout == "q1\tRR@10\t0.500000\nq2\tRR@10\t1.000000\nq3\tRR@10\t0.000000\n"
            "all\tRR@10\t0.500000\n", text.stdout)
 
+    expect("is judged" not in result.stderr, result.stderr)
+    swapped = folder / "swapped.txt"
+    swapped.write_text("q1 a Q0 1 3.0 t\nq2 c Q0 1 1.0 t\n")
+    result = run("--qrels", qrels, "--run", swapped)
+    expect(result.returncode == 0 and "none of the run's 2 documents is judged" in result.stderr,
+           result.stderr)
     bad = folder / "bad.txt"
     bad.write_text("q1 Q0 a 1 1.0 t\nq1 Q0 b one\n")
     result = run("--qrels", qrels, "--run", bad)

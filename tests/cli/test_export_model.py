@@ -59,10 +59,11 @@ def train(folder, name, *settings):
 
 
 def vectors(model, folder, *options):
+    """In float32 on any machine: what is compared is weights."""
     out = folder / "vectors.jsonl"
     out.unlink(missing_ok=True)
-    must("encode", "--model", model, "--input", folder / "data", "--output", out, "--threads", 1,
-         "-q", *options)
+    must("encode", "--model", model, "--input", folder / "data", "--output", out, "--device", "cpu",
+         "--threads", 1, "-q", *options)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     return [(r["id"], r["vector"]) for r in lines if "id" in r]
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """The frame of the program: help, errors, exit codes, stdout and stderr. Argument: the program."""
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 
 PROGRAM = sys.argv[1]
 failures = []
@@ -53,6 +55,10 @@ def check_errors():
         (["eval", "--per-query=1"], "--per-query takes no value"),
         (["eval", "--run", "a", "--qrels", "b", "c"], "c: one argument too many (usage: csplade eval [options])"),
         (["eval", "-qv", "x"], "no such option"),
+        (["search", "-k", " 5"], '--depth: " 5" is not a whole number'),
+        (["search", "-k", "99999999999999999999"], "is not a whole number"),
+        (["bm25", "--b", "0x1p-1"], '--b: "0x1p-1" is not a number'),
+        (["bm25", "--b", "nan"], '--b: "nan" is not a number'),
         (["eval", "-q", "-v", "--run", "a", "--qrels", "b"], "exclude each other"),
     ]
     for words, message in cases:
@@ -70,6 +76,33 @@ def check_errors():
                f"a full disk: {result.returncode} {result.stderr}")
 
 
+def check_report():
+    """What a table or the metrics of a run say is drawn as it is meant, or refused."""
+    table = {"columns": ["a", "b"], "rows": [["1", "2"]], "notes": ["n"]}
+    step = {"phase": "adapt", "step": 1, "clm": 2.0}
+    cases = [
+        (table, step, 0, "rep.html"),
+        ({**table, "rows": [["1", "2", "3"]]}, step, 3, "row 1 has 3 cells, the columns are 2"),
+        ({**table, "rows": {"1": "2"}}, step, 3, '"rows" is missing'),
+        ({**table, "rowz": []}, step, 3, '"rowz" is none of columns, rows, notes'),
+        ({**table, "notes": [5]}, step, 3, "note 1 is not a text"),
+        (table, {**step, "step": "1"}, 3, "metrics.jsonl:1: step is missing or not a whole number"),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for content, line, code, message in cases:
+            for name, value in (("table.json", content), ("metrics.jsonl", line)):
+                with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+                    json.dump(value, stream)
+            out = os.path.join(folder, "rep.html")
+            result = run("report", "--table", "table.json", "--run", "x=.", "--output", "rep.html",
+                         cwd=folder)
+            expect(result.returncode == code and message in result.stdout + result.stderr and
+                   os.path.exists(out) == (code == 0),
+                   f"report {content} {line}: {result.returncode} {result.stderr}")
+            if code == 0:
+                os.unlink(out)
+
+
 def check_doctor():
     result = run("doctor")
     expect(result.returncode == 0, "doctor: " + result.stderr)
@@ -81,6 +114,7 @@ def check_doctor():
 def main():
     check_help()
     check_errors()
+    check_report()
     check_doctor()
     for failure in failures:
         print(failure)

@@ -73,11 +73,14 @@ def refusing(folder):
     other = write(folder / "ro.jsonl", QUERIES, header("query", 9, **{**CONTRACT, "add_bos": True,
                                                                      "bos_id": 2}))
     wide = write(folder / "rw.jsonl", QUERIES, header("query", 20))
+    later = write(folder / "rl.jsonl", [("e", {"3": 1})],
+                  header("document", 9, **{**CONTRACT, "passage_prefix": ""}))
     out, base = folder / "r.txt", ["search", "--index", docs]
     expect(run(*base, "--queries", queries, "--output", out).returncode == 0, "equal contracts")
     out.unlink()
     cases = [
         (["--queries", other, "--output", out], 3, "contracts of"),
+        (["--index", later, "--queries", queries, "--output", out], 3, "rl.jsonl and of the queries"),
         (["--queries", wide, "--output", out], 3, "20 terms"),
         (["--queries", queries], 2, "--output RUN is required"),
         (["--queries", queries, "--output", out, "text"], 2, "either --queries"),

@@ -202,7 +202,7 @@ def ranks_meet_over_tcp_where_there_is_no_pmix(j):
 
 def what_no_task_has_encoded_is_named(j):
     """And made up for by the task itself; then it is what one process encodes."""
-    words = ["--model", "model", "--input", "beir", "--threads", 1]
+    words = ["--model", "model", "--input", "beir", "--device", "cpu", "--threads", 1]
 
     def encode(tasks):
         job = j.submit("encode.sbatch", 3, "d.jsonl", *words, options=[f"--array={tasks}", *ONE])

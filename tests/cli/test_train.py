@@ -173,6 +173,13 @@ def another_config_or_data_is_refused(w):
     w.expect_exit(w.train("a", "--resume", "a/none.h5"), 1, "a/none.h5")
     w.expect_exit(w.train("a", "--resume", "beir/corpus.jsonl"), 3, "beir/corpus.jsonl")
     w.expect_exit(w.train("a", "lora.r=4"), 2, "lora")
+    # What every checkpoint would record, found before the first step and not at the first save.
+    w.expect_exit(w.train("b", "model.query_prefix=\udcff"), 2, 'query_prefix "?" is not valid UTF-8')
+    latin = w.folder / "m\udcff"
+    shutil.copytree(w.folder / "model", latin)
+    w.expect_exit(w.train("b", "model.path=m\udcff", "lora.r=4"), 2, "m?: the path of a base model")
+    w.expect(not (w.folder / "b").exists() or not list((w.folder / "b").glob("checkpoints/*")), "b")
+    shutil.rmtree(latin)
     shutil.copytree(w.folder / "model", w.folder / "model2")
     w.expect_exit(w.train("a", "model.path=model2"), 2, "model.path")
     w.remove("model2")
@@ -405,7 +412,8 @@ def estimate_refuses_what_does_not_fit(w):
     w.expect(lora["trained"] == 32 * each, lora["trained"])
     w.expect_exit(w.run("estimate", "config.yaml"), 0, "")
     # One of 8 ranks of full fine-tuning in bf16: an eighth of masters and moments, all the rest.
-    words = ["estimate", "config.yaml", "--model-config", "8b.json", "--memory", "141GB", "-o", "json"]
+    words = ["estimate", "config.yaml", "device.name=auto", "--model-config", "8b.json", "--memory", "141GB",
+             "-o", "json"]
     alone = json.loads(w.run(*words).stdout)
     whole = json.loads(w.run(*words, "--ranks", 8, "run.shard_state=off").stdout)
     part = json.loads(w.run(*words, "--ranks", 8).stdout)
@@ -437,7 +445,7 @@ def estimate_plans_for_a_named_memory(w):
              "hidden_act": "silu", "bos_token_id": 128000, "eos_token_id": 128001}
     (w.folder / "1b.json").write_text(json.dumps(shape))
     words = ["estimate", "config.yaml", "lora.r=16", "--model-config", "1b.json", "-o", "json",
-             "device.precision=bf16", "batch.micro_batch_tokens=16384", "run.phases=[contrastive]",
+             "device.name=auto", "device.precision=bf16", "batch.micro_batch_tokens=16384", "run.phases=[contrastive]",
              "contrastive.batch.queries=64", "data.train_group_size=16"]
     keeps = {}
     for size in (80, 20, 15, 11, 8):

@@ -15,7 +15,7 @@ adapt: {max_steps: 4, max_len: 24, batch: {texts: 8}}
 contrastive: {max_steps: 6, temperature: 2, lambda_q: 1e-3, lambda_d: 1e-3, batch: {queries: 8}}
 optim: {learning_rate: 2e-3, warmup_ratio: 0.1}
 run: {output_dir: run, save_steps: 2, save_total_limit: 3, logging_steps: 5, eval_steps: 0}
-device: {threads: 2}
+device: {name: cpu, threads: 2}
 """
 
 
@@ -34,7 +34,8 @@ class Numbers:
 
 
 class Workspace:
-    """A folder with beir/, text.txt, tok/, model/ and config.yaml, in which runs are started."""
+    """A folder with beir/, text.txt, tok/, model/ and config.yaml, in which runs are started: on the CPU, also
+    where auto would take a GPU and bf16, unless a test names another device. test_gpu_machine.py holds that."""
 
     def __init__(self, program, folder, documents=100):
         self.program, self.folder = program, Path(folder)
@@ -69,7 +70,10 @@ class Workspace:
         (self.folder / "text.txt").write_text("".join(" ".join(text) + "\n" for text in documents))
 
     def start(self, *words, cwd=None, **options):
-        return subprocess.Popen([self.program, *map(str, words)], cwd=cwd or self.folder, text=True,
+        words = [*map(str, words)]
+        if words[0] in ("encode", "search") and "--device" not in words:
+            words += ["--device", "cpu"]
+        return subprocess.Popen([self.program, *words], cwd=cwd or self.folder, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, **options)
 

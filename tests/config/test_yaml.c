@@ -102,6 +102,33 @@ static void refuses_what_a_config_has_no_use_for(void **state)
     }
 }
 
+static void a_file_of_very_many_keys_or_values_takes_no_time(void **state)
+{
+    enum { KEYS = 100000, BYTES = 9 };
+    char *text = malloc(KEYS * BYTES + 16);
+    csp_yaml *yaml = NULL;
+
+    (void)state;
+    assert_non_null(text);
+    for (size_t i = 0; i < KEYS; i++) {
+        snprintf(text + i * BYTES, BYTES + 1, "k%05zu: \n", i);
+    }
+    assert_int_equal(csp_yaml_parse("t.yaml", text, KEYS * BYTES, &yaml), CSP_ERR_CONFIG);
+    assert_string_equal(csp_error_text(), "t.yaml:4097: more than 4096 settings, no config");
+    assert_null(yaml);
+    memcpy(text, "v: [", 4);
+    for (size_t i = 0; i < KEYS; i++) {
+        memcpy(text + 4 + 2 * i, "a,", 2);
+    }
+    memcpy(text + 4 + 2 * KEYS, "b]\n", 3);
+    assert_int_equal(csp_yaml_parse("t.yaml", text, 7 + 2 * KEYS, &yaml), CSP_OK);
+    assert_int_equal(yaml->entries[0].count, KEYS + 1);
+    assert_string_equal(yaml->entries[0].values[KEYS - 1], "a");
+    assert_string_equal(yaml->entries[0].values[KEYS], "b");
+    csp_yaml_free(yaml);
+    free(text);
+}
+
 static void an_empty_file_is_an_empty_list(void **state)
 {
     static const char *const texts[] = { "", "# only a comment\n", "---\n", "{}\n" };
@@ -192,6 +219,7 @@ int main(void)
         cmocka_unit_test(flattens_sections_to_dotted_keys_with_lines),
         cmocka_unit_test(a_byte_order_mark_and_crlf_change_nothing),
         cmocka_unit_test(refuses_what_a_config_has_no_use_for),
+        cmocka_unit_test(a_file_of_very_many_keys_or_values_takes_no_time),
         cmocka_unit_test(an_empty_file_is_an_empty_list),
         cmocka_unit_test(a_missing_file_a_folder_and_a_huge_file_are_refused),
         cmocka_unit_test(survives_truncated_and_damaged_files),

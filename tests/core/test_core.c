@@ -160,6 +160,28 @@ static void the_fault_driver_fails_one_call(void **state)
     csp_fault_arm(0);
 }
 
+static void a_message_is_one_printable_line_whatever_is_in_it(void **state)
+{
+    static const struct {
+        const char *said, *stands;
+    } cases[] = {
+        { "a\033[2Jb\nc\td\x7F", "a?[2Jb?c?d?" },
+        { "\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80", "\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80" },
+        { "\xFFx\xC3", "?x?" }, /* no UTF-8, and a character cut in two */
+        { "\xC2\x9B"
+          "1m",
+          "??1m" },                          /* a terminal's CSI in one character */
+        { "\xC0\xAF\xE0\x80\xAF", "?????" }, /* overlong */
+        { "\xED\xA0\x80\xF4\x90\x80\x80", "???????" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(CSP_FAIL(CSP_ERR_FORMAT, "%s", cases[i].said), CSP_ERR_FORMAT);
+        assert_string_equal(csp_error_text(), cases[i].stands);
+    }
+}
+
 static void peak_memory_counts_what_was_touched(void **state)
 {
     const size_t bytes = (size_t)64 << 20;
@@ -230,6 +252,7 @@ int main(void)
         cmocka_unit_test(sizes_that_overflow_are_refused),
         cmocka_unit_test(half_precision_numbers_convert_exactly),
         cmocka_unit_test(the_fault_driver_fails_one_call),
+        cmocka_unit_test(a_message_is_one_printable_line_whatever_is_in_it),
         cmocka_unit_test(peak_memory_counts_what_was_touched),
         cmocka_unit_test(a_block_reaches_an_index_and_is_zero_there),
     };

@@ -1,4 +1,5 @@
 /* test_prune_row.c - the largest weights of a row against counting what comes before each. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,9 +47,24 @@ static void keeps_the_largest_and_of_equals_the_lowest_term(void **state)
     }
 }
 
+/* So that whoever reads what is left sees it. */
+static void a_nan_is_larger_than_infinity(void **state)
+{
+    (void)state;
+    for (int64_t k = 1; k < 5; k++) {
+        int32_t term[] = { 0, 1, 2, 3, 4 };
+        float weight[] = { NAN, INFINITY, 7.0f, 9.0f, -NAN };
+        static const int32_t want[][4] = { { 0 }, { 0, 4 }, { 0, 1, 4 }, { 0, 1, 3, 4 } };
+
+        assert_int_equal(csp_prune_row(term, weight, 5, k), k);
+        assert_memory_equal(term, want[k - 1], (size_t)k * sizeof(*term));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_nan_is_larger_than_infinity),
         cmocka_unit_test(keeps_the_largest_and_of_equals_the_lowest_term),
     };
 

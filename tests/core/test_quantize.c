@@ -16,9 +16,10 @@
 
 static void reads_schemes_and_refuses_others(void **state)
 {
-    static const char *const bad[] = { "",        "rounds",   "round:",   "round:0",    "round:-1",
-                                       "round:x", "round:1x", "none:1",   "u8-max:2",   "ceil:nan",
-                                       ":",       "ceil:inf", "Round:10", "round:1e999" };
+    static const char *const bad[] = { "",         "rounds",      "round:",   "round:0",
+                                       "round:-1", "round:x",     "round:1x", "none:1",
+                                       "u8-max:2", "ceil:nan",    ":",        "ceil:inf",
+                                       "Round:10", "round:1e999", "ceil: 5",  "round:0x10" };
     static const char *const good[] = { "none",      "round",     "ceil",  "round:100",
                                         "ceil:51.2", "round:0.1", "u8-max" };
     char text[48];

@@ -161,6 +161,48 @@ static bool others_have_ended(const int *at, int size, int argument)
     return good;
 }
 
+/*
+ * Rank 1 dies while two groups of devices are open, the first of which is in a collective and the
+ * other's waits behind it: both end at once. NCCL ends none alone while another's kernels wait.
+ */
+static int two_groups_end_at_once(int argument)
+{
+    const double begin = csp_machine_seconds();
+    const int64_t count = N;
+    csp_pending pending[2] = { { 0 }, { 0 } };
+    csp_ranks later;
+    device_rank d;
+    csp_arena arena;
+    csp_tensor t[2];
+
+    (void)argument;
+    RANK_TRY(device_rank_open(&d, patient_s));
+    RANK_TRY(csp_ranks_open(d.comm, d.be, &later));
+    RANK_TRY(csp_backend_reserve(d.be, (size_t)1 << 20, &arena));
+    for (int i = 0; i < 2; i++) {
+        csp_ranks *ranks = i == 0 ? &d.ranks : &later;
+
+        RANK_TRY(csp_arena_tensor(&arena, CSP_F32, 1, &count, &t[i]));
+        RANK_TRY(csp_backend_zero(d.be, &t[i]));
+        RANK_TRY(csp_ranks_reduce(ranks, &t[i], CSP_COMM_SUM, "first"));
+        RANK_TRY(csp_backend_sync(d.be));
+    }
+    if (d.ranks.rank == 1) {
+        usleep(500 * 1000); /* the others have seen the end of the first */
+        raise(SIGKILL);
+    }
+    RANK_TRY(csp_ranks_reduce_start(&d.ranks, &t[0], CSP_COMM_SUM, "second", &pending[0]));
+    RANK_TRY(csp_ranks_reduce_start(&later, &t[1], CSP_COMM_SUM, "second", &pending[1]));
+    RANK_TRY(csp_ranks_finish(&d.ranks, &pending[0]));
+    RANK_CHECK(csp_backend_sync(d.be) == CSP_ERR_COMM);
+    RANK_CHECK(csp_ranks_finish(&later, &pending[1]) == CSP_ERR_COMM);
+    csp_backend_release(d.be, &arena);
+    csp_ranks_close(&later);
+    device_rank_close(&d);
+    RANK_CHECK(csp_machine_seconds() - begin < 2.0 * known_s);
+    return ENDED;
+}
+
 /* A rank frees memory while a collective is under way that will never end. */
 static int freed_meanwhile(int argument)
 {
@@ -355,6 +397,7 @@ int main(int argc, char **argv)
         { "hangs", a_rank_fails, 3, HANGS, false, 60.0, others_have_ended },
         { "hangs_inside", a_rank_fails, 3, HANGS_INSIDE, false, 60.0, others_have_ended },
         { "loses_the_rest", a_rank_fails, 3, LOSES_THE_REST, false, 60.0, others_have_ended },
+        { "two_groups", two_groups_end_at_once, 3, DIES, false, 60.0, others_have_ended },
         { "freed_meanwhile", freed_meanwhile, 2, DIES, false, 60.0, others_have_ended },
         { "no_library", is_not_joined, 2, NO_LIBRARY, false, 0.0, NULL },
         { "old_library", is_not_joined, 2, OLD_LIBRARY, false, 0.0, NULL },

@@ -1,6 +1,6 @@
 /*
- * test_device.c - the CUDA backend as programs meet it: none there, chosen by name or auto, and a
- * kernel that faults, named where every op waits.
+ * test_device.c - the CUDA backend as programs meet it: none there, chosen by name or auto, one
+ * that cannot be used or is too small, and a kernel that faults, named where every op waits.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +10,9 @@
 
 #include <cmocka.h>
 
+#include "device.h"
 #include "emulator/control.h"
+#include "ops/attention.h"
 #include "ops/embed.h"
 #include "ops/norm.h"
 #include "support/devices.h"
@@ -91,11 +93,67 @@ static void a_kernel_that_faults_is_named_where_every_op_waits(void **state)
     assert_non_null(strstr(csp_error_text(), "the last op enqueued was embed"));
 }
 
+/* Among the calls of opening that may fail are those that say so. */
+static void a_device_that_cannot_be_used_is_refused_in_words(void **state)
+{
+    static const char *const words[] = {
+        "cuda:0: the driver says that it is busy or unavailable",
+        "cuda:0: this build has no kernels for compute capability 9.0: no kernel image",
+    };
+    csp_status status = CSP_ERR_DEVICE;
+    int said[2] = { 0, 0 };
+    csp_backend *be = NULL;
+
+    (void)state;
+    for (int call = 1; status != CSP_OK; call++) {
+        emu_fail_call(call);
+        status = csp_backend_create("cuda:0", 1, &be);
+        emu_fail_call(0);
+        for (int i = 0; status != CSP_OK && i < 2; i++) {
+            said[i] += strstr(csp_error_text(), words[i]) != NULL;
+        }
+        assert_in_range(call, 1, 60);
+    }
+    csp_backend_destroy(be);
+    assert_int_equal(said[0], 1);
+    assert_int_equal(said[1], 1);
+}
+
+/* Long texts of heads of 128 in float32 take more of a block than a device of 8.6 has. */
+static void heads_for_which_a_device_is_too_small_are_refused_in_words(void **state)
+{
+    enum { N = 300, E = 128 };
+    const int64_t rows[] = { N, E }, angles[] = { N, E / 2 }, two = 2;
+    csp_attention a = { .H = 1, .G = 1, .E = E, .longest = N, .order = csp_tensor_none() };
+    csp_tensor q, k, v, o, lse;
+    csp_arena arena = { 0 };
+    csp_backend *be;
+
+    (void)state;
+    assert_int_equal(csp_backend_create("cuda:0", 1, &be), CSP_OK);
+    assert_int_equal(csp_backend_reserve(be, 1 << 20, &arena), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 2, rows, &q), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 2, rows, &k), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 2, rows, &v), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 2, rows, &o), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 2, (int64_t[]) { N, 1 }, &lse), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 2, angles, &a.cos), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_F32, 2, angles, &a.sin), CSP_OK);
+    assert_int_equal(csp_arena_tensor(&arena, CSP_I32, 1, &two, &a.seq_start), CSP_OK);
+    cuda_state_of(be)->shared_limit = 99 * 1024;
+    assert_int_equal(csp_attention_fwd(be, &a, &q, &k, &v, &o, &lse), CSP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(csp_error_text(), "heads of width 128 take 118784 bytes"));
+    csp_backend_release(be, &arena);
+    csp_backend_destroy(be);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_a_device_auto_takes_the_cpu_and_cuda_is_refused),
         cmocka_unit_test(with_a_device_auto_takes_it),
+        cmocka_unit_test(a_device_that_cannot_be_used_is_refused_in_words),
+        cmocka_unit_test(heads_for_which_a_device_is_too_small_are_refused_in_words),
         cmocka_unit_test(a_kernel_that_faults_is_named_where_every_op_waits),
     };
 

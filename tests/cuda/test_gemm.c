@@ -42,7 +42,7 @@ static void a_bucket_holds_its_rows_and_is_at_most_an_eighth_larger(void **state
     assert_true(pick_gemm_rows(((int64_t)1 << 40) + 1) > (int64_t)1 << 40);
 }
 
-/* Rows are apart by more than they are long, and the addresses of A are off by one element. */
+/* Rows are apart by more than they are long; A and the bias are off by one element. */
 typedef struct shape {
     int64_t M, N, K, apart;
     bool shifted;
@@ -52,7 +52,7 @@ typedef struct shape {
 typedef struct setup {
     cuda_product p;
     csp_tensor a, b, c, bias;
-    int64_t shift; /* elements of a before A */
+    int64_t shift; /* elements of a before A, and of bias before the bias */
     bool has_bias;
 } setup;
 
@@ -63,11 +63,12 @@ static setup make(rig *r, const shape *s, bool trans_a, bool trans_b, csp_dtype 
     const int64_t ldb = (trans_b ? s->K : s->N) + s->apart, ldc = s->N + s->apart;
     const int64_t count_a[] = { (trans_a ? s->K : s->M) * lda + shift };
     const int64_t rows_b[] = { trans_b ? s->N : s->K, ldb }, rows_c[] = { s->M, ldc };
+    const int64_t count_bias = s->N + shift;
     setup u;
 
     u.a = rig_normal(r, in, 1, count_a);
     u.b = rig_normal(r, in, 2, rows_b);
-    u.bias = has_bias ? rig_normal(r, out, 1, &s->N) : csp_tensor_none();
+    u.bias = has_bias ? rig_normal(r, out, 1, &count_bias) : csp_tensor_none();
     u.shift = shift;
     u.has_bias = has_bias;
     if (beta == 0.0f) {
@@ -77,22 +78,24 @@ static setup make(rig *r, const shape *s, bool trans_a, bool trans_b, csp_dtype 
 
         u.c = rig_copy(r, &before);
     }
-    u.p = (cuda_product) { .trans_a = trans_a,
-                           .trans_b = trans_b,
-                           .M = s->M,
-                           .N = s->N,
-                           .K = s->K,
-                           .alpha = alpha,
-                           .beta = beta,
-                           .in = in,
-                           .out = out,
-                           .a = (const char *)u.a.data + (size_t)shift * csp_dtype_bytes(in),
-                           .b = u.b.data,
-                           .c = u.c.data,
-                           .lda = lda,
-                           .ldb = ldb,
-                           .ldc = ldc,
-                           .bias = has_bias ? u.bias.data : NULL };
+    u.p = (cuda_product) {
+        .trans_a = trans_a,
+        .trans_b = trans_b,
+        .M = s->M,
+        .N = s->N,
+        .K = s->K,
+        .alpha = alpha,
+        .beta = beta,
+        .in = in,
+        .out = out,
+        .a = (const char *)u.a.data + (size_t)shift * csp_dtype_bytes(in),
+        .b = u.b.data,
+        .c = u.c.data,
+        .lda = lda,
+        .ldb = ldb,
+        .ldc = ldc,
+        .bias = has_bias ? (const char *)u.bias.data + (size_t)shift * csp_dtype_bytes(out) : NULL
+    };
     return u;
 }
 
@@ -102,7 +105,7 @@ static void expect(rig *r, const setup *u, double *want, double *mag)
     const cuda_product *p = &u->p;
     const double *a = rig_as_doubles(r, &u->a) + u->shift;
     const double *b = rig_as_doubles(r, &u->b);
-    const double *bias = u->has_bias ? rig_as_doubles(r, &u->bias) : NULL;
+    const double *bias = u->has_bias ? rig_as_doubles(r, &u->bias) + u->shift : NULL;
     const double *c = rig_as_doubles(r, &u->c);
 
     for (int64_t m = 0; m < p->M; m++) {
@@ -192,12 +195,13 @@ static void products_match_the_equation(void **state)
         for (int t = 0; t < 3; t++) {
             for (int f = 0; f < 5; f++) {
                 for (int trans = 0; trans < 4; trans++) {
+                    const bool twice = forms[f].bias && forms[f].beta != 0.0f && shapes[i].shifted;
                     setup u;
 
                     rig_begin(r, i);
                     u = make(r, &shapes[i], trans % 2 != 0, trans / 2 != 0, types[t][0],
                              types[t][1], forms[f].alpha, forms[f].beta, forms[f].bias);
-                    check(r, r->be, &u, 1);
+                    check(r, r->be, &u, twice ? 2 : 1);
                 }
             }
         }

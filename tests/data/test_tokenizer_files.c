@@ -81,6 +81,16 @@ static const struct {
     { "{\"model\":{\"vocab\":{\"a\":1e3},\"merges\":[]}}", CSP_ERR_FORMAT, "\"a\"" },
     { "{\"model\":{\"vocab\":{\"a\":\"0\"},\"merges\":[]}}", CSP_ERR_FORMAT, "\"a\"" },
     { "{\"model\":{\"dropout\":0.1," VOCAB "," MERGES "}}", CSP_ERR_UNSUPPORTED, "dropout" },
+    { "{\"model\":{\"dropout\":\"0.1\"," VOCAB "," MERGES "}}", CSP_ERR_UNSUPPORTED, "dropout" },
+    { "{\"version\":\"2.0\"," MODEL "}", CSP_ERR_UNSUPPORTED, "\"version\" is not \"1.0\"" },
+    { "{\"version\":1.0," MODEL "}", CSP_ERR_UNSUPPORTED, "\"version\" is not \"1.0\"" },
+    { "{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":"
+      "\"B\"}}],"
+      "\"special_tokens\":{}}," MODEL "}",
+      CSP_ERR_FORMAT, "has sequence \"B\", not A" },
+    { "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\"},\"behavior\":"
+      "\"Isolated\"}," MODEL "}",
+      CSP_ERR_UNSUPPORTED, "an empty pattern" },
     { "{\"model\":{\"end_of_word_suffix\":\"</w>\"," VOCAB "," MERGES "}}", CSP_ERR_UNSUPPORTED,
       "end_of_word_suffix" },
     { "{\"model\":{\"fuse_unk\":1," VOCAB "," MERGES "}}", CSP_ERR_FORMAT, "fuse_unk" },
@@ -285,6 +295,40 @@ static void an_unknown_token_that_is_not_there_is_told_when_needed(void **state)
     csp_tokenizer_close(tokenizer);
 }
 
+/* Forty steps that double a text: a byte would become a terabyte. */
+static void steps_that_multiply_a_text_are_stopped(void **state)
+{
+    static const char step[] =
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aa\"}";
+    char json[8192], steps[40 * (sizeof(step) + 1)];
+    csp_tokenizer *tokenizer = NULL;
+    csp_token_list list = { 0 };
+    size_t used = 0;
+
+    (void)state;
+    for (int i = 0; i < 40; i++) {
+        used +=
+            (size_t)snprintf(steps + used, sizeof(steps) - used, "%s%s", i > 0 ? "," : "", step);
+    }
+    for (int decodes = 0; decodes < 2; decodes++) {
+        const int32_t id = 0;
+        csp_status status;
+        char *text;
+        int64_t bytes;
+
+        (void)snprintf(json, sizeof(json), "{\"%s\":{\"type\":\"Sequence\",\"%s\":[%s]}," MODEL "}",
+                       decodes ? "decoder" : "normalizer", decodes ? "decoders" : "normalizers",
+                       steps);
+        assert_int_equal(open_text(json, &tokenizer), CSP_OK);
+        status = decodes ? csp_tokenizer_decode(tokenizer, &id, 1, &text, &bytes)
+                         : csp_tokenizer_encode(tokenizer, "a", 1, false, &list);
+        assert_int_equal(status, CSP_ERR_DATA);
+        assert_non_null(strstr(csp_error_text(), "bytes of a text of 1"));
+        csp_tokenizer_close(tokenizer);
+    }
+    csp_token_list_clear(&list);
+}
+
 static void write_file(const char *path, const void *bytes, size_t count)
 {
     FILE *file = fopen(path, "wb");
@@ -335,6 +379,7 @@ int main(void)
         cmocka_unit_test(a_small_file_works),
         cmocka_unit_test(every_bad_file_is_refused_by_name),
         cmocka_unit_test(nesting_without_end_is_refused),
+        cmocka_unit_test(steps_that_multiply_a_text_are_stopped),
         cmocka_unit_test(a_file_cut_anywhere_is_refused),
         cmocka_unit_test(a_file_with_a_flipped_bit_is_refused_or_works),
         cmocka_unit_test(every_allocation_may_fail),

@@ -190,6 +190,7 @@ void mbarrier_init(void *p, uint32_t arrivals, Place at)
 {
     uint32_t *word = (uint32_t *)p;
 
+    need_hopper("mbarrier_init");
     check_shared_range(p, 8, "mbarrier_init", at);
     if ((uintptr_t)p % 8 != 0 || arrivals == 0 || arrivals > MAX_TX || barriers_made == MBARRIERS) {
         fail(at,

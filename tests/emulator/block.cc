@@ -660,9 +660,13 @@ void *shared_slot(const void *key, size_t bytes, size_t alignment, Place at)
     for (int i = 0; i < slot_count; i++) {
         sum += slots[i].bytes;
     }
-    if (sum > MAX_SHARED_FREELY || sum + job->dynamic_bytes > MAX_SHARED) {
-        fail(at, "%zu bytes of static and %zu of dynamic shared memory: at most %d, %d together",
-             sum, job->dynamic_bytes, MAX_SHARED_FREELY, MAX_SHARED);
+    const size_t most = shared_allowed(job->kernel->function) > (size_t)MAX_SHARED_FREELY
+                            ? most_shared()
+                            : (size_t)MAX_SHARED_FREELY;
+
+    if (sum > MAX_SHARED_FREELY || sum + job->dynamic_bytes > most) {
+        fail(at, "%zu bytes of static and %zu of dynamic shared memory: at most %d, %zu together",
+             sum, job->dynamic_bytes, MAX_SHARED_FREELY, most);
     }
     if (slot_count == MAX_SLOTS || begin + bytes + GAP > ARENA_BYTES) {
         fail(at, "more than %d shared variables", MAX_SLOTS);

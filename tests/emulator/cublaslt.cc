@@ -106,8 +106,9 @@ Matrix matrix(const void *p, const Layout &layout)
 }
 
 /*
- * Operands of 8 bits: only a^T b, sizes and distances of columns in whole 16 bytes, a scale for each
- * row of a^T and each column of b. Other scales, which the library has too, are not emulated.
+ * Operands of 8 bits: only a^T b, all sizes and distances of columns in whole 16 bytes, as the manual
+ * has it (versions that take any number of columns of b are known), a scale for each row of a^T and
+ * each column of b. Other scales, which the library has too, are not emulated.
  */
 cublasStatus_t describe_narrow(const Description &desc, Product *product)
 {
@@ -116,8 +117,8 @@ cublasStatus_t describe_narrow(const Description &desc, Product *product)
     if (a.type != b.type || !product->transpose_a || product->transpose_b || a.row_order ||
         b.row_order || d.row_order || product->batches != 1 || product->c.type != d.type ||
         (d.type != CUDA_R_16BF && d.type != CUDA_R_32F) || desc.compute != CUBLAS_COMPUTE_32F ||
-        a.rows % 16 != 0 || d.rows % 16 != 0 || a.ld % 16 != 0 || b.ld % 16 != 0 ||
-        d.ld * (int64_t)element_bytes(d.type) % 16 != 0 ||
+        a.rows % 16 != 0 || d.rows % 16 != 0 || d.cols % 16 != 0 || a.ld % 16 != 0 ||
+        b.ld % 16 != 0 || d.ld * (int64_t)element_bytes(d.type) % 16 != 0 ||
         desc.epilogue != CUBLASLT_EPILOGUE_DEFAULT ||
         desc.scale_mode_a != CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F ||
         desc.scale_mode_b != CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F ||
@@ -534,6 +535,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     }
     if (workspace_bytes > 0 && (uintptr_t)workspace % 16 != 0) {
         return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (product.bias != nullptr && (uintptr_t)product.bias % 16 != 0) {
+        /* No preference names its alignment: an algorithm may read it by vectors. */
+        fail({ nullptr, 0 }, "cublasLtMatmul: the bias at %p is not aligned to 16 bytes",
+             product.bias);
     }
     if (product.scale_a != nullptr &&
         (((uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d) % 16 != 0)) {

@@ -131,13 +131,17 @@ bool is_index(cusparseIndexType_t type)
 
 /* The sizes of a product agree, and its types are emulated. */
 cusparseStatus_t check_product(bool transpose_a, bool transpose_b, const cusparseSpMatDescr *a,
-                               const Matrix &b, const Matrix &c, cudaDataType compute)
+                               const Matrix &b, const Matrix &c, cudaDataType compute,
+                               cusparseSpMMAlg_t algorithm)
 {
     const int64_t m = transpose_a ? a->cols : a->rows, k = transpose_a ? a->rows : a->cols;
     const int64_t k_of_b = transpose_b ? b.cols : b.rows, n = transpose_b ? b.rows : b.cols;
 
     if (c.rows != m || c.cols != n || k != k_of_b) {
         return CUSPARSE_STATUS_INVALID_VALUE;
+    }
+    if (algorithm == CUSPARSE_SPMM_CSR_ALG3 && transpose_a) {
+        return CUSPARSE_STATUS_NOT_SUPPORTED; /* it has no such form */
     }
     return compute == CUDA_R_32F && a->type == b.type && a->type != CUDA_R_8F_E4M3 &&
                    (c.type == a->type || c.type == CUDA_R_32F)
@@ -314,22 +318,24 @@ cusparseStatus_t cusparseSpMM_bufferSize(cusparseHandle_t, cusparseOperation_t o
                                          cusparseOperation_t op_b, const void *,
                                          cusparseConstSpMatDescr_t a, cusparseConstDnMatDescr_t b,
                                          const void *, cusparseDnMatDescr_t c, cudaDataType compute,
-                                         cusparseSpMMAlg_t, size_t *bytes)
+                                         cusparseSpMMAlg_t algorithm, size_t *bytes)
 {
     *bytes = buffer_bytes(*a);
     return check_product(op_a != CUSPARSE_OPERATION_NON_TRANSPOSE,
-                         op_b != CUSPARSE_OPERATION_NON_TRANSPOSE, a, b->m, c->m, compute);
+                         op_b != CUSPARSE_OPERATION_NON_TRANSPOSE, a, b->m, c->m, compute,
+                         algorithm);
 }
 
 cusparseStatus_t cusparseSpMM(cusparseHandle_t handle, cusparseOperation_t op_a,
                               cusparseOperation_t op_b, const void *alpha,
                               cusparseConstSpMatDescr_t a, cusparseConstDnMatDescr_t b,
                               const void *beta, cusparseDnMatDescr_t c, cudaDataType compute,
-                              cusparseSpMMAlg_t, void *buffer)
+                              cusparseSpMMAlg_t algorithm, void *buffer)
 {
     const bool transpose_a = op_a != CUSPARSE_OPERATION_NON_TRANSPOSE;
     const bool transpose_b = op_b != CUSPARSE_OPERATION_NON_TRANSPOSE;
-    const cusparseStatus_t status = check_product(transpose_a, transpose_b, a, b->m, c->m, compute);
+    const cusparseStatus_t status =
+        check_product(transpose_a, transpose_b, a, b->m, c->m, compute, algorithm);
     const float by = *(const float *)alpha, keep = *(const float *)beta;
     const cusparseSpMatDescr sparse = *a;
     const Matrix dense = b->m, out = c->m;

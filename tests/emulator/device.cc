@@ -48,6 +48,10 @@ const Name names[] = {
       "too many resources requested for launch" },
     { cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure" },
     { cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported" },
+    { cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice",
+      "no kernel image is available for execution on the device" },
+    { cudaErrorDevicesUnavailable, "cudaErrorDevicesUnavailable",
+      "CUDA-capable device(s) is/are busy or unavailable" },
     { cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
       "operation not permitted when stream is capturing" },
     { cudaErrorCapturedEvent, "cudaErrorCapturedEvent",
@@ -122,11 +126,42 @@ int attribute(const cudaDeviceProp &p, cudaDeviceAttr which)
 
 } // namespace
 
+/* 90, or what CSP_EMU_CAPABILITY says: devices of which kernels are chosen in another way. */
+int capability()
+{
+    const char *text = getenv("CSP_EMU_CAPABILITY");
+
+    if (text == nullptr || *text == '\0' || strcmp(text, "9.0") == 0) {
+        return 90;
+    }
+    if (strcmp(text, "8.0") != 0 && strcmp(text, "8.6") != 0) {
+        fail({ nullptr, 0 }, "CSP_EMU_CAPABILITY=%s: 8.0, 8.6 or 9.0", text);
+    }
+    return text[2] == '0' ? 80 : 86;
+}
+
 size_t shared_allowed(const void *function)
 {
     const auto it = allowed.find(function);
 
     return it == allowed.end() ? (size_t)MAX_SHARED_FREELY : it->second;
+}
+
+size_t most_shared()
+{
+    static const size_t most = capability() == 80   ? 163 * 1024
+                               : capability() == 86 ? 99 * 1024
+                                                    : (size_t)MAX_SHARED;
+
+    return most;
+}
+
+void need_hopper(const char *who)
+{
+    if (capability() != 90) {
+        fail({ nullptr, 0 }, "%s on a device of compute capability %d.%d", who, capability() / 10,
+             capability() % 10);
+    }
 }
 
 /* Numbers of the machine's devices that this process sees: CUDA_VISIBLE_DEVICES up to its first
@@ -191,6 +226,9 @@ cudaError_t cudaSetDevice(int device)
     if (device < 0 || device >= count) {
         return remember(cudaErrorInvalidDevice);
     }
+    if (planned_failure()) {
+        return remember(cudaErrorDevicesUnavailable);
+    }
     device_now = device;
     device_set = device_set_by_any = true;
     return fault();
@@ -215,8 +253,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
     (void)snprintf(p.name, sizeof(p.name), "%s", name != nullptr ? name : "csplade emulator");
     p.totalGlobalMem = settings().memory;
     p.sharedMemPerBlock = MAX_SHARED_FREELY;
-    p.sharedMemPerBlockOptin = MAX_SHARED;
-    p.sharedMemPerMultiprocessor = MAX_SHARED + 1024;
+    p.sharedMemPerBlockOptin = most_shared();
+    p.sharedMemPerMultiprocessor = most_shared() + 1024;
     p.reservedSharedMemPerBlock = 1024;
     p.regsPerBlock = p.regsPerMultiprocessor = 65536;
     p.warpSize = 32;
@@ -226,7 +264,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
     p.maxGridSize[0] = 0x7FFFFFFF;
     p.maxGridSize[1] = p.maxGridSize[2] = 65535;
     p.totalConstMem = 65536;
-    p.major = 9;
+    p.major = capability() / 10;
+    p.minor = capability() % 10;
     p.multiProcessorCount = MULTIPROCESSORS;
     p.maxThreadsPerMultiProcessor = 2048;
     p.maxBlocksPerMultiProcessor = 32;
@@ -295,11 +334,24 @@ cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute wh
     if (which == cudaFuncAttributePreferredSharedMemoryCarveout) {
         return cudaSuccess;
     }
-    if (which != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > MAX_SHARED) {
+    if (which != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
+        (size_t)value > most_shared()) {
         return remember(cudaErrorInvalidValue);
     }
-    allowed[function] =
-        (size_t)value > (size_t)MAX_SHARED_FREELY ? (size_t)value : (size_t)MAX_SHARED_FREELY;
+    allowed[function] = (size_t)value; /* a smaller one takes permission back */
+    return cudaSuccess;
+}
+
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *out, const void *function)
+{
+    cudaFuncAttributes attributes = {};
+
+    if (planned_failure()) {
+        return remember(cudaErrorNoKernelImageForDevice);
+    }
+    attributes.maxThreadsPerBlock = MAX_THREADS;
+    attributes.maxDynamicSharedSizeBytes = (int)shared_allowed(function);
+    *out = attributes;
     return cudaSuccess;
 }
 
@@ -311,7 +363,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const voi
         return remember(cudaErrorInvalidValue);
     }
     const int by_threads = 2048 / ((threads + 31) / 32 * 32);
-    const int by_shared = (int)((MAX_SHARED + 1024) / (shared_bytes + 1024));
+    const int by_shared = (int)((most_shared() + 1024) / (shared_bytes + 1024));
     const int most = by_threads < 32 ? by_threads : 32;
 
     *blocks = by_shared < most ? by_shared : most;

@@ -32,7 +32,7 @@ uint32_t draw(uint32_t below);
 /* Counts a call that may fail; true if a test wants this one to. */
 bool planned_failure();
 
-/* The limits of the pretended device, those of an H100. */
+/* The limits of the pretended device, those of an H100 (CSP_EMU_CAPABILITY: of another). */
 enum {
     MAX_THREADS = 1024,
     MAX_SHARED = 227 * 1024,       /* a block may use, with permission */
@@ -107,6 +107,14 @@ cudaError_t remember(cudaError_t error);
 /* The first error that came up in device work; it stays. */
 cudaError_t fault();
 void set_fault(cudaError_t error);
+
+/* The device's compute capability, 90 for 9.0; how much shared memory its blocks may use, and how
+ * much dynamic a kernel has permission for. */
+int capability();
+size_t most_shared();
+size_t shared_allowed(const void *function);
+/* Ends the process on a device that has no such operation. */
+void need_hopper(const char *who);
 
 /* The current device of this thread. */
 int current_device();

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <vector>
 
@@ -23,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "emulator/control.h"
@@ -93,6 +95,7 @@ namespace
 {
 
 std::set<nccl_comm> alive;
+std::mutex aborting; /* each in a thread of its own */
 int group_depth, breaking;
 std::vector<std::pair<nccl_comm, Request>> grouped;
 
@@ -355,6 +358,19 @@ void attach(ncclComm *comm)
     g.shared->place[g.rank].attached.store(1);
 }
 
+/* Whether the next collective of a communicator but this one waits for ranks that have not come. */
+bool another_waits(nccl_comm comm)
+{
+    for (const nccl_comm other : alive) {
+        const Group &g = *other->group;
+
+        if (other != comm && !g.aborted && g.done < g.begun && !all_are_at(g, false, g.done + 1)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Whether all ranks have come, and have a device of their own. */
 bool have_met(Group *g)
 {
@@ -465,13 +481,31 @@ nccl_result ncclCommDestroy(nccl_comm comm)
         fail({ nullptr, 0 }, "ncclCommDestroy: %s",
              g.finalizing ? "a collective is under way" : "without ncclCommFinalize it may block");
     }
-    return ncclCommAbort(comm);
+    alive.erase(comm);
+    delete comm;
+    return NCCL_OK;
 }
 
-/* What is under way on streams ends when they go on. */
+/*
+ * What is under way on streams ends when they go on. Memory of the device is freed, and so it takes
+ * until no other communicator's kernel is left that waits for a rank: one whose abort is called too
+ * late ends the process, where with NCCL it would wait for ever.
+ */
 nccl_result ncclCommAbort(nccl_comm comm)
 {
+    const struct timespec pause = { 0, 200 * 1000 };
+    std::unique_lock<std::mutex> lock(aborting);
+
     checked(comm, "ncclCommAbort")->group->aborted = true;
+    for (int turn = 0; another_waits(comm); turn++) {
+        if (turn == 25000) {
+            fail({ nullptr, 0 }, "ncclCommAbort waits for a collective of another communicator, "
+                                 "which nobody aborts meanwhile");
+        }
+        lock.unlock();
+        nanosleep(&pause, nullptr);
+        lock.lock();
+    }
     alive.erase(comm);
     delete comm;
     return NCCL_OK;

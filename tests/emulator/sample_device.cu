@@ -1,6 +1,6 @@
 /*
- * sample_device.cu - two devices and threads that use one of them: right, and wrong in several
- * ways, one at a time. Called and judged like sample_kernels.cu.
+ * sample_device.cu - two devices and threads that use one of them, and what a launch may ask of
+ * one: right, and wrong in several ways, one at a time. Called and judged like sample_kernels.cu.
  */
 #include <pthread.h>
 
@@ -104,10 +104,46 @@ static int waits(cudaStream_t stream, int mistake)
     return 0;
 }
 
+/* The same by way of shared memory; what is dynamic of it is not used. */
+static __global__ void next_shared_kernel(float *y, const float *x, int64_t n)
+{
+    SHARED(part, float[2048]);
+
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
+        part[i] = x[i];
+        y[i] = part[i] + 1.0f;
+    }
+}
+
+/*
+ * A launch with more shared memory than the usual. Mistake 1: without permission; 2: permission was
+ * given, and less of it afterwards; 3: none, and what is static is forgotten.
+ */
+static int shared(cudaStream_t stream, int mistake)
+{
+    const size_t bytes = mistake == 3 ? 44 * 1024 : 60 * 1024;
+    float x[N], got[N], want[N], *dx, *dy = sample_device<float>(N);
+
+    for (int i = 0; i < N; i++) {
+        x[i] = sample_number((uint32_t)i);
+        want[i] = x[i] + 1.0f;
+    }
+    dx = sample_upload(x, N, stream);
+    if (mistake == 0 || mistake == 2) {
+        SAMPLE_TRY(cu::allow_shared(next_shared_kernel, bytes));
+    }
+    if (mistake == 2) {
+        SAMPLE_TRY(cu::allow_shared(next_shared_kernel, bytes - 1024));
+    }
+    SAMPLE_TRY(cu::launch(next_shared_kernel, 1, 32, bytes, stream, dy, dx, (int64_t)N));
+    sample_download(got, dy, N, stream);
+    return sample_compare(got, want, N, 0.0f);
+}
+
 /* In this order by "all", without mistakes. */
-static const sample_case cases[] = { { "timing", timing },
-                                     { "waits", waits },
-                                     { "thread", thread } };
+static const sample_case cases[] = {
+    { "timing", timing }, { "shared", shared }, { "waits", waits }, { "thread", thread }
+};
 
 int main(int argc, char **argv)
 {

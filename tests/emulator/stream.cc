@@ -314,8 +314,6 @@ bool is_configuration(dim3 grid, dim3 block)
 
 } // namespace
 
-size_t shared_allowed(const void *function);
-
 cudaError_t launch(Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream)
 {
     const std::shared_ptr<void> arguments(kernel.self, [kernel](void *self) {

@@ -24,6 +24,7 @@ TELLS = {
     "race": "WARNING: ThreadSanitizer: data race",
     "crash": "touched device memory",
     "invalid": "invalid resource handle",
+    "argument": "invalid argument",
     "segv": "AddressSanitizer: SEGV",
     "none": None,  # this build cannot see it: it must look right
 }
@@ -94,6 +95,8 @@ TABLE = [
     *[("nccl", "ranks", n, "emulator", "emulator", "emulator") for n in range(5, 9)],
     *[("device", "thread", n, "emulator", "emulator", "emulator") for n in range(1, 3)],
     ("device", "timing", 1, "invalid", "invalid", "invalid"),
+    *[("device", "shared", n, "argument", "argument", "argument") for n in range(1, 3)],
+    ("device", "shared", 3, "emulator", "emulator", "emulator"),
     *[("device", "waits", n, "numbers", "numbers", "numbers") for n in range(1, 3)],
 ]
 

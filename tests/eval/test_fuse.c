@@ -51,6 +51,21 @@ static void interpolates_after_min_max(void **state)
     csp_ranking_free(r);
 }
 
+static void scores_of_any_size_are_scaled(void **state)
+{
+    csp_trec_row rows[] = { { "x", 1e308 }, { "y", 0.0 }, { "z", -1e308 } };
+    csp_trec_query query = { "1", rows, 3 };
+    const csp_trec large = { &query, 1, NULL };
+    csp_ranking *r;
+
+    (void)state;
+    assert_int_equal(csp_fuse(&large, &large, 0.5, CSP_FUSE_MIN_MAX, 0, &r), CSP_OK);
+    row_is(r, 0, 0, "x", 1.0);
+    row_is(r, 0, 1, "y", 0.5);
+    row_is(r, 0, 2, "z", 0.0);
+    csp_ranking_free(r);
+}
+
 static void adds_raw_scores_and_cuts(void **state)
 {
     csp_ranking *r;
@@ -120,6 +135,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(interpolates_after_min_max),
+        cmocka_unit_test(scores_of_any_size_are_scaled),
         cmocka_unit_test(adds_raw_scores_and_cuts),
         cmocka_unit_test(refuses_a_weight_outside_0_to_1),
         cmocka_unit_test(every_allocation_may_fail),

@@ -34,6 +34,9 @@ static void the_defaults_are_those_of_the_method(void **state)
     assert_true(c.logit_scale == 1.0);
     assert_true(c.quant_scale == 100.0);
     assert_int_equal(csp_contract_check(&c, "defaults"), CSP_OK);
+    c.title_separator[0] = '\xFF';
+    assert_int_equal(csp_contract_check(&c, "defaults"), CSP_ERR_CONFIG);
+    assert_string_equal(csp_error_text(), "defaults: title_separator \"?\" is not valid UTF-8");
     csp_contract_clear(&c);
     csp_contract_clear(&c);
 }
@@ -152,16 +155,16 @@ static void refuses_what_is_not_a_contract(void **state)
         { "\"sum\"", "\"mean\"", "pooling is not max or sum", CSP_ERR_FORMAT },
         { "64", "64.5", "query_max_len is not an integer", CSP_ERR_FORMAT },
         { "64", "99999999999", "query_max_len is not an integer", CSP_ERR_FORMAT },
-        { "64", "0", "query_max_len is 0, not in 1..262144", CSP_ERR_CONFIG },
-        { "64", "262145", "query_max_len is 262145", CSP_ERR_CONFIG },
-        { "0.5", "0", "logit_scale is 0", CSP_ERR_CONFIG },
+        { "64", "0", "query_max_len is 0, not in 1..262144", CSP_ERR_FORMAT },
+        { "64", "262145", "query_max_len is 262145", CSP_ERR_FORMAT },
+        { "0.5", "0", "logit_scale is 0", CSP_ERR_FORMAT },
         { "0.5", "\"x\"", "logit_scale is not a number", CSP_ERR_FORMAT },
         { "[7, 3, 7]", "[7, -3]", "exclude_ids is not a list of token ids", CSP_ERR_FORMAT },
         { "[7, 3, 7]", "7", "exclude_ids is not a list of token ids", CSP_ERR_FORMAT },
         { "\"bos_id\": 1", "\"bos_id\": -1", "add_bos is true but there is no bos_id",
-          CSP_ERR_CONFIG },
+          CSP_ERR_FORMAT },
         { "\"append_eos\": false", "\"append_eos\": true", "append_eos is true but there is no",
-          CSP_ERR_CONFIG },
+          CSP_ERR_FORMAT },
         { "\"append_eos\": false", "\"append_eos\": 0", "append_eos is not true or false",
           CSP_ERR_FORMAT },
         { "\"q: \"", "3", "query_prefix is not a text", CSP_ERR_FORMAT },

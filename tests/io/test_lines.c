@@ -115,12 +115,12 @@ static char *many_lines(int count, size_t *bytes)
     return text;
 }
 
-static void check_many_lines(csp_lines *lines, const char *text, size_t from)
+static void check_many_lines(csp_lines *lines, const char *text)
 {
     char *line;
     int64_t bytes;
 
-    for (size_t at = from;;) {
+    for (size_t at = 0;;) {
         const char *end;
 
         assert_int_equal(csp_lines_tell(lines), at);
@@ -136,7 +136,7 @@ static void check_many_lines(csp_lines *lines, const char *text, size_t from)
     }
 }
 
-static void long_files_can_be_gone_on_with_from_any_line(void **state)
+static void long_files_are_read_line_by_line(void **state)
 {
     size_t bytes;
     char *text = many_lines(300, &bytes);
@@ -148,23 +148,10 @@ static void long_files_can_be_gone_on_with_from_any_line(void **state)
     gz_write(scratch_path("many.gz"), text, bytes);
     for (int packed = 0; packed < 2; packed++) {
         csp_lines *lines;
-        char *line;
-        int64_t ignored, places[300];
 
         assert_ok(csp_lines_open(scratch_path(packed ? "many.gz" : "many"), &lines));
-        for (int i = 0; i < 300; i++) {
-            places[i] = csp_lines_tell(lines);
-            assert_ok(csp_lines_next(lines, &line, &ignored));
-        }
-        for (int i = 299; i >= 0; i -= 23) {
-            assert_ok(csp_lines_seek(lines, places[i], i));
-            assert_int_equal(csp_lines_number(lines), i);
-            check_many_lines(lines, text, (size_t)places[i]);
-            assert_int_equal(csp_lines_number(lines), 300);
-        }
-        assert_ok(csp_lines_seek(lines, 0, 0));
-        check_many_lines(lines, text, 0);
-        assert_int_equal(csp_lines_seek(lines, -1, 0), CSP_ERR_IO);
+        check_many_lines(lines, text);
+        assert_int_equal(csp_lines_number(lines), 300);
         csp_lines_close(lines);
     }
     free(text);
@@ -205,6 +192,74 @@ static void a_damaged_gzip_file_is_an_error_with_its_line(void **state)
     assert_error_has("damaged gzip data");
     free(packed);
     free(text);
+}
+
+/* Two members of a gzip file, and what stands behind them. */
+static void write_members(const char *path, const char *behind, size_t count, size_t *second)
+{
+    size_t one, two;
+    char *members[2], *all;
+
+    gz_write(path, "one\n\n", 5);
+    members[0] = scratch_read(path, &one);
+    gz_write(path, "three", 5);
+    members[1] = scratch_read(path, &two);
+    all = malloc(one + two + count);
+    assert_non_null(all);
+    memcpy(all, members[0], one);
+    memcpy(all + one, members[1], two);
+    memcpy(all + one + two, behind, count);
+    scratch_write(path, all, one + two + count);
+    *second = one;
+    free(all);
+    free(members[0]);
+    free(members[1]);
+}
+
+static void what_follows_gzip_data_is_more_of_it_or_an_error(void **state)
+{
+    static const char zeros[600] = { 0 };
+    static const struct {
+        const char *text;
+        size_t bytes;
+    } wrong[] = { { "four\n", 5 }, { "\n", 1 }, { "\0\0x", 3 }, { "\x1F", 1 }, { "\x1F\x8A", 2 } };
+    char path[512], *all;
+    size_t second, bytes;
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s", scratch_path("members.gz"));
+    write_members(path, "", 0, &second);
+    check_three_lines(path);
+    write_members(path, zeros, sizeof(zeros), &second);
+    check_three_lines(path);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        write_members(path, wrong[i].text, wrong[i].bytes, &second);
+        assert_int_equal(read_all(path), CSP_ERR_FORMAT);
+        assert_error_has("members.gz:3: ");
+    }
+    for (int at = 0; at < 3; at++) { /* magic and method of the second member */
+        write_members(path, "", 0, &second);
+        all = scratch_read(path, &bytes);
+        all[second + (size_t)at] ^= 0x10;
+        scratch_write(path, all, bytes);
+        assert_int_equal(read_all(path), CSP_ERR_FORMAT);
+        assert_error_has("members.gz:3: ");
+        free(all);
+    }
+}
+
+static void other_compressions_are_named(void **state)
+{
+    char path[512];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s", scratch_path("packed"));
+    scratch_write(path, "\x28\xB5\x2F\xFD\x04\x00", 6);
+    assert_int_equal(read_all(path), CSP_ERR_FORMAT);
+    assert_error_has("packed: compressed by zstd");
+    scratch_write(path, "BZh91AY&SY....", 14);
+    assert_int_equal(read_all(path), CSP_ERR_FORMAT);
+    assert_error_has("packed: compressed by bzip2");
 }
 
 static void files_that_cannot_be_opened_are_named(void **state)
@@ -295,8 +350,10 @@ int main(void)
         cmocka_unit_test(every_line_end_gives_the_same_lines),
         cmocka_unit_test(short_files_are_read_whole),
         cmocka_unit_test(a_line_may_hold_nul_bytes),
-        cmocka_unit_test(long_files_can_be_gone_on_with_from_any_line),
+        cmocka_unit_test(long_files_are_read_line_by_line),
         cmocka_unit_test(a_damaged_gzip_file_is_an_error_with_its_line),
+        cmocka_unit_test(what_follows_gzip_data_is_more_of_it_or_an_error),
+        cmocka_unit_test(other_compressions_are_named),
         cmocka_unit_test(files_that_cannot_be_opened_are_named),
         cmocka_unit_test(every_failure_has_a_message),
         cmocka_unit_test(utf8_is_told_from_what_only_looks_like_it),

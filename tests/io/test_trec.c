@@ -131,6 +131,14 @@ static void bad_lines_are_named_by_number(void **state)
                    "trec:1: invalid UTF-8 at byte 6");
     assert_refused("q 0 d 1\nq 0 e 1\nr 0 d 1\nq 0 d 0\nq 0 e 0\n", csp_qrels_read, CSP_ERR_DATA,
                    "trec:4: query q and document d");
+    /* A bad first row is no header; an id with a space is neither two columns nor one. */
+    assert_refused("q\td\t1O\nr\td\t1\n", csp_qrels_read, CSP_ERR_FORMAT, "trec:1: column 3");
+    assert_refused("q\td\tNaN\nr\td\t1\n", csp_qrels_read, CSP_ERR_FORMAT, "trec:1: column 3");
+    assert_refused("q\td e\t1\n", csp_qrels_read, CSP_ERR_FORMAT,
+                   "trec:1: 3 columns by its tabs, 4 by its spaces");
+    assert_refused("q\td e\t1\n", csp_run_read, CSP_ERR_FORMAT, "trec:1: 3 columns by its tabs");
+    assert_refused("q r\tQ0\td\t1\t2\tt\n", csp_run_read, CSP_ERR_FORMAT,
+                   "trec:1: 6 columns by its tabs, 7 by its spaces");
     scratch_write(scratch_path("trec"), "q 0 d\0 1\n", 9);
     csp_trec *trec = NULL;
     assert_int_equal(csp_qrels_read(scratch_path("trec"), &trec), CSP_ERR_FORMAT);
@@ -208,6 +216,8 @@ static void rows_that_no_reader_could_split_are_refused(void **state)
 
     (void)state;
     assert_int_equal(csp_run_writer_create(scratch_path("bad.run"), "a b", &writer),
+                     CSP_ERR_ARGUMENT);
+    assert_int_equal(csp_run_writer_create(scratch_path("bad.run"), "\xFF", &writer),
                      CSP_ERR_ARGUMENT);
     assert_null(writer);
     assert_ok(csp_run_writer_create(scratch_path("bad.run"), "tag", &writer));

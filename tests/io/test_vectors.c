@@ -176,6 +176,7 @@ static void bad_lines_are_refused_with_their_number(void **state)
         { "{\"id\": \"a\", \"vector\": {\"-1\": 1}}", "not a term id", CSP_ERR_FORMAT },
         { "{\"id\": \"a\", \"vector\": {\"01\": 1}}", "not a term id", CSP_ERR_FORMAT },
         { "{\"id\": \"a\", \"vector\": {\"2147483648\": 1}}", "not a term id", CSP_ERR_FORMAT },
+        { "{\"id\": \"a\", \"vector\": {\"16777216\": 1}}", "not a term id", CSP_ERR_FORMAT },
         { "{\"id\": \"a\", \"vector\": {\"99999999999999999999\": 1}}", "not a term id",
           CSP_ERR_FORMAT },
         { "{\"id\": \"a\", \"vector\": {\"50\": 1}}", "not below the vocabulary", CSP_ERR_FORMAT },
@@ -253,8 +254,12 @@ static void bad_first_lines_and_names_are_refused(void **state)
         "{\"csplade_vectors\": 1}",
         "{\"csplade_vectors\": {\"format_version\": 2, \"vocab\": 5}}",
         "{\"csplade_vectors\": {\"format_version\": 1, \"vocab\": 0}}",
-        "{\"csplade_vectors\": {\"format_version\": 1, \"vocab\": 3000000000}}",
+        "{\"csplade_vectors\": {\"format_version\": 1, \"vocab\": 16777217}}",
         "{\"csplade_vectors\": {\"format_version\": 1, \"vocab\": 5}",
+        "{\"csplade_vectors\": {\"format_version\": 1, \"vocab\": 5, \"meta\": \"text\"}}",
+        "{\"csplade_vectors\": {\"format_version\": 1, \"vocab\": 5, \"meta\": [1]}}",
+        "{\"csplade_vectors\": {\"format_version\": 1, \"vocab\": 5, \"side\": 1}}",
+        "{\"csplade_vectors\": {\"format_version\": 1, \"vocab\": 5, \"side\": \"documents\"}}",
     };
     csp_vectors *v = NULL;
 
@@ -262,7 +267,7 @@ static void bad_first_lines_and_names_are_refused(void **state)
     for (size_t i = 0; i < sizeof(headers) / sizeof(headers[0]); i++) {
         scratch_text(scratch_path("head.jsonl"), headers[i]);
         assert_int_equal(csp_vectors_read(scratch_path("head.jsonl"), &v), CSP_ERR_FORMAT);
-        assert_error_has("head.jsonl:1");
+        assert_error_has("head.jsonl:");
     }
     assert_int_equal(csp_vectors_read(scratch_path("vectors.txt"), &v), CSP_ERR_ARGUMENT);
     assert_int_equal(csp_vectors_read(".h5", &v), CSP_ERR_ARGUMENT);
@@ -346,6 +351,10 @@ static void make_odd(const char *path, int what)
     assert_ok(csp_hdf5_set_i64(file, "/", "format_version", what == 16 ? 2 : 1));
     assert_ok(csp_hdf5_set_text(file, "/X", "encoding-type", what == 17 ? "csc" : "csr_matrix"));
     assert_ok(csp_hdf5_set_i64s(file, "/X", "shape", shape, what == 18 ? 1 : 2));
+    if (what >= 22) {
+        assert_ok(csp_hdf5_set_text(file, "/", what == 22 ? "meta" : "side",
+                                    what == 22 ? "{\"contract\": }" : "documents"));
+    }
     t = csp_tensor_view(indptr, CSP_I64, 1, &ptrs);
     assert_ok(csp_hdf5_write(file, "/X/indptr", &t));
     t = csp_tensor_view(indices, what == 19 ? CSP_F32 : CSP_I32, 1, &nnz);
@@ -370,7 +379,7 @@ static void hdf5_files_with_wrong_content_are_refused(void **state)
     assert_null(v->side);
     csp_vectors_free(v);
     v = NULL;
-    for (int what = 1; what <= 21; what++) {
+    for (int what = 1; what <= 23; what++) {
         make_odd(scratch_path("odd.h5"), what);
         assert_int_equal(csp_vectors_read(scratch_path("odd.h5"), &v),
                          what == 8 ? CSP_ERR_DATA : CSP_ERR_FORMAT);

@@ -68,7 +68,7 @@ static void a_contract_without_exclusions_needs_no_memory(void **state)
 
 static void excluded_ids_become_flags(void **state)
 {
-    static const int32_t ids[] = { 7, 0, 7, 400 }; /* 400 is no term of this model */
+    static const int32_t ids[] = { 7, 0, 7, V }; /* V is no term of this model */
     static const uint8_t want[V] = { 1, 0, 0, 0, 0, 0, 0, 1, 0 };
     csp_contract_head head = { .be = NULL };
     uint8_t got[V];
@@ -81,6 +81,9 @@ static void excluded_ids_become_flags(void **state)
     w.contract.logit_scale = 0.5;
     w.contract.pooling = CSP_POOLING_SUM;
     assert_int_equal(csp_contract_set_exclude_ids(&w.contract, ids, 4), CSP_OK);
+    assert_int_equal(csp_contract_head_open(w.be, w.model, &w.contract, &head), CSP_ERR_DATA);
+    assert_non_null(strstr(csp_error_text(), "exclude_ids holds 9, not below vocab_size 9"));
+    assert_int_equal(csp_contract_set_exclude_ids(&w.contract, ids, 3), CSP_OK);
     do {
         csp_contract_head_close(&head);
         csp_fault_arm(++n);

@@ -374,6 +374,12 @@ static void adapter_settings_that_mean_more_are_refused(void **state)
           CSP_ERR_UNSUPPORTED, "target_modules[0] is \"x\"" },
         { "{\"peft_type\": \"LORA\", \"r\": 8, \"lora_alpha\": 8, \"target_modules\": \".*q\"}",
           CSP_ERR_UNSUPPORTED, "pattern" },
+        { "{\"peft_type\": \"LORA\", \"r\": 8, \"lora_alpha\": 8, \"target_modules\": "
+          "[\"q_proj\"], \"use_rslora\": \"true\"}",
+          CSP_ERR_FORMAT, "use_rslora is neither true nor false" },
+        { "{\"peft_type\": \"LORA\", \"r\": 8, \"lora_alpha\": 8, \"target_modules\": "
+          "[\"q_proj\"], \"lora_dropout\": \"0.1\"}",
+          CSP_ERR_FORMAT, "lora_dropout is not a number" },
         { "{\"peft_type\": \"LORA\", \"use_dora\": true}", CSP_ERR_UNSUPPORTED, "use_dora" },
         { "{\"peft_type\": \"LORA\", \"bias\": \"all\"}", CSP_ERR_UNSUPPORTED, "bias" },
         { "{\"peft_type\": \"LORA\", \"modules_to_save\": [\"lm_head\"]}", CSP_ERR_UNSUPPORTED,

@@ -216,6 +216,30 @@ static void the_largest_impact_sets_the_width(void **state)
     }
 }
 
+/* It has the mark of what is not finite, and is not counted as clipped. */
+static void a_nan_does_not_become_a_number(void **state)
+{
+    const csp_quant quant = { CSP_QUANT_ROUND, 100.0 };
+    const float weight[] = { 1.0f, NAN, -NAN };
+    rig *r = *state;
+
+    rig_begin(r, 4);
+    const csp_sparse w = { rig_input(r, CSP_I64, 1, (int64_t[]) { 2 }, (int64_t[]) { 0, 3 }),
+                           rig_input(r, CSP_I32, 1, (int64_t[]) { 3 }, (int32_t[]) { 0, 1, 2 }),
+                           rig_input(r, CSP_F32, 1, (int64_t[]) { 3 }, weight),
+                           csp_tensor_none(),
+                           3,
+                           0.0 };
+    csp_impact_rows out = room_for(r, &w, 1);
+    const double *dense;
+
+    assert_int_equal(csp_impacts(r->be, &w, 1, &quant, &out), CSP_OK);
+    dense = dense_of(r, &out, 1, 3, 4);
+    assert_true(dense[0] == 100.0 && isinf(dense[1]) && isinf(dense[2]));
+    assert_int_equal(((const int64_t *)rig_host(r, &out.count))[CSP_IMPACTS_CLIPPED], 0);
+    rig_check_guards(r);
+}
+
 static void a_second_call_and_other_threads_change_no_bit(void **state)
 {
     const csp_quant quant = { CSP_QUANT_ROUND, 100.0 };
@@ -342,6 +366,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(impacts_are_those_of_the_reference),
         cmocka_unit_test(the_largest_impact_sets_the_width),
+        cmocka_unit_test(a_nan_does_not_become_a_number),
         cmocka_unit_test(a_second_call_and_other_threads_change_no_bit),
         cmocka_unit_test(no_rows_and_empty_rows_are_fine),
         cmocka_unit_test(wrong_arguments_are_refused_and_outputs_left_alone),

@@ -195,28 +195,6 @@ static void a_text_without_kept_rows_is_an_empty_row(void **state)
     rig_check_guards(r);
 }
 
-static void a_nan_is_skipped_and_excluded_terms_stay_silent(void **state)
-{
-    rig *r = *state;
-    const float h[] = { NAN, 2.0f, 1.0f };
-    const float e[] = { 1.0f, 1.0f, -1.0f };
-    const uint8_t exclude[] = { 0, 1, 0 }, keep[] = { 1, 1, 1 };
-    const int64_t length = 3;
-
-    rig_begin(r, 0);
-    csp_sparse w = rig_sparse_output(r, 1, 3, 3);
-    const pool_setup s = pool_of_tensors(
-        r, rig_input(r, CSP_F32, 2, (int64_t[]) { 3, 1 }, h),
-        rig_input(r, CSP_F32, 2, (int64_t[]) { 3, 1 }, e), rig_lengths(r, 1, &length),
-        rig_input(r, CSP_U8, 1, (int64_t[]) { 3 }, keep),
-        rig_input(r, CSP_U8, 1, (int64_t[]) { 3 }, exclude), 1.0f, CSP_POOL_MAX);
-
-    assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
-    assert_int_equal(rig_sparse_entries(r, &w, 1), 1);
-    assert_int_equal(((int32_t *)rig_host(r, &w.term))[0], 0);
-    assert_int_equal(((int32_t *)rig_host(r, &w.argmax))[0], 1);
-}
-
 static void rows_are_appended_in(rig *r, csp_dtype S)
 {
     rig_begin(r, 3);
@@ -368,6 +346,69 @@ static void many_texts_of_a_large_vocabulary_match(void **state)
     rig_each_storage(*state, many_texts_of_a_large_vocabulary_match_in);
 }
 
+/*
+ * NaN in a row that is kept and in one that is not, between larger logits and behind them, of a
+ * term that is excluded and of ones that no row activates: a weight of NaN, at its first row, where
+ * it counts; nothing where it does not. On a device that has one kernel for all by that, too.
+ */
+static void nan_is_stored_where_it_counts(rig *r, csp_dtype S, csp_pool_kind pooling, float nan)
+{
+    enum { ROWS = 6, TERMS = 4, WIDTH = 8 };
+    const int64_t length[] = { 4, 2 };
+    const uint8_t exclude[] = { 0, 1, 0, 0 }, keep[] = { 1, 1, 1, 1, 0, 1 };
+    const float first_h[] = { 2.0f, nan, 3.0f, nan, nan, 1.0f }, first_e[] = { 1.0f, nan, -1.0f };
+    float h[ROWS][WIDTH] = { 0 }, e[TERMS][WIDTH] = { 0 };
+
+    for (int n = 0; n < ROWS; n++) {
+        h[n][0] = first_h[n];
+    }
+    for (int v = 0; v < 3; v++) {
+        e[v][0] = first_e[v];
+    }
+    rig_begin(r, 0);
+    csp_sparse w = rig_sparse_output(r, 2, 2 * TERMS, TERMS);
+    const csp_tensor rows = rig_input(r, CSP_F32, 2, (int64_t[]) { ROWS, WIDTH }, h),
+                     terms = rig_input(r, CSP_F32, 2, (int64_t[]) { TERMS, WIDTH }, e);
+    const pool_setup s = pool_of_tensors(
+        r, rig_stored(r, S, &rows), rig_stored(r, S, &terms), rig_lengths(r, 2, length),
+        rig_input(r, CSP_U8, 1, (int64_t[]) { ROWS }, keep),
+        rig_input(r, CSP_U8, 1, (int64_t[]) { TERMS }, exclude), 0.5f, pooling);
+
+    assert_int_equal(pool_forward(r, &s, 0, &w), CSP_OK);
+    const int64_t *row_ptr = rig_host(r, &w.row_ptr);
+    const int32_t *term = rig_host(r, &w.term), *argmax = rig_host(r, &w.argmax);
+    const float *weight = rig_host(r, &w.weight);
+
+    assert_true(row_ptr[1] == 3 && row_ptr[2] == 4);
+    for (int j = 0; j < 3; j++) {
+        assert_int_equal(term[j], j + (j > 0)); /* not term 1 */
+        assert_true(isnan(weight[j]));
+        assert_true(pooling == CSP_POOL_SUM || argmax[j] == 1);
+    }
+    assert_true(term[3] == 0 && fabs((double)weight[3] - log1p(0.5)) <= 4.0 * UNIT_F32);
+    rig_check_guards(r);
+}
+
+static void a_nan_is_stored_unless_it_does_not_count_in(rig *r, csp_dtype S)
+{
+    for (int i = 0; i < 2; i++) {
+        const float nan = i == 0 ? NAN : -NAN;
+
+        nan_is_stored_where_it_counts(r, S, CSP_POOL_MAX, nan);
+        nan_is_stored_where_it_counts(r, S, CSP_POOL_SUM, nan);
+        if (S == CSP_BF16 &&
+            csp_sparse_pool_choose_forward(r->be, CSP_POOL_FORWARD_FUSED) == CSP_OK) {
+            nan_is_stored_where_it_counts(r, S, CSP_POOL_MAX, nan);
+            assert_int_equal(csp_sparse_pool_choose_forward(r->be, CSP_POOL_FORWARD_AUTO), CSP_OK);
+        }
+    }
+}
+
+static void a_nan_is_stored_unless_it_does_not_count(void **state)
+{
+    rig_each_storage(*state, a_nan_is_stored_unless_it_does_not_count_in);
+}
+
 /* The number of threads changes no bit: every entry has one writer and one order of rows. */
 static void the_number_of_threads_changes_no_bit_in(rig *r, csp_dtype S)
 {
@@ -482,7 +523,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(bf16_is_refused_in_words_where_there_is_none),
         cmocka_unit_test(tiny_and_huge_logits_keep_their_digits),
         cmocka_unit_test(a_text_without_kept_rows_is_an_empty_row),
-        cmocka_unit_test(a_nan_is_skipped_and_excluded_terms_stay_silent),
+        cmocka_unit_test(a_nan_is_stored_unless_it_does_not_count),
         cmocka_unit_test(rows_are_appended),
         cmocka_unit_test(too_little_room_is_said_and_earlier_rows_stay),
         cmocka_unit_test(texts_cut_by_tiles_match_exactly),

@@ -203,6 +203,32 @@ static void gradients_match_the_reference(void **state)
     rig_each_storage(*state, gradients_match_the_reference_in);
 }
 
+/* Where 1 + z is 0 the derivative of the ReLU is 0, and not 0 over 0. */
+static void a_logit_of_minus_one_has_a_gradient_in(rig *r, csp_dtype S)
+{
+    const float x[] = { 1.0f }, rows[] = { -1.0f, 0.5f, -1.0f };
+    const int32_t target = 0;
+    double dh, dh_mag, de[3] = { 0.0 }, de_mag[3] = { 0.0 }, loss[2];
+
+    rig_begin(r, 4);
+    const csp_tensor h = rig_input(r, CSP_F32, 2, (int64_t[]) { 1, 1 }, x),
+                     e = rig_input(r, CSP_F32, 2, (int64_t[]) { 3, 1 }, rows);
+    setup s = of_tensors(r, rig_stored(r, S, &h), rig_stored(r, S, &e), false, 1.0f);
+
+    set_target(r, &s.args, 1, &target);
+    s.ref.target = &target;
+    ref_token_loss_bwd(&s.ref, &dh, &dh_mag, de, de_mag);
+    sums_of(r, &s.args, loss);
+    assert_true(worst_ratio("dh", rig_floats(r, &s.args.dh), &dh, &dh_mag, 1,
+                            stored_bound(S, 30.0) + (S == CSP_BF16 ? UNIT_BF16 : 0.0)) <= 1.0);
+    rig_check_guards(r);
+}
+
+static void a_logit_of_minus_one_has_a_gradient(void **state)
+{
+    rig_each_storage(*state, a_logit_of_minus_one_has_a_gradient_in);
+}
+
 static void a_gradient_that_is_not_wanted_is_not_needed_in(rig *r, csp_dtype S)
 {
     rig_begin(r, 3);
@@ -505,6 +531,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_reference_is_its_own_derivative),
         cmocka_unit_test(losses_match_the_reference),
         cmocka_unit_test(gradients_match_the_reference),
+        cmocka_unit_test(a_logit_of_minus_one_has_a_gradient),
         cmocka_unit_test(a_gradient_that_is_not_wanted_is_not_needed),
         cmocka_unit_test(several_tiles_add_up),
         cmocka_unit_test(large_logits_do_not_overflow),

@@ -181,6 +181,27 @@ static void rows_of_a_whole_vocabulary_match(void **state)
     rig_check_guards(r);
 }
 
+/* Above infinity, whatever its sign: who reads what is left sees it. */
+static void a_nan_is_always_kept(void **state)
+{
+    const int32_t terms[] = { 0, 1, 2, 3, 4 }, want[] = { 0, 4 };
+    const float weight[] = { NAN, INFINITY, 7.0f, 9.0f, -NAN };
+    rig *r = *state;
+
+    rig_begin(r, 4);
+    const csp_sparse w = { rig_input(r, CSP_I64, 1, (int64_t[]) { 2 }, (int64_t[]) { 0, 5 }),
+                           rig_input(r, CSP_I32, 1, (int64_t[]) { 5 }, terms),
+                           rig_input(r, CSP_F32, 1, (int64_t[]) { 5 }, weight),
+                           csp_tensor_none(),
+                           5,
+                           0.0 };
+    csp_sparse out = room_for(r, 1, 5, 2);
+
+    assert_int_equal(csp_top_k(r->be, &w, 1, 2, &out), CSP_OK);
+    assert_memory_equal(rig_host(r, &out.term), want, sizeof(want));
+    rig_check_guards(r);
+}
+
 static void a_second_call_and_other_threads_change_no_bit(void **state)
 {
     rig *r = *state;
@@ -289,6 +310,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_largest_are_kept_and_of_equals_the_lowest_terms),
         cmocka_unit_test(rows_of_a_whole_vocabulary_match),
+        cmocka_unit_test(a_nan_is_always_kept),
         cmocka_unit_test(a_second_call_and_other_threads_change_no_bit),
         cmocka_unit_test(no_rows_and_empty_rows_are_fine),
         cmocka_unit_test(wrong_shapes_are_refused_and_outputs_left_alone),

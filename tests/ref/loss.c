@@ -80,7 +80,7 @@ void ref_token_loss_bwd(const ref_tokens *p, double *dh, double *dh_mag, double 
             const double z = logit(p, i, j, &mag);
             const double own = j == p->target[i] ? 1.0 : 0.0, positive = z > 0.0 ? 1.0 : 0.0;
             const double plus = exp(z - lse) + p->lambda * positive / saturated;
-            const double minus = own + p->lambda * own * positive / (1.0 + z);
+            const double minus = own + p->lambda * own * positive / (1.0 + fmax(z, 0.0));
             const double dz = p->coefficient * (plus - minus);
             const double dz_mag = p->coefficient * (plus + minus);
 

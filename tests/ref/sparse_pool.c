@@ -42,7 +42,7 @@ void ref_pool_max_fwd(const ref_pool *p, double *w, int32_t *arg, double *w_mag)
 
                 if (active(p, n, v)) {
                     size = fmax(size, mag);
-                    if (z > best) {
+                    if (z > best || (isnan(z) && !isnan(best))) {
                         best = z;
                         at = n - p->seq_start[b];
                     }
@@ -67,7 +67,8 @@ void ref_pool_sum_fwd(const ref_pool *p, double *w, double *w_mag)
 
             for (int32_t n = p->seq_start[b]; n < p->seq_start[b + 1]; n++) {
                 double mag;
-                const double z = fmax(ref_pool_logit(p, n, v, &mag), 0.0);
+                const double logit = ref_pool_logit(p, n, v, &mag);
+                const double z = logit < 0.0 ? 0.0 : logit; /* keeps a NaN */
 
                 if (active(p, n, v)) {
                     sum += log1p(z);

@@ -474,6 +474,11 @@ static void what_is_not_finite_is_named(void **state)
     assert_error_has(
         "contrastive step 17: hidden states are not finite, first at token 0 of text 3");
     assert_error_has("model.embed_tokens.weight");
+    /* No text has it now: all hidden states are finite, but not the logits of that term. */
+    t.passages.ids[t.passages.start[3]] = 0;
+    assert_int_equal(tiny_contrastive(&t, c, &texts, &step, &m), CSP_ERR_NUMERIC);
+    assert_error_has("contrastive step 17: the loss is not finite: nce ");
+    assert_error_has(", and so is model.embed_tokens.weight");
     free(values);
     csp_contrastive_destroy(c);
     tiny_close(&t);

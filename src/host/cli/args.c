@@ -1,13 +1,13 @@
 /* args.c - words to option values, checked against the rows of the command. */
 #include "cli/args.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "config/suggest.h"
 #include "core/memory.h"
+#include "core/number.h"
 
 const csp_option csp_common_options[] = {
     { .name = "help", .letter = 'h', .kind = CSP_OPTION_FLAG, .help = "print this text" },
@@ -105,15 +105,16 @@ static bool is_choice(const char *choices, const char *text)
 
 static csp_status check_number(const char *command, const csp_option *option, const char *text)
 {
-    char *end = NULL;
-    double value;
+    const bool is_whole = option->kind == CSP_OPTION_I64;
+    int64_t whole = 0;
+    double value = 0.0;
+    const bool good = is_whole ? csp_parse_i64(text, &whole) : csp_parse_f64(text, &value);
 
-    errno = 0;
-    value = option->kind == CSP_OPTION_I64 ? (double)strtoll(text, &end, 10) : strtod(text, &end);
-    if (end == text || *end != '\0' || errno == ERANGE || !isfinite(value)) {
+    if (!good || whole == INT64_MAX || whole == INT64_MIN || !isfinite(value)) {
         return CSP_FAIL(CSP_ERR_CONFIG, "%s: --%s: \"%s\" is not a %s", command, option->name, text,
-                        option->kind == CSP_OPTION_I64 ? "whole number" : "number");
+                        is_whole ? "whole number" : "number");
     }
+    value = is_whole ? (double)whole : value;
     if ((option->min != 0.0 || option->max != 0.0) &&
         !(value >= option->min && value <= option->max)) {
         return CSP_FAIL(CSP_ERR_CONFIG, "%s: --%s: %s is not in %.9g..%.9g", command, option->name,

@@ -7,6 +7,7 @@
 #include "cli/model_args.h"
 #include "comm/launch.h"
 #include "core/log.h"
+#include "core/number.h"
 #include "eval/encode_file.h"
 
 static const csp_option options[] = {
@@ -60,11 +61,13 @@ static csp_status parse_quant(const char *text, csp_quant *out)
 
 static csp_status parse_shard(const char *text, int64_t *shard, int64_t *shards)
 {
-    char *end;
-    const long long i = strtoll(text, &end, 10);
-    const long long n = *end == '/' ? strtoll(end + 1, &end, 10) : 0;
+    const size_t first = strcspn(text, "/");
+    char part[24];
+    int64_t i, n;
 
-    if (*end != '\0' || n < 1 || n > 1000000 || i < 0 || i >= n) {
+    (void)snprintf(part, sizeof(part), "%.*s", (int)(first < sizeof(part) ? first : 0), text);
+    if (!csp_parse_i64(part, &i) || text[first] == '\0' || !csp_parse_i64(text + first + 1, &n) ||
+        n < 1 || n > 1000000 || i < 0 || i >= n) {
         return CSP_FAIL(CSP_ERR_CONFIG, "--shard %s: must be I/N with 0 <= I < N", text);
     }
     *shard = i;

@@ -12,6 +12,7 @@
 #include "cli/config_args.h"
 #include "cli/option_rows.h"
 #include "core/machine.h"
+#include "core/number.h"
 #include "model/model_path.h"
 #include "model/precision.h"
 #include "train/memory_plan.h"
@@ -81,11 +82,15 @@ static csp_status parse_size(const char *text, int64_t *out)
         const char *unit;
         double bytes;
     } units[] = { { "GB", 1e9 }, { "GiB", 0x1p30 }, { "MB", 1e6 }, { "MiB", 0x1p20 } };
-    char *unit;
-    const double number = strtod(text, &unit);
+    const char *unit = text + strspn(text, "0123456789+-.eE");
+    char value[32];
+    double number = 0.0;
 
+    (void)snprintf(value, sizeof(value), "%.*s",
+                   (int)((size_t)(unit - text) < sizeof(value) ? unit - text : 0), text);
     for (int i = 0; i < CSP_COUNT(units); i++) {
-        if (strcmp(unit, units[i].unit) == 0 && number > 0.0 && number * units[i].bytes < 0x1p62) {
+        if (strcmp(unit, units[i].unit) == 0 && csp_parse_f64(value, &number) && number > 0.0 &&
+            number * units[i].bytes < 0x1p62) {
             *out = (int64_t)(number * units[i].bytes);
             return CSP_OK;
         }

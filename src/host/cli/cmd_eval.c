@@ -102,6 +102,12 @@ static void warn_of_mismatch(const csp_metrics *m)
         csp_log(CSP_LOG_WARN, "eval", "%lld queries of the run have no judgements; left out",
                 (long long)m->unjudged);
     }
+    if (m->found > 0 && m->found_judged == 0) {
+        csp_log(
+            CSP_LOG_WARN, "eval",
+            "none of the run's %lld documents is judged: are their ids those of the judgements?",
+            (long long)m->found);
+    }
     if (m->unfindable > 0) {
         csp_log(CSP_LOG_WARN, "eval", "%lld judged queries have no relevant document; they count 0",
                 (long long)m->unfindable);

@@ -152,7 +152,9 @@ static csp_status shape_of(const csp_arguments *args, const csp_tokenizer *token
         return CSP_FAIL(CSP_ERR_CONFIG, "--vocab-size %lld: the tokenizer has %lld ids",
                         (long long)c.V, (long long)words);
     }
-    CSP_TRY(csp_model_config_check(&c, "init"));
+    if (csp_model_config_check(&c, "init") != CSP_OK) {
+        return CSP_ERR_CONFIG; /* the text stands; the command line is at fault, not a file */
+    }
     *out = c;
     return CSP_OK;
 }

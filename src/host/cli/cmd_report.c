@@ -126,7 +126,14 @@ static csp_status read_series(const char *dir, const char *key, series *out)
             snprintf(phase, sizeof(phase), "%s", name);
             base += last;
         }
-        last = json_number_value(json_object_get(object, "step"));
+        value = json_object_get(object, "step");
+        if (!json_is_integer(value)) {
+            json_decref(object);
+            status = CSP_FAIL(CSP_ERR_FORMAT, "%s:%lld: step is missing or not a whole number",
+                              path, (long long)csp_lines_number(lines));
+            goto fail;
+        }
+        last = (double)json_integer_value(value);
         value = json_object_get(object, key);
         status =
             json_is_number(value) ? series_add(out, base + last, json_number_value(value)) : CSP_OK;
@@ -185,7 +192,40 @@ fail:
     return status;
 }
 
-/* Checks the table's shape and writes it with its notes. */
+/* Members of a table: lists, rows as long as the columns, and nothing that would be left out. */
+static csp_status check_table(const char *path, json_t *root)
+{
+    const json_t *rows = json_object_get(root, "rows"), *notes = json_object_get(root, "notes");
+    const size_t width = json_array_size(json_object_get(root, "columns"));
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(root, key, value)
+    {
+        if (strcmp(key, "columns") != 0 && strcmp(key, "rows") != 0 && strcmp(key, "notes") != 0) {
+            return CSP_FAIL(CSP_ERR_FORMAT, "%s: \"%.60s\" is none of columns, rows, notes", path,
+                            key);
+        }
+    }
+    if (!json_is_array(rows) || (notes != NULL && !json_is_array(notes))) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: \"rows\" is missing, or it or \"notes\" is no list",
+                        path);
+    }
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        if (json_array_size(json_array_get(rows, i)) != width) {
+            return CSP_FAIL(CSP_ERR_FORMAT, "%s: row %zu has %zu cells, the columns are %zu", path,
+                            i + 1, json_array_size(json_array_get(rows, i)), width);
+        }
+    }
+    for (size_t i = 0; i < json_array_size(notes); i++) {
+        if (!json_is_string(json_array_get(notes, i))) {
+            return CSP_FAIL(CSP_ERR_FORMAT, "%s: note %zu is not a text", path, i + 1);
+        }
+    }
+    return CSP_OK;
+}
+
+/* Checks a table and writes it with its notes. */
 static csp_status draw_table(const char *path, FILE *out)
 {
     json_error_t error;
@@ -201,6 +241,7 @@ static csp_status draw_table(const char *path, FILE *out)
                           root == NULL ? error.text : "\"columns\" is missing or empty");
         goto fail;
     }
+    CSP_TRY_GOTO(check_table(path, root));
     CSP_TRY_GOTO(csp_alloc("report", (int64_t)(width * (height + 1)), sizeof(*cells), &cells));
     for (size_t i = 0; i <= height; i++) {
         const json_t *row = i == 0 ? columns : json_array_get(rows, i - 1);
@@ -216,9 +257,7 @@ static csp_status draw_table(const char *path, FILE *out)
     }
     csp_html_table(out, cells, (int64_t)height + 1, (int64_t)width);
     for (size_t i = 0; i < json_array_size(notes); i++) {
-        const char *note = json_string_value(json_array_get(notes, i));
-
-        csp_html_paragraph(out, note != NULL ? note : "");
+        csp_html_paragraph(out, json_string_value(json_array_get(notes, i)));
     }
     status = CSP_OK;
 

@@ -112,17 +112,16 @@ static void clear_search(search *s)
     csp_backend_destroy(s->be);
 }
 
-/* Refuses queries whose text contract is not that of the index: their terms would not meet. */
-static csp_status check_contract(const csp_arguments *args, const search *s,
-                                 const csp_contract *queries)
+/* Refuses queries whose text contract is not that of a part of the index: terms would not meet. */
+static csp_status check_contract_of(const csp_arguments *args, const csp_vectors *part,
+                                    const char *path, const csp_contract *queries)
 {
-    const char *path = csp_args_list_at(args, "index", 0);
     csp_contract index = { 0 };
     char difference[256];
     bool has = false;
     csp_status status;
 
-    CSP_TRY(csp_vectors_contract(s->part[0], path, &index, &has));
+    CSP_TRY(csp_vectors_contract(part, path, &index, &has));
     if (!has) {
         csp_log(CSP_LOG_DEBUG, "search", "%s does not say under which text contract it was made",
                 path);
@@ -146,6 +145,16 @@ static csp_status check_contract(const csp_arguments *args, const search *s,
     }
     csp_contract_clear(&index);
     return status;
+}
+
+static csp_status check_contract(const csp_arguments *args, const search *s,
+                                 const csp_contract *queries)
+{
+    for (int64_t i = 0; i < s->parts; i++) {
+        CSP_TRY(
+            check_contract_of(args, s->part[i], csp_args_list_at(args, "index", (int)i), queries));
+    }
+    return CSP_OK;
 }
 
 /*

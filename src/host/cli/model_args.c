@@ -7,6 +7,8 @@
 #include <jansson.h>
 
 #include "core/log.h"
+#include "core/memory.h"
+#include "core/printable.h"
 #include "model/precision.h"
 
 /* Puts the overrides into the contract. */
@@ -82,15 +84,17 @@ static csp_status make_meta(const csp_arguments *args, csp_side side, const csp_
 {
     const int64_t cut = csp_args_i64(args, "top-k");
     char hash[CSP_HASH_TEXT_BYTES];
-    char *contract = NULL;
+    char *contract = NULL, *path = NULL;
     json_t *meta = NULL;
     csp_status status;
 
     CSP_TRY_GOTO(csp_snapshot_hash(inf->opened.model, true, hash));
     CSP_TRY_GOTO(csp_contract_to_json(&inf->opened.contract, &contract));
-    meta = json_pack("{s:s, s:s, s:s, s:I, s:I, s:o}", "model", csp_args_text(args, "model"),
-                     "model_hash", hash, "side", side == CSP_SIDE_QUERY ? "query" : "document",
-                     "vocab_size", (json_int_t)inf->opened.model->params->config.V, "top_k",
+    CSP_TRY_GOTO(csp_strdup("encode", csp_args_text(args, "model"), &path));
+    csp_make_printable(path); /* a path need not be UTF-8, which a JSON string must be */
+    meta = json_pack("{s:s, s:s, s:s, s:I, s:I, s:o}", "model", path, "model_hash", hash, "side",
+                     side == CSP_SIDE_QUERY ? "query" : "document", "vocab_size",
+                     (json_int_t)inf->opened.model->params->config.V, "top_k",
                      (json_int_t)(cut >= 0 ? cut : csp_contract_top_k(&inf->opened.contract, side)),
                      "contract", json_loads(contract, 0, NULL));
     *out = meta != NULL ? json_dumps(meta, JSON_COMPACT) : NULL;
@@ -99,6 +103,7 @@ static csp_status make_meta(const csp_arguments *args, csp_side side, const csp_
 fail:
     json_decref(meta);
     free(contract);
+    free(path);
     return status;
 }
 

@@ -1,12 +1,12 @@
 /* field.c - texts to members and back, by the rows of field.h. */
 #include "config/field.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/number.h"
 
 /* More would be a mistake, and keeps products far from overflow. */
 enum { LIST_LIMIT = 1000000 };
@@ -35,13 +35,6 @@ static int choice_index(const char *choices, const char *text)
     }
 }
 
-/* strtod also takes hexadecimal, "nan" and leading blanks, which nobody means in a config. */
-static bool is_decimal(const char *text, bool whole)
-{
-    return text[0] != '\0' &&
-           text[strspn(text, whole ? "0123456789+-" : "0123456789+-.eE")] == '\0';
-}
-
 static csp_status check_range(const csp_field *field, const char *text, double value,
                               const char *where)
 {
@@ -61,15 +54,12 @@ static csp_status check_range(const csp_field *field, const char *text, double v
 static csp_status parse_i64(const csp_field *field, const char *text, const char *where,
                             int64_t *out)
 {
-    char *end = NULL;
-    long long value;
+    int64_t value;
 
-    errno = 0;
-    value = is_decimal(text, true) ? strtoll(text, &end, 10) : 0;
-    if (end == NULL || end == text || *end != '\0') {
+    if (!csp_parse_i64(text, &value)) {
         return CSP_FAIL(CSP_ERR_CONFIG, "%s: \"%.64s\" is not a whole number", where, text);
     }
-    /* Beyond 64 bits strtoll gives the nearest limit, which every row's range refuses. */
+    /* Beyond 64 bits it is the nearest limit, which every row's range refuses. */
     CSP_TRY(check_range(field, text, (double)value, where));
     *out = value;
     return CSP_OK;
@@ -78,10 +68,9 @@ static csp_status parse_i64(const csp_field *field, const char *text, const char
 static csp_status parse_f64(const csp_field *field, const char *text, const char *where,
                             double *out)
 {
-    char *end = NULL;
-    double value = is_decimal(text, false) ? strtod(text, &end) : 0.0;
+    double value;
 
-    if (end == NULL || end == text || *end != '\0') {
+    if (!csp_parse_f64(text, &value)) {
         return CSP_FAIL(CSP_ERR_CONFIG, "%s: \"%.64s\" is not a number", where, text);
     }
     CSP_TRY(check_range(field, text, value, where));

@@ -9,7 +9,8 @@
 
 #include "core/memory.h"
 
-enum { FILE_LIMIT = 1 << 20, KEY_BYTES = 256, DEPTH_LIMIT = 8 };
+/* All keys are compared with each other; there are some hundred settings. */
+enum { FILE_LIMIT = 1 << 20, KEY_BYTES = 256, DEPTH_LIMIT = 8, ENTRY_LIMIT = 4096 };
 
 /* The state of one read: the list so far, and the dotted key of the mapping being read. */
 typedef struct reader {
@@ -78,6 +79,10 @@ static csp_status add_entry(reader *r, int64_t line, csp_yaml_kind kind, csp_yam
                             (long long)line, r->key, (long long)yaml->entries[i].line);
         }
     }
+    if (yaml->count == ENTRY_LIMIT) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "%s:%lld: more than %d settings, no config", yaml->name,
+                        (long long)line, ENTRY_LIMIT);
+    }
     if (yaml->count == r->capacity) {
         const int64_t larger = r->capacity * 2 + 32;
 
@@ -95,7 +100,11 @@ static csp_status add_entry(reader *r, int64_t line, csp_yaml_kind kind, csp_yam
 static csp_status add_value(const reader *r, csp_yaml_entry *entry, const yaml_event_t *scalar)
 {
     CSP_TRY(check_no_nul(r, scalar));
-    CSP_TRY(csp_realloc(r->yaml->name, entry->count + 1, sizeof(*entry->values), &entry->values));
+    if ((entry->count & (entry->count - 1)) == 0) { /* room doubles: for 1, 2, 4, 8, ... */
+        const int64_t room = entry->count > 0 ? 2 * entry->count : 1;
+
+        CSP_TRY(csp_realloc(r->yaml->name, room, sizeof(*entry->values), &entry->values));
+    }
     CSP_TRY(csp_strdup(r->yaml->name, (const char *)scalar->data.scalar.value,
                        &entry->values[entry->count]));
     entry->count++;

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "core/printable.h"
+
 enum { LINE_BYTES = 2048 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -53,6 +55,7 @@ void csp_log(csp_log_level level, const char *part, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
+    csp_make_printable(text);
     if (log_rank >= 0) {
         snprintf(rank, sizeof(rank), "rank %d  ", log_rank);
     }

@@ -1,10 +1,17 @@
 /* prune_row.c - selects the k-th largest weight by quickselect in the row's own memory. */
 #include "core/prune_row.h"
 
+/* A NaN is larger than any number, so that it is not cut off unseen. */
+static bool is_larger(float a, float b)
+{
+    return a > b || (a != a && b == b);
+}
+
 /* Whether entry a comes before b when the best are wanted first. */
 static bool is_better(const int32_t *term, const float *weight, int64_t a, int64_t b)
 {
-    return weight[a] != weight[b] ? weight[a] > weight[b] : term[a] < term[b];
+    return is_larger(weight[a], weight[b]) ||
+           (!is_larger(weight[b], weight[a]) && term[a] < term[b]);
 }
 
 static void swap(int32_t *term, float *weight, int64_t a, int64_t b)

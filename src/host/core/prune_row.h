@@ -11,7 +11,8 @@ extern "C" {
 
 /*
  * Keeps the k largest weights of a row in place (k >= 0), ties by the lowest term, order of terms
- * kept; returns how many are left. Terms ascending, weights not NaN. Allocates nothing.
+ * kept; returns how many are left. Terms ascending; a NaN counts as larger than any number.
+ * Allocates nothing.
  */
 int64_t csp_prune_row(int32_t *term, float *weight, int64_t nnz, int64_t k);
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/number.h"
+
 static const char *const names[] = { "none", "round", "ceil", "u8-max" };
 
 static bool is_scaled(csp_quant_kind kind)
@@ -21,15 +23,13 @@ csp_status csp_quant_parse(const char *text, csp_quant *out)
 
     for (int kind = 0; kind <= CSP_QUANT_U8_MAX; kind++) {
         double scale = 0.0;
-        char *end = NULL;
 
         if (strlen(names[kind]) != word || strncmp(names[kind], text, word) != 0 ||
             (colon != NULL && !is_scaled((csp_quant_kind)kind))) {
             continue;
         }
         if (colon != NULL) {
-            scale = strtod(colon + 1, &end);
-            if (end == colon + 1 || *end != '\0' || !(scale > 0.0 && isfinite(scale))) {
+            if (!csp_parse_f64(colon + 1, &scale) || !(scale > 0.0 && isfinite(scale))) {
                 return CSP_FAIL(CSP_ERR_ARGUMENT,
                                 "quantisation '%.40s': the scale must be a number above 0", text);
             }

@@ -31,7 +31,7 @@ typedef struct csp_quant {
 #define CSP_IMPACT_MOST 16777216
 
 /*
- * The integer impact of a weight >= 0; 0: it is dropped. What is above 2^40 is 2^40.
+ * The integer impact of a weight >= 0; 0: it is dropped. What is above 2^40, or NaN, is 2^40.
  *
  * scale * w is rounded once, to double, and then only compared with numbers that a double holds
  * exactly: no compiler can fuse the product with an addition, and all backends give the same.

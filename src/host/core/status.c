@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/printable.h"
+
 enum { TEXT_BYTES = 1024, PLACE_BYTES = 128 };
 
 static _Thread_local char error_text[TEXT_BYTES];
@@ -21,6 +23,7 @@ csp_status csp_error_set(csp_status status, const char *file, int line, const ch
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
+    csp_make_printable(text);
     memcpy(error_text, text, sizeof(error_text));
     snprintf(error_place, sizeof(error_place), "%s:%d", slash != NULL ? slash + 1 : file, line);
     return status;

@@ -71,7 +71,8 @@ typedef enum csp_status {
     ((condition) ? (void)0 : csp_assert_failed(#condition, __FILE__, __LINE__))
 
 /*
- * Records a failure for this thread and returns status. The text is cut at 1,023 bytes.
+ * Records a failure for this thread and returns status. The text is cut at 1,023 bytes, and made
+ * one printable line of UTF-8 (printable.h), whatever a file or a command line has put into it.
  *
  *   status   in   not CSP_OK
  *   format   in   printf format: one sentence with the cause, the value, the limit, the file

@@ -8,6 +8,10 @@
 
 #include "core/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /*
  * Starts a thread that leaves all signals to the others.
  *
@@ -50,3 +54,7 @@ CSP_CHECKED csp_status csp_task_wait(csp_task *task);
 
 /* Waits for the end of a task whose result nobody wants: csp_error_text stays as it is. */
 void csp_task_drop(csp_task *task);
+
+#ifdef __cplusplus
+}
+#endif

@@ -135,7 +135,7 @@ static bool find_scale(const csp_adamw_args *a, double *scale)
     double total = 0.0;
 
     for (int64_t i = 0; a->squares.ndim > 0 && i < a->squares.dim[0]; i++) {
-        if (!isfinite(squares[i])) {
+        if (!csp_squares_fit(squares[i], a->max_norm)) {
             return false;
         }
         total += squares[i];

@@ -39,11 +39,11 @@ typedef struct pool_pass {
 typedef float half __attribute__((vector_size(32), aligned(4)));
 typedef int32_t half_places __attribute__((vector_size(32), aligned(4)));
 
-/* Where logit is larger than top, not so for a NaN, top and at become logit and position. */
+/* Where logit is larger than top, or the first NaN, top and at become logit and position. */
 static inline __attribute__((always_inline)) void keep_larger(half logit, int32_t position,
                                                               half *top, half_places *at)
 {
-    const half_places better = logit > *top;
+    const half_places better = ~(logit <= *top) & (*top == *top);
 
     *at = (better & position) | (~better & *at);
     *top = (half)((better & (half_places)logit) | (~better & (half_places)*top));
@@ -81,7 +81,7 @@ static void fold_sum(const float *z, int64_t width, int64_t rows, float scale, f
 
 #pragma omp simd
         for (int64_t j = 0; j < width; j++) {
-            const float active = logit[j] > 0.0f ? logit[j] : 0.0f;
+            const float active = logit[j] < 0.0f ? 0.0f : logit[j]; /* keeps a NaN */
 
             weight[j] += cpu_log1pf(scale * active);
         }
@@ -185,7 +185,7 @@ static int64_t finish_row(float *best, const uint8_t *exclude, float scale, int6
 #pragma omp simd reduction(+ : count)
     for (int64_t v = 0; v < V; v++) {
         best[v] *= scale;
-        count += best[v] > 0.0f;
+        count += !(best[v] <= 0.0f);
     }
     return count;
 }
@@ -211,7 +211,7 @@ static void fill_row(const pool_pass *p, int64_t b, int64_t first_entry, csp_spa
     int64_t n = 0;
 
     for (int64_t v = 0; v < p->V; v++) {
-        if (best[v] > 0.0f) {
+        if (!(best[v] <= 0.0f)) {
             term[n] = (int32_t)v;
             weight[n] = best[v];
             if (is_max) {

@@ -196,8 +196,13 @@ static csp_status load_root(csp_tokenizer *t, const json_t *root)
         "pre_tokenizer", "post_processor", "decoder", "model",        NULL
     };
     static const char *const unwanted[] = { "truncation", "padding" };
+    const json_t *version = json_object_get(root, "version");
 
     CSP_TRY(csp_json_only_keys(t->name, root, keys));
+    if (version != NULL &&
+        (!json_is_string(version) || strcmp(json_string_value(version), "1.0") != 0)) {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s: \"version\" is not \"1.0\"", t->name);
+    }
     for (int i = 0; i < 2; i++) {
         const json_t *value = json_object_get(root, unwanted[i]);
 

@@ -121,7 +121,8 @@ static csp_status decode_metaspace(const csp_decode_step *step, const char *text
 }
 
 static csp_status decode_replace(const csp_decode_step *step, csp_matcher *matcher,
-                                 const char *text, int64_t bytes, csp_text_buffer *out)
+                                 const char *text, int64_t bytes, int64_t original,
+                                 csp_text_buffer *out)
 {
     csp_match match = { 0, 0, -1 };
     int64_t kept = 0;
@@ -132,6 +133,7 @@ static csp_status decode_replace(const csp_decode_step *step, csp_matcher *match
         if (found) {
             CSP_TRY(csp_text_buffer_add(out, text + kept, match.begin - kept));
             CSP_TRY(csp_text_buffer_add(out, step->content, (int64_t)strlen(step->content)));
+            CSP_TRY(csp_check_growth(out->count, original));
             kept = match.end;
         }
     }
@@ -229,7 +231,8 @@ fail:
     return status;
 }
 
-static csp_status decode_step(const csp_decode_step *step, csp_matcher *matcher,
+/* original: bytes of the tokens before the first step. */
+static csp_status decode_step(const csp_decode_step *step, csp_matcher *matcher, int64_t original,
                               const string_list *from, string_list *to)
 {
     int64_t begin = 0;
@@ -251,7 +254,7 @@ static csp_status decode_step(const csp_decode_step *step, csp_matcher *matcher,
         if (step->kind == CSP_DECODE_METASPACE) {
             CSP_TRY(decode_metaspace(step, text, bytes, i == 0, &to->text));
         } else if (step->kind == CSP_DECODE_REPLACE) {
-            CSP_TRY(decode_replace(step, matcher, text, bytes, &to->text));
+            CSP_TRY(decode_replace(step, matcher, text, bytes, original, &to->text));
         } else {
             CSP_TRY(decode_strip(step, text, bytes, &to->text));
         }
@@ -286,17 +289,19 @@ csp_status csp_tokenizer_decode(const csp_tokenizer *tokenizer, const int32_t *i
     string_list lists[2] = { { { 0 }, NULL, 0, 0 }, { { 0 }, NULL, 0, 0 } };
     csp_matcher matcher = { 0 };
     csp_status status;
+    int64_t original;
     int turn = 0;
 
     CSP_TRY_GOTO(csp_matcher_init(&matcher));
     CSP_TRY_GOTO(list_tokens(tokenizer, ids, count, &lists[0]));
+    original = lists[0].text.count;
     for (int64_t i = 0; i < tokenizer->decode_count; i++) {
         string_list *to = &lists[1 - turn];
 
         to->count = 0;
         to->text.count = 0;
         CSP_TRY_GOTO(csp_text_buffer_reserve(&to->text, 1));
-        CSP_TRY_GOTO(decode_step(&tokenizer->decodes[i], &matcher, &lists[turn], to));
+        CSP_TRY_GOTO(decode_step(&tokenizer->decodes[i], &matcher, original, &lists[turn], to));
         turn = 1 - turn;
     }
     CSP_TRY_GOTO(csp_text_buffer_add(&lists[turn].text, "", 1));

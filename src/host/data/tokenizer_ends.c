@@ -59,6 +59,14 @@ static csp_status read_template(const csp_tokenizer *t, const char *where, const
         if (special != NULL) {
             CSP_TRY(add_template_ids(t, where, tokens, special, sequences == 0 ? front : back));
         } else if (sequence != NULL) {
+            const char *which;
+
+            CSP_TRY(csp_json_text(where, sequence, "id", &which));
+            if (strcmp(which, "A") != 0) {
+                return CSP_FAIL(CSP_ERR_FORMAT,
+                                "%s: the template of a single text has sequence \"%.20s\", not A",
+                                where, which);
+            }
             sequences++;
         } else {
             return CSP_FAIL(CSP_ERR_FORMAT,

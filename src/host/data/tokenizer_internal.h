@@ -137,6 +137,12 @@ CSP_CHECKED csp_status csp_pattern_next(const csp_pattern *pattern, csp_matcher 
 /* Bytes of one text: symbols are counted in 32 bits. */
 #define CSP_TEXT_LIMIT ((int64_t)1 << 30)
 
+/*
+ * Refuses what steps have made of a text where it is much more than any published file makes
+ * (the Unicode forms: up to 11 times as much), so that forty steps which double it end.
+ */
+CSP_CHECKED csp_status csp_check_growth(int64_t made, int64_t from);
+
 /* ---- the stages ---- */
 
 typedef enum csp_normal_kind {

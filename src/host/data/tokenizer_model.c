@@ -146,7 +146,8 @@ static csp_status refuse_model_options(const char *where, const json_t *model)
     static const char *const texts[] = { "continuing_subword_prefix", "end_of_word_suffix" };
     const json_t *dropout = json_object_get(model, "dropout");
 
-    if (dropout != NULL && !json_is_null(dropout) && json_number_value(dropout) != 0.0) {
+    if (dropout != NULL && !json_is_null(dropout) &&
+        !(json_is_number(dropout) && json_number_value(dropout) == 0.0)) {
         return CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s: \"dropout\" is not supported", where);
     }
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {

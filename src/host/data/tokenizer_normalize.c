@@ -130,7 +130,7 @@ static bool is_one_character(const char *text, int64_t bytes)
  * began if one character made way for something.
  */
 static csp_status replace(const csp_normal *step, csp_scratch *scratch, const char *text,
-                          int64_t bytes, bool *first, csp_text_buffer *out)
+                          int64_t bytes, int64_t original, bool *first, csp_text_buffer *out)
 {
     const int64_t content_bytes = (int64_t)strlen(step->content);
     csp_match match = { 0, 0, -1 };
@@ -144,6 +144,7 @@ static csp_status replace(const csp_normal *step, csp_scratch *scratch, const ch
         }
         CSP_TRY(csp_text_buffer_add(out, text + kept, match.begin - kept));
         CSP_TRY(csp_text_buffer_add(out, step->content, content_bytes));
+        CSP_TRY(csp_check_growth(out->count, original));
         if (match.begin == 0 && match.end > 0) {
             *first = *first && content_bytes > 0 && is_one_character(text, match.end);
         }
@@ -173,6 +174,7 @@ static void strip(const csp_normal *step, const char **text, int64_t *bytes)
 csp_status csp_normalize(const csp_tokenizer *tokenizer, csp_scratch *scratch, const char **text,
                          int64_t *bytes, bool *first)
 {
+    const int64_t original = *bytes;
     int turn = 0;
 
     for (int64_t i = 0; i<tokenizer->normal_count && * bytes> 0; i++) {
@@ -202,9 +204,10 @@ csp_status csp_normalize(const csp_tokenizer *tokenizer, csp_scratch *scratch, c
             CSP_TRY(csp_text_buffer_add(out, *text, *bytes));
             break;
         default:
-            CSP_TRY(replace(step, scratch, *text, *bytes, first, out));
+            CSP_TRY(replace(step, scratch, *text, *bytes, original, first, out));
             break;
         }
+        CSP_TRY(csp_check_growth(out->count, original));
         *text = out->bytes;
         *bytes = out->count;
         turn = 1 - turn;

@@ -231,6 +231,9 @@ csp_status csp_pattern_regex(const char *where, const char *regex, csp_pattern *
     csp_pattern made = { 0 };
     csp_status status = CSP_OK;
 
+    if (regex[0] == '\0') {
+        return CSP_FAIL(CSP_ERR_UNSUPPORTED, "%s: an empty pattern", where);
+    }
     while (status == CSP_OK && regex[r.at] != '\0') {
         status = rewrite_one(&r);
     }

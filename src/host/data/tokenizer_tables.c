@@ -35,6 +35,19 @@ csp_status csp_text_buffer_add(csp_text_buffer *buffer, const char *bytes, int64
     return CSP_OK;
 }
 
+csp_status csp_check_growth(int64_t made, int64_t from)
+{
+    enum { TIMES = 64, FREE_BYTES = 1 << 16 };
+
+    if (made > CSP_TEXT_LIMIT || made > TIMES * from + FREE_BYTES) {
+        return CSP_FAIL(CSP_ERR_DATA,
+                        "tokenizer: its normalizers or decoders make more than %lld bytes of a "
+                        "text of %lld",
+                        (long long)made - 1, (long long)from);
+    }
+    return CSP_OK;
+}
+
 csp_status csp_text_buffer_add_char(csp_text_buffer *buffer, int32_t c)
 {
     CSP_TRY(csp_text_buffer_reserve(buffer, 4));

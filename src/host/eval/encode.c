@@ -171,7 +171,7 @@ void csp_encoder_target(csp_encoder *e, csp_side side, csp_encoded_row emit, voi
     e->context = context;
 }
 
-/* Pooling passes over a NaN, so the text that has one is named here. */
+/* A NaN here may be one in all of a vector: the text and what may have caused it are named. */
 static csp_status say_bad_hidden(const csp_encoder *e, const micro_batch *m, int64_t row)
 {
     const int64_t text = csp_batch_text_of(&m->batch, &row);
@@ -180,6 +180,16 @@ static csp_status say_bad_hidden(const csp_encoder *e, const micro_batch *m, int
     csp_model_say_bad_parameter(e->model, parameter, sizeof(parameter));
     return CSP_FAIL(CSP_ERR_NUMERIC, "text %s: its hidden states are not finite%s", m->names[text],
                     parameter);
+}
+
+/* Every hidden state is finite, but a logit is not. */
+static csp_status say_bad_weight(const csp_encoder *e, const char *name, int32_t term)
+{
+    char parameter[CSP_PARAM_NAME_BYTES + 32];
+
+    csp_model_say_bad_parameter(e->model, parameter, sizeof(parameter));
+    return CSP_FAIL(CSP_ERR_NUMERIC, "text %s: the weight of term %d is not finite%s", name,
+                    (int)term, parameter);
 }
 
 /* Enqueues the hidden states of the texts that wait. */
@@ -210,8 +220,7 @@ static csp_status hand_out(csp_encoder *e, micro_batch *m, const csp_fetched_row
 
         for (int64_t j = from; j < from + nnz; j++) {
             if (!isfinite(rows->weight[j])) {
-                return CSP_FAIL(CSP_ERR_NUMERIC, "text %s: the weight of term %d is not finite",
-                                m->names[i], (int)rows->term[j]);
+                return say_bad_weight(e, m->names[i], rows->term[j]);
             }
         }
         CSP_TRY(e->emit(e->context, m->names[i], nnz, rows->term + from, rows->weight + from));

@@ -45,7 +45,9 @@ static void prepare(const csp_trec_query *query, csp_fuse_norm norm, side *out)
     }
     if (norm == CSP_FUSE_MIN_MAX) {
         for (int64_t i = 0; i < out->count; i++) {
-            out->row[i].value = high > low ? (out->row[i].value - low) / (high - low) : 1.0;
+            /* Halves: the range of a run from elsewhere may be beyond a double. */
+            out->row[i].value =
+                high > low ? (out->row[i].value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0) : 1.0;
         }
         low = 0.0;
     }

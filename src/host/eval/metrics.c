@@ -234,6 +234,8 @@ static void compute_query(csp_metrics *metrics, int64_t q, const csp_trec_query 
         if (remove_query && strcmp(doc.doc_id, judged->query_id) == 0) {
             continue;
         }
+        metrics->found++;
+        metrics->found_judged += match != NULL;
         doc.rel = match != NULL ? match->rel : 0.0;
         list[count++] = doc;
     }

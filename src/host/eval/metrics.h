@@ -47,7 +47,9 @@ typedef struct csp_metrics {
     csp_measure *measure; /* [measures]                                                 */
     int64_t unanswered;   /* judged queries that the run does not have: they count 0    */
     int64_t unjudged;     /* queries of the run without judgements: they do not count   */
-    int64_t unfindable;   /* judged queries without a relevant document: they count 0   */
+    int64_t found;        /* documents of the run, of judged queries: all, and with a judgement */
+    int64_t found_judged;
+    int64_t unfindable; /* judged queries without a relevant document: they count 0   */
 } csp_metrics;
 
 /*

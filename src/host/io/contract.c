@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 #include "core/memory.h"
+#include "io/lines.h"
 
 #define CONTRACT_VERSION 1
 
@@ -230,6 +231,15 @@ csp_status csp_contract_check(const csp_contract *contract, const char *where)
                             f->min, f->max);
         }
     }
+    for (size_t i = 0; i < FIELD_COUNT; i++) {
+        const char *text =
+            fields[i].kind == KIND_TEXT ? *(char *const *)place_of(contract, &fields[i]) : "";
+
+        if (!csp_utf8_is_valid(text, (int64_t)strlen(text), NULL)) {
+            return CSP_FAIL(CSP_ERR_CONFIG, "%s: %s \"%.60s\" is not valid UTF-8", where,
+                            fields[i].name, text);
+        }
+    }
     if (contract->add_bos && contract->bos_id < 0) {
         return CSP_FAIL(CSP_ERR_CONFIG, "%s: add_bos is true but there is no bos_id", where);
     }
@@ -252,7 +262,7 @@ static json_t *ids_to_json(const csp_contract *contract)
     return array;
 }
 
-/* A new reference, NULL without memory (or for a text that is not UTF-8). */
+/* A new reference, NULL without memory. */
 static json_t *field_to_json(const csp_contract *contract, const contract_field *f)
 {
     const void *at = place_of(contract, f);
@@ -292,8 +302,7 @@ csp_status csp_contract_to_json(const csp_contract *contract, char **text)
     }
     json_decref(object);
     if (dump == NULL) {
-        return CSP_FAIL(CSP_ERR_MEMORY,
-                        "contract: no memory for its JSON, or a prefix is not UTF-8");
+        return CSP_FAIL(CSP_ERR_MEMORY, "contract: no memory for its JSON");
     }
     *text = dump;
     return CSP_OK;
@@ -425,7 +434,10 @@ csp_status csp_contract_from_json(const char *text, const char *where, csp_contr
         }
         CSP_TRY_GOTO(field_from_json(value, where, &fields[i], &c));
     }
-    CSP_TRY_GOTO(csp_contract_check(&c, where));
+    if (csp_contract_check(&c, where) != CSP_OK) {
+        status = CSP_ERR_FORMAT; /* the text stands; a file is at fault, not a setting */
+        goto fail;
+    }
     json_decref(object);
     *out = c;
     return CSP_OK;

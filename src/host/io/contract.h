@@ -82,8 +82,9 @@ CSP_CHECKED csp_status csp_contract_set_exclude_ids(csp_contract *contract, cons
 bool csp_contract_excludes(const csp_contract *contract, int32_t id);
 
 /*
- * Checks ranges and what belongs together (add_bos needs bos_id, append_eos needs eos_id). where is
- * for the text: a file name or "model settings". Errors: CSP_ERR_CONFIG naming field and value.
+ * Checks ranges, that texts are UTF-8, and what belongs together (add_bos needs bos_id, append_eos
+ * needs eos_id). where is for the text: a file name or "model settings". Errors: CSP_ERR_CONFIG
+ * naming field and value.
  */
 CSP_CHECKED csp_status csp_contract_check(const csp_contract *contract, const char *where);
 
@@ -94,7 +95,7 @@ CSP_CHECKED csp_status csp_contract_to_json(const csp_contract *contract, char *
  * Reads the JSON above and checks it. where is for the text (a path, "checkpoint x.h5").
  *
  * Errors: CSP_ERR_FORMAT for what is not JSON, an unknown or missing key, a wrong type, an unknown
- *         version; CSP_ERR_CONFIG for a value out of range. *out is written only on success.
+ *         version, a value out of range. *out is written only on success.
  */
 CSP_CHECKED csp_status csp_contract_from_json(const char *text, const char *where,
                                               csp_contract *out);

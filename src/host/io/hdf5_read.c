@@ -19,8 +19,44 @@ static void close_dataset(opened *o)
     H5Dclose(o->dataset);
 }
 
+/* Whether a dataset keeps its values elsewhere: in raw files, or in datasets of other files. */
+static bool is_elsewhere(hid_t dataset)
+{
+    const hid_t list = H5Dget_create_plist(dataset);
+    const bool elsewhere =
+        list >= 0 && (H5Pget_external_count(list) != 0 || H5Pget_layout(list) == H5D_VIRTUAL);
+
+    H5Pclose(list);
+    return elsewhere;
+}
+
+/*
+ * Refuses what no file of ours is: values in other files, which no seal covers; no values at all;
+ * and sizes that the file cannot hold. Chunks that were never written are zeros to HDF5, so that a
+ * few kilobytes may say they hold terabytes; what deflate packs best becomes a 1032th.
+ */
+static csp_status check_values(const csp_hdf5 *file, const char *name, const opened *o, hid_t space)
+{
+    const double most = 1100.0 * (double)file->disk.bytes;
+    const double bytes = (double)H5Sget_simple_extent_npoints(space) * (double)H5Tget_size(o->type);
+
+    if (is_elsewhere(o->dataset)) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: %s: its values are in other files", file->path, name);
+    }
+    if (H5Sget_simple_extent_type(space) == H5S_NULL) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: %s: a dataset without values", file->path, name);
+    }
+    if (!file->disk.writing && bytes > most) {
+        return CSP_FAIL(CSP_ERR_FORMAT,
+                        "%s: %s: says it has %.0f bytes, which a file of %llu cannot hold",
+                        file->path, name, bytes, (unsigned long long)file->disk.bytes);
+    }
+    return CSP_OK;
+}
+
 static csp_status open_dataset(const csp_hdf5 *file, const char *name, opened *o)
 {
+    csp_status status;
     hid_t space;
 
     csp_hdf5_quiet();
@@ -38,7 +74,12 @@ static csp_status open_dataset(const csp_hdf5 *file, const char *name, opened *o
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: %s: a dataset of more than %d dimensions, or damaged",
                         file->path, name, CSP_MAX_DIMS);
     }
+    status = check_values(file, name, o, space);
     H5Sclose(space);
+    if (status != CSP_OK) {
+        close_dataset(o);
+        return status;
+    }
     if (o->ndim == 0) { /* a scalar is one element */
         o->ndim = 1;
         o->dims[0] = 1;

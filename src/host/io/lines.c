@@ -1,8 +1,7 @@
 /*
  * lines.c - lines of a plain or gzip file through one growing buffer.
  *
- * zlib's gzread passes files without the gzip magic through unchanged, so that there is one reader
- * for both. The buffer holds the unread text in [at, end); base is the offset of buffer[0] in the
+ * The buffer holds the unread text in [at, end); base is the offset of buffer[0] in the
  * uncompressed text.
  */
 #include "io/lines.h"
@@ -13,15 +12,15 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include "core/memory.h"
+#include "io/gunzip.h"
 
 enum { FIRST_BYTES = 1 << 18, LINE_LIMIT = 1 << 28 };
 
 struct csp_lines {
     char *path;
-    gzFile stream;
+    csp_gunzip *stream;
     char *buffer;
     int64_t capacity; /* of buffer, without the byte for the last NUL */
     int64_t base, at, end;
@@ -49,13 +48,11 @@ csp_status csp_lines_open(const char *path, csp_lines **out)
         status = CSP_FAIL(CSP_ERR_IO, "%s: is a folder, not a file of lines", path);
         goto fail;
     }
-    lines->stream = gzdopen(fd, "rb");
-    if (lines->stream == NULL) {
-        status = CSP_FAIL(CSP_ERR_MEMORY, "%s: no memory for zlib", path);
+    status = csp_gunzip_open(fd, path, &lines->stream);
+    fd = -1; /* the stream owns it now */
+    if (status != CSP_OK) {
         goto fail;
     }
-    fd = -1; /* the stream owns it now */
-    gzbuffer(lines->stream, FIRST_BYTES);
     *out = lines;
     return CSP_OK;
 
@@ -90,28 +87,13 @@ static csp_status make_room(csp_lines *lines)
 
 static csp_status fill(csp_lines *lines)
 {
-    const char *reason;
-    int code = Z_OK, got;
+    int64_t got;
 
     CSP_TRY(make_room(lines));
-    errno = 0;
-    got =
-        gzread(lines->stream, lines->buffer + lines->end, (unsigned)(lines->capacity - lines->end));
-    if (got > 0) {
-        lines->end += got;
-        return CSP_OK;
-    }
-    reason = gzerror(lines->stream, &code);
-    if (code == Z_ERRNO) {
-        return CSP_FAIL(CSP_ERR_IO, "%s:%lld: cannot read: %s", lines->path,
-                        (long long)lines->number + 1, strerror(errno));
-    }
-    if (code != Z_OK && code != Z_STREAM_END) {
-        return CSP_FAIL(CSP_ERR_FORMAT, "%s:%lld: damaged gzip data: %s", lines->path,
-                        (long long)lines->number + 1,
-                        code == Z_BUF_ERROR ? "it ends too early" : reason);
-    }
-    lines->ended = true;
+    CSP_TRY(csp_gunzip_read(lines->stream, lines->number + 1, lines->buffer + lines->end,
+                            lines->capacity - lines->end, &got));
+    lines->end += got;
+    lines->ended = got == 0;
     return CSP_OK;
 }
 
@@ -179,27 +161,12 @@ int64_t csp_lines_tell(const csp_lines *lines)
     return lines->base + lines->at;
 }
 
-csp_status csp_lines_seek(csp_lines *lines, int64_t offset, int64_t line_number)
-{
-    if (offset < 0 || gzseek(lines->stream, offset, SEEK_SET) != offset) {
-        return CSP_FAIL(CSP_ERR_IO, "%s: cannot go to byte %lld", lines->path, (long long)offset);
-    }
-    lines->base = offset;
-    lines->at = 0;
-    lines->end = 0;
-    lines->number = line_number;
-    lines->ended = false;
-    return CSP_OK;
-}
-
 void csp_lines_close(csp_lines *lines)
 {
     if (lines == NULL) {
         return;
     }
-    if (lines->stream != NULL) {
-        gzclose(lines->stream);
-    }
+    csp_gunzip_close(lines->stream);
     free(lines->buffer);
     free(lines->path);
     free(lines);

@@ -19,7 +19,8 @@ CSP_CHECKED csp_status csp_lines_open(const char *path, csp_lines **out);
  *                NULL at the end of the file
  *   bytes  out   its length
  *
- * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (damaged gzip, a line above 256 MiB) with path and line.
+ * Errors: CSP_ERR_IO, CSP_ERR_FORMAT (damaged gzip, another compression, a line above 256 MiB) with
+ * path and line.
  */
 CSP_CHECKED csp_status csp_lines_next(csp_lines *lines, char **line, int64_t *bytes);
 
@@ -27,14 +28,8 @@ CSP_CHECKED csp_status csp_lines_next(csp_lines *lines, char **line, int64_t *by
 int64_t csp_lines_number(const csp_lines *lines);
 const char *csp_lines_path(const csp_lines *lines);
 
-/*
- * Position from which csp_lines_seek goes on with the line after the one last returned: an offset
- * in the uncompressed text (a gzip file is read again from its start). line_number is what
- * csp_lines_number said there. An offset beyond the end gives no more lines. Errors: CSP_ERR_IO (a
- * pipe cannot go back).
- */
+/* Offset in the uncompressed text of the line after the one last returned. */
 int64_t csp_lines_tell(const csp_lines *lines);
-CSP_CHECKED csp_status csp_lines_seek(csp_lines *lines, int64_t offset, int64_t line_number);
 
 void csp_lines_close(csp_lines *lines);
 

@@ -6,6 +6,7 @@
 
 #include "core/memory.h"
 #include "io/file.h"
+#include "io/lines.h"
 #include "io/trec.h"
 
 struct csp_run_writer {
@@ -24,9 +25,10 @@ csp_status csp_run_writer_create(const char *path, const char *tag, csp_run_writ
     csp_run_writer *writer = NULL;
     csp_status status;
 
-    if (!is_column(tag)) {
-        return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: the run's tag \"%s\" is empty or has white space",
-                        path, tag);
+    if (!is_column(tag) || !csp_utf8_is_valid(tag, (int64_t)strlen(tag), NULL)) {
+        return CSP_FAIL(CSP_ERR_ARGUMENT,
+                        "%s: the run's tag \"%s\" is empty, has white space or is not UTF-8", path,
+                        tag);
     }
     CSP_TRY(csp_alloc_zero(path, 1, sizeof(*writer), &writer));
     CSP_TRY_GOTO(csp_strdup(path, path, &writer->path));

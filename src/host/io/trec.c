@@ -9,9 +9,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <xxhash.h>
 
 #include "core/memory.h"
+#include "core/number.h"
 #include "io/lines.h"
 
 enum { MAX_COLUMNS = 6, TABLE_FIRST = 64 };
@@ -169,21 +171,37 @@ static int split(char *line, char *columns[MAX_COLUMNS])
     }
 }
 
-/* A finite decimal number and nothing else: strtod alone would take "nan", "inf" and "0x1p3". */
+/* A finite decimal number and nothing else. */
 static bool parse_number(const char *text, double *out)
 {
-    char *end;
-    double value;
+    return csp_parse_f64(text, out) && isfinite(*out);
+}
 
-    if (strspn(text, "+-.0123456789eE") != strlen(text)) {
-        return false;
+/* Whether the third of three columns at the top is a name, as in BEIR's header; no bad number. */
+static bool is_name(const char *text)
+{
+    const char c = (char)(text[0] | 0x20);
+
+    return (text[0] < 0 || (c >= 'a' && c <= 'z')) && strcasecmp(text, "nan") != 0 &&
+           strcasecmp(text, "inf") != 0 && strcasecmp(text, "infinity") != 0;
+}
+
+/* Columns with something in them between tabs; 0 without a tab. */
+static int tab_columns(const char *line)
+{
+    int count = 0;
+    bool tab = false, filled = false;
+
+    for (; *line != '\0'; line++) {
+        tab = tab || *line == '\t';
+        if (*line == '\t') {
+            filled = false;
+        } else if (!filled && !is_space(*line)) {
+            filled = true;
+            count++;
+        }
     }
-    value = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(value)) {
-        return false;
-    }
-    *out = value;
-    return true;
+    return tab ? count : 0;
 }
 
 static csp_status add_row(reader *r, char *columns[MAX_COLUMNS], double value)
@@ -207,7 +225,7 @@ static csp_status read_line(reader *r, char *line, int64_t bytes)
     const long long number = (long long)csp_lines_number(r->lines);
     char *columns[MAX_COLUMNS];
     int64_t at;
-    int count, value_at;
+    int tabbed, count, value_at;
     double value;
 
     if (memchr(line, '\0', (size_t)bytes) != NULL) {
@@ -217,9 +235,16 @@ static csp_status read_line(reader *r, char *line, int64_t bytes)
         return CSP_FAIL(CSP_ERR_FORMAT, "%s:%lld: invalid UTF-8 at byte %lld of the line", path,
                         number, (long long)at + 1);
     }
+    tabbed = tab_columns(line);
     count = split(line, columns);
     if (count == 0) {
         return CSP_OK;
+    }
+    if (tabbed != count && (tabbed == 3 || tabbed == r->full)) {
+        return CSP_FAIL(CSP_ERR_FORMAT,
+                        "%s:%lld: %d columns by its tabs, %d by its spaces: ids must not have a "
+                        "space in them",
+                        path, number, tabbed, count);
     }
     if (count != 3 && count != r->full) {
         return CSP_FAIL(CSP_ERR_FORMAT, "%s:%lld: %d columns, but %s has %d or 3", path, number,
@@ -231,7 +256,7 @@ static csp_status read_line(reader *r, char *line, int64_t bytes)
     }
     value_at = count == 3 ? 2 : r->full == 4 ? 3 : 4;
     if (!parse_number(columns[value_at], &value)) {
-        if (number == 1 && count == 3) {
+        if (number == 1 && count == 3 && is_name(columns[2])) {
             return CSP_OK; /* the header line of BEIR */
         }
         return CSP_FAIL(CSP_ERR_FORMAT, "%s:%lld: column %d is \"%.40s\", not a number", path,

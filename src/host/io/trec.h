@@ -4,9 +4,10 @@
  * Qrels are read in TREC form (qid 0 docid rel), BEIR form (header line, qid docid score) or three
  * columns without a header; runs in TREC form (qid Q0 docid rank score tag) or three columns
  * (qid docid score) or MS MARCO's (qid docid rank). Any white space separates columns; the first
- * row says how many there are. Rows are kept in file order, grouped by query in order of first
- * appearance. A three-column run in which every query's third column counts 1, 2, 3, ... from top
- * to bottom holds ranks; its rows get the score 1/rank.
+ * row says how many there are. A line whose tabs alone give that many, and its spaces more, is
+ * refused. Rows are kept in file order, grouped by query in order of first appearance. A
+ * three-column run in which every query's third column counts 1, 2, 3, ... from top to bottom holds
+ * ranks; its rows get the score 1/rank.
  */
 #pragma once
 

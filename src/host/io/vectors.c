@@ -1,4 +1,5 @@
 /* vectors.c - sparse vectors in memory: reading by extension, the HDF5 form, unique ids. */
+#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -248,7 +249,8 @@ static csp_status read_header(const csp_hdf5 *file, const char *path, csp_vector
     }
     CSP_TRY(check_text(file, path, "/X", "encoding-type", "csr_matrix"));
     CSP_TRY(csp_hdf5_get_i64s(file, "/X", "shape", shape, 2));
-    if (shape[0] < 0 || shape[0] >= INT64_MAX / 16 || shape[1] < 1 || shape[1] > INT32_MAX) {
+    if (shape[0] < 0 || shape[0] >= INT64_MAX / 16 || shape[1] < 1 ||
+        shape[1] > CSP_VECTORS_MOST_TERMS) {
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: a shape of (%lld,%lld) is out of range", path,
                         (long long)shape[0], (long long)shape[1]);
     }
@@ -293,6 +295,25 @@ fail:
     return status;
 }
 
+/* What decides later on which contract is obeyed, and whether two files fit each other. */
+static csp_status check_labels(const char *path, const csp_vectors *v)
+{
+    json_error_t problem = { 0 };
+    json_t *meta = v->meta != NULL ? json_loads(v->meta, JSON_REJECT_DUPLICATES, &problem) : NULL;
+    const bool good = v->meta == NULL || json_is_object(meta);
+
+    json_decref(meta);
+    if (!good) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: meta is not the text of a JSON object%s%s", path,
+                        problem.text[0] != '\0' ? ": " : "", problem.text);
+    }
+    if (v->side != NULL && strcmp(v->side, "document") != 0 && strcmp(v->side, "query") != 0) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: side is \"%.40s\", neither document nor query", path,
+                        v->side);
+    }
+    return CSP_OK;
+}
+
 csp_status csp_vectors_read(const char *path, csp_vectors **out)
 {
     const csp_vectors_format format = csp_vectors_format_of(path);
@@ -306,6 +327,9 @@ csp_status csp_vectors_read(const char *path, csp_vectors **out)
     CSP_TRY(csp_alloc_zero(path, 1, sizeof(*v), &v));
     status = format == CSP_VECTORS_HDF5 ? csp_vectors_read_hdf5(path, v)
                                         : csp_vectors_read_jsonl(path, v);
+    if (status == CSP_OK) {
+        status = check_labels(path, v);
+    }
     if (status != CSP_OK) {
         csp_vectors_free(v);
         return status;

@@ -53,12 +53,18 @@ void csp_vectors_free(csp_vectors *vectors);
 CSP_CHECKED csp_status csp_vectors_contract(const csp_vectors *vectors, const char *path,
                                             csp_contract *out, bool *has);
 
+/*
+ * Terms of a file: as many as a model may have (config.json's vocab_size). An index has an entry
+ * for each of them, whether it occurs or not.
+ */
+enum { CSP_VECTORS_MOST_TERMS = 1 << 24 };
+
 /* A file written row by row in constant memory, under a temporary name until committed. */
 typedef struct csp_vectors_writer csp_vectors_writer;
 
 /* What a file says of its rows. */
 typedef struct csp_vectors_head {
-    int64_t vocab;    /* 1..INT32_MAX                                            */
+    int64_t vocab;    /* 1..CSP_VECTORS_MOST_TERMS                               */
     const char *side; /* "document" or "query"                                   */
     const char *meta; /* text of a JSON object, or NULL                          */
     csp_quant quant;  /* none; or round or ceil with their scale: weights are impacts */

@@ -30,11 +30,12 @@ static csp_status scan_term(csp_json_scanner *s, int32_t *out)
 
     CSP_TRY(csp_json_expect(s, '"', "a term id in quotes should be here"));
     p = s->at;
-    while (*p >= '0' && *p <= '9' && term <= INT32_MAX) {
+    while (*p >= '0' && *p <= '9' && term < CSP_VECTORS_MOST_TERMS) {
         term = term * 10 + (*p++ - '0');
     }
-    if (p == s->at || *p != '"' || term > INT32_MAX || (p - s->at > 1 && *s->at == '0')) {
-        return csp_json_bad(s, "not a term id, which is a whole number from 0 to 2147483647");
+    if (p == s->at || *p != '"' || term >= CSP_VECTORS_MOST_TERMS ||
+        (p - s->at > 1 && *s->at == '0')) {
+        return csp_json_bad(s, "not a term id, which is a whole number from 0 to 16777215");
     }
     s->at = p + 1;
     *out = (int32_t)term;
@@ -258,21 +259,24 @@ static csp_status take_header(reader *r, const json_t *header)
                         path, CSP_VECTORS_VERSION);
     }
     if (!json_is_integer(vocab) || json_integer_value(vocab) < 1 ||
-        json_integer_value(vocab) > INT32_MAX) {
-        return CSP_FAIL(CSP_ERR_FORMAT, "%s:1: vocab is missing or not in 1..%d", path, INT32_MAX);
+        json_integer_value(vocab) > CSP_VECTORS_MOST_TERMS) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s:1: vocab is missing or not in 1..%d", path,
+                        CSP_VECTORS_MOST_TERMS);
     }
     r->v->vocab = json_integer_value(vocab);
     r->vocab_known = true;
-    if (json_is_string(side)) {
-        CSP_TRY(csp_strdup(path, json_string_value(side), &r->v->side));
+    if (side != NULL) {
+        const char *word = json_string_value(side);
+
+        CSP_TRY(csp_strdup(path, word != NULL ? word : "no text", &r->v->side));
     }
     if (quantisation != NULL) {
         CSP_TRY(take_quantisation(r, quantisation));
     }
-    if (!json_is_object(meta)) {
+    if (meta == NULL) {
         return CSP_OK;
     }
-    dumped = json_dumps(meta, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    dumped = json_dumps(meta, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
     if (dumped == NULL) {
         return CSP_FAIL(CSP_ERR_MEMORY, "%s:1: no memory for meta", path);
     }

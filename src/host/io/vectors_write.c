@@ -60,9 +60,9 @@ static csp_status check_create(const char *path, const csp_vectors_head *head)
         return CSP_FAIL(CSP_ERR_ARGUMENT,
                         "%s: vectors are written to files named .h5, .hdf5 or .jsonl", path);
     }
-    if (vocab < 1 || vocab > INT32_MAX) {
+    if (vocab < 1 || vocab > CSP_VECTORS_MOST_TERMS) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: a vocabulary of %lld terms is not in 1..%d", path,
-                        (long long)vocab, INT32_MAX);
+                        (long long)vocab, CSP_VECTORS_MOST_TERMS);
     }
     if (strcmp(side, "document") != 0 && strcmp(side, "query") != 0) {
         return CSP_FAIL(CSP_ERR_ARGUMENT, "%s: side \"%s\" is neither document nor query", path,

@@ -14,9 +14,7 @@ static csp_status upload_flags(csp_backend *be, const csp_contract *contract, cs
 
     CSP_TRY(csp_alloc_zero("excluded terms", V, 1, &flags));
     for (int64_t i = 0; i < contract->exclude_count; i++) {
-        if (contract->exclude_ids[i] < V) {
-            flags[contract->exclude_ids[i]] = 1;
-        }
+        flags[contract->exclude_ids[i]] = 1;
     }
     status = csp_backend_upload(be, flags, exclude);
     free(flags);
@@ -32,6 +30,13 @@ csp_status csp_contract_head_open(csp_backend *be, const csp_model *model,
 
     out->be = be;
     if (contract->exclude_count > 0) {
+        const int32_t highest = contract->exclude_ids[contract->exclude_count - 1];
+
+        if (highest >= V) {
+            return CSP_FAIL(CSP_ERR_DATA,
+                            "the contract's exclude_ids holds %d, not below vocab_size %lld",
+                            (int)highest, (long long)V);
+        }
         CSP_TRY(csp_arena_tensor(&ruler, CSP_U8, 1, &V, &exclude));
         CSP_TRY(csp_backend_reserve(be, ruler.peak, &out->memory));
         CSP_TRY(csp_arena_tensor(&out->memory, CSP_U8, 1, &V, &exclude));

@@ -16,7 +16,7 @@ typedef struct csp_contract_head {
 /*
  * model and be must outlive it. out must be zero; it may be closed after a failure.
  *
- * Errors: CSP_ERR_MEMORY, CSP_ERR_DEVICE.
+ * Errors: CSP_ERR_DATA where an excluded id is no term; CSP_ERR_MEMORY, CSP_ERR_DEVICE.
  */
 CSP_CHECKED csp_status csp_contract_head_open(csp_backend *be, const csp_model *model,
                                               const csp_contract *contract, csp_contract_head *out);

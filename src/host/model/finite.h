@@ -1,6 +1,5 @@
 /*
- * finite.h - looks for NaN and infinity in hidden states: pooling compares logits and passes over a
- * NaN, so that a broken model would look like one with empty vectors.
+ * finite.h - looks for NaN and infinity in hidden states and parameters, to name what is broken.
  */
 #pragma once
 

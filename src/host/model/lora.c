@@ -137,7 +137,7 @@ static csp_status read_targets(json_t *root, const char *path, csp_lora *lora)
 static csp_status read_object(json_t *root, const char *path, csp_lora *out)
 {
     csp_lora lora = { 0 };
-    const json_t *r, *alpha, *dropout;
+    const json_t *r, *alpha, *dropout, *rslora;
 
     if (!json_is_object(root)) {
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: not a JSON object", path);
@@ -145,17 +145,24 @@ static csp_status read_object(json_t *root, const char *path, csp_lora *out)
     CSP_TRY(refuse_unsupported(root, path));
     r = json_object_get(root, "r");
     alpha = json_object_get(root, "lora_alpha");
-    dropout = json_object_get(root, "lora_dropout");
     if (!json_is_integer(r)) {
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: r is missing or not a whole number", path);
     }
     if (!json_is_number(alpha)) {
         return CSP_FAIL(CSP_ERR_FORMAT, "%s: lora_alpha is missing or not a number", path);
     }
+    dropout = json_object_get(root, "lora_dropout");
+    rslora = json_object_get(root, "use_rslora");
+    if (dropout != NULL && !json_is_null(dropout) && !json_is_number(dropout)) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: lora_dropout is not a number", path);
+    }
+    if (rslora != NULL && !json_is_null(rslora) && !json_is_boolean(rslora)) {
+        return CSP_FAIL(CSP_ERR_FORMAT, "%s: use_rslora is neither true nor false", path);
+    }
     lora.R = json_integer_value(r);
     lora.alpha = json_number_value(alpha);
-    lora.dropout = json_is_number(dropout) ? json_number_value(dropout) : 0.0;
-    lora.rslora = json_is_true(json_object_get(root, "use_rslora"));
+    lora.dropout = json_number_value(dropout); /* 0 where there is none */
+    lora.rslora = json_is_true(rslora);
     CSP_TRY(read_targets(root, path, &lora));
     if (csp_lora_check(&lora, path) != CSP_OK) {
         return CSP_ERR_FORMAT; /* the text stands; a file is at fault, not a setting */

@@ -20,7 +20,7 @@ enum {
     CSP_IMPACTS_COUNTS
 };
 
-/* The impact of a weight that is infinite, which no finite one has. */
+/* The impact of a weight that is infinite or NaN, which no finite one has. */
 #define CSP_IMPACT_INFINITE INT32_MAX
 
 /* Rows of impacts. impact holds unsigned integers, one for each term, lowest byte first, all of
@@ -42,7 +42,7 @@ static inline CSP_HD int32_t csp_impact_bytes(int64_t largest)
 static inline CSP_HD int32_t csp_impact_stored(csp_quant quant, float weight, bool *clipped)
 {
     const int64_t impact = csp_impact(quant.kind, quant.scale, weight);
-    const bool infinite = weight > FLT_MAX;
+    const bool infinite = !(weight <= FLT_MAX);
 
     *clipped = impact > CSP_IMPACT_MOST && !infinite;
     return infinite ? CSP_IMPACT_INFINITE
@@ -56,7 +56,7 @@ static inline CSP_HD int32_t csp_impact_stored(csp_quant quant, float weight, bo
  *
  * Source: docs/method.md 11; the rounding is csp_impact.
  *
- *   w      in   rows 0 .. rows-1; weights > 0, infinity among them, none NaN. argmax is not read
+ *   w      in   rows 0 .. rows-1; weights > 0, infinity among them, or NaN. argmax is not read
  *   quant  in   CSP_QUANT_ROUND or CSP_QUANT_CEIL, its scale finite and above 0
  *   out    out  overwritten; capacity for as many entries as w's
  *

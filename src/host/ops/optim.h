@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <float.h>
 #include <math.h>
 
 #include "core/scalar.h"
@@ -46,6 +47,18 @@ static inline CSP_HD double csp_clip_factor(double total, double max_norm)
     return max_norm > 0.0 && norm > max_norm ? max_norm / norm : 1.0;
 }
 
+/*
+ * Whether a gradient whose squares are this in sum may enter an update. It may not where it is not
+ * finite, nor where nothing clips it and its squares overflow float32: v would be infinite, and its
+ * weights would never move again.
+ */
+static inline CSP_HD bool csp_squares_fit(double squares, double max_norm)
+{
+    const bool clipped = max_norm > 0.0 && max_norm * max_norm <= (double)FLT_MAX;
+
+    return squares <= (clipped ? DBL_MAX : (double)FLT_MAX);
+}
+
 typedef struct csp_adamw_args {
     int64_t t; /* 1, 2, ...: which update this is                                                 */
     double lr, beta1, beta2, eps, weight_decay;
@@ -59,8 +72,8 @@ typedef struct csp_adamw_args {
 } csp_adamw_args;
 
 /*
- * One update, and clears the gradients. Where squares has a number that is not finite, or faults
- * one but -1, it only clears the gradients.
+ * One update, and clears the gradients. Where squares has a number that does not fit
+ * (csp_squares_fit), or faults one but -1, it only clears the gradients.
  *
  *     κ = csp_clip_factor(sum of squares, max_norm)
  *     g <- κ g;  θ <- θ (1 - η wd);  m <- β1 m + (1-β1) g;  v <- β2 v + (1-β2) g²

@@ -19,7 +19,7 @@ extern "C" {
 typedef struct csp_sparse {
     csp_tensor row_ptr; /* (rows+1) i64  row_ptr[0] = 0                                          */
     csp_tensor term;    /* (cap) i32     ascending in a row                                      */
-    csp_tensor weight;  /* (cap) f32     > 0                                                     */
+    csp_tensor weight;  /* (cap) f32     > 0; NaN where a logit was                              */
     csp_tensor argmax;  /* (cap) i32     position in the text, from its own start, of the first
                                          kept row that reaches the maximum; not written by sum   */
     int64_t vocab;      /* V                                                                     */
@@ -53,14 +53,15 @@ typedef struct csp_pool_texts {
  *
  * Source: CSPLADE (arXiv 2504.10816) and SPLADE (sum: v1, max: v2); docs/method.md 4.
  *
- *   h          in     (N,D)  S     final hidden states; finite (a NaN is not reported: it is
- *                                  skipped, in bf16 perhaps with all else of its text and term)
+ *   h          in     (N,D)  S     final hidden states
  *   texts      in
  *   first_row  in     rows already in out; row_ptr[first_row] entries are in use
  *   out        in,out capacity for first_row + B rows and all their entries; entries of weight 0
  *                     are not stored; what lies behind the last entry is undefined afterwards
  *
- * A text with no kept row gives an empty row.
+ * A text with no kept row gives an empty row. Where a logit of a kept row is NaN, and the term not
+ * excluded, the weight of that text and term is NaN whatever the other logits are, stored like any
+ * other, and argmax the first such row: who reads weights, scores or losses sees it.
  * Aliasing:   none.
  * Precision:  f32: logits compared without rounding, one log1p. bf16: products are added in f32, h
  *             e^T is rounded to bf16 once and compared so, which makes ties (the first row wins);

@@ -18,7 +18,8 @@ extern "C" {
  *
  * Source: docs/method.md 11.
  *
- *   w     in   rows 0 .. rows-1; weights > 0, infinity among them, none NaN. argmax is not read
+ *   w     in   rows 0 .. rows-1; weights > 0, infinity among them, or NaN, which counts as larger
+ *              still, so that a cut never hides one. argmax is not read
  *   k     in   at least 1
  *   out   out  (rows+1) row_ptr or more, the entries, ascending by term; overwritten. Capacity for
  *              rows rows of min(k, V) entries; argmax is not written

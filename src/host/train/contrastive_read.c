@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "model/finite.h"
 #include "train/step_flop.h"
 
 static csp_status check_states(const csp_contrastive *c)
@@ -52,9 +53,13 @@ static csp_status measure_loss(const csp_contrastive *c, csp_step_metrics *m)
     m->reg_d = *(const double *)csp_step_numbers_at(&c->numbers, &c->side[CSP_SIDE_PASSAGE].reg);
     m->loss = m->nce + c->step.lambda_q * m->reg_q + c->step.lambda_d * m->reg_d;
     if (!isfinite(m->loss)) {
-        return CSP_FAIL(CSP_ERR_NUMERIC,
-                        "contrastive step %lld: the loss is not finite: nce %g, reg_q %g, reg_d %g",
-                        (long long)c->step.step, m->nce, m->reg_q, m->reg_d);
+        char parameter[CSP_PARAM_NAME_BYTES + 32];
+
+        csp_model_say_bad_parameter(c->model, parameter, sizeof(parameter));
+        return CSP_FAIL(
+            CSP_ERR_NUMERIC,
+            "contrastive step %lld: the loss is not finite: nce %g, reg_q %g, reg_d %g%s",
+            (long long)c->step.step, m->nce, m->reg_q, m->reg_d, parameter);
     }
     return CSP_OK;
 }

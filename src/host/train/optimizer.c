@@ -286,7 +286,8 @@ void csp_optimizer_read(csp_optimizer *o, csp_step_metrics *m)
 
     o->bad = NULL;
     for (int64_t i = o->count - 1; i >= 0; i--) {
-        o->bad = isfinite(squares[i]) ? o->bad : trained_name(o->model->params, i);
+        o->bad =
+            csp_squares_fit(squares[i], o->max_norm) ? o->bad : trained_name(o->model->params, i);
     }
     m->lr = o->lr;
     m->skipped = o->bad != NULL ? 1.0 : 0.0;

@@ -78,5 +78,6 @@ CSP_CHECKED csp_status csp_optimizer_step(csp_optimizer *o, const csp_optim_sett
  */
 void csp_optimizer_read(csp_optimizer *o, csp_step_metrics *m);
 
-/* The first tensor whose gradient was not finite in the step that was read last, or NULL. */
+/* The first tensor whose gradient did not fit (csp_squares_fit) in the step that was read last, or
+ * NULL. */
 const char *csp_optimizer_bad(const csp_optimizer *o);

@@ -152,7 +152,10 @@ csp_status csp_ranks_backend(csp_comm *comm, const char *asked, int threads, csp
         }
     }
     snprintf(kind, sizeof(kind), "%.*s", (int)strcspn((*out)->name, ":"), (*out)->name);
-    return csp_comm_agree(comm, kind, "the kind of device");
+    return csp_comm_agree(comm, kind,
+                          any ? "the device that auto finds (start one rank for each device, or "
+                                "say device.name=cpu)"
+                              : "the kind of device");
 }
 
 void csp_ranks_close(csp_ranks *ranks)

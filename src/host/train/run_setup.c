@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/memory.h"
+#include "io/lines.h"
 #include "model/model_path.h"
 #include "model/precision.h"
 #include "model/weights.h"
@@ -275,6 +276,20 @@ static csp_status choose_storage(csp_run_state *run)
     return CSP_OK;
 }
 
+/* Checkpoints of adapters say where their base is, in a text of UTF-8. */
+static csp_status check_base_path(const csp_run_state *run)
+{
+    const char *path = run->opened.base_path;
+
+    if (run->config->lora.enabled && !csp_utf8_is_valid(path, (int64_t)strlen(path), NULL)) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "%s: the path of a base model is recorded in every checkpoint, and this "
+                        "one is not valid UTF-8: rename it",
+                        path);
+    }
+    return CSP_OK;
+}
+
 /* What of the fused forward pass of the head only the device's precision and the model tell. */
 static csp_status check_head_forward(const csp_run_state *run)
 {
@@ -493,6 +508,7 @@ csp_status csp_run_setup(csp_run_state *run)
     CSP_TRY(csp_sparse_pool_choose_forward(run->be, (csp_pool_forward)config->device.head_forward));
     CSP_TRY(choose_storage(run));
     CSP_TRY(open_model(run));
+    CSP_TRY(check_base_path(run));
     CSP_TRY(check_head_forward(run));
     CSP_TRY(csp_run_join_tuning(run));
     (void)snprintf(where, sizeof(where), "%s: tokenizer.json",
