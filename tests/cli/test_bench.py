@@ -106,6 +106,12 @@ def main():
     refused = run("K1", "--tiny", "--profile")
     if refused.returncode == 0 or "--profile is of S1" not in refused.stderr:
         failures.append(f"K1 --profile: {refused.stderr}")
+    for words, option in ((["S1", "--tiny", "--vocab", "100"], "vocab"), (["ceilings", "--lora"], "lora"),
+                          (["comm", "--precision", "fp32"], "precision"), (["sgemm", "--layers", "2"], "layers"),
+                          (["step", "--min-bytes", "8"], "min-bytes"), (["--tiny"], "tiny")):
+        refused = run(*words)
+        if refused.returncode != 2 or f"does not look at --{option}" not in refused.stderr:
+            failures.append(f"{words}: {refused.returncode} {refused.stderr}")
     text = run("K10", "--device", "cpu", "--tiny", "--steps", "1")
     if text.returncode != 0 or "swiglu fwd" not in text.stdout or "share_of_copy" not in text.stdout:
         failures.append(f"as text: {text.stdout}{text.stderr}")

@@ -37,8 +37,8 @@ def both_formats_hold_the_same(w):
         for kind in ("h5", "jsonl"):
             result = w.expect_exit(encode(w, f"{side}.{kind}", "--side", side), 0)
             w.expect(result.stdout.startswith(f"rows {count}\nempty 0\nmean_terms "), result.stdout)
-            w.must("export", "--vectors", f"{side}.{kind}", "--format", "anserini", "--output",
-                   f"{side}.{kind}.d")
+            w.must("export", "--vectors", f"{side}.{kind}", "--format", "seismic", "--side", side,
+                   "--output", f"{side}.{kind}.d")
         files = sorted(p.relative_to(w.folder / f"{side}.h5.d")
                        for p in (w.folder / f"{side}.h5.d").rglob("*.jsonl"))
         same = [(w.folder / f"{side}.h5.d" / p).read_bytes() ==

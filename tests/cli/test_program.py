@@ -36,7 +36,8 @@ def check_help():
         expect("--no-progress" in one.stdout, f"{command} lacks the common options")
         for line in one.stdout.split("\n"):
             expect(len(line) <= 100, f"help of {command}: {line}")
-    expect(run("help").stdout == top.stdout, "help without a command")
+    for words in ([], ["--help"], ["-h"], ["help"]):
+        expect(run("help", *words).stdout == top.stdout, f"help {words}")
     expect(re.match(r"csplade \d+\.\d+\.\d+", run("--version").stdout), "--version")
 
 
@@ -52,7 +53,7 @@ def check_errors():
         (["eval", "--run", "a", "--run", "b"], "--run is given twice"),
         (["eval", "-o", "xml", "--run", "a", "--qrels", "b"], "\"xml\" is not one of text|json"),
         (["eval", "--per-query=1"], "--per-query takes no value"),
-        (["eval", "--run", "a", "--qrels", "b", "c"], "c: one argument too many"),
+        (["eval", "--run", "a", "--qrels", "b", "c"], "c: one argument too many (usage: csplade eval [options])"),
         (["eval", "-qv", "x"], "no such option"),
         (["search", "-k", " 5"], '--depth: " 5" is not a whole number'),
         (["search", "-k", "99999999999999999999"], "is not a whole number"),

@@ -101,6 +101,23 @@ def evaluations_choose_and_keep_the_best(w):
     w.must("search", "--index", "d.h5", "--queries", "q.h5", "--output", "run.txt")
     out = w.must("eval", "--qrels", "beir/qrels/dev.tsv", "--run", "run.txt", "-o", "json").stdout
     w.expect(f"{best['eval/RR@10']:.4f}" in out or str(best["eval/RR@10"])[:8] in out, out)
+    # compare: that evaluation, what the settings differ in, and sums over the run's steps.
+    table = w.must("compare", "e", "first=a/", "model", "-m", "RR@10", "-o", "json")
+    rows = [json.loads(line) for line in table.stdout.splitlines()]
+    w.expect("model: left out" in table.stderr and [row["run"] for row in rows] == ["e", "first"], table.stderr)
+    w.expect(rows[0]["settings"] == {"data.dev_qrels": "beir/qrels/dev.tsv", "optim.learning_rate": "0.01"},
+             rows[0])
+    steps = [row for row in w.metrics("e") if "loss" in row]
+    w.expect((rows[0]["phase"], rows[0]["step"]) == (best["phase"], best["step"]), rows[0])
+    for key in ("nDCG@10", "RR@10", "R@100", "AP", "active_q", "active_d"):
+        w.expect(abs(rows[0][key] - best[f"eval/{key}"]) <= 1e-6 * abs(rows[0][key]), f"{key} {rows[0]}")
+    w.expect(rows[0]["steps"] == 10 and rows[0]["tokens"] == sum(row["tokens"] for row in steps), rows[0])
+    w.expect(rows[1]["nDCG@10"] is None and rows[1]["step"] == 6 and
+             rows[1]["index_flops"] == w.metrics("a")[-1]["index_flops"], rows[1])
+    cells = [line.split("\t") for line in w.must("compare", "e", "a", "-o", "tsv").stdout.splitlines()]
+    w.expect(len(cells) == 3 and len({len(row) for row in cells}) == 1 and cells[0][:5] ==
+             ["run", "phase", "step", "data.dev_qrels", "optim.learning_rate"], cells)
+    w.expect_exit(w.run("compare", "model"), 1, "none of these is the folder of a run")
     # Another metric cannot be compared with the best so far.
     (w.folder / "e/checkpoints" / LAST).unlink()
     again = [s for s in settings if "metric" not in s] + ["run.metric_for_best=AP"]
@@ -125,11 +142,33 @@ def a_dry_run_writes_nothing(w):
     result = w.expect_exit(w.train("dry", "--dry-run"), 0, "8 texts", "8 queries of", "16 documents")
     w.expect(result.stdout == "" and before == sorted(str(p) for p in w.folder.rglob("*")), "files")
     w.expect_exit(w.train("dry", "--dry-run", "data.corpus=none"), 1, "none: there is no such")
+    # What is filled in where the data gives less than the settings ask for is said.
+    asked = w.expect_exit(w.train("dry", "--dry-run", "contrastive.batch.queries=100"), 0,
+                          "80 of 80 queries have fewer negatives than the 1", "drawn at random",
+                          "contrastive.batch.queries is 100, but there are 80 queries")
+    w.expect(asked.stderr.count(", documents: 100, ") == 1, asked.stderr)
+    w.expect_exit(w.train("dry", "--dry-run", "data.dev_qrels=beir/qrels/dev.tsv"), 0, "run.eval_steps is 0")
+    w.expect_exit(w.train("dry", "--dry-run", "data.dev_qrels=beir/qrels/dev.tsv", "run.eval_steps=1",
+                          "eval.top_k=5"), 0, "eval.top_k is 5: R@100")
+    # No step of this run reads the text that is too long: it is refused all the same.
+    strict = ["data.strict=true", "model.query_max_len=60", "model.passage_max_len=60", "data.corpus=long",
+              "run.phases=[contrastive]", "contrastive.max_steps=1", "contrastive.batch.queries=2"]
+    shutil.copytree(w.folder / "beir", w.folder / "long")
+    w.expect_exit(w.train("dry", "--dry-run", *strict), 0)
+    with (w.folder / "long/corpus.jsonl").open("a") as stream:
+        stream.write(json.dumps({"_id": "longest", "text": "word " * 80}) + "\n")
+    w.expect_exit(w.train("dry", "--dry-run", *strict), 3, '"longest" has', "data.strict forbids")
+    w.remove("long")
+    qrels = w.folder / "beir/qrels/joins.tsv"
+    qrels.write_text("q1\td1\t1\nq2\tnone\t1\n")
+    short = w.expect_exit(w.train("dry", "--dry-run", "data.qrels=beir/qrels/joins.tsv"), 0, "(none)")
+    w.expect(short.stderr.count(", documents: 100, ") == 1, short.stderr)
+    qrels.unlink()
 
 
 def another_config_or_data_is_refused(w):
     w.expect_exit(w.train("a", "contrastive.lambda_q=5e-3"), 2,
-                  "contrastive.lambda_q is 0.001 there and 0.005 here", LAST)
+                  "contrastive.lambda_q is 0.001 there and 0.005 here", LAST, "as model.path")
     w.expect_exit(w.train("a", "--resume", "none"), 2, "has checkpoints of an earlier run")
     w.expect_exit(w.train("a", "--resume", "a/none.h5"), 1, "a/none.h5")
     w.expect_exit(w.train("a", "--resume", "beir/corpus.jsonl"), 3, "beir/corpus.jsonl")
@@ -151,7 +190,11 @@ def another_config_or_data_is_refused(w):
     corpus.write_text(text)
     w.expect_exit(w.train("x", "model.exclude_ids=[3, 320]"), 2, "model.exclude_ids", "320")
     w.expect_exit(w.train("x", "model.passage_max_len=70"), 2, "70")
-    w.expect_exit(w.train("x", "model.path=none"), 1, "none/config.json")
+    w.expect_exit(w.train("x", "model.path=none"), 1, "none: cannot open: there is no such file or folder")
+    w.expect_exit(w.train("x", "model.path=a"), 1, "a run's folder", "a/checkpoints/contrastive-00000006.h5")
+    w.expect_exit(w.train("x", "model.path=beir"), 1, "beir: holds no config.json")
+    w.expect_exit(w.run("encode", "-m", "a", "-i", "beir", "-o", "x.h5"), 1, "a run's folder")
+    w.expect_exit(w.run("info", "a"), 1, "a run's folder")
     w.expect_exit(w.train("x", "device.precision=bf16"), 5, "bf16")
     w.expect_exit(w.train("x", "model.append_eos=true", "--dry-run"), 0)
     w.remove("x")
@@ -240,6 +283,8 @@ def a_peft_adapter_is_a_start(w):
     w.expect_exit(w.train("s", only[0], "lora.r=4"), 0)
     w.expect(w.metrics("p")[0]["nce"] < w.metrics("s")[0]["nce"], "the adapter was not taken")
     w.expect_exit(w.train("q", *only, "lora.r=8"), 2, "r 4", "r 8")
+    w.expect_exit(w.train("q", only[0], "lora.r=4", f"lora.init=l/checkpoints/{LAST}"), 2, "as model.path")
+    w.expect_exit(w.run("encode", "-m", "peft", "-i", "beir", "-o", "x.h5"), 1, "peft: a PEFT adapter", "lora.init")
     w.expect_exit(w.train("q", only[0], "lora.r=4", "lora.init=model"), 1, "adapter_config.json")
     w.remove("p", "q", "s", "peft")
 
@@ -250,6 +295,7 @@ def a_checkpoint_is_a_start(w):
     w.expect_exit(w.train("s", full, only), 0)
     first = next(row for row in w.metrics("s"))
     w.expect(first["nce"] < w.metrics("a")[4]["nce"], "the trained weights were not taken")
+    w.expect_exit(w.run("estimate", "config.yaml", full, only), 0)
     # New adapters over whole weights; their checkpoint finds that base.
     w.expect_exit(w.train("t", full, only, "lora.r=4"), 0)
     w.expect_exit(w.run("encode", "-m", f"t/checkpoints/{LAST}", "-i", "beir", "-o", "x.h5"), 0)

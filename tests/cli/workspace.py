@@ -71,7 +71,8 @@ class Workspace:
 
     def start(self, *words, cwd=None, **options):
         words = [*map(str, words)]
-        if words[0] in ("encode", "search") and "--device" not in words:
+        computes = words[0] == "encode" or (words[0] == "search" and "--queries" not in words)
+        if computes and "--device" not in words:
             words += ["--device", "cpu"]
         return subprocess.Popen([self.program, *words], cwd=cwd or self.folder, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

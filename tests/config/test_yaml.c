@@ -46,6 +46,23 @@ static void flattens_sections_to_dotted_keys_with_lines(void **state)
     csp_yaml_free(yaml);
 }
 
+/* As editors of Windows write them: a byte order mark in front, CR and LF behind every line. */
+static void a_byte_order_mark_and_crlf_change_nothing(void **state)
+{
+    static const char text[] = "\xEF\xBB\xBF"
+                               "a:\r\n  b: 1\r\n# word\r\nc:\r\n  d: x\r\n";
+    csp_yaml *yaml = NULL;
+
+    (void)state;
+    assert_int_equal(csp_yaml_parse("t.yaml", text, sizeof(text) - 1, &yaml), CSP_OK);
+    assert_int_equal(yaml->count, 2);
+    assert_string_equal(yaml->entries[0].key, "a.b");
+    assert_string_equal(yaml->entries[1].key, "c.d");
+    assert_string_equal(yaml->entries[1].values[0], "x");
+    assert_int_equal(yaml->entries[1].line, 5);
+    csp_yaml_free(yaml);
+}
+
 static void refuses_what_a_config_has_no_use_for(void **state)
 {
     static const struct {
@@ -200,6 +217,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flattens_sections_to_dotted_keys_with_lines),
+        cmocka_unit_test(a_byte_order_mark_and_crlf_change_nothing),
         cmocka_unit_test(refuses_what_a_config_has_no_use_for),
         cmocka_unit_test(a_file_of_very_many_keys_or_values_takes_no_time),
         cmocka_unit_test(an_empty_file_is_an_empty_list),

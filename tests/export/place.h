@@ -76,6 +76,7 @@ static const row sample[] = {
     { "d4", 2, { 0, 7 }, { 2.0f, 0.25f } },
 };
 
+/* Of queries where the name begins with a q. */
 static inline const char *write_rows(place *p, const char *name, const row *rows, int64_t count,
                                      int64_t vocab)
 {
@@ -83,12 +84,13 @@ static inline const char *write_rows(place *p, const char *name, const row *rows
     csp_vectors_writer *writer;
 
     (void)snprintf(path, sizeof(path), "%s/%s", p->dir, name);
-    assert_int_equal(csp_vectors_create(path,
-                                        &(csp_vectors_head) { .vocab = vocab,
-                                                              .side = "document",
-                                                              .meta = "{\"model_hash\": \"abc\"}" },
-                                        &writer),
-                     CSP_OK);
+    assert_int_equal(
+        csp_vectors_create(path,
+                           &(csp_vectors_head) { .vocab = vocab,
+                                                 .side = name[0] == 'q' ? "query" : "document",
+                                                 .meta = "{\"model_hash\": \"abc\"}" },
+                           &writer),
+        CSP_OK);
     for (int64_t r = 0; r < count; r++) {
         assert_int_equal(
             csp_vectors_append(writer, rows[r].id, rows[r].nnz, rows[r].term, rows[r].weight),

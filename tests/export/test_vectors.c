@@ -111,8 +111,10 @@ static void anserini_queries_repeat_their_terms(void **state)
     csp_export_report report;
     char *text;
 
-    options.queries = true;
     options.quant.scale = 10.0;
+    assert_int_equal(csp_export_vectors(&path, 1, &options, p->out, &report), CSP_ERR_ARGUMENT);
+    assert_non_null(strstr(csp_error_text(), "side query: --side query exports them"));
+    options.queries = true;
     assert_int_equal(csp_export_vectors(&path, 1, &options, p->out, &report), CSP_OK);
     assert_int_equal(report.empty_rows, 2);
     text = slurp(p, "queries.tsv", NULL);

@@ -44,6 +44,53 @@ static void an_abandoned_file_leaves_the_earlier_one(void **state)
     assert_int_equal(scratch_count(scratch_dir, ".tmp."), 0);
 }
 
+/* A rename would put a file in its place: /dev/null gone, a pipe's reader waiting for ever. */
+static void what_is_no_file_keeps_its_place(void **state)
+{
+    char pipe[512];
+    struct stat info;
+    csp_file *file;
+
+    (void)state;
+    snprintf(pipe, sizeof(pipe), "%s", scratch_path("pipe"));
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(csp_file_create(pipe, &file), CSP_ERR_IO);
+    assert_error_has("a device or pipe");
+    assert_int_equal(stat(pipe, &info), 0);
+    assert_true(S_ISFIFO(info.st_mode));
+    unlink(pipe);
+    assert_int_equal(csp_file_create("-", &file), CSP_ERR_IO);
+    assert_error_has("not standard output");
+    assert_int_equal(csp_file_create("/dev/null", &file), CSP_ERR_IO);
+    assert_error_has("/dev/null: a device or pipe");
+}
+
+static void a_link_leads_to_the_file_that_is_written(void **state)
+{
+    char target[512], link[512];
+    struct stat info;
+    size_t bytes;
+    char *text;
+
+    (void)state;
+    snprintf(target, sizeof(target), "%s", scratch_path("target"));
+    snprintf(link, sizeof(link), "%s", scratch_path("link"));
+    scratch_text(target, "one");
+    assert_int_equal(symlink(target, link), 0);
+    assert_ok(csp_file_write(link, "two", 3));
+    assert_int_equal(lstat(link, &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    text = scratch_read(target, &bytes);
+    assert_string_equal(text, "two");
+    free(text);
+    unlink(target); /* it leads nowhere now: a file takes the link's place, as it does any name's */
+    assert_ok(csp_file_write(link, "six", 3));
+    text = scratch_read(link, &bytes);
+    assert_string_equal(text, "six");
+    free(text);
+    unlink(link);
+}
+
 static csp_status write_two(void *context)
 {
     return csp_file_write(context, "two", 3);
@@ -283,6 +330,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_appears_only_when_committed),
         cmocka_unit_test(an_abandoned_file_leaves_the_earlier_one),
+        cmocka_unit_test(what_is_no_file_keeps_its_place),
+        cmocka_unit_test(a_link_leads_to_the_file_that_is_written),
         cmocka_unit_test(every_failure_of_a_write_keeps_the_earlier_file),
         cmocka_unit_test(every_failure_of_reading_and_folders_has_a_message),
         cmocka_unit_test(a_full_device_is_reported),

@@ -109,9 +109,14 @@ static void warnings_come_in_words_and_not_every_step(void **state)
     assert_int_equal(count_of(text, "at chance level (ln 16 = 2.773)"), 2); /* from step 51 on */
     m.zero_q = 0.0;
     m.zero_d = 0.6;
+    m.lambda_d = 1e-3;
     warnings_of(h, &m, 400, 400, &collapsed, text, sizeof(text));
     assert_true(collapsed);
-    assert_int_equal(count_of(text, "of the documents have no term"), 1);
+    assert_int_equal(count_of(text, "of the documents have no term at all: collapse; lower"), 1);
+    m.lambda_d = 0.0; /* nothing has pressed weights down: another cause, other words */
+    warnings_of(h, &m, 500, 500, &collapsed, text, sizeof(text));
+    assert_true(collapsed);
+    assert_int_equal(count_of(text, "though lambda_d is 0 here: their texts are empty"), 1);
     csp_health_destroy(h);
 }
 

@@ -238,7 +238,27 @@ static void what_was_made_ahead_and_not_used_is_not_counted(void **state)
     close_data(&o); /* while steps lie ready */
 }
 
-/* A text that data.strict forbids is in some step: it fails there, not where the thread met it. */
+/* Writes the documents anew; spoilt: in place, and one of them is not what it was. */
+static void write_corpus(bool spoilt)
+{
+    FILE *corpus = fopen(scratch_path("beir/corpus.jsonl"), spoilt ? "r+" : "w");
+
+    assert_non_null(corpus);
+    for (int i = 0; i < DOCUMENTS; i++) {
+        fprintf(corpus, "{\"_id\":\"%c%d\",\"text\":\"ab\"}\n", spoilt && i == 13 ? 'x' : 'd', i);
+    }
+    assert_int_equal(fclose(corpus), 0);
+}
+
+/* A file that goes wrong after it was opened: the step that reads it is the first to know. */
+static void open_spoilt(opened *o, int ahead)
+{
+    write_corpus(false);
+    open_data(o, true, ahead, 1, 4);
+    write_corpus(true);
+}
+
+/* A text that changed is in some step: it fails there, not where the thread met it. */
 static void a_failure_comes_with_its_step(void **state)
 {
     char want[512] = "";
@@ -247,15 +267,7 @@ static void a_failure_comes_with_its_step(void **state)
     int bad = -1;
 
     (void)state;
-    /* Of a strict corpus with an empty text nothing is opened: this one is too long. */
-    scratch_text(scratch_path("beir/corpus.jsonl"), "");
-    FILE *corpus = fopen(scratch_path("beir/corpus.jsonl"), "w");
-    for (int i = 0; i < DOCUMENTS; i++) {
-        fprintf(corpus, "{\"_id\":\"d%d\",\"text\":\"%s\"}\n", i,
-                i == 13 ? "abcde abcde abcde" : "ab");
-    }
-    assert_int_equal(fclose(corpus), 0);
-    open_data(&o, true, 0, 1, 4);
+    open_spoilt(&o, 0);
     for (int k = 0; k < STEPS && bad < 0; k++) {
         if (take(&o, false, k, 4, &b) != CSP_OK) {
             bad = k;
@@ -264,9 +276,9 @@ static void a_failure_comes_with_its_step(void **state)
     }
     close_data(&o);
     assert_true(bad > 0);
-    assert_non_null(strstr(want, "d13"));
+    assert_non_null(strstr(want, "no longer where it was"));
     for (int ahead = 1; ahead <= 16; ahead *= 4) {
-        open_data(&o, true, ahead, 1, 4);
+        open_spoilt(&o, ahead);
         assert_ok(csp_train_data_begin(o.data, "contrastive", 0, STEPS));
         for (int k = 0; k < bad; k++) {
             usleep(2000);
@@ -276,12 +288,41 @@ static void a_failure_comes_with_its_step(void **state)
         assert_string_equal(csp_error_text(), want);
         close_data(&o);
         /* A run that ends before that step never hears of it. */
-        open_data(&o, true, ahead, 1, 4);
+        open_spoilt(&o, ahead);
         assert_ok(csp_train_data_begin(o.data, "contrastive", 0, STEPS));
         assert_ok(take(&o, false, 0, 4, &b));
         usleep(5000);
         close_data(&o);
     }
+    write_corpus(false);
+}
+
+/* Under data.strict a text that is too long is found before any step, by the rank it falls to. */
+static void strict_data_is_checked_when_it_is_opened(void **state)
+{
+    int refused = 0;
+
+    (void)state;
+    write_corpus(false);
+    FILE *corpus = fopen(scratch_path("beir/corpus.jsonl"), "a");
+    fprintf(corpus, "{\"_id\":\"longest\",\"text\":\"abcde abcde abcde\"}\n");
+    assert_int_equal(fclose(corpus), 0);
+    for (int rank = 0; rank < 4; rank++) {
+        csp_train_data *data = NULL;
+        csp_config *config;
+        char text[2048];
+
+        snprintf(text, sizeof(text), settings, scratch_dir, scratch_dir, scratch_dir, "true", 0);
+        assert_ok(csp_config_parse("test", text, &config));
+        if (csp_train_data_open(config, &contract, tokenizer, rank, 4, NULL, &data) != CSP_OK) {
+            assert_error_has("\"longest\" has 21 tokens");
+            refused++;
+        }
+        csp_train_data_close(data);
+        csp_config_free(config);
+    }
+    assert_int_equal(refused, 1);
+    write_corpus(false);
 }
 
 static void it_ends_wherever_it_is(void **state)
@@ -354,7 +395,9 @@ int main(void)
         cmocka_unit_test(what_was_made_ahead_and_not_used_is_not_counted),
         cmocka_unit_test(it_ends_wherever_it_is),
         cmocka_unit_test(every_failing_call_is_reported),
-        cmocka_unit_test(a_failure_comes_with_its_step), /* last: it changes the corpus */
+        /* Last: they change the corpus. */
+        cmocka_unit_test(a_failure_comes_with_its_step),
+        cmocka_unit_test(strict_data_is_checked_when_it_is_opened),
     };
 
     csp_log_set_level(CSP_LOG_NONE);

@@ -225,8 +225,9 @@ static csp_status check_complete(const csp_arguments *args)
         at += bytes;
     }
     if (args->positional_count > accepted) {
-        return CSP_FAIL(CSP_ERR_CONFIG, "%s: %s: one argument too many (usage: csplade %s %s)",
-                        command->name, args->positional[accepted], command->name, text);
+        return CSP_FAIL(CSP_ERR_CONFIG, "%s: %s: one argument too many (usage: csplade %s%s%s)",
+                        command->name, args->positional[accepted], command->name,
+                        text[0] != '\0' ? " " : " [options]", text);
     }
     return CSP_OK;
 }

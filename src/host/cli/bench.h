@@ -23,6 +23,13 @@ typedef struct csp_bench {
     double copy;     /* measured: bytes read and written by a large copy a second       */
 } csp_bench;
 
+/*
+ * Refuses an option that was given and that this case does not look at. name: NULL for all; own:
+ * the case has shapes of its own. Errors: CSP_ERR_CONFIG.
+ */
+CSP_CHECKED csp_status csp_bench_check_options(const csp_arguments *args, const char *name,
+                                               bool own);
+
 /* Seconds of one call: median of the samples, and their quartiles. */
 typedef struct csp_bench_time {
     double median, low, high;

@@ -189,3 +189,50 @@ fail:
     csp_backend_release(b->be, &arena);
     return status;
 }
+
+/* Kinds of cases, by the options they look at. */
+enum { PRODUCT = 1, DESCRIBED = 2, OWN = 4, COMM = 8 };
+
+static int kind_of(const char *name, bool own)
+{
+    if (own || (name != NULL && strcmp(name, "ceilings") == 0)) {
+        return OWN;
+    }
+    if (name != NULL && strcmp(name, "comm") == 0) {
+        return COMM;
+    }
+    return name != NULL && strcmp(name, "sgemm") == 0 ? PRODUCT : DESCRIBED;
+}
+
+csp_status csp_bench_check_options(const csp_arguments *args, const char *name, bool own)
+{
+    static const struct {
+        const char *option;
+        int kinds;
+    } rows[] = {
+        { "vocab", DESCRIBED },
+        { "hidden", DESCRIBED },
+        { "layers", DESCRIBED },
+        { "queries", DESCRIBED },
+        { "query-tokens", DESCRIBED },
+        { "documents", DESCRIBED },
+        { "document-tokens", DESCRIBED },
+        { "lora", DESCRIBED },
+        { "micro-batch-tokens", DESCRIBED },
+        { "min-bytes", COMM },
+        { "max-bytes", COMM },
+        { "factor", COMM },
+        { "tiny", OWN | COMM },
+        { "precision", PRODUCT | DESCRIBED | OWN },
+        { "tune-products", PRODUCT | DESCRIBED | OWN },
+    };
+    const int kind = kind_of(name, own);
+
+    for (int i = 0; i < CSP_COUNT(rows); i++) {
+        if ((rows[i].kinds & kind) == 0 && csp_args_given(args, rows[i].option)) {
+            return CSP_FAIL(CSP_ERR_CONFIG, "bench: %s does not look at --%s",
+                            name != NULL ? name : "all", rows[i].option);
+        }
+    }
+    return CSP_OK;
+}

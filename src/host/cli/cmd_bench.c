@@ -500,8 +500,7 @@ static const csp_bench_case *find_case(const char *name)
     return NULL;
 }
 
-/* One of the cases of bench.h behind the ceilings, or those alone; in bf16 where the device has it
-   and nothing else was asked for. */
+/* One of the cases of bench.h behind the ceilings, or those alone. */
 static csp_status run_device_case(const csp_arguments *args, const csp_bench_case *c)
 {
     csp_bench b = { .args = args,
@@ -567,6 +566,7 @@ static csp_status run(const csp_arguments *args)
     csp_status status;
 
     CSP_TRY(check_profile(args, c));
+    CSP_TRY(csp_bench_check_options(args, name, c != NULL));
     if (name != NULL && strcmp(name, "comm") == 0) {
         return csp_bench_comm(args);
     }

@@ -66,7 +66,10 @@ const csp_command csp_cmd_config = {
     .details =
         "csplade config print            every setting with its meaning and standard value\n"
         "csplade config print FILE       the resolved config: what `csplade train FILE` uses\n"
-        "csplade config check FILE       also whether all that a training needs is there\n\n"
+        "csplade config check FILE       also whether its settings fit together and name all that "
+        "a\n"
+        "                                training needs; `csplade train FILE --dry-run` opens it, "
+        "too\n\n"
         "A file may begin with \"extends: other.yaml\" (relative to its own folder): that file "
         "is read\nfirst, then this one, then --set and KEY=VALUE.",
     .run = run,

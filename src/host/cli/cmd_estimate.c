@@ -13,7 +13,7 @@
 #include "cli/option_rows.h"
 #include "core/machine.h"
 #include "core/number.h"
-#include "io/file.h"
+#include "model/model_path.h"
 #include "model/precision.h"
 #include "train/memory_plan.h"
 #include "train/saver.h"
@@ -64,9 +64,6 @@ typedef struct estimate {
 static csp_status read_shape(const csp_arguments *args, const csp_config *config,
                              csp_model_config *shape)
 {
-    char *path = NULL;
-    csp_status status;
-
     if (csp_args_given(args, "model-config")) {
         return csp_model_config_read(csp_args_text(args, "model-config"), shape);
     }
@@ -75,10 +72,7 @@ static csp_status read_shape(const csp_arguments *args, const csp_config *config
                         "estimate: model.path is not set; --model-config FILE names "
                         "a config.json");
     }
-    CSP_TRY(csp_file_join(config->model.path, "config.json", &path));
-    status = csp_model_config_read(path, shape);
-    free(path);
-    return status;
+    return csp_model_path_config(config->model.path, shape);
 }
 
 /* "80GB" = 80 x 10^9 bytes, "80GiB" = 80 x 2^30; MB and MiB too. */
@@ -202,7 +196,7 @@ static csp_status fill(const csp_config *config, const csp_params *params, estim
     return refused != CSP_OK ? refused : saves; /* and its text is the last */
 }
 
-static double mb(size_t bytes)
+static double mib(size_t bytes)
 {
     return (double)bytes / 1048576.0;
 }
@@ -210,15 +204,16 @@ static double mb(size_t bytes)
 static void print_phase(const csp_phase_memory *p, bool lazy)
 {
     printf("phase %s\n", p->phase);
-    printf("  activations         %12.1f MB   %lld token rows at once, keeping %s\n",
-           mb(p->micro_batch), (long long)p->rows, csp_keep_name(p->keep));
-    printf("  of a whole step     %12.1f MB   %.1f MB of it may stay, the rest is computed again\n",
-           mb(p->step), mb(p->budget));
-    printf("  sparse rows         %12.1f MB   if every term of every text were active%s\n",
-           mb(p->sparse), lazy ? ", not counted" : "");
-    printf("  evaluation          %12.1f MB   while training%s\n", mb(p->evaluation),
+    printf("  activations         %12.1f MiB  %lld token rows at once, keeping %s\n",
+           mib(p->micro_batch), (long long)p->rows, csp_keep_name(p->keep));
+    printf(
+        "  of a whole step     %12.1f MiB  %.1f MiB of it may stay, the rest is computed again\n",
+        mib(p->step), mib(p->budget));
+    printf("  sparse rows         %12.1f MiB  if every term of every text were active%s\n",
+           mib(p->sparse), lazy ? ", not counted" : "");
+    printf("  evaluation          %12.1f MiB  while training%s\n", mib(p->evaluation),
            lazy ? ", not counted" : "");
-    printf("  scratch of ops      %12.1f MB   at most\n", mb(p->scratch));
+    printf("  scratch of ops      %12.1f MiB  at most\n", mib(p->scratch));
 }
 
 static void print_text(const estimate *e)
@@ -234,27 +229,27 @@ static void print_text(const estimate *e)
     }
     printf("parameters            %12lld   trained %lld\n", (long long)e->parameters,
            (long long)e->trained);
-    printf("weights               %12.1f MB   %s%s\n", mb(s->values),
+    printf("weights               %12.1f MiB  %s%s\n", mib(s->values),
            csp_precision_name(e->storage.dtype),
            e->storage.fp8 ? ", the frozen matrices of blocks in 8 bits" : "");
-    printf("master weights        %12.1f MB   fp32, of what is trained in bf16%s\n", mb(s->masters),
-           of_all);
-    printf("gradients             %12.1f MB\n", mb(s->gradients));
-    printf("optimizer moments     %12.1f MB%s%s\n", mb(s->moments), of_all[0] != '\0' ? "   " : "",
-           of_all[0] != '\0' ? of_all + 2 : "");
+    printf("master weights        %12.1f MiB  fp32, of what is trained in bf16%s\n",
+           mib(s->masters), of_all);
+    printf("gradients             %12.1f MiB\n", mib(s->gradients));
+    printf("optimizer moments     %12.1f MiB%s%s\n", mib(s->moments),
+           of_all[0] != '\0' ? "   " : "", of_all[0] != '\0' ? of_all + 2 : "");
     for (int i = 0; i < e->phases; i++) {
         print_phase(&e->phase[i], e->memory.lazy);
     }
-    printf("least to run          %12.1f MB\n", mb(e->least));
-    printf("free                  %12.1f MB\n", mb((size_t)e->memory.free));
-    printf("one checkpoint        %12.1f MB on disk\n", mb((size_t)e->checkpoint));
-    printf("copy of a checkpoint  %12.1f MB of host memory, %s\n",
-           mb(e->save.beside ? (size_t)e->save.bytes : 0),
+    printf("least to run          %12.1f MiB\n", mib(e->least));
+    printf("free                  %12.1f MiB\n", mib((size_t)e->memory.free));
+    printf("one checkpoint        %12.1f MiB on disk\n", mib((size_t)e->checkpoint));
+    printf("copy of a checkpoint  %12.1f MiB of host memory, %s\n",
+           mib(e->save.beside ? (size_t)e->save.bytes : 0),
            e->save.beside ? "from which it is written while training goes on"
                           : "so training waits while one is written (run.async_save)");
     if (e->shards > 1 && e->save.beside) {
-        printf("  on other ranks      %12.1f MB   of their part of the state\n",
-               mb((size_t)e->state_copy));
+        printf("  on other ranks      %12.1f MiB  of their part of the state\n",
+               mib((size_t)e->state_copy));
     }
 }
 
@@ -292,9 +287,9 @@ static csp_status judge(const estimate *e)
         return CSP_ERR_MEMORY;
     }
     return CSP_FAIL(CSP_ERR_MEMORY,
-                    "this run needs at least %.0f MB, %.0f MB of them for the model and its "
-                    "training state; %.0f MB are free",
-                    mb(e->least), mb(e->model.all), mb((size_t)e->memory.free));
+                    "this run needs at least %.0f MiB, %.0f MiB of them for the model and its "
+                    "training state; %.0f MiB are free",
+                    mib(e->least), mib(e->model.all), mib((size_t)e->memory.free));
 }
 
 static csp_status run(const csp_arguments *args)

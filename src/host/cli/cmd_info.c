@@ -9,6 +9,7 @@
 #include "io/hdf5.h"
 #include "io/vectors.h"
 #include "model/model_config.h"
+#include "model/model_path.h"
 #include "model/params.h"
 #include "train/checkpoint.h"
 
@@ -157,6 +158,7 @@ static csp_status run(const csp_arguments *args)
     const char *path = csp_args_positional(args, 0);
     const char *dot = strrchr(path, '.');
 
+    CSP_TRY(csp_model_path_check(path));
     if (csp_file_is_dir(path)) {
         return info_folder(path);
     }

@@ -286,6 +286,31 @@ static csp_status print_answers(const csp_arguments *args, const search *s)
     return status;
 }
 
+/* Refuses options that this way of searching would not look at. */
+static csp_status refuse_unused(const csp_arguments *args, bool files, bool output)
+{
+    static const char *const of_models[] = { "model", "base", "device", "precision" };
+    static const char *const of_pages[] = { "corpus", "terms" };
+
+    for (int i = 0; files && i < CSP_COUNT(of_models); i++) {
+        if (csp_args_given(args, of_models[i])) {
+            return CSP_FAIL(CSP_ERR_CONFIG,
+                            "search: --%s has no use with --queries, which are encoded already",
+                            of_models[i]);
+        }
+    }
+    for (int i = 0; output && i < CSP_COUNT(of_pages); i++) {
+        if (csp_args_given(args, of_pages[i])) {
+            return CSP_FAIL(CSP_ERR_CONFIG, "search: --%s belongs to texts printed on stdout",
+                            of_pages[i]);
+        }
+    }
+    if (!output && csp_args_given(args, "tag")) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "search: --tag belongs to a run, which --output writes");
+    }
+    return CSP_OK;
+}
+
 static csp_status check_arguments(const csp_arguments *args)
 {
     const bool texts = csp_args_list_count(args, "query") + csp_args_positional_count(args) > 0;
@@ -298,17 +323,13 @@ static csp_status check_arguments(const csp_arguments *args)
         return CSP_FAIL(CSP_ERR_CONFIG,
                         "search: either --queries FILE, or --model PATH with query texts");
     }
-    if (texts != csp_args_given(args, "model")) {
-        return CSP_FAIL(CSP_ERR_CONFIG, texts ? "search: query texts need --model PATH"
-                                              : "search: --model has no use with --queries");
+    if (texts && !csp_args_given(args, "model")) {
+        return CSP_FAIL(CSP_ERR_CONFIG, "search: query texts need --model PATH");
     }
     if (files && !csp_args_given(args, "output")) {
         return CSP_FAIL(CSP_ERR_CONFIG, "search: --output RUN is required with --queries");
     }
-    if (csp_args_given(args, "output") && csp_args_given(args, "corpus")) {
-        return CSP_FAIL(CSP_ERR_CONFIG, "search: --corpus belongs to texts printed on stdout");
-    }
-    return CSP_OK;
+    return refuse_unused(args, files, csp_args_given(args, "output"));
 }
 
 /* What an engine would meet: sizes and expected work, one a line, for tables. */

@@ -6,6 +6,7 @@
 #include "cli/args.h"
 
 extern const csp_command csp_cmd_bench;
+extern const csp_command csp_cmd_compare;
 extern const csp_command csp_cmd_config;
 extern const csp_command csp_cmd_doctor;
 extern const csp_command csp_cmd_encode;

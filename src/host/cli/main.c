@@ -31,6 +31,7 @@ static const csp_command *const commands[] = {
     &csp_cmd_export,
     &csp_cmd_tokenize,
     &csp_cmd_init,
+    &csp_cmd_compare,
     &csp_cmd_report,
     &csp_cmd_info,
     &csp_cmd_estimate,
@@ -131,7 +132,8 @@ static csp_status run_help(int count, char *const *words)
 {
     const csp_command *command;
 
-    if (count == 0) {
+    if (count == 0 || strcmp(words[0], "--help") == 0 || strcmp(words[0], "-h") == 0 ||
+        strcmp(words[0], "help") == 0) {
         print_program_help(stdout);
         return CSP_OK;
     }

@@ -93,9 +93,11 @@ static const csp_field data_fields[] = {
                    "steps whose texts a thread reads and tokenises ahead; 0 = no thread, each step "
                    "waits for its own"),
     CSP_FIELD(TYPE, train_group_size, CSP_FIELD_I64, "16", 1, 65536, "documents",
-              "documents of one query in a batch: its positive and the rest negatives"),
+              "documents of one query in a batch: its positive and the rest negatives, drawn at "
+              "random where the data has fewer"),
     CSP_FIELD_FREE(TYPE, strict, CSP_FIELD_BOOL, "false", 0, 1, "",
-                   "empty and over-long texts and ids that do not join are errors"),
+                   "empty and over-long texts and ids that do not join are errors, found before "
+                   "the first step"),
 };
 #undef TYPE
 

@@ -265,6 +265,10 @@ csp_status csp_yaml_parse(const char *name, const char *text, size_t bytes, csp_
         return CSP_FAIL(CSP_ERR_MEMORY, "%s: no memory to read it", name);
     }
     yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
+    if (bytes >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) {
+        text += 3; /* libyaml counts a byte order mark as a column, so that sections do not align */
+        bytes -= 3;
+    }
     yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, bytes);
     CSP_TRY_GOTO(csp_alloc_zero(name, 1, sizeof(*r.yaml), &r.yaml));
     CSP_TRY_GOTO(csp_strdup(name, name, &r.yaml->name));

@@ -21,7 +21,7 @@ static const struct {
     { EXIT_RUNTIME, "a file could not be read or written, or another rank failed" },
     { EXIT_USAGE, "the command line or the config is wrong" },
     { EXIT_DATA, "a data or model file is malformed or does not fit" },
-    { EXIT_NUMERIC, "NaN or infinity where the work cannot go on" },
+    { EXIT_NUMERIC, "NaN or infinity, or vectors collapsed, where the work cannot go on" },
     { EXIT_ENVIRONMENT, "not enough memory, no such device, or a part this build does not have" },
     { EXIT_AGAIN, "stopped after writing a checkpoint; the same command goes on" },
     { EXIT_SIGINT, "ended by SIGINT" },

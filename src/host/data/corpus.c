@@ -59,8 +59,8 @@ static csp_status find_format(csp_texts *texts)
     texts->held = true;
     if (texts->line != NULL && texts->line[0] != '{') {
         return CSP_FAIL(CSP_ERR_ARGUMENT,
-                        "%s: cannot tell its format: name it .jsonl, .tsv or .txt (or these with "
-                        ".gz), or state the format",
+                        "%s: cannot tell its format: name it .jsonl, .tsv or .txt, or these with "
+                        ".gz (under another name it must be JSONL)",
                         csp_texts_path(texts));
     }
     return CSP_OK;

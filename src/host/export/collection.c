@@ -18,7 +18,8 @@ enum { U16_TERMS = 65536 };
 /* Lucene's white space tokenizer cuts longer tokens in two. */
 enum { LUCENE_TOKEN = 255 };
 
-static csp_status load(const char *const *path, int64_t paths, csp_collection *c)
+/* queries: of which side the vectors must be, where their file says so. */
+static csp_status load(const char *const *path, int64_t paths, bool queries, csp_collection *c)
 {
     CSP_TRY(csp_alloc_zero("export", paths, sizeof(*c->part), &c->part));
     for (; c->parts < paths; c->parts++) {
@@ -26,6 +27,11 @@ static csp_status load(const char *const *path, int64_t paths, csp_collection *c
 
         CSP_TRY(csp_vectors_read(path[c->parts], &v));
         c->part[c->parts] = v;
+        if (v->side != NULL && strcmp(v->side, queries ? "query" : "document") != 0) {
+            c->parts++; /* it is ours to free */
+            return CSP_FAIL(CSP_ERR_ARGUMENT, "%s holds vectors of side %s: --side %s exports them",
+                            path[c->parts - 1], v->side, v->side);
+        }
         c->rows += v->rows;
         if (c->parts == 0) {
             c->vocab = v->vocab;
@@ -410,7 +416,7 @@ csp_status csp_collection_open(const char *const *path, int64_t paths,
     csp_status status;
 
     CSP_TRY(csp_alloc_zero("export", 1, sizeof(*c), &c));
-    CSP_TRY_GOTO(load(path, paths, c));
+    CSP_TRY_GOTO(load(path, paths, options->queries, c));
     CSP_TRY_GOTO(check_ids(c, options));
     CSP_TRY_GOTO(plan_quantisation(path, c, options));
     CSP_TRY_GOTO(csp_alloc_zero("export", c->vocab, 1, &used));

@@ -20,20 +20,53 @@ struct csp_file {
     int write_errno; /* of the first write that failed, 0 if none */
 };
 
+/* What is no file stays: a rename would put a file in the place of a device or a pipe. */
+static csp_status refuse_other_kinds(const char *path)
+{
+    struct stat info;
+
+    if (strcmp(path, "-") == 0) {
+        return CSP_FAIL(CSP_ERR_IO, "-: a file is written, not standard output: name one");
+    }
+    if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) {
+        return CSP_OK;
+    }
+    if (S_ISDIR(info.st_mode)) {
+        return CSP_FAIL(CSP_ERR_IO, "%s: %s", path, strerror(EISDIR));
+    }
+    return CSP_FAIL(CSP_ERR_IO,
+                    "%s: a device or pipe: files are written beside their name and take its place "
+                    "when they are complete: name a file",
+                    path);
+}
+
+/* The file that a link at path leads to, else path itself. */
+static csp_status follow_link(const char *path, char **out)
+{
+    struct stat info;
+    char *target = NULL;
+    csp_status status;
+
+    if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) {
+        target = realpath(path, NULL); /* NULL where it leads to nothing: the link is replaced */
+    }
+    status = csp_strdup(path, target != NULL ? target : path, out);
+    free(target);
+    return status;
+}
+
 csp_status csp_file_create(const char *path, csp_file **out)
 {
     csp_file *file = NULL;
     csp_status status;
-    const size_t bytes = strlen(path) + 32;
+    size_t bytes;
 
+    CSP_TRY(refuse_other_kinds(path));
     CSP_TRY(csp_alloc_zero(path, 1, sizeof(*file), &file));
-    CSP_TRY_GOTO(csp_strdup(path, path, &file->path));
+    CSP_TRY_GOTO(follow_link(path, &file->path));
+    bytes = strlen(file->path) + 32;
     CSP_TRY_GOTO(csp_alloc(path, (int64_t)bytes, 1, &file->temporary));
-    snprintf(file->temporary, bytes, "%s.tmp.%ld", path, (long)getpid());
-    if (csp_file_is_dir(path)) {
-        status = CSP_FAIL(CSP_ERR_IO, "%s: %s", path, strerror(EISDIR));
-        goto fail;
-    }
+    snprintf(file->temporary, bytes, "%s.tmp.%ld", file->path, (long)getpid());
     errno = EIO; /* what an injected fault reports */
     file->stream = csp_fault_here() ? NULL : fopen(file->temporary, "w+b");
     if (file->stream == NULL) {

@@ -10,10 +10,14 @@
 /*
  * A file being written as PATH.tmp.<pid>; csp_file_commit flushes, fsyncs, renames it to PATH and
  * fsyncs the folder. csp_file_abandon (NULL allowed) removes it. A crash leaves PATH as it was.
+ * Where PATH is a link to a file, PATH stands for that file here, and the link stays.
  */
 typedef struct csp_file csp_file;
 
-/* Errors: CSP_ERR_IO (path and strerror). *out is written only on success. */
+/*
+ * Errors: CSP_ERR_IO: path and strerror; a folder, a device or a pipe, whose place a file would
+ * take; "-", which is not standard output here. *out is written only on success.
+ */
 CSP_CHECKED csp_status csp_file_create(const char *path, csp_file **out);
 
 /* The stream to write to. Owner: the csp_file. A write error on it is reported by commit. */

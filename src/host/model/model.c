@@ -92,6 +92,12 @@ static csp_status check_adapter(const csp_model_options *options)
 {
     csp_lora file;
 
+    if (csp_file_exists(options->adapter) && !csp_file_is_dir(options->adapter)) {
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "%s: a file, but a PEFT adapter is a folder (a checkpoint of csplade with "
+                        "its adapter is gone on from as model.path)",
+                        options->adapter);
+    }
     CSP_TRY(csp_lora_config_read(options->adapter, &file, NULL));
     if (file.R != options->lora.R || csp_lora_scale(&file) != csp_lora_scale(&options->lora)) {
         return CSP_FAIL(CSP_ERR_CONFIG,

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/memory.h"
 #include "io/file.h"
+#include "model/model_path.h"
 #include "model/param_values.h"
 #include "model/shared_values.h"
 #include "model/weights.h"
@@ -455,7 +456,8 @@ fail:
     return status;
 }
 
-static csp_status read_contract_file(const char *dir, csp_contract *out)
+/* say: warns where there is none. */
+static csp_status read_contract_file(const char *dir, bool say, csp_contract *out)
 {
     char *path = NULL, *text = NULL;
     int64_t bytes;
@@ -464,7 +466,7 @@ static csp_status read_contract_file(const char *dir, csp_contract *out)
     CSP_TRY_GOTO(csp_file_join(dir, "csplade.json", &path));
     if (!csp_file_exists(path)) {
         status = csp_contract_init(out);
-        csp_log(CSP_LOG_WARN, "model",
+        csp_log(say ? CSP_LOG_WARN : CSP_LOG_DEBUG, "model",
                 "%s has no csplade.json: the standard contract is taken (causal, \"query: \" and "
                 "\"passage: \", 192 tokens, no BOS)",
                 dir);
@@ -489,7 +491,7 @@ static csp_status open_folder(csp_backend *be, const char *dir, const csp_open_o
     CSP_TRY(refuse_base(dir, options));
     CSP_TRY_GOTO(csp_file_join(dir, "tokenizer.json", &path));
     CSP_TRY_GOTO(csp_file_read(path, TOKENIZER_LIMIT, &o->tokenizer, &o->tokenizer_bytes));
-    CSP_TRY_GOTO(read_contract_file(dir, &o->contract));
+    CSP_TRY_GOTO(read_contract_file(dir, true, &o->contract));
     m.dir = dir;
     m.train = options->train;
     m.storage = options->storage;
@@ -509,6 +511,7 @@ csp_status csp_snapshot_open(csp_backend *be, const char *path, const csp_open_o
     csp_hdf5 *file = NULL;
     csp_status status;
 
+    CSP_TRY(csp_model_path_check(path));
     if (csp_file_is_dir(path)) {
         CSP_TRY_GOTO(open_folder(be, path, options, &o));
     } else {
@@ -535,8 +538,9 @@ csp_status csp_snapshot_contract(const char *path, csp_contract *out)
     char *text = NULL;
     csp_status status;
 
+    CSP_TRY(csp_model_path_check(path));
     if (csp_file_is_dir(path)) {
-        return read_contract_file(path, out);
+        return read_contract_file(path, false, out);
     }
     CSP_TRY(csp_hdf5_open(path, &file));
     CSP_TRY_GOTO(check_format(file, path));

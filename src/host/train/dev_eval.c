@@ -4,11 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
 #include "core/memory.h"
 #include "core/rng.h"
 
 const char *const csp_dev_names[CSP_DEV_VALUES] = { "nDCG@10", "RR@10",    "R@100",
                                                     "AP",      "active_q", "active_d" };
+
+/* How much of a ranking R@100, the deepest of these with a cut, looks at. */
+enum { RECALL_DEPTH = 100 };
 
 static csp_status hold(csp_held_texts *texts, const csp_text_row *row)
 {
@@ -221,6 +225,11 @@ csp_status csp_dev_open(const csp_config *config, const csp_text_store *corpus, 
     csp_status status;
 
     *out = NULL;
+    if (data->dev_qrels != NULL && config->run.eval_steps == 0) {
+        csp_log(CSP_LOG_INFO, "eval",
+                "data.dev_qrels is set, but run.eval_steps is 0: nothing is evaluated while "
+                "training, and no checkpoint is the best");
+    }
     if (data->dev_qrels == NULL || config->run.eval_steps == 0) {
         return CSP_OK;
     }
@@ -238,6 +247,13 @@ csp_status csp_dev_open(const csp_config *config, const csp_text_store *corpus, 
     }
     shared.dev = dev;
     CSP_TRY_GOTO(csp_image_share(dev->image, visit, &shared));
+    if (dev->depth < RECALL_DEPTH && dev->depth < dev->documents) {
+        csp_log(CSP_LOG_INFO, "eval",
+                "eval.top_k is %lld: R@100 and AP, and nDCG@10 and RR@10 where it is below 10, "
+                "look at no "
+                "more than so many documents of a ranking",
+                (long long)dev->depth);
+    }
     *out = dev;
     return CSP_OK;
 

@@ -144,22 +144,34 @@ static bool may_warn(csp_health *h, warning kind, int64_t step)
     return true;
 }
 
+/* Without a weight of sparsity, such as in the first step of a ramp, that is not what did it. */
+static void warn_of_zero_rows(int64_t step, double share, double lambda, const char *texts,
+                              const char *name)
+{
+    if (lambda != 0.0) {
+        csp_log(CSP_LOG_WARN, "health",
+                "step %lld: %.0f %% of the %s have no term at all: collapse; lower %s or the "
+                "learning rate, or adapt longer",
+                (long long)step, 100.0 * share, texts, name);
+    } else {
+        csp_log(
+            CSP_LOG_WARN, "health",
+            "step %lld: %.0f %% of the %s have no term at all, though %s is 0 here: their texts "
+            "are empty, or the model gives no logit above 0 (adapt it first, or lower the "
+            "learning rate)",
+            (long long)step, 100.0 * share, texts, name);
+    }
+}
+
 void csp_health_warn(csp_health *h, const csp_step_metrics *m, int64_t candidates, bool *collapsed)
 {
     const double chance = log((double)(candidates > 0 ? candidates : 1));
 
     if (m->zero_q > h->limits.zero_rows && may_warn(h, WARN_ZERO_Q, m->step)) {
-        csp_log(
-            CSP_LOG_WARN, "health",
-            "step %lld: %.0f %% of the queries have no term at all: collapse; lower lambda_q or "
-            "the learning rate, or adapt longer",
-            (long long)m->step, 100.0 * m->zero_q);
+        warn_of_zero_rows(m->step, m->zero_q, m->lambda_q, "queries", "lambda_q");
     }
     if (m->zero_d > h->limits.zero_rows && may_warn(h, WARN_ZERO_D, m->step)) {
-        csp_log(CSP_LOG_WARN, "health",
-                "step %lld: %.0f %% of the documents have no term at all: collapse; lower lambda_d "
-                "or the learning rate, or adapt longer",
-                (long long)m->step, 100.0 * m->zero_d);
+        warn_of_zero_rows(m->step, m->zero_d, m->lambda_d, "documents", "lambda_d");
     }
     if (m->top_position > h->limits.top_position && may_warn(h, WARN_POSITION, m->step)) {
         csp_log(CSP_LOG_WARN, "health",

@@ -46,8 +46,10 @@ csp_status csp_run_find_resume_point(csp_run_state *run)
     csp_config_free(there);
     CSP_TRY(status);
     if (difference[0] != '\0') {
-        return CSP_FAIL(CSP_ERR_CONFIG, "%s was made with another config: %s", run->resume_path,
-                        difference);
+        return CSP_FAIL(CSP_ERR_CONFIG,
+                        "%s was made with another config: %s (a new run with it as model.path and "
+                        "another run.output_dir goes on from its weights)",
+                        run->resume_path, difference);
     }
     if (strcmp(p->metric, s->metric_for_best) != 0) {
         csp_log(CSP_LOG_WARN, "train",

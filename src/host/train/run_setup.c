@@ -11,6 +11,7 @@
 #include "core/machine.h"
 #include "core/memory.h"
 #include "io/lines.h"
+#include "model/model_path.h"
 #include "model/precision.h"
 #include "model/weights.h"
 #include "ops/graph.h"
@@ -118,10 +119,7 @@ static csp_status open_folder(csp_run_state *run)
             "%s and not with a LoRA checkpoint",
             run->options->base, config->model.path);
     }
-    CSP_TRY_GOTO(csp_file_join(config->model.path, "config.json", &path));
-    CSP_TRY_GOTO(csp_model_config_read(path, &shape));
-    free(path);
-    path = NULL;
+    CSP_TRY_GOTO(csp_model_path_config(config->model.path, &shape));
     CSP_TRY_GOTO(make_contract(config, &shape, &run->opened.contract));
     CSP_TRY_GOTO(compare_folder_contract(run, config->model.path));
     CSP_TRY_GOTO(csp_file_join(config->model.path, "tokenizer.json", &path));

@@ -65,6 +65,32 @@ static csp_status visit(void *context, csp_image *image)
                : CSP_OK;
 }
 
+/* Of what a step has by the settings, what the data does not give. */
+static void say_what_is_filled(const csp_step_source *d, int64_t G)
+{
+    const int64_t queries = d->config->contrastive.batch.queries, count = csp_pairs_count(d->pairs);
+    int64_t fewer = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        int64_t negatives;
+
+        (void)csp_pairs_negatives(d->pairs, i, &negatives);
+        fewer += negatives < G - 1;
+    }
+    if (fewer > 0) {
+        csp_log(CSP_LOG_INFO, "data",
+                "%lld of %lld queries have fewer negatives than the %lld that "
+                "data.train_group_size asks for: the rest are documents drawn at random",
+                (long long)fewer, (long long)count, (long long)G - 1);
+    }
+    if (queries > count) {
+        csp_log(CSP_LOG_WARN, "data",
+                "contrastive.batch.queries is %lld, but there are %lld queries to train on: some "
+                "stand more than once in a step",
+                (long long)queries, (long long)count);
+    }
+}
+
 static csp_status prepare_pairs(csp_step_source *d, const csp_tokenizer *tokenizer)
 {
     const int64_t Q = csp_step_source_span(d), G = d->config->data.train_group_size;
@@ -75,6 +101,7 @@ static csp_status prepare_pairs(csp_step_source *d, const csp_tokenizer *tokeniz
         csp_join_say(csp_pairs_report(d->pairs), text, sizeof(text));
         csp_log(CSP_LOG_INFO, "data", "%s", text);
     }
+    say_what_is_filled(d, G);
     if (G > csp_pairs_documents(d->pairs)) {
         csp_log(CSP_LOG_WARN, "data",
                 "data.train_group_size is %lld, but there are %lld documents: some stand more than "
@@ -86,6 +113,36 @@ static csp_status prepare_pairs(csp_step_source *d, const csp_tokenizer *tokeniz
                                    &d->document_cache));
     CSP_TRY(csp_alloc("training data", Q, sizeof(*d->number), &d->number));
     return csp_alloc("training data", Q * G, sizeof(*d->column), &d->column);
+}
+
+/*
+ * Under data.strict no text may lose its end, which only its tokens tell: all are counted before
+ * the first step, about 5 MB of text a second, so that a run does not end on one in its last epoch.
+ * The ranks share them out. An encoder of its own: what a run has read is counted elsewhere.
+ */
+static csp_status check_lengths(const csp_step_source *d, const csp_tokenizer *tokenizer)
+{
+    const csp_contract *contract = csp_text_encoder_contract(d->encoder);
+    csp_text_encoder *encoder = NULL;
+    csp_token_list ids = { 0 };
+    csp_text_row row;
+    csp_status status;
+
+    CSP_TRY_GOTO(csp_text_encoder_create(contract, tokenizer, true, &encoder));
+    for (int64_t i = d->rank; i < csp_pairs_count(d->pairs); i += d->ranks) {
+        CSP_TRY_GOTO(csp_pairs_read_query(d->pairs, i, &row));
+        CSP_TRY_GOTO(csp_text_encode(encoder, CSP_SIDE_QUERY, row.id, row.text, row.bytes, &ids));
+    }
+    for (int64_t i = d->rank; i < csp_pairs_documents(d->pairs); i += d->ranks) {
+        CSP_TRY_GOTO(csp_pairs_read_document(d->pairs, i, &row));
+        CSP_TRY_GOTO(csp_text_encode(encoder, CSP_SIDE_PASSAGE, row.id, row.text, row.bytes, &ids));
+    }
+    status = CSP_OK;
+
+fail:
+    csp_token_list_clear(&ids);
+    csp_text_encoder_destroy(encoder);
+    return status;
 }
 
 csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
@@ -116,6 +173,7 @@ csp_status csp_train_data_open(const csp_config *config, const csp_contract *con
     }
     if (d->source.pairs != NULL) {
         CSP_TRY_GOTO(prepare_pairs(&d->source, tokenizer));
+        CSP_TRY_GOTO(config->data.strict ? check_lengths(&d->source, tokenizer) : CSP_OK);
     }
     *out = d;
     return CSP_OK;

@@ -21,7 +21,8 @@ typedef struct csp_train_data csp_train_data;
  *   machine       in   the ranks that share what its rank 0 reads (data/image.h), each of which
  *                      calls this; NULL or one rank: this process reads for itself
  *
- * Errors: those of csp_pairs_open and csp_plain_open, where this rank reads; CSP_ERR_COMM.
+ * Errors: those of csp_pairs_open and csp_plain_open, where this rank reads; CSP_ERR_COMM. Where
+ *         data.strict, CSP_ERR_DATA for an over-long text among this rank's share of all.
  */
 CSP_CHECKED csp_status csp_train_data_open(const csp_config *config, const csp_contract *contract,
                                            const csp_tokenizer *tokenizer, int rank, int ranks,
