@@ -121,7 +121,7 @@ def threads_beside_training_change_nothing(w):
             found[name] = (said, [{k: v for k, v in row.items() if k not in TIMES} for row in rows],
                            {file: w.checkpoint(name, file) for file in w.checkpoints(name)},
                            (w.folder / name / "checkpoints/LATEST").read_text())
-            w.expect(len(found[name][2]) == 10 and len(said) == 4, f"{w.checkpoints(name)} {said}")
+            w.expect(len(found[name][2]) == 10 and len(said) == 3, f"{w.checkpoints(name)} {said}")
         w.expect(found["off"] == found["on"] == found["far"], [f[0:2] for f in found.values()])
         w.remove("off", "on", "far")
 
