@@ -117,6 +117,10 @@ def evaluations_choose_and_keep_the_best(w):
     cells = [line.split("\t") for line in w.must("compare", "e", "a", "-o", "tsv").stdout.splitlines()]
     w.expect(len(cells) == 3 and len({len(row) for row in cells}) == 1 and cells[0][:5] ==
              ["run", "phase", "step", "data.dev_qrels", "optim.learning_rate"], cells)
+    (w.folder / "lr=1e-2").symlink_to("e")  # a folder's name, not a name for a folder
+    said = w.must("compare", "lr=1e-2", "b=lr=1e-2", "-o", "tsv").stdout.splitlines()
+    w.expect([line.split("\t")[0] for line in said] == ["run", "lr=1e-2", "b"], said)
+    (w.folder / "lr=1e-2").unlink()
     w.expect_exit(w.run("compare", "model"), 1, "none of these is the folder of a run")
     # Another metric cannot be compared with the best so far.
     (w.folder / "e/checkpoints" / LAST).unlink()

@@ -69,10 +69,10 @@ typedef struct difference {
     int64_t count, room;
 } difference;
 
-/* NAME=DIR, or a folder that is called by its last part. */
-static csp_status name_run(const char *word, one_run *run)
+/* NAME=DIR where equals is given, else a folder that is called by its last part. */
+static csp_status name_run(const char *word, const char *equals, one_run *run)
 {
-    const char *equals = strchr(word, '='), *first;
+    const char *first;
     size_t bytes;
 
     run->dir = equals != NULL ? equals + 1 : word;
@@ -207,12 +207,15 @@ static csp_status is_run(const char *dir, bool *out)
 /* Adds a row, or leaves out what is no run: a pattern of the shell may catch more. */
 static csp_status read_run(const char *word, int by, one_run *run, int *runs)
 {
+    const char *equals;
     char *path = NULL;
     bool begun;
     csp_status status;
 
-    CSP_TRY(name_run(word, run));
-    CSP_TRY(is_run(run->dir, &begun));
+    CSP_TRY(is_run(word, &begun));
+    equals = begun ? NULL : strchr(word, '='); /* a folder may be called lr=1e-4 */
+    CSP_TRY(name_run(word, equals, run));
+    CSP_TRY(equals != NULL ? is_run(run->dir, &begun) : CSP_OK);
     if (!begun) {
         csp_log(CSP_LOG_WARN, "compare",
                 "%s: left out: not the folder of a run that has begun (config.yaml and "
