@@ -145,7 +145,7 @@ def what_is_no_whole_collection_is_not_merged(w):
             ([names[0], names[0], names[1]], "n0.jsonl begins with row 0, but n0.jsonl ends with row 32"),
             (names[::-1], "rows 0 to 65 of 100 are missing"),
             ([names[0], "texts.h5", names[2]], "texts.h5 is of other texts than n0.jsonl"),
-            ([names[0], "contract.h5", names[2]], "a model or a text contract than n0.jsonl"),
+            ([names[0], "contract.h5", names[2]], "is of other model, precision or text contract than n0.jsonl"),
             ([names[0], "query.jsonl", names[2]], "query.jsonl is of other texts than n0.jsonl"),
             ([names[0], "short.jsonl", names[2]], "short.jsonl: rows 33 to 65 of 100 are not its 32"),
             (["document.h5"], "document.h5 does not say which rows")):

@@ -27,7 +27,8 @@ class Jobs:
 
     def __init__(self, w, cluster, source):
         self.w, self.cluster, self.scripts = w, cluster, Path(source).resolve() / "scripts/slurm"
-        cluster.env.update(CSPLADE=str(w.program), CSPLADE_SCRIPTS=str(self.scripts))
+        # The emulated device, where it is beside the program: as many as SLURM believes there are.
+        cluster.env.update(CSPLADE=str(w.program), CSPLADE_SCRIPTS=str(self.scripts), CSP_EMU_DEVICES="2")
         (w.folder / "logs").mkdir(exist_ok=True)
 
     def submit(self, script, *words, options=()):
@@ -74,7 +75,9 @@ class Jobs:
             self.cluster.wait(*jobs)
             for job in jobs:
                 for line in self.cluster.call("scontrol", "show", "job", "-o", job).splitlines():
-                    self.w.expect("JobState=COMPLETED" in line, f"{text}\n{line}")
+                    log = Path(re.search(r"StdOut=(\S+)", line).group(1))
+                    self.w.expect("JobState=COMPLETED" in line,
+                                  f"{text}\n{line}\n{log.read_text() if log.exists() else ''}")
         self.w.expect(jobs, f"no block is marked {mark}")
         return jobs
 

@@ -112,7 +112,7 @@ static csp_status check_alike(const merging *m, int64_t file, const shard *s)
     if (s->of != m->begin.of || strcmp(s->texts, m->begin.texts) != 0) {
         what = "texts";
     } else if (!json_equal(s->meta, m->begin.meta)) {
-        what = "a model or a text contract";
+        what = "model, precision or text contract";
     } else if (s->vectors->quant.kind != m->begin.quant.kind ||
                s->vectors->quant.scale != m->begin.quant.scale) {
         what = "quantisation";
