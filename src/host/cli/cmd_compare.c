@@ -316,10 +316,9 @@ static csp_status find_differences(const one_run *run, int runs, difference *d)
 static void say_setting(const one_run *run, const char *key, char *text, size_t size)
 {
     const csp_yaml_entry *entry = entry_of(run, key);
-    size_t used = 0;
+    size_t used;
 
-    (void)snprintf(text, size, entry == NULL || entry->count == 0 ? "-" : "%s",
-                   entry == NULL || entry->count == 0 ? "" : entry->values[0]);
+    (void)snprintf(text, size, "%s", entry != NULL && entry->count > 0 ? entry->values[0] : "-");
     used = strlen(text);
     for (int64_t i = 1; entry != NULL && i < entry->count && used + 1 < size; i++) {
         (void)snprintf(text + used, size - used, ",%s", entry->values[i]);
